@@ -1,0 +1,44 @@
+# The doors of the house. Each one sets itself up: `make demo` and `make test` work on a fresh clone.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help: ## Show the doors
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo,dev]'
+	@touch $@
+
+setup: $(STAMP) ## Make .venv with everything that the other doors need
+
+DEMO := runs/demo
+demo: $(STAMP) ## Train, judge, push, pull and use a sentiment prompt on a real model (minutes, on a CPU)
+	$(BIN)/python recipes/data/demo_base.py
+	$(BIN)/python recipes/data/amazon_reviews.py
+	$(BIN)/accelerate launch recipes/classification.py --config recipes/configs/sentiment.yaml \
+		--max_steps 60 --max_test_examples 300 --output_dir $(DEMO)
+	$(BIN)/softhub push $(DEMO)/adapter demo/sentiment --message "Trained by make demo"
+	$(BIN)/softhub list
+	$(BIN)/softhub predict demo/sentiment "I would buy it again tomorrow."
+
+test: $(STAMP) ## Run every test
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## Check style, types and the floors of the house
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## Measure training speed against stock PEFT; results go to benchmarks/results
+	$(BIN)/python benchmarks/train_step.py
+
+clean: ## Remove caches and builds, but neither .venv nor runs
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

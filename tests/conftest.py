@@ -1,0 +1,62 @@
+"""Fixtures for every test: tiny base models built on the spot, and a home far from the user's."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# huggingface_hub and datasets read these when they are imported: set them before any test does.
+_SANDBOX = Path(tempfile.mkdtemp(prefix="softhub-tests-"))
+os.environ.update(
+    HF_HOME=str(_SANDBOX / "huggingface"),
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    TOKENIZERS_PARALLELISM="false",
+)
+for _name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_CACHE", "SOFTHUB_HUB", "SOFTHUB_BASE"):
+    os.environ.pop(_name, None)
+
+import pytest  # noqa: E402
+
+from tests.tiny import build_base  # noqa: E402
+
+
+def pytest_unconfigure() -> None:
+    """Remove the sandbox when the run is over."""
+    shutil.rmtree(_SANDBOX, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def softhub_home(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Give each test a softhub home and a local hub of its own.
+
+    Tests marked `e2e` keep the user's home, where the converted demo base lies, but not the hub.
+    """
+    home = tmp_path / "softhub-home"
+    if request.node.get_closest_marker("e2e"):
+        monkeypatch.setenv("SOFTHUB_HUB", f"local:{home / 'hub'}")
+    else:
+        monkeypatch.setenv("SOFTHUB_HOME", str(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """Return `tiny_base(kind)`: the folder of a tiny base model, built once per session.
+
+    Kinds: llama, qwen2, qwen3, gpt2, opt, mistral (sliding window of 8), gemma2 (the same, and
+    scaled embeddings) and t5. All have a hidden size of 32, two layers, float32 weights and the
+    same tokenizer.
+    """
+    built: dict[str, Path] = {}
+
+    def folder_of(kind: str) -> Path:
+        if kind not in built:
+            built[kind] = build_base(kind, tmp_path_factory.mktemp("bases") / f"tiny-{kind}")
+        return built[kind]
+
+    yield folder_of
