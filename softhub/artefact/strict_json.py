@@ -1,0 +1,131 @@
+"""JSON from strangers, read strictly: one meaning or a refusal, in bounded time and memory."""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from softhub.errors import InvalidArtefact
+
+MAX_DEPTH = 32
+MAX_STRING = 65_536
+MAX_KEY = 256
+_MAX_DIGITS = 20
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def parse_object(data: bytes, *, origin: str) -> dict[str, Any]:
+    """Parse UTF-8 JSON whose top level is an object.
+
+    Refused beside bad syntax: duplicate keys, NaN and Infinity, numbers too large for a float,
+    nesting deeper than `MAX_DEPTH`, over-long strings and keys, control characters.
+
+    Args:
+        data: The bytes; the caller has capped their number.
+        origin: What to call the source in messages, such as a file's path.
+
+    Raises:
+        InvalidArtefact: Names `origin`, what was found and what was expected.
+    """
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_no_constant,
+            parse_int=_bounded_int,
+            parse_float=_finite_float,
+        )
+    except RecursionError:
+        raise InvalidArtefact(f"{origin} is nested too deeply for an adapter's file.") from None
+    except ValueError as error:
+        raise InvalidArtefact(f"{origin} is not sound JSON in UTF-8: {_reason(error)}.") from None
+    if not isinstance(value, dict):
+        raise InvalidArtefact(f"{origin} holds a JSON {type(value).__name__}; expected an object.")
+    check_value(value, origin=origin)
+    return value
+
+
+def check_value(value: object, *, origin: str) -> None:
+    """Check that `value` is plain JSON within the bounds that `parse_object` keeps.
+
+    Raises:
+        InvalidArtefact: It is nested too deeply, has an over-long or unprintable string, a
+            number that is not finite, or a type that JSON does not have.
+    """
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [child for item in level for child in _children(item, origin)]
+        if not level:
+            return
+    raise InvalidArtefact(f"{origin} is nested deeper than {MAX_DEPTH} levels.")
+
+
+def quoted(value: object, limit: int = 80) -> str:
+    """Return `value` for a message: escaped so that no terminal obeys it, and cut to `limit`."""
+    text = ascii(value)
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+
+
+def _children(item: object, origin: str) -> Iterable[object]:
+    if isinstance(item, dict):
+        for key in item:
+            _check_string(key, MAX_KEY, origin)
+        return list(item.values())
+    if isinstance(item, list | tuple):
+        return item
+    if isinstance(item, str):
+        _check_string(item, MAX_STRING, origin)
+    elif isinstance(item, float):
+        if not math.isfinite(item):
+            raise InvalidArtefact(f"{origin} holds the number {item}; expected finite numbers.")
+    elif item is not None and not isinstance(item, bool | int):
+        raise InvalidArtefact(
+            f"{origin} holds a {type(item).__name__}; expected what JSON can say: "
+            "text, numbers, true, false, null, lists and objects with text keys."
+        )
+    return ()
+
+
+def _check_string(text: object, limit: int, origin: str) -> None:
+    if not isinstance(text, str):
+        raise InvalidArtefact(f"{origin} has the key {quoted(text)}; expected text keys.")
+    if len(text) > limit:
+        raise InvalidArtefact(f"{origin} holds a text of {len(text)} characters; limit {limit}.")
+    if _CONTROL.search(text):
+        raise InvalidArtefact(f"{origin} holds control characters: {quoted(text)}. Remove them.")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {quoted(twice)} occurs twice")
+    return result
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _bounded_int(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"an integer has {len(text)} digits, the limit is {_MAX_DIGITS}")
+    return int(text)
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {quoted(text)} is too large for a float")
+    return number
+
+
+def _reason(error: ValueError) -> str:
+    """Return a decoder's complaint without the document that it quotes."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at line {error.lineno} column {error.colno}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not UTF-8"
+    return str(error)
