@@ -1,0 +1,112 @@
+"""Where a task's examples come from, and how rows become examples."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from softhub.errors import TaskError, did_you_mean
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of a task, read and checked.
+
+    Attributes:
+        row: Values of the columns that the task's templates read.
+        label: The verbalizer's label, for classification.
+        target: The reference text, for generation.
+        group: What the example belongs with (a review, a patient); never split, resampled whole.
+        text_column: The column that holds the example's own text.
+    """
+
+    row: Mapping[str, Any]
+    label: str | None = None
+    target: str | None = None
+    group: str | None = None
+    text_column: str = "text"
+
+    @property
+    def text(self) -> str:
+        """The example's own text, without the template."""
+        return str(self.row[self.text_column])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSource:
+    """A dataset on the Hugging Face Hub, or local files; both are read through `datasets`.
+
+    Attributes:
+        path: Id of a dataset on the Hub, e.g. `stanfordnlp/sst2`.
+        name: Its configuration, where it has several.
+        revision: Its commit, tag or branch.
+        data_files: Instead of `path`: a json, jsonl, csv or parquet file for each split.
+        splits: For `path`: our `train`, `dev` and `test` to the dataset's own split names.
+        prepare: The command that makes the data files; shown when they are missing, never run.
+        license: Licence of the data.
+        source: Who made the data, and where.
+    """
+
+    path: str | None = None
+    name: str | None = None
+    revision: str | None = None
+    data_files: Mapping[str, str] = field(default_factory=dict)
+    splits: Mapping[str, str] = field(default_factory=dict)
+    prepare: str | None = None
+    license: str | None = None
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a source that names no data, or two kinds of it.
+
+        Raises:
+            TaskError: If the keys contradict each other or name an unknown split.
+        """
+        if (self.path is None) == (not self.data_files):
+            raise TaskError(
+                "expected either path (a dataset on the Hub) or data_files "
+                f"(local files), found {'neither' if self.path is None else 'both'}"
+            )
+        if self.path is None:
+            self._refuse_hub_keys()
+        elif not self.splits:
+            raise TaskError(
+                f"splits are missing; say which splits of {self.path} to use, "
+                f"e.g. splits: {{train: train, dev: validation, test: test}}"
+            )
+        for split in self.split_names:
+            if split not in SPLITS:
+                raise TaskError(f"unknown split {split!r}{did_you_mean(split, SPLITS)}")
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The splits that the source has of itself, under softhub's names."""
+        return tuple(self.splits if self.path is not None else self.data_files)
+
+    def _refuse_hub_keys(self) -> None:
+        for key in ("name", "revision", "splits"):
+            if getattr(self, key):
+                raise TaskError(
+                    f"{key} belongs to a dataset on the Hub (path); with data_files "
+                    f"the keys are the splits, so remove {key}"
+                )
+
+
+def dataset_hash(examples: Iterable[Example]) -> str:
+    """Return what identifies a set of examples, for provenance.
+
+    Args:
+        examples: The examples, in order.
+
+    Returns:
+        SHA-256 (64 hex digits) over rows, labels, targets and groups.
+    """
+    digest = hashlib.sha256()
+    for example in examples:
+        record = [dict(example.row), example.label, example.target, example.group]
+        line = json.dumps(record, sort_keys=True, ensure_ascii=False, default=str)
+        digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,3 @@
+"""Metrics."""
+
+METRICS = ("accuracy", "macro_f1", "exact_match")

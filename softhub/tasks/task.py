@@ -1,0 +1,224 @@
+"""A task: dataset, template, verbalizer or reference text, and metrics, all of it data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from softhub.errors import DatasetError, TaskError, did_you_mean
+from softhub.tasks.dataset import DatasetSource, Example
+from softhub.tasks.metrics import METRICS
+from softhub.tasks.task_file import parse_task, read_yaml, resolve_data_files
+from softhub.tasks.template import Template
+from softhub.tasks.verbalizer import Verbalizer
+
+KINDS = ("classification", "generation")
+# What a manifest keeps: all that `predict` needs, and nothing about the data.
+RECORD_KEYS = (
+    "name",
+    "kind",
+    "template",
+    "text_column",
+    "verbalizer",
+    "max_length",
+    "system",
+    "generation",
+    "description",
+    "language",
+)
+# `generate` of transformers takes options that load code; only these may come from a task.
+GENERATION_OPTIONS = (
+    "max_new_tokens",
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "num_beams",
+    "repetition_penalty",
+    "length_penalty",
+    "no_repeat_ngram_size",
+)
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a soft prompt is trained for, judged by and used with.
+
+    Attributes:
+        name: Short name, which is also its tag on a hub.
+        kind: `classification` (labels with words) or `generation` (reference texts).
+        template: Turns a row into the model's input.
+        text_column: The column of the template that may be cut when a text is too long.
+        verbalizer: Labels and their words; classification only.
+        label_column: The dataset's column of labels; classification only.
+        label_map: The dataset's value (`"0"`, or a name) to the verbalizer's label.
+        target_column: The dataset's column of reference texts; generation only.
+        metrics: Names of metrics; the first is the main one.
+        hard_templates: Candidates for the zero-shot baseline.
+        group_column: Rows that belong together (a review, a patient): never split over train and
+            dev, and resampled together for intervals.
+        dataset: Where the rows come from; `None` where a task came out of a manifest.
+        max_length: Most text tokens, before which the text column is cut; `None` is the model's.
+        system: System text of a chat; `None` means that the template is plain text.
+        generation: Defaults for generating, such as `max_new_tokens`.
+        description: One sentence for cards and listings.
+        language: Language of the texts, as an ISO 639-1 code.
+    """
+
+    name: str
+    kind: str
+    template: Template
+    text_column: str = "text"
+    verbalizer: Verbalizer | None = None
+    label_column: str | None = None
+    label_map: Mapping[str, str] | None = None
+    target_column: str | None = None
+    metrics: tuple[str, ...] = ()
+    hard_templates: tuple[Template, ...] = ()
+    group_column: str | None = None
+    dataset: DatasetSource | None = None
+    max_length: int | None = None
+    system: str | None = None
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    description: str = ""
+    language: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit each other.
+
+        Raises:
+            TaskError: Naming the key, what was found, and the fix.
+        """
+        if not self.name or not _NAME_CHARACTERS.issuperset(self.name) or len(self.name) > 96:
+            raise TaskError(
+                f"name: found {self.name!r}; expected up to 96 letters, digits, '.', '_' or '-', "
+                f"because it becomes a tag on a hub"
+            )
+        if self.kind not in KINDS:
+            raise TaskError(f"kind: unknown kind {self.kind!r}{did_you_mean(self.kind, KINDS)}")
+        if self.max_length is not None and self.max_length < 1:
+            raise TaskError(f"max_length: found {self.max_length}; expected 1 or more, or no key")
+        self._check_answers()
+        self._check_metrics()
+        self._check_generation()
+        self._check_template("template", self.template)
+        for template in self.hard_templates:
+            self._check_template("hard_templates", template)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "Task":
+        """Read a task from a YAML file; relative data files are beside the task file.
+
+        Args:
+            path: The YAML file.
+
+        Raises:
+            TaskError: Naming the file, the key, what was found, and the fix.
+        """
+        path = Path(path)
+        try:
+            known = [item.name for item in fields(cls)]
+            task = cls(**parse_task(read_yaml(path), known))
+        except TaskError as error:
+            raise TaskError(f"{path}: {error}") from error
+        if task.dataset is None:
+            return task
+        return replace(task, dataset=resolve_data_files(task.dataset, path.parent))
+
+    def to_record(self) -> dict[str, Any]:
+        """Return what `predict` needs as plain JSON values, for a manifest."""
+        record = {key: getattr(self, key) for key in RECORD_KEYS}
+        record["template"] = self.template.text
+        record["verbalizer"] = self.verbalizer.to_record() if self.verbalizer else None
+        record["generation"] = dict(self.generation)
+        return record
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Task":
+        """Read what `to_record` wrote; the task has no dataset and cannot `load`.
+
+        Args:
+            record: The task's part of a manifest.
+
+        Raises:
+            TaskError: If the record is not a sound task.
+        """
+        try:
+            return cls(**parse_task(record, RECORD_KEYS))
+        except TaskError as error:
+            raise TaskError(f"the manifest's task: {error}") from error
+
+    def load(self, split: str, *, limit: int | None = None, seed: int = 0) -> list[Example]:
+        """Read and check the examples of a split.
+
+        Args:
+            split: `train`, `dev` or `test`.
+            limit: At most so many examples: a fixed subset, the same for the same seed.
+            seed: Chooses the subset.
+
+        Raises:
+            DatasetError: If the data is missing, damaged or mislabelled; names file and line.
+        """
+        raise DatasetError(f"{split}: not there yet {limit} {seed}")
+
+    def _check_answers(self) -> None:
+        classification = self.kind == "classification"
+        needed = "label_column" if classification else "target_column"
+        if classification and self.verbalizer is None:
+            raise TaskError("verbalizer: missing; a classification needs the words of its labels")
+        if self.dataset is not None and getattr(self, needed) is None:
+            raise TaskError(f"{needed}: missing; name the dataset's column that holds the answers")
+        foreign = ("target_column",) if classification else _CLASSIFICATION_KEYS
+        for key in foreign:
+            if getattr(self, key) is not None:
+                raise TaskError(f"{key}: does not belong to a task of kind {self.kind}; remove it")
+        labels = self.verbalizer.labels if self.verbalizer else ()
+        for value, label in (self.label_map or {}).items():
+            if label not in labels:
+                raise TaskError(
+                    f"label_map: {value!r} becomes {label!r}, which the verbalizer does not have"
+                    f"{did_you_mean(label, labels)}"
+                )
+
+    def _check_metrics(self) -> None:
+        for name in self.metrics:
+            if name not in METRICS:
+                raise TaskError(f"metrics: unknown metric {name!r}{did_you_mean(name, METRICS)}")
+
+    def _check_generation(self) -> None:
+        if self.kind != "generation" and self.generation:
+            raise TaskError("generation: a classification generates nothing; remove it")
+        for option, value in self.generation.items():
+            if option not in GENERATION_OPTIONS:
+                raise TaskError(
+                    f"generation: unknown option {option!r}"
+                    f"{did_you_mean(str(option), GENERATION_OPTIONS)}"
+                )
+            if not isinstance(value, int | float):
+                raise TaskError(f"generation: {option} is {value!r:.80}; expected a number")
+
+    def _check_template(self, key: str, template: Template) -> None:
+        try:
+            template.split(self.text_column)
+        except TaskError as error:
+            raise TaskError(f"{key}: {error}; the text column is {self.text_column!r}") from error
+        answers = {self.label_column, self.target_column} & set(template.columns)
+        if answers:
+            raise TaskError(
+                f"{key}: {template.text!r} shows the model the answer ({{{answers.pop()}}}); "
+                f"take it out"
+            )
+        self._check_end(key, template.text)
+
+    def _check_end(self, key: str, text: str) -> None:
+        spaced = self.verbalizer is not None and self.verbalizer.spaced
+        if text.rstrip(" \t") != text or (spaced and text != text.rstrip()):
+            words = "the words begin with one" if spaced else "tokenizers join it to the next word"
+            raise TaskError(
+                f"{key}: {text!r} ends with white space, and {words}; end it with "
+                f"{text.rstrip().splitlines()[-1]!r}"
+            )
+
+
+_CLASSIFICATION_KEYS = ("verbalizer", "label_column", "label_map")

@@ -1,0 +1,194 @@
+"""Reading a task from YAML or from a manifest's record: strict, with the key in every message."""
+
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from softhub.errors import TaskError, did_you_mean
+from softhub.tasks.dataset import DatasetSource
+from softhub.tasks.template import Template
+from softhub.tasks.verbalizer import Verbalizer
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A safe loader that refuses a key written twice, where YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    f"the key {key!r} stands here twice; remove one",
+                    key_node.start_mark,
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """Read a task file as plain values.
+
+    Args:
+        path: The YAML file.
+
+    Raises:
+        TaskError: If the file cannot be read, is not YAML, or is not a mapping.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except FileNotFoundError:
+        raise TaskError("there is no such task file; check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TaskError(f"the task file cannot be read: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise TaskError(f"line {line}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise TaskError(f"not valid YAML: {error}") from error
+    if not isinstance(content, Mapping):
+        raise TaskError(f"found {content!r:.80}; expected a task's keys, e.g. name, kind, template")
+    return content
+
+
+def parse_task(content: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Turn plain values into the arguments of `Task`.
+
+    Args:
+        content: Values by key, as YAML or JSON gives them.
+        known: The keys that are allowed.
+
+    Raises:
+        TaskError: If a key is unknown or missing, or its value has the wrong type.
+    """
+    refuse_unknown_keys(content, known)
+    for key in ("name", "kind", "template"):
+        if content.get(key) is None:
+            raise TaskError(f"{key}: missing; every task needs name, kind and template")
+    return {
+        key: _parsed(key, value, _PARSERS[key])
+        for key, value in content.items()
+        if value is not None
+    }
+
+
+def resolve_data_files(source: DatasetSource, folder: Path) -> DatasetSource:
+    """Return the source with relative file names resolved against a folder.
+
+    Args:
+        source: The source as the task file has it.
+        folder: The folder of the task file.
+    """
+    data_files = {
+        split: str((folder / Path(name).expanduser()).resolve())
+        for split, name in source.data_files.items()
+    }
+    return replace(source, data_files=data_files)
+
+
+def refuse_unknown_keys(content: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise if a key is not one of those that are known.
+
+    Args:
+        content: Values by key.
+        known: The keys that are allowed.
+
+    Raises:
+        TaskError: Naming the key and what may have been meant.
+    """
+    for key in content:
+        if key not in known:
+            raise TaskError(f"unknown key {str(key)!r}{did_you_mean(str(key), known)}")
+
+
+def _parsed(key: str, value: Any, parse: Callable[[Any], Any]) -> Any:
+    try:
+        return parse(value)
+    except TaskError as error:
+        raise TaskError(f"{key}: {error}") from error
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        raise TaskError(
+            f"found {value!r}, expected text; YAML reads yes, no, on, off, true and false as "
+            f"switches, so put them in quotes"
+        )
+    if not isinstance(value, str):
+        raise TaskError(f"found {value!r:.80}, expected text; put it in quotes")
+    return value
+
+
+def _whole_number(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TaskError(f"found {value!r:.80}, expected a whole number")
+    return value
+
+
+def _list_of_text(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TaskError(f"found {value!r:.80}, expected a list, e.g. [{value}]")
+    return tuple(_text(item) for item in value)
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise TaskError(f"found {value!r:.80}, expected keys with values")
+    return value
+
+
+def _mapping_of_text(value: Any) -> dict[str, str]:
+    return {_text(key): _text(item) for key, item in _mapping(value).items()}
+
+
+def _label_map(value: Any) -> dict[str, str]:
+    # Dataset values may be numbers or switches here: {0: negative, true: positive}.
+    return {str(key): _text(item) for key, item in _mapping(value).items()}
+
+
+def _templates(value: Any) -> tuple[Template, ...]:
+    return tuple(Template(text) for text in _list_of_text(value))
+
+
+def _verbalizer(value: Any) -> Verbalizer:
+    if isinstance(value, list):
+        return Verbalizer.from_record(value)
+    return Verbalizer.from_mapping(_mapping(value))
+
+
+def _dataset(value: Any) -> DatasetSource:
+    content = _mapping(value)
+    refuse_unknown_keys(content, [field.name for field in fields(DatasetSource)])
+    parsers = {"data_files": _mapping_of_text, "splits": _mapping_of_text}
+    arguments: dict[str, Any] = {
+        key: _parsed(key, item, parsers.get(key, _text))
+        for key, item in content.items()
+        if item is not None
+    }
+    return DatasetSource(**arguments)
+
+
+_PARSERS: Mapping[str, Callable[[Any], Any]] = {
+    "name": _text,
+    "kind": _text,
+    "template": lambda value: Template(_text(value)),
+    "text_column": _text,
+    "verbalizer": _verbalizer,
+    "label_column": _text,
+    "label_map": _label_map,
+    "target_column": _text,
+    "metrics": _list_of_text,
+    "hard_templates": _templates,
+    "group_column": _text,
+    "dataset": _dataset,
+    "max_length": _whole_number,
+    "system": _text,
+    "generation": _mapping,
+    "description": _text,
+    "language": _text,
+}

@@ -1,0 +1,164 @@
+"""A verbalizer says which words stand for which label (Schick & Schütze 2021, arXiv 2001.07676).
+
+The words are what the model scores after the rendered template, exactly as written: where the
+template ends without white space, the space belongs to the word (`" positive"`), because that is
+how causal tokenizers cut running text.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from softhub.errors import TaskError
+
+
+@dataclass(frozen=True)
+class Verbalizer:
+    """Labels in a fixed order, each with one or several words.
+
+    Attributes:
+        words: Pairs of a label and its words (synonyms); the order is the order of the scores.
+    """
+
+    words: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def __post_init__(self) -> None:
+        """Refuse words that could not tell the labels apart.
+
+        Raises:
+            TaskError: If labels or words are missing, doubled or badly spaced.
+        """
+        if len(self.words) < 2:
+            raise TaskError(
+                f"the verbalizer has {len(self.words)} labels; expected at least two, "
+                f"each with its words"
+            )
+        labels = self.labels
+        for label in labels:
+            if not label or labels.count(label) > 1:
+                raise TaskError(
+                    f"the verbalizer has the label {label!r} "
+                    f"{'without a name' if not label else 'twice'}; give each label its own name"
+                )
+        self._check_words()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels, in the order of the scores."""
+        return tuple(label for label, _ in self.words)
+
+    @property
+    def spaced(self) -> bool:
+        """Whether the words begin with white space, so that a text before them must not end so."""
+        return self.words[0][1][0][0].isspace()
+
+    def words_of(self, label: str) -> tuple[str, ...]:
+        """Return the words of one label.
+
+        Args:
+            label: One of `labels`.
+
+        Raises:
+            TaskError: If there is no such label.
+        """
+        for known, words in self.words:
+            if known == label:
+                return words
+        raise TaskError(f"no label {label!r}; the verbalizer has {', '.join(self.labels)}")
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, str | Sequence[str]]) -> "Verbalizer":
+        """Build a verbalizer from labels and their words.
+
+        Args:
+            mapping: Label to one word or a sequence of words; the order is kept.
+
+        Raises:
+            TaskError: If a label or word is not text, or the words cannot tell labels apart.
+        """
+        return cls(tuple((_text(label), _words(label, words)) for label, words in mapping.items()))
+
+    def to_record(self) -> list[dict[str, Any]]:
+        """Return plain JSON values; a list, so that the order survives sorted keys."""
+        return [{"label": label, "words": list(words)} for label, words in self.words]
+
+    @classmethod
+    def from_record(cls, record: Any) -> "Verbalizer":
+        """Read what `to_record` wrote.
+
+        Args:
+            record: A list of `{"label": …, "words": […]}`.
+
+        Raises:
+            TaskError: If the record has another shape, or its words cannot tell labels apart.
+        """
+        if not isinstance(record, list):
+            raise TaskError(f"the verbalizer's record is {record!r:.80}; expected a list of labels")
+        for entry in record:
+            if not isinstance(entry, Mapping) or set(entry) != {"label", "words"}:
+                raise TaskError(
+                    f"the verbalizer's record holds {entry!r:.80}; expected a label and its words"
+                )
+        return cls(
+            tuple(
+                (_text(entry["label"]), _words(entry["label"], entry["words"])) for entry in record
+            )
+        )
+
+    def _check_words(self) -> None:
+        owner: dict[str, str] = {}
+        for label, words in self.words:
+            if not words:
+                raise TaskError(f"the label {label!r} has no words; give it at least one")
+            for word in words:
+                _check_word(label, word)
+                # ' good' and 'good' look alike to a reader and differ only by position in a text.
+                bare = word.strip()
+                if bare in owner:
+                    raise TaskError(
+                        f"the word {word!r} of the label {label!r} already stands for "
+                        f"{owner[bare]!r}; every word must stand for one label, once"
+                    )
+                owner[bare] = label
+        self._check_spaces()
+
+    def _check_spaces(self) -> None:
+        words = [word for _, synonyms in self.words for word in synonyms]
+        spaced = [word for word in words if word[0].isspace()]
+        if spaced and len(spaced) < len(words):
+            plain = next(word for word in words if not word[0].isspace())
+            raise TaskError(
+                f"{spaced[0]!r} begins with a space and {plain!r} does not; write all words "
+                f"alike, or the scores compare running text with broken text"
+            )
+
+
+def _check_word(label: str, word: str) -> None:
+    if not word.strip():
+        raise TaskError(f"the label {label!r} has an empty word; write the word or drop it")
+    if word != word.rstrip():
+        raise TaskError(
+            f"the word {word!r} of the label {label!r} ends with white space; write "
+            f"{word.rstrip()!r} (a space goes before a word, never after it)"
+        )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        raise TaskError(
+            f"found {value!r} where a label or word is expected; YAML reads yes, no, on, off, "
+            f"true and false as switches, so put them in quotes"
+        )
+    if not isinstance(value, str):
+        raise TaskError(f"found {value!r:.80} where a label or word is expected; put it in quotes")
+    return value
+
+
+def _words(label: Any, words: Any) -> tuple[str, ...]:
+    if isinstance(words, str):
+        return (words,)
+    if not isinstance(words, Sequence):
+        raise TaskError(
+            f"the label {label!r} has {words!r:.80}; expected a word or a list of words, in quotes"
+        )
+    return tuple(_text(word) for word in words)
