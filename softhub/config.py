@@ -1,0 +1,102 @@
+"""Where softhub keeps its files, and how a recipe's YAML and flags become typed settings."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from softhub.errors import ConfigError
+
+
+def softhub_home() -> Path:
+    """Folder of the local hub and of converted bases: `$SOFTHUB_HOME`, or `~/.softhub`."""
+    return Path(os.environ.get("SOFTHUB_HOME") or Path.home() / ".softhub").expanduser()
+
+
+def parse_config(*settings: type[Any], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
+    """Read `--config file.yaml` and `--key value` flags into dataclasses.
+
+    The file's keys become flags in front of the real ones, so that types, defaults and unknown
+    keys are treated alike and a flag overrides the file. (A YAML reader alone would leave `1e-4`
+    a string.)
+
+    Args:
+        settings: Dataclasses whose fields are the known keys, e.g. a recipe's own and
+            `PromptTrainingArguments`.
+        argv: Arguments without the program's name; the default is the command line.
+
+    Returns:
+        One instance of each dataclass.
+
+    Raises:
+        ConfigError: The file cannot be read, a key is unknown, or a value has the wrong type.
+    """
+    from transformers import HfArgumentParser
+
+    class Parser(HfArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise ConfigError(f"{message}; see --help for all keys.")
+
+    parser = Parser(settings, allow_abbrev=False)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    flags = _file_flags(_pop_config(arguments)) + arguments
+    known = [option for action in parser._actions for option in action.option_strings]
+    _refuse_unknown(flags, known)
+    try:
+        return tuple(parser.parse_args_into_dataclasses(args=flags))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"Wrong value in the configuration: {error}") from error
+
+
+def _pop_config(arguments: list[str]) -> Path | None:
+    """Take `--config FILE` or `--config=FILE` out of the arguments."""
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--config="):
+            return Path(arguments.pop(position).partition("=")[2])
+        if argument == "--config":
+            if position + 1 == len(arguments):
+                raise ConfigError("--config needs a file, e.g. --config recipes/configs/my.yaml.")
+            del arguments[position]
+            return Path(arguments.pop(position))
+    return None
+
+
+def _file_flags(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Cannot read the config {str(path)!r}: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds no 'key: value' lines; expected a recipe's settings.")
+    flags: list[str] = []
+    for key, value in content.items():
+        flags += _as_flags(path, str(key), value)
+    return flags
+
+
+def _as_flags(path: Path, key: str, value: Any) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, dict):
+        raise ConfigError(f"{path}: {key!r} is a mapping; expected a single value or a list.")
+    values = value if isinstance(value, list) else [value]
+    return [f"--{key}", *(str(item) for item in values)]
+
+
+def _refuse_unknown(flags: Sequence[str], known: Sequence[str]) -> None:
+    for flag in flags:
+        name = flag.partition("=")[0]
+        if name.startswith("--") and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]}?" if close else " See --help for all keys."
+            raise ConfigError(f"Unknown key {name}.{hint}")

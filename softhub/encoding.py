@@ -1,0 +1,284 @@
+"""Text to token ids: templates, truncation of the text column only, and label words in context.
+
+User columns can never become control tokens: they are tokenised with `split_special_tokens`, and
+only control tokens that stand literally in the template (a rendered chat, say) are kept as such.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from softhub.errors import TaskError
+from softhub.tasks import Task, Template, Verbalizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_SAMPLE = "text"
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """Token ids of one rendered row.
+
+    Attributes:
+        ids: Token ids, at least one.
+        cut: Characters of the text column that were cut to make it fit.
+    """
+
+    ids: tuple[int, ...]
+    cut: int = 0
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The token sequences that may answer a row, and the label that each belongs to.
+
+    Attributes:
+        labels: Label names, in the verbalizer's order.
+        sequences: Token ids of each word; no sequence is a prefix of another.
+        owners: For each sequence, the index of its label.
+    """
+
+    labels: tuple[str, ...]
+    sequences: tuple[tuple[int, ...], ...]
+    owners: tuple[int, ...]
+
+    @cached_property
+    def continuations(self) -> tuple[tuple[int, ...], ...]:
+        """Fewest rows of tokens that cover every proper prefix of every sequence.
+
+        One row of no tokens if each sequence is a single token: then the position that ends the
+        text says all.
+        """
+        prefixes = sorted({sequence[:-1] for sequence in self.sequences}, key=len, reverse=True)
+        rows: list[tuple[int, ...]] = []
+        for prefix in prefixes:
+            if not any(row[: len(prefix)] == prefix for row in rows):
+                rows.append(prefix)
+        return tuple(rows)
+
+    def row_of(self, sequence: tuple[int, ...]) -> int:
+        """Index of the continuation that a sequence runs along."""
+        prefix = sequence[:-1]
+        return next(i for i, row in enumerate(self.continuations) if row[: len(prefix)] == prefix)
+
+
+class Encoder:
+    """Turns rows and label words into token ids for one base model's tokenizer.
+
+    Args:
+        tokenizer: The base model's tokenizer.
+        is_encoder_decoder: Whether texts go to an encoder and answers to a decoder.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, is_encoder_decoder: bool) -> None:
+        self.tokenizer = tokenizer
+        self.is_encoder_decoder = is_encoder_decoder
+        control = sorted(set(tokenizer.all_special_tokens), key=len, reverse=True)
+        self._control = set(control)
+        self._split = re.compile("|".join(map(re.escape, control)) or r"(?!)")
+        plain = self._tokens(_SAMPLE, special=False)
+        framed = self._tokens(_SAMPLE, special=True)
+        start = next((i for i in range(len(framed)) if framed[i : i + len(plain)] == plain), 0)
+        self._before = framed[:start]
+        # A decoder's text goes on with the answer: only an encoder's input is closed.
+        self._after = framed[start + len(plain) :] if is_encoder_decoder else []
+
+    def encode(
+        self,
+        template: Template,
+        row: Mapping[str, Any],
+        *,
+        text_column: str | None = None,
+        room: int | None = None,
+    ) -> EncodedText:
+        """Render a row and tokenise it, cutting the end of the text column if need be.
+
+        Args:
+            template: The template.
+            row: Values of its columns.
+            text_column: The only column that may be cut.
+            room: Most tokens that the result may have; None for no limit.
+
+        Returns:
+            The ids, and how many characters were cut.
+
+        Raises:
+            TaskError: The row does not fit even without its text.
+        """
+        ids = self._template_ids(template, row)
+        if room is None or len(ids) <= room:
+            return EncodedText(tuple(ids))
+        text = str(row.get(text_column, "")) if text_column else ""
+        kept, best = 0, None
+        low, high = 0, len(text) - 1
+        while low <= high:
+            middle = (low + high) // 2
+            trial = self._template_ids(template, {**row, str(text_column): text[:middle]})
+            if len(trial) <= room:
+                kept, best, low = middle, trial, middle + 1
+            else:
+                high = middle - 1
+        if not best:
+            raise TaskError(
+                f"A row needs {len(ids)} tokens, and its template alone more than the {room} that "
+                "there is room for: shorten the template, use fewer virtual tokens, or raise "
+                "max_length."
+            )
+        return EncodedText(tuple(best), cut=len(text) - kept)
+
+    def encode_plain(self, text: str, room: int | None = None) -> EncodedText:
+        """Tokenise a text without a template, as the bare base would see it."""
+        return self.encode(Template("{text}"), {"text": text}, text_column="text", room=room)
+
+    def continuation(self, template: Template, word: str) -> tuple[int, ...]:
+        """Token ids that a word adds behind a rendered template.
+
+        Args:
+            template: The template that the word follows.
+            word: A label's word or a target text, with its leading space if it has one.
+
+        Returns:
+            The ids; for an encoder-decoder those of the word alone.
+
+        Raises:
+            TaskError: The word changes the tokens before it, or has none of its own.
+        """
+        if self.is_encoder_decoder:
+            ids = self._tokens(word.strip(), special=False)
+        else:
+            tail = _literal_tail(template)
+            before = self._text_ids(tail)
+            joined = self._text_ids(tail + word)
+            if joined[: len(before)] != before:
+                raise TaskError(
+                    f"The word {word!r} melts into the end of the template {tail[-20:]!r}: let the "
+                    f"template end without a space and the word begin with one ({' ' + word!r})."
+                )
+            ids = joined[len(before) :]
+        if not ids:
+            raise TaskError(f"The word {word!r} has no tokens; expected a word.")
+        return tuple(ids)
+
+    def target(self, template: Template, text: str) -> tuple[int, ...]:
+        """Token ids of a reference text behind its template, ended by the end-of-sequence token."""
+        return (*self.continuation(template, text), self.end_id)
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends an answer."""
+        end = self.tokenizer.eos_token_id
+        if end is None:
+            raise TaskError(
+                "The tokenizer has no end-of-sequence token, which ends an answer: set one with "
+                "tokenizer.eos_token."
+            )
+        return int(end)
+
+    def candidates(self, template: Template, verbalizer: Verbalizer) -> Candidates:
+        """Tokenise a verbalizer's words in the context of a template.
+
+        If a word's tokens begin another's, all words end in the end-of-sequence token: the scores
+        of a word and of its extension are then comparable.
+
+        Raises:
+            TaskError: A word melts into the template, or words of two labels have equal tokens.
+        """
+        sequences, owners = [], []
+        for owner, (_, words) in enumerate(verbalizer.words):
+            for word in words:
+                sequences.append(self.continuation(template, word))
+                owners.append(owner)
+        if len(set(sequences)) < len(sequences):
+            raise TaskError(
+                f"Two of the words {[w for _, words in verbalizer.words for w in words]} have the "
+                "same tokens: every word must differ from the others for this tokenizer."
+            )
+        if _some_is_prefix(sequences):
+            sequences = [(*sequence, self.end_id) for sequence in sequences]
+        return Candidates(verbalizer.labels, tuple(sequences), tuple(owners))
+
+    def _template_ids(self, template: Template, row: Mapping[str, Any]) -> list[int]:
+        return self._framed(self._chunks(template.text), row)
+
+    def _chunks(self, text: str) -> list[str]:
+        """Split a template's literal text at its own control tokens."""
+        chunks, position = [], 0
+        for match in self._split.finditer(text):
+            chunks += [text[position : match.start()], match.group()]
+            position = match.end()
+        return [chunk for chunk in (*chunks, text[position:]) if chunk]
+
+    def _framed(self, chunks: Sequence[str], row: Mapping[str, Any]) -> list[int]:
+        """Ids of a template's chunks; a template with control tokens brings its own frame."""
+        ids: list[int] = []
+        for chunk in chunks:
+            if chunk in self._control:
+                ids.append(int(self.tokenizer.convert_tokens_to_ids(chunk)))
+            else:
+                ids += self._tokens(Template(chunk).render(row), special=False)
+        if any(chunk in self._control for chunk in chunks):
+            return ids
+        return [*self._before, *ids, *self._after] or [self.end_id]
+
+    def _text_ids(self, text: str) -> list[int]:
+        """Ids of literal text that may hold control tokens, without a frame."""
+        ids: list[int] = []
+        for chunk in self._chunks(text):
+            if chunk in self._control:
+                ids.append(int(self.tokenizer.convert_tokens_to_ids(chunk)))
+            else:
+                ids += self._tokens(chunk, special=False)
+        return ids
+
+    def _tokens(self, text: str, *, special: bool) -> list[int]:
+        encoded = self.tokenizer(
+            text, add_special_tokens=special, split_special_tokens=True, verbose=False
+        )
+        return list(encoded["input_ids"])
+
+
+def render_chat(task: Task, tokenizer: PreTrainedTokenizerBase) -> Task:
+    """Write a task's system text and template out as one literal template in chat format.
+
+    The rendered text, control tokens and all, is what the manifest then holds, so that prediction
+    does not depend on the chat template of some later version of the tokenizer.
+
+    Args:
+        task: A task; returned as it is if it has no system text.
+        tokenizer: Tokenizer with a chat template.
+
+    Returns:
+        The task with its template rendered and no system text left to render.
+
+    Raises:
+        TaskError: The tokenizer has no chat template.
+    """
+    if task.system is None:
+        return task
+    if not tokenizer.chat_template:
+        raise TaskError(
+            f"The task {task.name!r} has a system text, but the base model's tokenizer has no chat "
+            "template: remove `system`, or use an instruction-tuned base."
+        )
+    messages = [
+        *([{"role": "system", "content": task.system}] if task.system else []),
+        {"role": "user", "content": task.template.text},
+    ]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return replace(task, template=Template(str(text)), system=None)
+
+
+def _literal_tail(template: Template) -> str:
+    """The template's end with a sample text before it: the context that answers stand in."""
+    return template.render(dict.fromkeys(template.columns, _SAMPLE))
+
+
+def _some_is_prefix(sequences: Sequence[tuple[int, ...]]) -> bool:
+    ordered = sorted(sequences)
+    return any(b[: len(a)] == a for a, b in zip(ordered, ordered[1:], strict=False))

@@ -1,0 +1,220 @@
+"""What identifies a base model beyond its name, and how two fingerprints compare.
+
+A fingerprint holds the structure (model type, width, layers, tokenizer), exact digests of sampled
+weights, and a small numeric sketch. The digests are taken of the values *rounded to bfloat16* and
+*rounded to float16*, so the same weights agree whichever of the usual dtypes they are held in.
+Quantisation schemes change the matrices but leave the one-dimensional norm weights as they are,
+while any training of the norms moves some of them: so equal norm digests with matrices within
+quantisation error mean the same base otherwise quantised, and unequal ones mean another base.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_EMBEDDING_ROWS = 64
+_MATRIX_ROWS = 4
+_SKETCH_ROWS = 8
+_SKETCH_COLUMNS = 16
+# A 4-bit block format is off by up to ~10 % of a row's norm, an 8-bit one by ~1 %; another
+# model of the same shape is off by ~140 %. The norm digests do the fine work.
+_QUANTIZATION_TOLERANCE = 0.25
+_HALF_PRECISION_TOLERANCE = 0.01
+_STRUCTURE = {
+    "model_type": "model type",
+    "hidden_size": "hidden size",
+    "num_layers": "number of layers",
+    "tokenizer": "tokenizer",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a prompt's base compares with the base at hand.
+
+    Attributes:
+        kind: `"exact"`, `"quantized"` (same base, otherwise quantised), `"unknown"` or
+            `"different"`.
+        reason: One sentence for a person.
+    """
+
+    kind: str
+    reason: str
+
+
+def compute_fingerprint(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, quantization: str | None
+) -> dict[str, Any]:
+    """Take a base's fingerprint.
+
+    Args:
+        model: The base. Weights that are packed or not in memory are left out.
+        tokenizer: Its tokenizer.
+        quantization: How the weights were quantised, or None.
+
+    Returns:
+        A JSON-able mapping of about 1.5 KB; see the module's docstring.
+    """
+    config = model.config.get_text_config()
+    embedding = model.get_input_embeddings().weight.detach()
+    matrices, norms = _sampled(model, embedding)
+    return {
+        "model_type": str(model.config.model_type),
+        "hidden_size": int(embedding.shape[-1]),
+        "num_layers": int(config.num_hidden_layers),
+        "vocab_size": int(embedding.shape[0]),
+        "tokenizer": _tokenizer_hash(tokenizer),
+        "embeddings": _digests([_embedding_rows(embedding)]),
+        "matrices": _digests(matrices),
+        "norms": _digests(norms),
+        "sketch": _sketch(embedding),
+        "dtype": str(embedding.dtype).removeprefix("torch."),
+        "quantization": quantization,
+    }
+
+
+def compare_fingerprints(recorded: Mapping[str, Any] | None, present: Mapping[str, Any]) -> Verdict:
+    """Compare the base that a prompt was made for with the base at hand.
+
+    The vocabulary size is not compared: tables get resized.
+
+    Args:
+        recorded: Fingerprint in the prompt's manifest, or None where there is none.
+        present: Fingerprint of the base at hand.
+
+    Returns:
+        The verdict and its reason.
+    """
+    if recorded is None:
+        return Verdict("unknown", "the adapter records no fingerprint of its base")
+    for key, words in _STRUCTURE.items():
+        if recorded.get(key) is not None and recorded[key] != present[key]:
+            found = "" if key == "tokenizer" else f" ({recorded[key]} against {present[key]})"
+            return Verdict("different", f"the {words} differs{found}")
+    groups = {
+        group: _same(recorded.get(group), present[group])
+        for group in ("embeddings", "matrices", "norms")
+    }
+    if all(same is True for same in groups.values()):
+        return Verdict("exact", "all sampled weights are equal")
+    if recorded.get("quantization") == present["quantization"] and not present["quantization"]:
+        return _compare_unquantized(groups, recorded, present)
+    return _compare_quantized(groups, recorded, present)
+
+
+def _compare_unquantized(
+    groups: Mapping[str, bool | None], recorded: Mapping[str, Any], present: Mapping[str, Any]
+) -> Verdict:
+    if {recorded.get("dtype"), present["dtype"]} == {"bfloat16", "float16"}:
+        # Float32 weights rounded to each have no rounding in common: neither exact nor different.
+        error = _sketch_error(recorded.get("sketch"), present["sketch"])
+        if error is not None and error < _HALF_PRECISION_TOLERANCE:
+            return Verdict("unknown", "bfloat16 and float16 copies can only be compared roughly")
+    differing = [group for group, same in groups.items() if same is False]
+    if differing:
+        return Verdict("different", f"the sampled {' and '.join(differing)} differ")
+    missing = [group for group, same in groups.items() if same is None]
+    return Verdict("unknown", f"the {' and '.join(missing)} could not be compared")
+
+
+def _compare_quantized(
+    groups: Mapping[str, bool | None], recorded: Mapping[str, Any], present: Mapping[str, Any]
+) -> Verdict:
+    sides = (
+        f"{recorded.get('quantization') or 'plain'} against {present['quantization'] or 'plain'}"
+    )
+    if groups["norms"] is False:
+        return Verdict("different", f"the norm weights differ, which quantisation leaves ({sides})")
+    error = _sketch_error(recorded.get("sketch"), present["sketch"])
+    if error is None or groups["norms"] is None:
+        return Verdict("unknown", "norm weights or sketch could not be compared")
+    if error > _QUANTIZATION_TOLERANCE:
+        return Verdict("different", f"sampled embeddings are {error:.0%} apart ({sides})")
+    return Verdict("quantized", f"the same base otherwise quantised ({sides})")
+
+
+def _same(recorded: Any, present: Mapping[str, str] | None) -> bool | None:
+    """Whether digests agree under any common rounding; None if they can't be compared."""
+    if not isinstance(recorded, Mapping) or not present:
+        return None
+    return any(recorded.get(rounding) == digest for rounding, digest in present.items())
+
+
+def _sketch_error(recorded: Any, present: list[float] | None) -> float | None:
+    if not isinstance(recorded, list) or not present or len(recorded) != len(present):
+        return None
+    a, b = torch.tensor(recorded, dtype=torch.float64), torch.tensor(present, dtype=torch.float64)
+    return float((a - b).norm() / b.norm().clamp_min(1e-12))
+
+
+def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of the vocabulary and merges; added tokens are left out, they come and go."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        model = json.loads(backend.to_str())["model"]
+        vocabulary = model.get("vocab")
+        content = [
+            sorted(vocabulary.items()) if isinstance(vocabulary, dict) else vocabulary,
+            model.get("merges"),
+        ]
+    else:
+        content = [sorted(tokenizer.get_vocab().items()), None]
+    return hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).hexdigest()[:32]
+
+
+def _sampled(
+    model: PreTrainedModel, embedding: torch.Tensor
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """A few rows of every linear matrix, and all one-dimensional weights, in name order."""
+    matrices, norms = [], []
+    for name, weight in _readable_weights(model):
+        if weight.dim() == 1 and name.endswith("weight"):
+            norms.append(weight)
+        elif weight.dim() == 2 and weight.shape[0] != embedding.shape[0]:
+            matrices.append(weight[:: max(1, weight.shape[0] // _MATRIX_ROWS)])
+    return matrices, norms
+
+
+def _readable_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, parameter in sorted(model.named_parameters()):
+        if parameter.is_floating_point() and parameter.device.type != "meta":
+            yield name, parameter.detach()
+
+
+def _embedding_rows(embedding: torch.Tensor) -> torch.Tensor:
+    """Rows spread over the first part of the table, which no resize touches: `[64, H]`."""
+    usable = min(embedding.shape[0], 2048)
+    return embedding[:usable][:: max(1, usable // _EMBEDDING_ROWS)][:_EMBEDDING_ROWS]
+
+
+def _digests(tensors: list[torch.Tensor]) -> dict[str, str] | None:
+    """SHA-256 (first 32 hex) of the values under each rounding; None if there is nothing."""
+    if not tensors or any(tensor.device.type == "meta" for tensor in tensors):
+        return None
+    result = {}
+    for dtype in (torch.bfloat16, torch.float16):
+        digest = hashlib.sha256()
+        for tensor in tensors:
+            rounded = tensor.to("cpu").to(dtype).contiguous()
+            digest.update(str(tuple(rounded.shape)).encode())
+            digest.update(rounded.view(torch.int16).numpy().tobytes())
+        result[str(dtype).removeprefix("torch.")] = digest.hexdigest()[:32]
+    return result
+
+
+def _sketch(embedding: torch.Tensor) -> list[float] | None:
+    """A few embedding values to three digits: `_SKETCH_ROWS * _SKETCH_COLUMNS` numbers."""
+    if embedding.device.type == "meta":
+        return None
+    rows = _embedding_rows(embedding)
+    rows = rows[:: max(1, rows.shape[0] // _SKETCH_ROWS)][:_SKETCH_ROWS, :_SKETCH_COLUMNS]
+    return [float(f"{value:.3g}") for value in rows.float().flatten().tolist()]
