@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from softhub.artefact import layout
+from softhub.artefact.portable import check_base_model
 from softhub.artefact.strict_json import check_value, parse_object, quoted
 from softhub.errors import InvalidArtefact
 
@@ -19,11 +20,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 TASK_TYPES = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 MAX_VIRTUAL_TOKENS = 100_000
 MAX_HIDDEN_SIZE = 131_072
-UNKNOWN_BASE = "unknown"
-"""The base model of a foreign adapter that does not name one."""
-
 _MAX_LINE = 256
-_BASE_NAME = re.compile(r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _ORIGIN = layout.MANIFEST
@@ -177,26 +174,6 @@ class Manifest:
         if not isinstance(metrics, list):
             raise _wrong("metrics", metrics, "a list")
         return cls(**{**record, "metrics": tuple(_metric(entry) for entry in metrics)})
-
-
-def check_base_model(name: object) -> None:
-    """Check that `name` is a name that means the same on every machine.
-
-    Raises:
-        InvalidArtefact: It is a path, a URL or otherwise no `org/name` or `name`.
-    """
-    parts = name.split("/") if isinstance(name, str) else []
-    if len(parts) in (1, 2) and all(_is_base_part(part) for part in parts):
-        return
-    raise InvalidArtefact(
-        f"base_model is {quoted(name)}; expected a name as on the Hub, such as "
-        "'HuggingFaceTB/SmolLM2-135M-Instruct', never a path, which means nothing elsewhere. "
-        "Give the name when loading the base: load_base(…, name='org/name')."
-    )
-
-
-def _is_base_part(part: str) -> bool:
-    return len(part) <= 96 and ".." not in part and _BASE_NAME.fullmatch(part) is not None
 
 
 def _migrated(record: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 from softhub.artefact import layout
 from softhub.artefact.layout import CARD, CONFIG, FILES, MANIFEST, MAX_BYTES, REQUIRED, WEIGHTS
 from softhub.artefact.manifest import MAX_HIDDEN_SIZE, MAX_VIRTUAL_TOKENS, TASK_TYPES, Manifest
+from softhub.artefact.portable import UNKNOWN_BASE
 from softhub.artefact.strict_json import parse_object, quoted
 from softhub.errors import InvalidArtefact, UnsupportedAdapter
 
@@ -309,7 +310,7 @@ def _check_agreement(
         "num_virtual_tokens": (config["num_virtual_tokens"], manifest.num_virtual_tokens),
         "hidden_size": (width, manifest.hidden_size),
         "task_type": (config["task_type"], manifest.task_type),
-        "base_model": (config.get("base_model_name_or_path"), manifest.base_model),
+        "base_model": (config.get("base_model_name_or_path") or UNKNOWN_BASE, manifest.base_model),
     }
     for field, (stored, declared) in pairs.items():
         if stored != declared:
