@@ -1,0 +1,1 @@
+"""Tests of the hub, on disk and over the protocol."""
