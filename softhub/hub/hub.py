@@ -1,0 +1,328 @@
+"""`Hub`: one face for the hub on this disk and for every endpoint of Hugging Face's protocol."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from softhub.artefact.layout import CARD, write_atomically
+from softhub.artefact.validation import check_files, read_folder
+from softhub.errors import HubError, InvalidArtefact, RevisionNotFound, SoftHubWarning
+from softhub.hub.backend import Backend, Fetched, Push
+from softhub.hub.description import describe
+from softhub.hub.difference import Difference, difference
+from softhub.hub.front_matter import DEPRECATED, read_front_matter, with_front_matter
+from softhub.hub.leaks import local_path, refuse_tokens
+from softhub.hub.names import (
+    DEFAULT_REVISION,
+    HubAddress,
+    check_repo_id,
+    check_revision,
+    check_revision_name,
+)
+from softhub.hub.query import Query
+from softhub.hub.records import AdapterInfo, CommitInfo, plain
+
+if TYPE_CHECKING:
+    from softhub.hub.vectors import Matrix
+
+Listing = list[AdapterInfo]
+History = list[CommitInfo]
+Similar = list[tuple[AdapterInfo, float]]
+
+
+class Hub:
+    """Push, pull and find soft prompts.
+
+    >>> hub = Hub()                                   # the hub on this disk
+    >>> hub.push("runs/sentiment", "me/sentiment", tags=["v1"])     # doctest: +SKIP
+    >>> folder = hub.pull("me/sentiment", revision="v1")            # doctest: +SKIP
+
+    Attributes:
+        uri: The hub's address.
+    """
+
+    def __init__(self, uri: str | None = None, *, token: str | None = None) -> None:
+        """Open a hub; nothing is read or contacted yet.
+
+        Args:
+            uri: `local`, `local:FOLDER`, `hf` or `hf+https://HOST`; None for `$SOFTHUB_HUB`, or
+                else `local`.
+            token: Access token for a remote hub; None for the one that `softhub login` keeps,
+                which is sent to huggingface.co alone.
+
+        Raises:
+            HubError: The address is none, or the folder is Hugging Face's download cache.
+        """
+        address = HubAddress.parse(uri)
+        self.uri = address.uri
+        self._backend: Backend = _backend(address, token)
+
+    def __repr__(self) -> str:
+        """Show the address; never the token."""
+        return f"Hub({self.uri!r})"
+
+    def push(
+        self,
+        folder: str | Path,
+        repo_id: str,
+        *,
+        revision: str = DEFAULT_REVISION,
+        message: str | None = None,
+        tags: Sequence[str] = (),
+        private: bool = False,
+        parent_commit: str | None = None,
+    ) -> CommitInfo:
+        """Publish an adapter folder as one commit.
+
+        Args:
+            folder: The adapter; only the files of an adapter are read from it.
+            repo_id: `namespace/name`; made if it does not exist.
+            revision: Branch to move.
+            message: Why; shown by `log`.
+            tags: Names for the new commit, such as `v1`.
+            private: Make a new repository private (remote hubs).
+            parent_commit: Refuse unless the branch still names this commit.
+
+        Returns:
+            The commit; `created` is False where the hub already had exactly this content.
+
+        Raises:
+            InvalidArtefact: The folder is no sound adapter, or would leak a token or a path.
+            PushConflict: Somebody else pushed first.
+            HubError: Any other reason, with the next step.
+        """
+        check_repo_id(repo_id)
+        for name in (revision, *tags):
+            check_revision_name(name)
+        if revision in tags:
+            raise HubError(f"{revision!r} is to be both branch and tag; choose another tag")
+        files = read_folder(folder)
+        check_files(files, origin=str(folder))
+        self._check_leaks(files)
+        return self._backend.push(
+            Push(repo_id, files, revision, message, tuple(tags), private, parent_commit)
+        )
+
+    def pull(
+        self,
+        repo_id: str,
+        *,
+        revision: str = DEFAULT_REVISION,
+        local_dir: str | Path | None = None,
+        expect_sha256: str | None = None,
+    ) -> Path:
+        """Return a folder with an adapter, checked from the first byte to the last.
+
+        Args:
+            repo_id: `namespace/name`.
+            revision: Branch, tag or full commit hash.
+            local_dir: Copy the adapter there as well; it appears whole or not at all.
+            expect_sha256: SHA-256 that the weights file must have.
+
+        Returns:
+            `local_dir`, or else the hub's own folder, which is to be read only.
+
+        Raises:
+            RepositoryNotFound: There is no such repository.
+            RevisionNotFound: It has no such revision.
+            InvalidArtefact: What came is damaged, hostile, or has another hash.
+        """
+        fetched = self._fetch(repo_id, revision)
+        adapter = check_files(fetched.files, origin=f"{repo_id}@{fetched.revision}")
+        if expect_sha256 is not None and adapter.weights_sha256 != expect_sha256.lower():
+            raise InvalidArtefact(
+                f"the weights of {repo_id}@{revision} have SHA-256 {adapter.weights_sha256}, "
+                f"expected {expect_sha256}; somebody changed them, or the expectation is of "
+                "another revision"
+            )
+        self._warn_if_deprecated(fetched, revision)
+        folder = self._backend.keep(fetched)
+        return folder if local_dir is None else write_atomically(Path(local_dir), fetched.files)
+
+    def list(self, **filters: Any) -> Listing:
+        """Return every adapter that meets the filters, by name.
+
+        Args:
+            **filters: Fields of `Query`: `task`, `task_kind`, `base_model`, `tag`, `author`,
+                `language`, `license`, `dataset`, `metric`, `min_score`, `fingerprint`, `text`,
+                `sort`, `limit`.
+
+        Raises:
+            HubError: No such filter.
+        """
+        return self._backend.select(Query.of(**filters))
+
+    def info(self, repo_id: str, *, revision: str = DEFAULT_REVISION) -> AdapterInfo:
+        """Describe one revision of an adapter without judging it as strictly as `pull` does."""
+        check_revision(revision)
+        return self._backend.info(check_repo_id(repo_id), revision)
+
+    def search(self, text: str | None = None, **filters: Any) -> Listing:
+        """Return the adapters whose name, task, base or tags hold all words, best score first.
+
+        Args:
+            text: Words, in any case and order; None for all adapters.
+            **filters: As for `list`; `sort` is `score` and `limit` 50 unless given.
+
+        Raises:
+            HubError: No such filter.
+        """
+        return self.list(**{"text": text, "sort": "score", "limit": 50, **filters})
+
+    def leaderboard(
+        self, task: str, *, metric: str | None = None, dataset: str | None = None
+    ) -> Listing:
+        """Return all scored adapters of a task (and dataset), best first, by recorded metrics.
+
+        Scores are the publishers' own; nothing is measured again.
+        """
+        found = self.list(task=task, metric=metric, dataset=dataset, sort="score")
+        return [info for info in found if info.metrics]
+
+    def log(self, repo_id: str, *, revision: str = DEFAULT_REVISION, limit: int = 50) -> History:
+        """Return the history of a revision, newest first, with what each commit measured."""
+        check_revision(revision)
+        return self._backend.log(check_repo_id(repo_id), revision, limit)
+
+    def diff(self, repo_id: str, old: str, new: str = DEFAULT_REVISION) -> Difference:
+        """Compare two revisions: config, manifest, metrics, and how far the vectors moved.
+
+        Raises:
+            RevisionNotFound: One of them does not exist.
+        """
+        return difference(self._fetch(repo_id, old), self._fetch(repo_id, new))
+
+    def tag(self, repo_id: str, tag: str, *, revision: str = DEFAULT_REVISION) -> str:
+        """Give a commit a name and return the commit; the same name again is no error.
+
+        Raises:
+            HubError: The name belongs to another commit.
+        """
+        check_revision(revision)
+        return self._backend.tag(check_repo_id(repo_id), check_revision_name(tag), revision)
+
+    def untag(self, repo_id: str, tag: str) -> None:
+        """Remove a tag; the commit stays.
+
+        Raises:
+            RevisionNotFound: There is no such tag.
+        """
+        self._backend.untag(check_repo_id(repo_id), check_revision_name(tag))
+
+    def deprecate(self, repo_id: str, *, reason: str, replacement: str | None = None) -> CommitInfo:
+        """Mark a repository as not to be used any more; pulls warn, and nothing is removed.
+
+        The mark is a commit that adds `softhub_deprecated` to the card of `main`; pushing a card
+        without it takes the mark back.
+
+        Args:
+            repo_id: The repository.
+            reason: Why, in one sentence.
+            replacement: Repository to use instead.
+        """
+        notice = {"reason": plain(reason)}
+        if replacement is not None:
+            notice["replacement"] = check_repo_id(replacement)
+        fetched = self._fetch(repo_id, DEFAULT_REVISION)
+        card = fetched.files.get(CARD, b"")
+        marked = with_front_matter(card, {**read_front_matter(card), DEPRECATED: notice})
+        files = {**fetched.files, CARD: marked}
+        check_files(files, origin=f"{repo_id}@{fetched.revision}")
+        self._check_leaks(files)
+        message = f"Deprecate: {notice['reason']}"
+        return self._backend.push(
+            Push(repo_id, files, DEFAULT_REVISION, message, parent_commit=fetched.revision)
+        )
+
+    def delete(self, repo_id: str) -> None:
+        """Remove a repository with its history for good; `deprecate` is the gentler way."""
+        self._backend.delete(check_repo_id(repo_id))
+
+    def verify(self, repo_id: str) -> dict[str, str | None]:
+        """Check every commit that can be reached, from hashes to the last number.
+
+        Returns:
+            For each commit None, or what is wrong with it.
+        """
+        return self._backend.verify(check_repo_id(repo_id))
+
+    def similar(self, prompt: str | Path, *, limit: int = 10) -> Similar:
+        """Rank the prompts of the same base by how alike their vectors are (SPoT's idea).
+
+        A heuristic: alike vectors often mean that one prompt is a good start for training the
+        other's task, and sometimes do not. Try the best few and let the dev score decide.
+
+        Args:
+            prompt: An adapter's folder, or a repository of this hub.
+            limit: How many at most.
+
+        Returns:
+            Adapters with their similarity, between -1 and 1, most alike first.
+        """
+        from softhub.hub.vectors import read_vectors, similarity
+
+        own, base = self._prompt(prompt)
+        ranked = []
+        for info in self.list(base_model=base):
+            if info.repo_id == str(prompt):
+                continue
+            with suppress(InvalidArtefact, RevisionNotFound):
+                other = self._fetch(info.repo_id, DEFAULT_REVISION)
+                vectors = read_vectors(other.files, origin=info.repo_id)
+                if vectors.shape[1] == own.shape[1]:
+                    ranked.append((info, similarity(own, vectors)))
+        ranked.sort(key=lambda pair: (-pair[1], pair[0].repo_id))
+        return ranked[:limit]
+
+    def whoami(self) -> str:
+        """Return the name under which pushes appear."""
+        return self._backend.whoami()
+
+    def _prompt(self, prompt: str | Path) -> tuple[Matrix, str]:
+        """Return vectors and base model of a folder or of a repository."""
+        from softhub.hub.vectors import read_vectors
+
+        if Path(prompt).is_dir():
+            files: Mapping[str, bytes] = read_folder(prompt)
+        else:
+            files = self._fetch(str(prompt), DEFAULT_REVISION).files
+        check_files(files, origin=str(prompt))
+        base = describe("this/prompt", files, revision="").base_model
+        if base is None:
+            raise InvalidArtefact(f"{prompt} does not say its base model, so none is comparable")
+        return read_vectors(files, origin=str(prompt)), base
+
+    def _fetch(self, repo_id: str, revision: str) -> Fetched:
+        check_revision(revision)
+        return self._backend.fetch(check_repo_id(repo_id), revision)
+
+    def _check_leaks(self, files: Mapping[str, bytes]) -> None:
+        refuse_tokens(files)
+        leak = local_path(files)
+        if leak and self._backend.is_remote:
+            raise InvalidArtefact(leak)
+        if leak:
+            warnings.warn(leak, SoftHubWarning, stacklevel=3)
+
+    def _warn_if_deprecated(self, fetched: Fetched, revision: str) -> None:
+        """Warn by the newest card: a deprecation is younger than what it is about."""
+        info = describe(fetched.repo_id, fetched.files, revision=fetched.revision)
+        if revision != DEFAULT_REVISION:
+            with suppress(HubError):
+                info = self._backend.info(fetched.repo_id, DEFAULT_REVISION)
+        if info.deprecated:
+            instead = f"; use {info.replacement} instead" if info.replacement else ""
+            message = f"{fetched.repo_id} is deprecated: {info.deprecated}{instead}"
+            warnings.warn(message, SoftHubWarning, stacklevel=3)
+
+
+def _backend(address: HubAddress, token: str | None) -> Backend:
+    if address.root is not None:
+        from softhub.hub.local import LocalHub
+
+        return LocalHub(address.root)
+    raise HubError("remote hubs are not built yet")

@@ -1,0 +1,174 @@
+"""Names that a hub accepts: repositories, revisions, and the hub's own address.
+
+Every name that becomes part of a path or a URL passes through here first, so that no later
+module has to think about `..`, separators, control characters or reserved words.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from softhub.config import softhub_home
+from softhub.errors import HubError, RevisionNotFound
+
+DEFAULT_REVISION = "main"
+HUGGING_FACE = "https://huggingface.co"
+
+_REPO_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+_REVISION = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_])?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+# `history` and `refs` are directories of the layout; the others mean something to git.
+_RESERVED_REVISIONS = frozenset({"history", "refs", "head", "pr", "convert"})
+# Windows opens these as devices, whatever the extension.
+_DEVICES = frozenset(
+    {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
+)
+
+
+def check_repo_id(repo_id: str) -> str:
+    """Return `repo_id` if it is a safe `namespace/name`.
+
+    Raises:
+        HubError: It is not; the message says what is allowed.
+    """
+    parts = repo_id.split("/")
+    if len(parts) != 2 or not all(_is_repo_part(part) for part in parts):
+        raise HubError(
+            f"{repo_id!r} is not a repository name; expected namespace/name, each of letters, "
+            "digits, '-', '_' and '.', without '--' or '..' (for example me/sentiment)"
+        )
+    return repo_id
+
+
+def _is_repo_part(part: str) -> bool:
+    return (
+        _REPO_PART.fullmatch(part) is not None
+        and "--" not in part
+        and ".." not in part
+        and not part.endswith(".git")
+        and part.split(".")[0].lower() not in _DEVICES
+    )
+
+
+def check_revision_name(name: str) -> str:
+    """Return `name` if it may be given to a new branch or tag.
+
+    Raises:
+        HubError: The name is reserved, looks like a commit, or has other characters.
+    """
+    if (
+        _REVISION.fullmatch(name) is None
+        or ".." in name
+        or name.endswith(".lock")
+        or name.lower() in _RESERVED_REVISIONS
+        or name.split(".")[0].lower() in _DEVICES
+        or is_commit(name)
+    ):
+        raise HubError(
+            f"{name!r} cannot name a branch or tag; expected letters, digits, '-', '_' and '.', "
+            "at most 100, not a commit hash and not a reserved word (for example v1)"
+        )
+    return name
+
+
+def check_revision(revision: str) -> str:
+    """Return `revision` if it could name an existing branch, tag or commit.
+
+    Raises:
+        RevisionNotFound: No hub can have such a revision.
+    """
+    if is_commit(revision) or (_REVISION.fullmatch(revision) and ".." not in revision):
+        return revision
+    raise RevisionNotFound(
+        f"{revision!r} is not a revision; expected a branch, a tag or a full 40-digit commit hash"
+    )
+
+
+def is_commit(revision: str) -> bool:
+    """Tell whether `revision` has the form of a full commit hash."""
+    return _COMMIT.fullmatch(revision) is not None
+
+
+def repo_folder_name(repo_id: str) -> str:
+    """Return the folder of a repository in the layout of Hugging Face's cache."""
+    return "models--" + repo_id.replace("/", "--")
+
+
+def repo_id_of(folder_name: str) -> str | None:
+    """Return the repository that a folder of the layout holds, or None for any other folder."""
+    if not folder_name.startswith("models--"):
+        return None
+    repo_id = folder_name.removeprefix("models--").replace("--", "/")
+    parts = repo_id.split("/")
+    return repo_id if len(parts) == 2 and all(map(_is_repo_part, parts)) else None
+
+
+@dataclass(frozen=True)
+class HubAddress:
+    """Where a hub is: a folder on this machine, or an endpoint of Hugging Face's protocol.
+
+    Attributes:
+        uri: The address in its one written form.
+        root: Folder of a local hub; None for a remote one.
+        endpoint: URL of a remote hub without a trailing slash; None for a local one.
+    """
+
+    uri: str
+    root: Path | None = None
+    endpoint: str | None = None
+
+    @classmethod
+    def parse(cls, uri: str | None = None) -> HubAddress:
+        """Read `local`, `local:FOLDER`, `hf` or `hf+https://host`.
+
+        Args:
+            uri: The address; None for `$SOFTHUB_HUB`, or else `local`.
+
+        Raises:
+            HubError: Any other address, or plain http beyond this machine.
+        """
+        uri = uri or os.environ.get("SOFTHUB_HUB") or "local"
+        if uri == "local":
+            return cls(uri, root=softhub_home().absolute() / "hub")
+        if uri.startswith("local:") and len(uri) > len("local:"):
+            root = Path(uri.removeprefix("local:")).expanduser().absolute()
+            return cls(f"local:{root}", root=root)
+        if uri == "hf":
+            return cls(uri, endpoint=HUGGING_FACE)
+        if uri.startswith(("hf+https://", "hf+http://")):
+            endpoint = _check_endpoint(uri.removeprefix("hf+").rstrip("/"))
+            return cls(f"hf+{endpoint}", endpoint=endpoint)
+        raise HubError(
+            f"{uri!r} is not a hub; expected local, local:FOLDER, hf or hf+https://HOST "
+            "(--hub, or the variable SOFTHUB_HUB)"
+        )
+
+
+def _check_endpoint(endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    if not parts.hostname or parts.username or parts.password or parts.query or parts.fragment:
+        raise HubError(
+            f"{endpoint!r} is not an endpoint; expected https://HOST[:PORT] "
+            "without user name, password or query"
+        )
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise HubError(
+            f"plain http to {parts.hostname} would show tokens and prompts to anyone on the way; "
+            "use hf+https:// (http is for this machine's loopback only)"
+        )
+    return endpoint
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` can only be this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

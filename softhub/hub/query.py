@@ -1,0 +1,172 @@
+"""What a caller looks for in a hub, and the order of the answers; the same for every back-end."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from softhub.artefact.manifest import Metric
+from softhub.errors import HubError
+from softhub.hub.records import AdapterInfo
+
+SORTS = ("score", "date", "size", "name")
+_ERRORS = frozenset({"loss", "nll", "perplexity", "error", "wer", "cer", "ter"})
+"""Metrics of which less is better."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """Conditions that all must hold; None or empty means any.
+
+    Attributes:
+        text: Words that must all occur in name, task, base, message, tags or languages.
+        task: Name of the task, in any case.
+        task_kind: `classification` or `generation`.
+        base_model: Hub id of the base; without a namespace, the last part of it.
+        fingerprint: What must be equal in the fingerprint of the base.
+        tag: A word of the card's tags, or a tag of the repository.
+        author: Owner of the repository.
+        language: Language code.
+        license: Licence.
+        dataset: Id of a dataset.
+        metric: Name of a metric that must have been recorded; `sort="score"` then means it.
+        min_score: Least value of that metric (most, where less is better), or of the score.
+        sort: `score` and `date` best and newest first, `size` and `name` least first.
+        limit: How many answers at most.
+    """
+
+    text: str | None = None
+    task: str | None = None
+    task_kind: str | None = None
+    base_model: str | None = None
+    fingerprint: dict[str, Any] | None = None
+    tag: str | None = None
+    author: str | None = None
+    language: str | None = None
+    license: str | None = None
+    dataset: str | None = None
+    metric: str | None = None
+    min_score: float | None = None
+    sort: str = "name"
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the order.
+
+        Raises:
+            HubError: There is no such order, or the limit is not positive.
+        """
+        if self.sort not in SORTS:
+            raise HubError(f"cannot sort by {self.sort!r}; expected one of {', '.join(SORTS)}")
+        if self.limit is not None and self.limit < 1:
+            raise HubError(f"limit is {self.limit}; expected at least 1")
+
+    @classmethod
+    def of(cls, **filters: Any) -> Query:
+        """Make a query from a caller's keywords.
+
+        Raises:
+            HubError: A keyword is unknown; names the nearest one.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in filters:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"expected {', '.join(known)}"
+                raise HubError(f"no filter is called {name!r}; {hint}")
+        return cls(**filters)
+
+    def matches(self, info: AdapterInfo) -> bool:
+        """Tell whether an adapter meets all conditions."""
+        return (
+            _same(self.task, info.task)
+            and _same(self.task_kind, info.task_kind)
+            and self._base_matches(info.base_model)
+            and _same(self.author, info.author)
+            and _same(self.license, info.license)
+            and _among(self.tag, info.keywords + info.tags)
+            and _among(self.language, info.language)
+            and _among(self.dataset, info.datasets)
+            and self._fingerprint_matches(info)
+            and self._score_matches(info)
+            and self._text_matches(info)
+        )
+
+    def select(self, infos: Iterable[AdapterInfo]) -> list[AdapterInfo]:
+        """Return the adapters that match, sorted and cut to the limit."""
+        return self.ordered(info for info in infos if self.matches(info))
+
+    def ordered(self, infos: Iterable[AdapterInfo]) -> list[AdapterInfo]:
+        """Return adapters in this query's order, cut to its limit; equals stand by name."""
+        found = sorted(infos, key=lambda info: info.repo_id)
+        if self.sort == "score":
+            found.sort(key=self._rank)
+        elif self.sort == "date":
+            found.sort(key=lambda info: info.date, reverse=True)
+        elif self.sort == "size":
+            found.sort(key=lambda info: info.total_bytes)
+        return found[: self.limit]
+
+    def score_of(self, info: AdapterInfo) -> tuple[str, float] | None:
+        """Return the score that this query looks at: the named metric, or the leading one."""
+        if self.metric is None:
+            return info.score
+        return next(
+            ((m.name, m.value) for m in _tested_first(info.metrics) if _same(self.metric, m.name)),
+            None,
+        )
+
+    def _rank(self, info: AdapterInfo) -> tuple[bool, float]:
+        score = self.score_of(info)
+        if score is None:
+            return (True, 0.0)
+        return (False, score[1] if less_is_better(score[0]) else -score[1])
+
+    def _base_matches(self, base_model: str | None) -> bool:
+        if self.base_model is None or base_model is None:
+            return self.base_model is None
+        wanted, found = self.base_model.lower(), base_model.lower()
+        return found == wanted or ("/" not in wanted and found.rsplit("/", 1)[-1] == wanted)
+
+    def _fingerprint_matches(self, info: AdapterInfo) -> bool:
+        if not self.fingerprint:
+            return True
+        found = info.fingerprint or {}
+        return all(found.get(key) == value for key, value in self.fingerprint.items())
+
+    def _score_matches(self, info: AdapterInfo) -> bool:
+        if self.metric is None and self.min_score is None:
+            return True
+        score = self.score_of(info)
+        if score is None or self.min_score is None:
+            return score is not None
+        name, value = score
+        return value <= self.min_score if less_is_better(name) else value >= self.min_score
+
+    def _text_matches(self, info: AdapterInfo) -> bool:
+        return not self.text or all(word in haystack(info) for word in self.text.lower().split())
+
+
+def haystack(info: AdapterInfo) -> str:
+    """Return everything of an adapter in which a text search looks, in lower case."""
+    words = (info.repo_id, info.task, info.base_model, info.message, *info.keywords)
+    return " ".join(filter(None, (*words, *info.datasets, *info.language))).lower()
+
+
+def less_is_better(metric: str) -> bool:
+    """Tell whether smaller values of a metric are the better ones."""
+    return metric.lower() in _ERRORS
+
+
+def _tested_first(metrics: tuple[Metric, ...]) -> list[Metric]:
+    return sorted(metrics, key=lambda metric: metric.split != "test")
+
+
+def _same(wanted: str | None, found: str | None) -> bool:
+    return wanted is None or (found is not None and wanted.lower() == found.lower())
+
+
+def _among(wanted: str | None, found: tuple[str, ...]) -> bool:
+    return wanted is None or wanted.lower() in {word.lower() for word in found}

@@ -1,0 +1,254 @@
+"""What a hub remembers and tells: commits on disk, and the two answers that callers see."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from softhub.artefact.layout import FILES, MAX_BYTES, WEIGHTS, sha256_of
+from softhub.artefact.manifest import Metric
+from softhub.artefact.strict_json import parse_object
+from softhub.errors import InvalidArtefact
+from softhub.hub.names import is_commit
+
+COMMIT_SCHEMA = 1
+MAX_COMMIT_BYTES = 64 * 1024
+MAX_MESSAGE = 2_000
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size in bytes and SHA-256 of one file of a commit."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> FileEntry:
+        """Measure `data`."""
+        return cls(len(data), sha256_of(data))
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One state of a repository in the local hub; its hash is its name.
+
+    Attributes:
+        parent: Commit before this one, or None for the first.
+        author: Who pushed.
+        date: UTC time of the push, ISO 8601 with milliseconds.
+        message: Why.
+        files: Size and hash of every file, by name.
+    """
+
+    parent: str | None
+    author: str
+    date: str
+    message: str
+    files: Mapping[str, FileEntry]
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical record: sorted keys, no spaces, UTF-8."""
+        record = {
+            "schema_version": COMMIT_SCHEMA,
+            "parent": self.parent,
+            "author": self.author,
+            "date": self.date,
+            "message": self.message,
+            "files": {name: asdict(entry) for name, entry in self.files.items()},
+        }
+        text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return text.encode()
+
+    @property
+    def id(self) -> str:
+        """First 40 hexadecimal digits of the record's SHA-256: what HF tools take for a commit."""
+        return commit_id(self.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, expected: str, origin: str) -> Commit:
+        """Read a record and check that it is the one called `expected`.
+
+        Raises:
+            InvalidArtefact: The record was altered, or is not a commit.
+        """
+        if commit_id(data) != expected:
+            raise InvalidArtefact(
+                f"{origin} was altered: its hash is {commit_id(data)}, expected {expected}; "
+                "restore the file from a copy of the hub, or push again"
+            )
+        try:
+            return cls._from_record(parse_object(data, origin=origin))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InvalidArtefact(
+                f"{origin} is not a commit record of schema {COMMIT_SCHEMA}: {error}; "
+                "upgrade softhub or push again"
+            ) from error
+
+    @classmethod
+    def _from_record(cls, record: Mapping[str, Any]) -> Commit:
+        if record["schema_version"] != COMMIT_SCHEMA:
+            raise ValueError(f"found schema {record['schema_version']}")
+        parent = record["parent"]
+        if parent is not None and not is_commit(parent):
+            raise ValueError("the parent is not a commit hash")
+        files = {name: FileEntry(**entry) for name, entry in record["files"].items()}
+        for name, entry in files.items():
+            if name not in FILES or not 0 <= int(entry.size) <= MAX_BYTES[name]:
+                raise ValueError(f"{name!r} of {entry.size} bytes has no place in an adapter")
+        return cls(
+            parent, str(record["author"]), str(record["date"]), str(record["message"]), files
+        )
+
+
+def commit_id(record: bytes) -> str:
+    """Return the name of a commit whose canonical record is `record`."""
+    return hashlib.sha256(record).hexdigest()[:40]
+
+
+def now() -> str:
+    """Return the current time as commits write it: UTC, ISO 8601, milliseconds."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def plain(text: str, *, most: int = 200) -> str:
+    """Return `text` on one line and harmless on a terminal, cut to `most` characters.
+
+    Control characters, escape sequences' introducers, and marks that reverse the reading
+    direction or hide text become spaces or vanish: what strangers write ends up on screens.
+    """
+    kept = (
+        " " if character.isspace() else character
+        for character in text[: 4 * most]
+        if character.isspace() or unicodedata.category(character)[0] != "C"
+    )
+    line = " ".join("".join(kept).split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+@dataclass(frozen=True)
+class CommitInfo:
+    """One entry of a repository's history.
+
+    Attributes:
+        repo_id: The repository.
+        revision: The commit's 40-digit hash.
+        parent: The commit before, or None.
+        author: Who pushed.
+        date: UTC, ISO 8601.
+        message: Why.
+        tags: Tags that point here.
+        metrics: What the manifest of this state says was measured.
+        weights_sha256: Hash of the weights file, for `expect_sha256` and lock files.
+        created: False where a push found nothing to change.
+    """
+
+    repo_id: str
+    revision: str
+    parent: str | None
+    author: str
+    date: str
+    message: str
+    tags: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    weights_sha256: str | None = None
+    created: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        repo_id: str,
+        commit: Commit,
+        *,
+        tags: tuple[str, ...] = (),
+        metrics: tuple[Metric, ...] = (),
+        created: bool = True,
+    ) -> CommitInfo:
+        """Describe a commit of the local hub."""
+        weights = commit.files.get(WEIGHTS)
+        return cls(
+            repo_id=repo_id,
+            revision=commit.id,
+            parent=commit.parent,
+            author=plain(commit.author),
+            date=plain(commit.date),
+            message=plain(commit.message, most=MAX_MESSAGE),
+            tags=tags,
+            metrics=metrics,
+            weights_sha256=weights.sha256 if weights else None,
+            created=created,
+        )
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """What a hub knows of one adapter without loading it; every text is safe to print.
+
+    Attributes:
+        repo_id: `namespace/name`.
+        revision: 40-digit hash of the commit that is described.
+        tags: Tags of the repository, as revisions that can be pulled.
+        keywords: Words of the card's `tags`.
+        task: Name of the task, or None where no manifest says it.
+        task_kind: `classification`, `generation`, or None.
+        base_model: Hub id of the base model.
+        fingerprint: What identifies the base beyond its name, or None.
+        score: Name and value of the leading metric.
+        metrics: All recorded metrics.
+        datasets: Hub ids or names of what it was trained on.
+        num_virtual_tokens: P, or None where the hub does not say.
+        hidden_size: H, or None where the hub does not say.
+        total_bytes: Bytes of all files together.
+        weights_sha256: Hash of the weights file.
+        author: Owner of the repository (the namespace).
+        date: UTC time of the commit, ISO 8601.
+        message: The commit's message.
+        license: Licence from the manifest or the card.
+        language: Language codes from the card.
+        deprecated: Why it should not be used any more, or None.
+        replacement: Repository to use instead, if one is named.
+        unchecked: What could not be checked, in plain words, or None.
+    """
+
+    repo_id: str
+    revision: str
+    tags: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    task: str | None = None
+    task_kind: str | None = None
+    base_model: str | None = None
+    fingerprint: Mapping[str, Any] | None = field(default=None, repr=False)
+    score: tuple[str, float] | None = None
+    metrics: tuple[Metric, ...] = ()
+    datasets: tuple[str, ...] = ()
+    num_virtual_tokens: int | None = None
+    hidden_size: int | None = None
+    total_bytes: int = 0
+    weights_sha256: str | None = None
+    author: str = ""
+    date: str = ""
+    message: str = ""
+    license: str | None = None
+    language: tuple[str, ...] = ()
+    deprecated: str | None = None
+    replacement: str | None = None
+    unchecked: str | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the answer as plain JSON values, as `--json` prints it."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> AdapterInfo:
+        """Read what `to_record` wrote (and JSON turned into lists)."""
+        values = dict(record)
+        for key in ("tags", "keywords", "datasets", "language"):
+            values[key] = tuple(values[key])
+        values["metrics"] = tuple(Metric(**metric) for metric in values["metrics"])
+        values["score"] = tuple(values["score"]) if values["score"] else None
+        return cls(**values)
