@@ -1,12 +1,14 @@
 """A task: dataset, template, verbalizer or reference text, and metrics, all of it data."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from softhub.errors import DatasetError, TaskError, did_you_mean
+from softhub.errors import SoftHubWarning, TaskError, did_you_mean
 from softhub.tasks.dataset import DatasetSource, Example
+from softhub.tasks.loading import load_examples
 from softhub.tasks.metrics import METRICS
 from softhub.tasks.task_file import parse_task, read_yaml, resolve_data_files
 from softhub.tasks.template import Template
@@ -122,6 +124,7 @@ class Task:
             task = cls(**parse_task(read_yaml(path), known))
         except TaskError as error:
             raise TaskError(f"{path}: {error}") from error
+        task._warn_of_glued_words(path)
         if task.dataset is None:
             return task
         return replace(task, dataset=resolve_data_files(task.dataset, path.parent))
@@ -160,7 +163,7 @@ class Task:
         Raises:
             DatasetError: If the data is missing, damaged or mislabelled; names file and line.
         """
-        raise DatasetError(f"{split}: not there yet {limit} {seed}")
+        return load_examples(self, split, limit=limit, seed=seed)
 
     def _check_answers(self) -> None:
         classification = self.kind == "classification"
@@ -185,6 +188,11 @@ class Task:
         for name in self.metrics:
             if name not in METRICS:
                 raise TaskError(f"metrics: unknown metric {name!r}{did_you_mean(name, METRICS)}")
+            if self.kind not in METRICS[name].kinds:
+                fitting = [other for other in METRICS if self.kind in METRICS[other].kinds]
+                raise TaskError(
+                    f"metrics: {name} does not judge a {self.kind}; use {', '.join(fitting)}"
+                )
 
     def _check_generation(self) -> None:
         if self.kind != "generation" and self.generation:
@@ -218,6 +226,18 @@ class Task:
             raise TaskError(
                 f"{key}: {text!r} ends with white space, and {words}; end it with "
                 f"{text.rstrip().splitlines()[-1]!r}"
+            )
+
+    def _warn_of_glued_words(self, path: Path) -> None:
+        if self.verbalizer is None or self.system is not None:
+            return
+        word, end = self.verbalizer.words[0][1][0], self.template.text[-1]
+        if word[0].isascii() and word[0].isalnum() and (end.isalnum() or end in ":.?!,;"):
+            warnings.warn(
+                f"{path}: verbalizer: the template ends with {end!r} and the words begin without "
+                f"a space, so the model reads {end + word!r}; write {' ' + word!r}",
+                SoftHubWarning,
+                stacklevel=3,
             )
 
 
