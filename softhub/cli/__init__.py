@@ -1,0 +1,55 @@
+"""The `softhub` command: verbs, output modes and exit codes; the work is done further down.
+
+Exit codes: 0 done, 1 a known error (one line on stderr), 2 wrong usage, 130 interrupted.
+"""
+
+import io
+import sys
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an old console knows few characters
+    try:
+        code = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+        code = 1
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the app; return its exit code, with a line on stderr for what is a user's to mend."""
+    from softhub.errors import SoftHubError
+
+    try:
+        from softhub.cli.app import app
+        from softhub.cli.output import route_warnings, say
+
+        route_warnings()
+        app(prog_name="softhub")
+    except SoftHubError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except SystemExit as finished:
+        code = finished.code if isinstance(finished.code, int) else 1
+        if code == INTERRUPTED:
+            print("interrupted", file=sys.stderr)
+        return code
+    return 0
+
+
+def _silence_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush does not complain."""
+    import os
+
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())

@@ -1,0 +1,99 @@
+"""The app: every verb in the order of the road, with its examples."""
+
+from typing import Annotated
+
+import typer
+
+import softhub
+from softhub.cli import environment, hub, inference, recipes, training
+from softhub.cli.output import emit
+
+app = typer.Typer(
+    name="softhub",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Soft prompts as kilobyte adapters: train, judge, share and use them.",
+    epilog="\b\nThe road:\n"
+    "  softhub recipes copy\n"
+    "  softhub train --config recipes/configs/sentiment.yaml\n"
+    "  softhub push runs/sentiment/adapter me/sentiment --tag v1\n"
+    "  softhub predict me/sentiment 'Worth every penny.' --base MODEL",
+)
+
+
+def examples(*lines: str) -> str:
+    """Return an epilog that shows command lines as they are."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        emit(softhub.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def softhub_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Soft prompts as kilobyte adapters: train, judge, share and use them."""
+
+
+app.add_typer(recipes.app, name="recipes")
+app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog=examples(
+        "softhub train --config recipes/configs/sentiment.yaml",
+        "softhub train --config recipes/configs/sentiment.yaml --max_steps 60 --seed 1",
+        "softhub train --config my.yaml --recipe my-recipes/classification.py",
+    ),
+)(training.train)
+app.command(
+    epilog=examples(
+        "softhub predict me/sentiment 'Worth every penny.' --base ORG/BASE-MODEL",
+        "softhub predict runs/sentiment/adapter --file reviews.txt --base ./my-base",
+        "softhub predict me/sentiment --revision v1 --file rows.jsonl --json > labels.jsonl",
+        "cat reviews.txt | softhub predict me/sentiment --file -   (the base in $SOFTHUB_BASE)",
+    ),
+)(inference.predict)
+app.command(
+    epilog=examples(
+        "softhub generate me/summary 'A long text …' --base ./my-base --max-new-tokens 40",
+        "softhub generate me/summary --file texts.jsonl --json > summaries.jsonl",
+    ),
+)(inference.generate)
+app.command(
+    epilog=examples(
+        "softhub push runs/sentiment/adapter me/sentiment --tag v1 -m 'First good one'",
+        "softhub push runs/sentiment/adapter me/sentiment --hub local:/shared/hub",
+    ),
+)(hub.push)
+app.command(
+    epilog=examples(
+        "softhub pull me/sentiment",
+        "softhub pull me/sentiment --revision v1 --to adapters/sentiment",
+    ),
+)(hub.pull)
+app.command(
+    "list",
+    epilog=examples(
+        "softhub list",
+        "softhub list --json | python -m json.tool",
+        "softhub list | cut -f1   (tab-separated when piped)",
+    ),
+)(hub.list_adapters)
+app.command("ls", hidden=True)(hub.list_adapters)
+app.command(
+    epilog=examples(
+        "softhub info me/sentiment",
+        "softhub info me/sentiment --revision v1 --json",
+        "softhub info runs/sentiment/adapter",
+    ),
+)(hub.info)
+app.command(epilog=examples("softhub env", "softhub env --json"))(environment.env)

@@ -1,0 +1,113 @@
+"""The recipes that come with softhub: where they are, and a copy of them to work on."""
+
+import ast
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import softhub
+from softhub.cli.options import JsonOption
+from softhub.cli.output import emit, emit_json, emit_table, say
+from softhub.errors import ConfigError
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="See and copy the recipes.")
+
+# Fetched data and compiled code stay where they are.
+_NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.pyc", "files")
+
+
+def recipes_folder() -> Path:
+    """Return the folder of the recipes: inside the installed package, or beside it in a checkout.
+
+    Raises:
+        ConfigError: Neither is there.
+    """
+    package = Path(softhub.__file__).parent
+    for folder in (package / "_recipes", package.parent / "recipes"):
+        if (folder / "configs").is_dir():
+            return folder
+    raise ConfigError(
+        f"the recipes are missing beside {package}; install softhub again, or run from a checkout"
+    )
+
+
+def find_recipe(name: str) -> Path:
+    """Return the script of a recipe.
+
+    Args:
+        name: Name of a recipe that comes with softhub, or the path of a `.py` file.
+
+    Raises:
+        ConfigError: There is no such recipe.
+    """
+    if name.endswith(".py"):
+        script = Path(name).expanduser()
+        if script.is_file():
+            return script
+        raise ConfigError(f"there is no recipe at {name!r}; check the path")
+    known = {script.stem: script for script in _scripts()}
+    if name in known:
+        return known[name]
+    raise ConfigError(
+        f"there is no recipe {name!r}; expected one of {', '.join(known)}, or the path of a .py "
+        "file (softhub recipes list)"
+    )
+
+
+def _scripts() -> list[Path]:
+    return sorted(recipes_folder().glob("*.py"))
+
+
+def _summary(script: Path) -> str:
+    """First line of the docstring, read without running the script."""
+    return (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").partition("\n")[
+        0
+    ]
+
+
+@app.command("list", epilog="\b\nExamples:\n  softhub recipes list\n  softhub recipes list --json")
+def list_recipes(as_json: JsonOption = False) -> None:
+    """List the recipes with their configs and tasks."""
+    folder = recipes_folder()
+    record = {
+        "folder": str(folder),
+        "recipes": {script.stem: _summary(script) for script in _scripts()},
+        "configs": sorted(path.name for path in (folder / "configs").glob("*.yaml")),
+        "tasks": sorted(path.name for path in (folder / "tasks").glob("*.yaml")),
+    }
+    if as_json:
+        emit_json(record)
+        return
+    rows = [("recipe", script.stem, _summary(script)) for script in _scripts()]
+    for kind in ("config", "task"):
+        rows += [(kind, name, f"{kind}s/{name}") for name in record[f"{kind}s"]]
+    emit_table(("kind", "name", "what"), rows)
+
+
+@app.command(
+    "copy",
+    epilog="\b\nExamples:\n"
+    "  softhub recipes copy\n"
+    "  softhub recipes copy my-recipes\n"
+    "  softhub train --config my-recipes/configs/sentiment.yaml",
+)
+def copy_recipes(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="Where to; must be new or empty.")
+    ] = Path("recipes"),
+) -> None:
+    """Copy the recipes, to read and to change.
+
+    Configs, tasks and data scripts come along.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(
+            f"{str(folder)!r} is not empty, and nothing is overwritten; name another folder"
+        )
+    if folder.is_file():
+        raise ConfigError(f"{str(folder)!r} is a file; name a folder that is new or empty")
+    shutil.copytree(recipes_folder(), folder, ignore=_NOT_COPIED, dirs_exist_ok=True)
+    say(f"next: softhub train --config {folder / 'configs' / 'sentiment.yaml'}")
+    emit(str(folder))

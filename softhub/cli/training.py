@@ -1,0 +1,58 @@
+"""`softhub train`: a recipe with a config, run through Accelerate."""
+
+import logging
+import signal
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from softhub.cli.recipes import find_recipe
+
+INTERRUPTED = 130
+
+
+def train(
+    context: typer.Context,
+    config: Annotated[
+        Path,
+        typer.Option(
+            exists=True, dir_okay=False, metavar="FILE", help="The recipe's settings, as YAML."
+        ),
+    ],
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME", help="A recipe's name, or the path of a .py file.")
+    ] = "classification",
+) -> None:
+    """Train a soft prompt: a recipe's config, by Accelerate.
+
+    Any other --key VALUE overrides the config's key; "-- --help" shows all keys. Accelerate's own
+    settings (number of processes, precision) are what "accelerate config" saved. Ctrl-C leaves a
+    run that can be resumed.
+    """
+    arguments = ["--config", str(config), *context.args]
+    raise typer.Exit(launch(find_recipe(recipe), arguments))
+
+
+def launch(script: Path, arguments: list[str]) -> int:
+    """Do what `accelerate launch SCRIPT ARGUMENTS` does, and return the script's exit code.
+
+    The launcher itself ignores Ctrl-C: the script gets the same signal, saves its state and ends,
+    and the launcher must not leave before it.
+
+    Args:
+        script: The recipe.
+        arguments: Its command line.
+    """
+    from accelerate.commands.launch import launch_command, launch_command_parser
+
+    logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        launch_command(launch_command_parser().parse_args([str(script), *arguments]))
+    except subprocess.CalledProcessError as failed:
+        return INTERRUPTED if failed.returncode == -signal.SIGINT else abs(failed.returncode)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return 0

@@ -1,0 +1,116 @@
+"""The entry point: what it loads, its exit codes, and where its lines go."""
+
+import os
+import signal
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+import softhub as package
+from softhub.cli.output import route_warnings
+from softhub.errors import SoftHubWarning
+from softhub.hub import Hub
+from tests.unit.cli.conftest import Command
+
+SOFTHUB = [sys.executable, "-c", "from softhub.cli import main; main()"]
+HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "huggingface_hub", "numpy")
+VERBS = ("train", "predict", "generate", "push", "pull", "list", "info", "env", "recipes")
+LEAVES = (*((verb,) for verb in VERBS[:-1]), ("recipes", "list"), ("recipes", "copy"))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["list", "--help"], ["list"]])
+def test_light_commands_load_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom softhub.cli import main\n"
+        f"sys.argv = ['softhub', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code, done.code\n"
+        f"found = sorted(set({HEAVY!r}) & set(sys.modules))\n"
+        "assert not found, found"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_names_every_verb(softhub: Command) -> None:
+    shown = softhub("--help")
+    assert shown.code == 0
+    assert all(f"\n  {verb} " in shown.out for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", LEAVES, ids=" ".join)
+def test_every_verb_shows_examples(softhub: Command, verb: tuple[str, ...]) -> None:
+    shown = softhub(*verb, "--help")
+    assert shown.code == 0
+    assert f"Examples:\n    softhub {' '.join(verb)}" in shown.out
+
+
+def test_version(softhub: Command) -> None:
+    assert softhub("--version").out == package.__version__ + "\n"
+
+
+def test_known_error_is_one_line_on_stderr_and_code_1(softhub: Command) -> None:
+    done = softhub("info", "me/nothing")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["frobnicate"], ["push"], ["predict", "me/x"], ["list", "--no-such-option"]]
+)
+def test_wrong_usage_is_code_2(softhub: Command, arguments: list[str]) -> None:
+    done = softhub(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert "Usage: softhub" in done.err
+
+
+def test_a_bug_keeps_its_traceback(softhub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Hub) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(Hub, "list", broken)
+    with pytest.raises(ZeroDivisionError):
+        softhub("list")
+
+
+def test_warnings_of_softhub_are_one_line(
+    softhub: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        route_warnings()
+        warnings.warn("the card\nis \x1b[31mred", SoftHubWarning, stacklevel=1)
+    assert capsys.readouterr().err == "warning: the card is [31mred\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX")
+def test_interrupt_is_130_and_one_line() -> None:
+    process = subprocess.Popen(
+        [*SOFTHUB, "predict", "me/x", "--file", "-", "--base", "none"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _wait_until_reading(process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+
+
+def _wait_until_reading(process: "subprocess.Popen[str]") -> None:
+    """Fill the pipe: once this much was taken out of it, the command is in its read."""
+    assert process.stdin is not None
+    process.stdin.write("text\n" * 40_000)
+    process.stdin.flush()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX")
+def test_closed_pipe_is_quiet() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*SOFTHUB, "--help"], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
