@@ -41,8 +41,8 @@ class SoftPrompt:
         expected = (self.manifest.num_virtual_tokens, self.manifest.hidden_size)
         if vectors.shape != expected:
             raise InvalidArtefact(
-                f"The vectors have shape {list(vectors.shape)}; the manifest says "
-                f"{list(expected)}: num_virtual_tokens and hidden_size must be those of the vectors."
+                f"The vectors have shape {list(vectors.shape)}; expected {list(expected)}, the "
+                "manifest's num_virtual_tokens and hidden_size. Correct one of the two."
             )
         if not bool(vectors.isfinite().all()):
             raise InvalidArtefact(

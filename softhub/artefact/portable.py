@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from softhub.artefact.strict_json import quoted
 from softhub.errors import InvalidArtefact
@@ -16,13 +16,21 @@ _CACHED_REPO = re.compile(r"(?:^|[\\/])models--([^\\/]+?)--([^\\/]+)[\\/]snapsho
 _LOCAL_PATH = re.compile(r"~|\.\.?[\\/]|[\\/]|[A-Za-z]:[\\/]|file:", re.IGNORECASE)
 
 
+def is_hub_name(name: object) -> TypeGuard[str]:
+    """Whether `name` is a name that a repository on the Hub can have, `org/name` or `name`."""
+    parts = name.split("/") if isinstance(name, str) else []
+    return len(parts) in (1, 2) and all(
+        len(part) <= _MAX_PART and ".." not in part and _BASE_PART.fullmatch(part) for part in parts
+    )
+
+
 def check_base_model(name: object) -> None:
     """Check that `name` names a base model as the Hub does: `org/name` or `name`.
 
     Raises:
         InvalidArtefact: It is a path, a URL or something else.
     """
-    if _is_hub_name(name):
+    if is_hub_name(name):
         return
     raise InvalidArtefact(
         f"base_model is {quoted(name)}; expected a name as on the Hub, such as "
@@ -39,11 +47,11 @@ def portable_base_name(name: object) -> str:
     """
     if not isinstance(name, str):
         return UNKNOWN_BASE
-    if _is_hub_name(name):
+    if is_hub_name(name):
         return name
     cached = _CACHED_REPO.search(name)
     candidate = "/".join(cached.groups()) if cached else re.split(r"[\\/]", name.rstrip("\\/"))[-1]
-    return candidate if _is_hub_name(candidate) else UNKNOWN_BASE
+    return candidate if is_hub_name(candidate) else UNKNOWN_BASE
 
 
 def without_local_paths(value: Any) -> Any:
@@ -59,10 +67,3 @@ def without_local_paths(value: Any) -> Any:
     if isinstance(value, str) and _LOCAL_PATH.match(value):
         return re.split(r"[\\/]", value.rstrip("\\/"))[-1]
     return value
-
-
-def _is_hub_name(name: object) -> bool:
-    parts = name.split("/") if isinstance(name, str) else []
-    return len(parts) in (1, 2) and all(
-        len(part) <= _MAX_PART and ".." not in part and _BASE_PART.fullmatch(part) for part in parts
-    )
