@@ -167,15 +167,15 @@ class Task:
 
     def _check_answers(self) -> None:
         classification = self.kind == "classification"
+        foreign = ("target_column",) if classification else _CLASSIFICATION_KEYS
+        for key in foreign:
+            if getattr(self, key) is not None:
+                raise TaskError(f"{key}: does not belong to a task of kind {self.kind}; remove it")
         needed = "label_column" if classification else "target_column"
         if classification and self.verbalizer is None:
             raise TaskError("verbalizer: missing; a classification needs the words of its labels")
         if self.dataset is not None and getattr(self, needed) is None:
             raise TaskError(f"{needed}: missing; name the dataset's column that holds the answers")
-        foreign = ("target_column",) if classification else _CLASSIFICATION_KEYS
-        for key in foreign:
-            if getattr(self, key) is not None:
-                raise TaskError(f"{key}: does not belong to a task of kind {self.kind}; remove it")
         labels = self.verbalizer.labels if self.verbalizer else ()
         for value, label in (self.label_map or {}).items():
             if label not in labels:
