@@ -99,7 +99,7 @@ def check_files(files: Mapping[str, bytes], *, origin: str) -> Adapter:
     dtype, shape, _ = parse_weights(files[WEIGHTS], origin=f"{WEIGHTS} of {origin}")
     rows, width = shape
     _check_shape(config, rows, width, origin)
-    manifest = Manifest.from_bytes(files[MANIFEST]) if MANIFEST in files else None
+    manifest = _read_manifest(files, origin)
     if manifest is not None:
         _check_agreement(manifest, config, files, width, origin)
     _check_card(files.get(CARD, b""), origin)
@@ -166,11 +166,14 @@ def _read_file(folder: Path, name: str) -> bytes:
         descriptor = os.open(path, flags)
     except OSError as error:
         raise InvalidArtefact(f"{path} cannot be read: {error.strerror}.") from error
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InvalidArtefact(f"{path} is no regular file; expected an adapter's {name}.")
-        # Not the size that the directory tells: the file may grow while it is read.
-        data = stream.read(MAX_BYTES[name] + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            # Not the size that the directory tells: the file may grow while it is read.
+            data = stream.read(MAX_BYTES[name] + 1)
+    finally:
+        os.close(descriptor)
     _check_size(name, len(data), str(folder))
     return data
 
@@ -289,6 +292,13 @@ def _submodules(config: Mapping[str, Any], origin: str) -> int:
             f"{' or '.join(map(str, allowed))} for {config['task_type']}."
         )
     return submodules
+
+
+def _read_manifest(files: Mapping[str, bytes], origin: str) -> Manifest | None:
+    try:
+        return Manifest.from_bytes(files[MANIFEST]) if MANIFEST in files else None
+    except InvalidArtefact as error:
+        raise InvalidArtefact(f"{origin}: {error}") from None
 
 
 def _check_agreement(
