@@ -45,10 +45,16 @@ def read_file(path: Path, *, most: int) -> bytes:
 
     Raises:
         InvalidArtefact: It is longer than `most` bytes.
+        HubError: The system refuses to read it.
         FileNotFoundError: It does not exist.
     """
-    with path.open("rb") as stream:
-        data = stream.read(most + 1)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(most + 1)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise
+    except OSError as error:
+        raise HubError(f"cannot read {path}: {error.strerror}; check its rights") from error
     if len(data) > most:
         raise InvalidArtefact(f"{path} is longer than {most} bytes; expected a smaller file")
     return data
