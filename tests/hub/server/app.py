@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -48,7 +51,7 @@ class HubServer(Hub):
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        traceback: TracebackType | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
@@ -58,6 +61,16 @@ class HubServer(Hub):
         for listener in self._listeners:
             listener.stop()
         self.xet.close()
+
+    def environment(self, *, token: bool = True) -> dict[str, str]:
+        """The environment in which a subprocess finds the hub, with or without a token."""
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": str(int(self.uploads != "xet")),
+        }
+        return {**environment, "HF_TOKEN": self.token} if token else environment
 
     def sent_to(self, *routes: str) -> list[Request]:
         """The requests that came to these routes so far."""
@@ -81,7 +94,7 @@ class HubServer(Hub):
             if answer is not None:
                 return answer
         try:
-            if handler is None or (request.host == "cdn") != (request.route in ON_CDN):
+            if handler is None or not self._serves(request):
                 raise HubError(404, "Sorry, we can't find the page you are looking for.")
             if request.host == "cdn" and "authorization" in request.headers:
                 raise HubError(400, "Only one auth mechanism allowed")
@@ -89,9 +102,15 @@ class HubServer(Hub):
                 answer = handler(self, request)
         except HubError as error:
             answer = error.response()
+        except Exception:
+            traceback.print_exc()
+            answer = HubError(500).response()
         for fault in faults:
             answer = fault.after(request, answer) if fault.after else answer
         return answer
+
+    def _serves(self, request: Request) -> bool:
+        return request.host == "elsewhere" or (request.host == "cdn") == (request.route in ON_CDN)
 
 
 class Listener(ThreadingHTTPServer):
@@ -134,8 +153,6 @@ class Listener(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is no error of ours; anything else is, and is printed."""
-        import sys
-
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -184,7 +201,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer.body)))
+        if not answer.sized:
+            self.send_header("Connection", "close")
+        elif "Content-Length" not in answer.headers:
+            self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
         if self.command != "HEAD":
             self._send_body(answer)
@@ -197,7 +217,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(answer.pause)
             self.wfile.write(body[at : at + step])
         self.wfile.flush()
-        if answer.keep is not None:
+        if answer.keep is not None or "Content-Length" in answer.headers:
             self._hang_up()
 
     def _hang_up(self) -> None:

@@ -83,7 +83,7 @@ def commit(hub: Hub, request: Request) -> Response:
     user = hub.signed_in(request)
     branch = request.params["revision"]
     if request.first("create_pr") == "1" or branch.startswith("refs/pr/"):
-        raise HubError(501, "This hub has no pull requests")
+        raise HubError(403, "Pull requests are disabled on this hub")
     if branch not in repo.branches:
         raise HubError(404, f"Invalid rev id: {branch}", code="RevisionNotFound")
     head, *operations = _lines(request.body)

@@ -156,6 +156,12 @@ class Faults:
         """Send `keep` bytes of the body and call that the whole."""
         self.replace(routes, lambda body: body[:keep], **when)
 
+    def promise(
+        self, routes: str | tuple[str, ...] = BYTES, *, size: int = 1 << 50, **when: Any
+    ) -> None:
+        """Declare a body of `size` bytes, send the right one, cut the connection."""
+        self.header(routes, "Content-Length", str(size), **when)
+
     def corrupt(self, routes: str | tuple[str, ...] = BYTES, **when: Any) -> None:
         """Flip the last byte of the body."""
         self.replace(routes, lambda body: body[:-1] + bytes([body[-1] ^ 0xFF]), **when)
@@ -174,10 +180,10 @@ class Faults:
         self.add(routes, after=swap, **when)
 
     def endless(
-        self, routes: str | tuple[str, ...] = BYTES, *, size: int = 1 << 30, **when: Any
+        self, routes: str | tuple[str, ...] = BYTES, *, size: int = 1 << 28, **when: Any
     ) -> None:
-        """Send `size` zero bytes: more than the tree said, and more than anyone wants."""
-        self.replace(routes, lambda _: bytes(size), **when)
+        """Send `size` zero bytes without telling how many there will be."""
+        self.add(routes, after=lambda _, a: _with(a, body=bytes(size), sized=False), **when)
 
     def inflate(
         self, routes: str | tuple[str, ...] = BYTES, *, size: int = 1 << 26, **when: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .faults import Faults
 from .store import LFS_PATTERNS, Commit, Repo, Store, StoredFile, User
@@ -35,6 +36,7 @@ class Hub:
         self.faults = Faults()
         self.users: dict[str, User] = {}
         self.requests: list[Request] = []
+        self.described: dict[str, dict[str, Any]] = {}  # by commit
         self.xet = XetStorage()
 
     def add_user(

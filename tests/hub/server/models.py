@@ -70,10 +70,6 @@ def _listed(info: dict[str, Any], request: Request) -> dict[str, Any]:
 
 def _full(hub: Hub, repo: Repo, commit: Commit) -> dict[str, Any]:
     """Everything the API can tell of a repo at a commit."""
-    small = {
-        path: hub.store.read(file) if path in DESCRIBED else b""
-        for path, file in commit.files.items()
-    }
     return {
         "_id": repo.object_id,
         "id": repo.id,
@@ -91,8 +87,18 @@ def _full(hub: Hub, repo: Repo, commit: Commit) -> dict[str, Any]:
         "siblings": [{"rfilename": path} for path in sorted(commit.files)],
         "spaces": [],
         "usedStorage": sum(file.size for file in commit.files.values()),
-        **describe(small),
+        **_described(hub, commit),
     }
+
+
+def _described(hub: Hub, commit: Commit) -> dict[str, Any]:
+    if commit.id not in hub.described:
+        small = {
+            path: hub.store.read(file) if path in DESCRIBED else b""
+            for path, file in commit.files.items()
+        }
+        hub.described[commit.id] = describe(small)
+    return hub.described[commit.id]
 
 
 @route("GET", "/api/models/{repo}/revision/{revision}", name="model_info")

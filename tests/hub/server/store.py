@@ -198,8 +198,9 @@ class Store:
         date = self.tick()
         stamp = f"{author} <{author}@users.noreply.huggingface.co> {int(date.timestamp())} +0000"
         lines = [f"tree {tree_id(files)}", *([f"parent {parent}"] if parent else [])]
-        lines += [f"author {stamp}", f"committer {stamp}", "", title, "", message]
-        id = git_id("commit", "\n".join(lines).encode())
+        lines += [f"author {stamp}", f"committer {stamp}", "", title]
+        lines += ["", message] if message else []
+        id = git_id("commit", ("\n".join(lines) + "\n").encode())
         commit = Commit(id, parent, dict(files), author, date, title, message)
         repo.commits[id] = commit
         repo.branches[branch] = id
@@ -223,7 +224,7 @@ def tree_id(files: Mapping[str, StoredFile]) -> str:
 
 def folders_of(paths: Iterable[str]) -> list[str]:
     """Every folder that the paths lie in."""
-    found = set()
+    found: set[str] = set()
     for path in paths:
         parts = path.split("/")[:-1]
         found.update("/".join(parts[: depth + 1]) for depth in range(len(parts)))

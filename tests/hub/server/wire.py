@@ -78,6 +78,7 @@ class Response:
     pause: float = 0.0  # seconds before each piece of the body
     piece: int = 1024  # bytes per piece when there is a pause
     lost: bool = False  # cut the connection without a word
+    sized: bool = True  # tell the length; else the body ends where the connection does
 
     def data(self) -> Any:
         """The body as parsed JSON."""
@@ -119,7 +120,7 @@ class HubError(Exception):
 
 def answer_json(data: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer."""
-    body = json.dumps(data, default=str).encode()
+    body = json.dumps(data, default=str, skipkeys=True).encode()
     return Response(
         status, body, {"Content-Type": "application/json; charset=utf-8", **(headers or {})}
     )

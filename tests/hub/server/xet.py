@@ -6,6 +6,7 @@ the one it works in. What a session has uploaded is found through the shards it 
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -51,13 +52,16 @@ class XetStorage:
 
     def hash_of(self, data: bytes) -> str:
         """The xet hash of bytes."""
-        return self.put(self.new_folder("hash"), data)
+        import hf_xet
 
-    def put(self, folder: Path, data: bytes) -> str:
-        """Upload bytes to a folder; returns their xet hash."""
+        file = self.new_folder("hash") / "data"
+        file.write_bytes(data)
+        return str(hf_xet.hash_files([str(file)])[0].hash)
+
+    def put(self, folder: Path, data: bytes) -> None:
+        """Upload bytes to a folder."""
         with self._hf_xet().new_upload_commit(**self._access(folder)) as commit:
-            handle = commit.start_upload_bytes(data)
-        return str(handle.result().xet_info.hash)
+            commit.start_upload_bytes(data)
 
     def fetch(self, sha256: str) -> bytes | None:
         """The bytes of that SHA-256, out of whichever session has uploaded them."""
@@ -72,8 +76,11 @@ class XetStorage:
     def _get(self, folder: Path, xet_hash: str, size: int) -> bytes:
         import hf_xet
 
-        target = self.new_folder("fetched") / "data"
-        with self._hf_xet().new_file_download_group(**self._access(folder)) as group:
+        fetched = self.new_folder("fetched")
+        # The client may still hold the lock of the folder's database: read from a copy.
+        copy = shutil.copytree(folder, fetched / "copy")
+        target = fetched / "data"
+        with self._hf_xet().new_file_download_group(**self._access(copy)) as group:
             group.start_download_file(hf_xet.XetFileInfo(xet_hash, size), str(target))
         return target.read_bytes()
 
@@ -102,7 +109,7 @@ def files_in(shard: bytes) -> dict[str, tuple[str, int]]:
     """
     files = {}
     at = SHARD_HEADER
-    while shard[at : at + HASH] != b"\xff" * HASH:
+    while at + RECORD <= len(shard) and shard[at : at + HASH] != b"\xff" * HASH:
         head = shard[at : at + RECORD]
         flags, segments = _number(head, 32), _number(head, 36)
         sizes = [_number(shard, at + RECORD * (1 + index) + 36) for index in range(segments)]
