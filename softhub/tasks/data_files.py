@@ -6,19 +6,14 @@ Arrow cannot say 'line 412 is cut off', and a short CSV row would be filled up i
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from softhub.errors import DatasetError
 
-# File ending -> the `datasets` builder and its options. CSV columns stay text, as written.
-BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".json": ("json", {}),
-    ".jsonl": ("json", {}),
-    ".csv": ("csv", {"dtype": str, "keep_default_na": False}),
-    ".parquet": ("parquet", {}),
-}
+# File ending -> the builder of `datasets` that reads it.
+BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 _LONGEST_FIELD = 2**31 - 1
 
 
@@ -43,6 +38,22 @@ def check_file(path: Path, *, prepare: str | None = None) -> None:
         return
     if sum(1 for _ in _places(path)) == 0:
         raise DatasetError(f"{path}: is empty; expected at least one row")
+
+
+def builder_options(path: Path) -> dict[str, Any]:
+    """Return what the builder must be told to give the values as they are written.
+
+    Args:
+        path: A file that `check_file` has accepted.
+    """
+    if path.suffix != ".csv":
+        return {}
+    from datasets import Features, Value
+
+    # pandas would make 7 of 007, and nothing of the word NA.
+    _, header = next(iter(_csv_rows(path)))
+    features = Features({column: Value("string") for column in header})
+    return {"features": features, "keep_default_na": False}
 
 
 def place_of(path: Path, row: int) -> str:
@@ -121,9 +132,8 @@ def _array_places(path: Path) -> Iterator[str]:
 
 
 def _csv_places(path: Path) -> Iterator[str]:
-    reader = csv.reader((line for _, line in _lines(path)), strict=True)
     header: list[str] = []
-    for line, row in _csv_rows(path, reader):
+    for line, row in _csv_rows(path):
         if not header:
             header = _checked_header(path, row)
             continue
@@ -135,8 +145,9 @@ def _csv_places(path: Path) -> Iterator[str]:
         yield f"{path}, line {line}"
 
 
-def _csv_rows(path: Path, reader: Any) -> Iterable[tuple[int, list[str]]]:
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows that are not blank with the line on which each begins."""
+    reader = csv.reader((line for _, line in _lines(path)), strict=True)
     before = csv.field_size_limit(_LONGEST_FIELD)
     start = 1
     try:

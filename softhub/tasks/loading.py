@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softhub.errors import DatasetError, SoftHubWarning, did_you_mean
-from softhub.tasks.data_files import BUILDERS, check_file, place_of
+from softhub.tasks.data_files import BUILDERS, builder_options, check_file, place_of
 from softhub.tasks.dataset import SPLITS, DatasetSource, Example
 
 if TYPE_CHECKING:
@@ -99,10 +99,10 @@ def _read_file(source: DatasetSource, split: str) -> _Rows:
 
     path = Path(source.data_files[split])
     check_file(path, prepare=source.prepare)
-    builder, options = BUILDERS[path.suffix]
+    files, options = {split: str(path)}, builder_options(path)
     try:
         with _bars_only_on_terminals():
-            table = load_dataset(builder, data_files={split: str(path)}, split=split, **options)
+            table = load_dataset(BUILDERS[path.suffix], data_files=files, split=split, **options)
     except Exception as error:  # what Arrow, pandas and datasets raise has no common root
         raise DatasetError(f"{path}: cannot be read ({_root_message(error)})") from error
     return _Rows(table, str(path), path)

@@ -1,0 +1,61 @@
+"""A loopback server of what `datasets` asks the Hub for: one repository, its files in memory."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+COMMIT = "c0ffee" + "0" * 34
+
+
+def serve(repo_id: str, files: Mapping[str, bytes]) -> ThreadingHTTPServer:
+    """Return a server, not yet running, that knows one dataset and answers 404 for all others."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            resolved = re.fullmatch(rf"/datasets/{repo_id}/resolve/[^/]+/(.+)", path)
+            if resolved:
+                self._send_file(resolved[1])
+            elif re.fullmatch(rf"/api/datasets/{repo_id}/tree/\w+", path):
+                self._send_json([_entry(name, data) for name, data in files.items()])
+            elif re.fullmatch(rf"/api/datasets/{repo_id}(/revision/\w+)?", path):
+                siblings = [{"rfilename": name} for name in files]
+                self._send_json({"id": repo_id, "sha": COMMIT, "siblings": siblings})
+            else:
+                self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
+
+        do_HEAD = do_GET
+
+        def _send_file(self, name: str) -> None:
+            headers = {"X-Repo-Commit": COMMIT}
+            if name not in files:
+                self._send(404, b"", {**headers, "X-Error-Code": "EntryNotFound"})
+                return
+            etag = f'"{_entry(name, files[name])["oid"]}"'
+            self._send(200, files[name], {**headers, "ETag": etag})
+
+        def _send_json(self, value: object) -> None:
+            self._send(200, json.dumps(value).encode(), {})
+
+        def _send(self, code: int, body: bytes, headers: Mapping[str, str]) -> None:
+            self.send_response(code)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    return ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+
+def _entry(name: str, data: bytes) -> dict[str, object]:
+    oid = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    return {"type": "file", "path": name, "size": len(data), "oid": oid}
