@@ -36,14 +36,11 @@ def _run() -> int:
     except SoftHubError as error:
         say(f"error: {error}")
         return 1
-    except KeyboardInterrupt:
+    except SystemExit as finished:
+        return finished.code if isinstance(finished.code, int) else 1
+    except KeyboardInterrupt:  # before the app runs; there, `Verbs` sees to it
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except SystemExit as finished:
-        code = finished.code if isinstance(finished.code, int) else 1
-        if code == INTERRUPTED:
-            print("interrupted", file=sys.stderr)
-        return code
     return 0
 
 

@@ -1,15 +1,31 @@
 """The app: every verb in the order of the road, with its examples."""
 
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import softhub
-from softhub.cli import environment, hub, inference, recipes, training
+from softhub.cli import INTERRUPTED, environment, hub, inference, recipes, training
 from softhub.cli.output import emit
+
+
+class Verbs(TyperGroup):
+    """The verbs, of which any may be interrupted."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; on Ctrl-C leave one line and the code that shells expect."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
 
 app = typer.Typer(
     name="softhub",
+    cls=Verbs,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,

@@ -85,7 +85,7 @@ def list_adapters(hub: HubOption = None, as_json: JsonOption = False) -> None:
     if not found:
         say(f"hub {where.uri} is empty; put an adapter there: softhub push FOLDER NAMESPACE/NAME")
         return
-    columns = ("repository", "task", "base model", "score", "virtual tokens", "size", "tags")
+    columns = ("repository", "task", "base model", "score", "tokens", "size", "tags")
     emit_table(columns, [_row(info) for info in found])
 
 

@@ -133,7 +133,9 @@ def generate(
     inputs = read_inputs(texts, file)
     folder = adapter_folder(adapter, hub=hub, revision=revision)
     model, name = load_model(base, folder, task=task, device_map=device_map, force=force)
-    options = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+    options: dict[str, Any] = {}
+    if max_new_tokens is not None:
+        options["max_new_tokens"] = max_new_tokens
 
     def run(part: Sequence[Text]) -> list[str]:
         return model.generate(part, prompt=name, batch_size=batch_size, **options)

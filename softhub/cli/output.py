@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import unicodedata
 import warnings
@@ -48,12 +49,13 @@ def emit_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         for line in [columns, *cells]:
             print("\t".join(line))
         return
-    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for position, column in enumerate(columns):  # the first is a name, which people copy
+        table.add_column(column, no_wrap=position == 0, overflow="fold")
     for line in cells:
         table.add_row(*(Text(cell) for cell in line))
     Console().print(table)
@@ -106,11 +108,9 @@ def route_warnings() -> None:
 
 
 def quiet_libraries() -> None:
-    """Keep transformers' progress bars off a stderr that is not a terminal."""
+    """Keep the progress bars of libraries yet to be imported off a stderr that is no terminal."""
     if not sys.stderr.isatty():
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()  # type: ignore[no-untyped-call]
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def size(count: int) -> str:

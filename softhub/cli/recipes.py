@@ -88,10 +88,7 @@ def list_recipes(as_json: JsonOption = False) -> None:
 
 @app.command(
     "copy",
-    epilog="\b\nExamples:\n"
-    "  softhub recipes copy\n"
-    "  softhub recipes copy my-recipes\n"
-    "  softhub train --config my-recipes/configs/sentiment.yaml",
+    epilog="\b\nExamples:\n  softhub recipes copy\n  softhub recipes copy project/recipes",
 )
 def copy_recipes(
     folder: Annotated[
@@ -109,5 +106,6 @@ def copy_recipes(
     if folder.is_file():
         raise ConfigError(f"{str(folder)!r} is a file; name a folder that is new or empty")
     shutil.copytree(recipes_folder(), folder, ignore=_NOT_COPIED, dirs_exist_ok=True)
-    say(f"next: softhub train --config {folder / 'configs' / 'sentiment.yaml'}")
+    config = folder / "configs" / "sentiment.yaml"
+    say(f"next: read {config}, then run: softhub train --config {config}")
     emit(str(folder))

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
+from softhub.cli import INTERRUPTED
 from softhub.cli.recipes import find_recipe
-
-INTERRUPTED = 130
 
 
 def train(
@@ -38,8 +37,8 @@ def train(
 def launch(script: Path, arguments: list[str]) -> int:
     """Do what `accelerate launch SCRIPT ARGUMENTS` does, and return the script's exit code.
 
-    The launcher itself ignores Ctrl-C: the script gets the same signal, saves its state and ends,
-    and the launcher must not leave before it.
+    The launcher itself takes no notice of Ctrl-C: the script gets the same signal, saves its state
+    and says so, and the launcher must not leave before it.
 
     Args:
         script: The recipe.
@@ -48,11 +47,12 @@ def launch(script: Path, arguments: list[str]) -> int:
     from accelerate.commands.launch import launch_command, launch_command_parser
 
     logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)
-    before = signal.signal(signal.SIGINT, lambda *_: None)
+    interrupts: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
     try:
         launch_command(launch_command_parser().parse_args([str(script), *arguments]))
     except subprocess.CalledProcessError as failed:
-        return INTERRUPTED if failed.returncode == -signal.SIGINT else abs(failed.returncode)
+        return INTERRUPTED if interrupts else abs(failed.returncode)
     finally:
         signal.signal(signal.SIGINT, before)
     return 0

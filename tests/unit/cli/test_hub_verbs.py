@@ -47,7 +47,7 @@ def test_list_is_tab_separated_when_piped(softhub: Command, make_adapter: MakeAd
         "task": "sentiment",
         "base model": "example/tiny-llama",
         "score": "accuracy 0.930",
-        "virtual tokens": "5",
+        "tokens": "5",
         "size": found["me/sentiment"]["size"],
         "tags": "v1",
     }

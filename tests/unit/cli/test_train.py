@@ -27,7 +27,7 @@ try:
 except KeyboardInterrupt:
     time.sleep(0.5)
     Path(__file__).with_suffix(".saved").write_text("resumable")
-    sys.exit(130)
+    sys.exit("interrupted; --resume goes on")
 """
 
 
@@ -89,4 +89,4 @@ def test_ctrl_c_waits_until_the_recipe_has_saved(tmp_path: Path, config: Path) -
     _, err = process.communicate()
     assert script.with_suffix(".saved").read_text() == "resumable"
     assert process.returncode == 130
-    assert err == "interrupted\n"
+    assert err == "interrupted; --resume goes on\n"
