@@ -76,13 +76,23 @@ def test_create_exists_delete(server: HubServer) -> None:
         api.create_repo(REPO)
     assert refused.value.response.status_code == 409
     assert api.create_repo(REPO, exist_ok=True).repo_id == REPO
-    api.move_repo(REPO, "me/temper")
+    api.delete_repo(REPO)
     assert not api.repo_exists(REPO)
-    api.delete_repo("me/temper")
-    assert not api.repo_exists("me/temper")
     api.delete_repo(REPO, missing_ok=True)
     with pytest.raises(RepositoryNotFoundError):
         api.delete_repo(REPO)
+
+
+def test_a_repo_that_has_moved_is_found_by_its_old_name(
+    any_server: HubServer, tmp_path: Path
+) -> None:
+    api = api_of(any_server)
+    push(api)
+    api.move_repo(REPO, "me/temper")
+    assert api.model_info(REPO).id == "me/temper"
+    path = api.hf_hub_download(REPO, WEIGHTS, cache_dir=tmp_path)
+    assert Path(path).read_bytes() == b"weights"
+    assert [model.id for model in api.list_models()] == ["me/temper"]
 
 
 def test_a_new_repo_holds_gitattributes_alone(server: HubServer) -> None:
@@ -327,6 +337,20 @@ def git(folder: Path, *arguments: str, **environment: str) -> str:
         text=True,
         check=True,
     ).stdout.strip()
+
+
+def test_storage_takes_only_what_was_announced() -> None:
+    with running("lfs") as server:
+        announced = hashlib.sha256(b"right").hexdigest()
+        url = f"{server.cdn}/upload/{announced}"
+        assert get_session().put(url, content=b"wrong").status_code == 400
+        verify = f"{server.endpoint}/{REPO}.git/info/lfs/objects/verify"
+        push(api_of(server))
+        header = {"Authorization": f"Bearer {server.token}"}
+        claim = {"oid": announced, "size": 5}
+        assert get_session().post(verify, json=claim, headers=header).status_code == 404
+        assert get_session().put(url, content=b"right").status_code == 200
+        assert get_session().post(verify, json=claim, headers=header).status_code == 200
 
 
 def test_a_stale_parent_is_refused(any_server: HubServer) -> None:

@@ -116,11 +116,11 @@ def test_lies_in_the_listings(any_server: HubServer) -> None:
 
 
 def test_a_repo_may_hold_names_no_client_would_send(server: HubServer) -> None:
-    server.seed(REPO, {"../evil": b"x", "/etc/passwd": b"y", "a\x1b[31m": b"z"})
-    names = {file.path for file in api_of(server).list_repo_tree(REPO)}
-    assert {"../evil", "/etc/passwd", "a\x1b[31m"} <= names | {"", ".."} | set(
-        api_of(server).list_repo_files(REPO)
-    )
+    names = {"../evil", "/etc/passwd", "a\x1b[31m"}
+    server.seed(REPO, dict.fromkeys(names, b"x"))
+    assert set(api_of(server).list_repo_files(REPO)) == names | {".gitattributes"}
+    siblings = api_of(server).model_info(REPO).siblings or []
+    assert {sibling.rfilename for sibling in siblings} == names | {".gitattributes"}
 
 
 def test_a_redirect_elsewhere_shows_who_leaks(server: HubServer) -> None:
@@ -135,6 +135,20 @@ def test_a_redirect_elsewhere_shows_who_leaks(server: HubServer) -> None:
     careless = urllib.request.Request(url, headers=header)
     assert urllib.request.urlopen(careless, timeout=5).read() == data
     assert [request.host for request in server.leaks()] == ["elsewhere"]
+
+
+def test_a_circle_of_redirects_and_a_false_header(server: HubServer, tmp_path: Path) -> None:
+    api = api_of(server)
+    push(api)
+    server.faults.redirect("resolve", server.endpoint, times=None)
+    with pytest.raises(Exception, match="redirects"):
+        get_session().get(f"{server.endpoint}/{REPO}/resolve/main/{WEIGHTS}")
+    server.faults.clear()
+    for commit in ("0" * 40, None):
+        server.faults.header("file", "X-Repo-Commit", commit, times=None)
+        answer = get_session().get(f"{server.endpoint}/{REPO}/resolve/main/{WEIGHTS}")
+        assert answer.headers.get("X-Repo-Commit") == commit
+        server.faults.clear()
 
 
 def test_storage_refuses_tokens() -> None:

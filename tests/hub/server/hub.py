@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from .faults import Faults
 from .store import LFS_PATTERNS, Commit, Repo, Store, StoredFile, User
@@ -36,6 +37,7 @@ class Hub:
         self.faults = Faults()
         self.users: dict[str, User] = {}
         self.requests: list[Request] = []
+        self.moved: dict[str, str] = {}  # old name -> new name
         self.described: dict[str, dict[str, Any]] = {}  # by commit
         self.xet = XetStorage()
 
@@ -74,13 +76,18 @@ class Hub:
         """The repo that a request names, if the asker may know of it.
 
         A private repo of others and a repo that is not there look the same: 404 to a user,
-        401 to anybody else.
+        401 to anybody else. A repo that has moved is a redirect to its new name.
 
         Raises:
-            HubError: RepoNotFound.
+            HubError: RepoNotFound, or the redirect.
         """
         user = self.user(request)
-        repo = self.store.repos.get(request.params["repo"])
+        name = request.params["repo"]
+        repo = self.store.repos.get(name)
+        if repo is None and name in self.moved:
+            where = request.path.replace(name, self.moved[name], 1)
+            query = urlencode(request.query, doseq=True)
+            raise HubError(307, headers={"Location": f"{where}?{query}" if query else where})
         if repo is None or not self.visible(repo, user):
             raise HubError(404 if user else 401, code="RepoNotFound")
         return repo

@@ -70,7 +70,7 @@ def delete_repo(hub: Hub, request: Request) -> Response:
 
 @route("POST", "/api/repos/move", name="move_repo")
 def move_repo(hub: Hub, request: Request) -> Response:
-    """Rename a repo."""
+    """Rename a repo; the old name leads to the new one."""
     body = request.json()
     request.params["repo"] = body["fromRepo"]
     repo = hub.writable(request)
@@ -79,6 +79,7 @@ def move_repo(hub: Hub, request: Request) -> Response:
         raise HubError(409, "A repo with this name exists already")
     repo.id = body["toRepo"]
     hub.store.repos[repo.id] = hub.store.repos.pop(body["fromRepo"])
+    hub.moved[body["fromRepo"]] = repo.id
     return answer_json({})
 
 
