@@ -1,0 +1,98 @@
+"""The whole road by the command alone: train, push, list, pull and predict, on a tiny base."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from softhub.artefact.layout import FILES
+
+TASK = """\
+name: mood
+kind: classification
+template: "Review: {text}\\nSentiment:"
+text_column: text
+label_column: label
+verbalizer: {positive: " good", negative: " bad"}
+metrics: [accuracy]
+dataset:
+  data_files: {train: train.jsonl, dev: dev.jsonl, test: test.jsonl}
+"""
+CONFIG = """\
+task: TASK
+base_model: BASE
+num_virtual_tokens: 4
+max_steps: 2
+eval_steps: 1
+save_steps: 1
+use_cpu: true
+output_dir: OUTPUT
+"""
+WORDS = {"positive": ("great", "love", "fair"), "negative": ("broke", "waste", "bad")}
+
+
+def write_project(folder: Path, base: Path) -> Path:
+    """Write task, data and config, and return the config."""
+    rows = [
+        {"text": f"The phone is {word}, number {number}.", "label": label}
+        for number in range(4)
+        for label, words in WORDS.items()
+        for word in words
+    ]
+    for split in ("train", "dev", "test"):
+        lines = (json.dumps({**row, "text": f"{split}: {row['text']}"}) for row in rows)
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "mood.yaml").write_text(TASK)
+    config = folder / "config.yaml"
+    places = {"TASK": folder / "mood.yaml", "BASE": base, "OUTPUT": folder / "run"}
+    text = CONFIG
+    for name, place in places.items():
+        text = text.replace(name, str(place))
+    config.write_text(text)
+    return config
+
+
+@pytest.mark.slow
+def test_train_push_list_pull_predict(tiny_base: Callable[[str], Path], tmp_path: Path) -> None:
+    base = tiny_base("qwen3")
+    config = write_project(tmp_path, base)
+    environment = {
+        **os.environ,
+        "SOFTHUB_HUB": f"local:{tmp_path / 'hub'}",
+        "SOFTHUB_BASE": str(base),
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def softhub(*arguments: object) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", "from softhub.cli import main; main()", *map(str, arguments)],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout
+
+    table = softhub("train", "--config", config, "--max_test_examples", 10)
+    assert "soft prompt" in table
+    assert "10 test examples" in table
+    adapter = tmp_path / "run" / "adapter"
+    assert {path.name for path in adapter.iterdir()} == set(FILES)
+
+    softhub("push", adapter, "me/mood", "--tag", "v1")
+    (listed,) = json.loads(softhub("list", "--json"))
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert listed["task"] == "mood"
+    (row,) = [row for row in report["rows"] if row["name"] == "soft prompt"]
+    assert listed["score"] == ["accuracy", pytest.approx(row["metrics"]["accuracy"]["value"])]
+    pulled = Path(softhub("pull", "me/mood", "--revision", "v1").strip())
+    assert all((pulled / name).read_bytes() == (adapter / name).read_bytes() for name in FILES)
+
+    answer = json.loads(softhub("predict", "me/mood", "I would not buy it again.", "--json"))
+    assert answer["label"] in WORDS
+    assert sum(answer["probabilities"].values()) == pytest.approx(1)
