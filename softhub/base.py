@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -68,19 +68,24 @@ class BaseModel:
         return "SEQ_2_SEQ_LM" if self.is_encoder_decoder else "CAUSAL_LM"
 
     @property
+    def embedding(self) -> torch.Tensor:
+        """The input embedding table `[V, H]`; embed with `embed`, which may scale."""
+        return cast(torch.Tensor, self.model.get_input_embeddings().weight)
+
+    @property
     def hidden_size(self) -> int:
         """Width H of the input embeddings."""
-        return int(self.model.get_input_embeddings().weight.shape[-1])
+        return int(self.embedding.shape[-1])
 
     @property
     def device(self) -> torch.device:
         """Device of the input embeddings, where prompts and token ids go."""
-        return self.model.get_input_embeddings().weight.device
+        return self.embedding.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Dtype that embedded tokens have, and prompts are cast to."""
-        return self.model.get_input_embeddings().weight.dtype
+        return self.embedding.dtype
 
     @property
     def max_positions(self) -> int | None:
@@ -90,6 +95,11 @@ class BaseModel:
             return None  # relative positions: `n_positions` is only what it was trained on
         positions = getattr(config, "max_position_embeddings", None)
         return int(positions) if positions else None
+
+    @property
+    def checkpoints_activations(self) -> bool:
+        """Whether gradient checkpointing is on; its layers are then run twice, without a cache."""
+        return any(getattr(m, "gradient_checkpointing", False) for m in self.model.modules())
 
     @cached_property
     def forward_parameters(self) -> frozenset[str]:
@@ -245,7 +255,8 @@ def _declared_quantization(model: PreTrainedModel) -> str | None:
 
 def _freeze(model: PreTrainedModel) -> PreTrainedModel:
     model.requires_grad_(False)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _name_of(source: str, model: PreTrainedModel) -> str:

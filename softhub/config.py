@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from softhub.errors import ConfigError
+from softhub.errors import ConfigError, SoftHubError
 
 
 def softhub_home() -> Path:
@@ -17,7 +17,7 @@ def softhub_home() -> Path:
     return Path(os.environ.get("SOFTHUB_HOME") or Path.home() / ".softhub").expanduser()
 
 
-def parse_config(*settings: type[Any], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
+def parse_config(*settings: Any, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
     """Read `--config file.yaml` and `--key value` flags into dataclasses.
 
     The file's keys become flags in front of the real ones, so that types, defaults and unknown
@@ -41,7 +41,7 @@ def parse_config(*settings: type[Any], argv: Sequence[str] | None = None) -> tup
         def error(self, message: str) -> NoReturn:
             raise ConfigError(f"{message}; see --help for all keys.")
 
-    parser = Parser(settings, allow_abbrev=False)
+    parser = Parser(list(settings), allow_abbrev=False)
     arguments = list(sys.argv[1:] if argv is None else argv)
     flags = _file_flags(_pop_config(arguments)) + arguments
     known = [option for action in parser._actions for option in action.option_strings]
@@ -100,3 +100,13 @@ def _refuse_unknown(flags: Sequence[str], known: Sequence[str]) -> None:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {close[0]}?" if close else " See --help for all keys."
             raise ConfigError(f"Unknown key {name}.{hint}")
+
+
+def run_recipe(main: Callable[[], None]) -> None:
+    """Run a recipe's `main`; a user's mistake ends it with one line, not with a traceback."""
+    try:
+        main()
+    except SoftHubError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from softhub.errors import TaskError
@@ -80,7 +81,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.is_encoder_decoder = is_encoder_decoder
         control = sorted(set(tokenizer.all_special_tokens), key=len, reverse=True)
-        self._control = set(control)
+        self._control = {token: tokenizer.get_vocab()[token] for token in control}
         self._split = re.compile("|".join(map(re.escape, control)) or r"(?!)")
         plain = self._tokens(_SAMPLE, special=False)
         framed = self._tokens(_SAMPLE, special=True)
@@ -219,7 +220,7 @@ class Encoder:
         ids: list[int] = []
         for chunk in chunks:
             if chunk in self._control:
-                ids.append(int(self.tokenizer.convert_tokens_to_ids(chunk)))
+                ids.append(self._control[chunk])
             else:
                 ids += self._tokens(Template(chunk).render(row), special=False)
         if any(chunk in self._control for chunk in chunks):
@@ -231,7 +232,7 @@ class Encoder:
         ids: list[int] = []
         for chunk in self._chunks(text):
             if chunk in self._control:
-                ids.append(int(self.tokenizer.convert_tokens_to_ids(chunk)))
+                ids.append(self._control[chunk])
             else:
                 ids += self._tokens(chunk, special=False)
         return ids
@@ -281,4 +282,4 @@ def _literal_tail(template: Template) -> str:
 
 def _some_is_prefix(sequences: Sequence[tuple[int, ...]]) -> bool:
     ordered = sorted(sequences)
-    return any(b[: len(a)] == a for a, b in zip(ordered, ordered[1:], strict=False))
+    return any(b[: len(a)] == a for a, b in pairwise(ordered))

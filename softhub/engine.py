@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from tqdm.auto import tqdm
 from transformers.modeling_outputs import BaseModelOutput
 
 from softhub.assembly import embed_rows, pad_rows
@@ -25,7 +26,7 @@ from softhub.fingerprint import compare_fingerprints
 from softhub.kv_cache import encode_prefix, shares_prefixes
 from softhub.prompt import SoftPrompt
 from softhub.scoring import Prompt, encode_rows, label_scores
-from softhub.tasks import Task, Template
+from softhub.tasks import Task
 
 Text = str | Mapping[str, Any]
 """A text, or a row with a value for each column of the task's template."""
@@ -159,6 +160,7 @@ class PromptModel:
         prompt: str | None | Sequence[str | None] = None,
         task: Task | None = None,
         batch_size: int = 32,
+        progress: str | None = None,
     ) -> list[Prediction]:
         """Classify texts, each with its own prompt.
 
@@ -168,6 +170,7 @@ class PromptModel:
                 for each text.
             task: Task for rows whose prompt brings none, such as the bare base.
             batch_size: Texts in one pass; does not change the result.
+            progress: Words beside a progress bar, shown on a terminal; None shows no bar.
 
         Returns:
             One prediction a text, in the order given.
@@ -183,8 +186,10 @@ class PromptModel:
         ]
         _report_cuts(requests)
         predictions: dict[int, Prediction] = {}
-        for batch in _batches(requests, batch_size):
-            predictions.update(self._predict_batch(batch))
+        with _bar(progress, len(requests)) as bar:
+            for batch in _batches(requests, batch_size):
+                predictions.update(self._predict_batch(batch))
+                bar.update(len(batch))
         return [predictions[index] for index in range(len(requests))]
 
     def generate(
@@ -193,6 +198,7 @@ class PromptModel:
         *,
         prompt: str | None | Sequence[str | None] = None,
         batch_size: int = 8,
+        progress: str | None = None,
         **options: Any,
     ) -> list[str]:
         """Continue texts, each with its own prompt.
@@ -202,6 +208,7 @@ class PromptModel:
                 base, a foreign adapter) a text is continued as it is.
             prompt: As in `predict`.
             batch_size: Texts in one pass.
+            progress: As in `predict`.
             **options: As in `transformers` `generate`: `max_new_tokens`, `num_beams`, …; they
                 override what the prompt's task says.
 
@@ -217,8 +224,10 @@ class PromptModel:
         ]
         _report_cuts(requests)
         answers: dict[int, str] = {}
-        for batch in _batches(requests, batch_size):
-            answers.update(self._generate_batch(batch))
+        with _bar(progress, len(requests)) as bar:
+            for batch in _batches(requests, batch_size):
+                answers.update(self._generate_batch(batch))
+                bar.update(len(batch))
         return [answers[index] for index in range(len(requests))]
 
     # --- what a prompt needs ---
@@ -357,7 +366,8 @@ class PromptModel:
             options["encoder_outputs"] = BaseModelOutput(hidden.last_hidden_state)
         else:
             options["inputs_embeds"] = embedded
-        tokens = base.model.generate(attention_mask=mask.long(), **options)
+        generate: Any = base.model.generate
+        tokens = generate(attention_mask=mask.long(), **options)
         texts = base.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return iter(zip(batch, texts, strict=True))
 
@@ -391,6 +401,11 @@ def _batches(requests: Sequence[_Request], size: int) -> Iterator[dict[int, _Req
             stop += 1
         yield {index: requests[index] for index in order[start:stop]}
         start = stop
+
+
+def _bar(words: str | None, total: int) -> tqdm[NoReturn]:
+    """A progress bar on stderr, where that is a terminal and somebody asked for one."""
+    return tqdm(total=total, desc=words, unit="text", disable=True if words is None else None)
 
 
 def _report_cuts(requests: Sequence[_Request]) -> None:

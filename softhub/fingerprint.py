@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -65,7 +65,7 @@ def compute_fingerprint(
         A JSON-able mapping of about 1.5 KB; see the module's docstring.
     """
     config = model.config.get_text_config()
-    embedding = model.get_input_embeddings().weight.detach()
+    embedding = cast(torch.Tensor, model.get_input_embeddings().weight).detach()
     matrices, norms = _sampled(model, embedding)
     return {
         "model_type": str(model.config.model_type),

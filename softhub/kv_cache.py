@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -38,8 +39,8 @@ def shares_prefixes(base: BaseModel) -> bool:
     """
     if base.is_encoder_decoder or "past_key_values" not in base.forward_parameters:
         return False
-    if getattr(base.model, "is_gradient_checkpointing", False):
-        return False  # checkpointed layers are run again without their cache
+    if base.checkpoints_activations:
+        return False
     cache = DynamicCache(config=base.model.config)
     return bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
 
@@ -61,7 +62,7 @@ def encode_prefix(base: BaseModel, vectors: torch.Tensor) -> Prefix:
         past_key_values=cache,
         use_cache=True,
     )
-    layers = tuple((layer.keys, layer.values) for layer in cache.layers)
+    layers = tuple((layer.keys, layer.values) for layer in _plain(cache))
     return Prefix(layers, vectors.shape[0])
 
 
@@ -122,7 +123,12 @@ def select_rows(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
     """
     selected = copy(cache)
     selected.layers = [copy(layer) for layer in cache.layers]
-    for layer in selected.layers:
-        if layer.get_seq_length() > 0:
-            layer.batch_select_indices(rows.to(layer.keys.device))
+    for layer in _plain(selected):
+        layer.batch_select_indices(rows.to(layer.keys.device))
     return selected
+
+
+def _plain(cache: DynamicCache) -> list[Any]:
+    """The filled layers of a cache; transformers types them as what they might also be."""
+    layers: list[Any] = cache.layers
+    return [layer for layer in layers if layer.keys is not None]

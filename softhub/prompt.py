@@ -96,7 +96,7 @@ class SoftPrompt:
 
         Raises:
             InvalidArtefact: The folder holds other things, or what would be written is not a
-                sound adapter (too large, a token in the card, …).
+                sound adapter (too large, control characters in the card, …).
         """
         from safetensors.torch import save
 

@@ -1,0 +1,79 @@
+"""Train a soft prompt that classifies texts, and hold it against the base without it.
+
+    accelerate launch recipes/classification.py --config recipes/configs/sentiment.yaml
+    accelerate launch recipes/classification.py --config recipes/configs/sentiment.yaml \
+        --base_model Qwen/Qwen2.5-0.5B --max_steps 300 --output_dir runs/qwen
+
+Every key of the config file is a flag too, and so is every training argument of transformers.
+The adapter is written to <output_dir>/adapter, the figures to <output_dir>/report.json.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from accelerate import PartialState
+from peft import PromptTuningConfig
+
+from softhub import PromptModel, SoftPrompt, Task, fit, load_base
+from softhub.comparison import choose_hard_prompts, evaluate_hard_prompt, majority_class
+from softhub.config import parse_config, run_recipe
+from softhub.pipeline import evaluate
+from softhub.report import Row, folder_bytes, print_table, with_scores, write_report
+from softhub.training import PromptTrainingArguments
+
+
+@dataclass
+class ClassificationConfig:
+    task: str = field(metadata={"help": "Task file: data, template, words of the labels, metrics."})
+    base_model: str = field(metadata={"help": "Hub id, local folder or .gguf file of the base."})
+    base_name: str | None = field(default=None, metadata={"help": "Its canonical name for cards."})
+    dtype: str | None = field(default=None, metadata={"help": "float32, bfloat16, float16, auto."})
+    num_virtual_tokens: int = field(default=16, metadata={"help": "Rows of the soft prompt."})
+    init: str | None = field(default="labels", metadata={"help": "labels, vocabulary, random."})
+    init_from: str | None = field(default=None, metadata={"help": "Adapter folder to go on from."})
+    max_train_examples: int | None = field(default=None, metadata={"help": "A fixed subset."})
+    max_dev_examples: int | None = field(default=None, metadata={"help": "A fixed subset."})
+    max_test_examples: int | None = field(default=None, metadata={"help": "A fixed subset."})
+    resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint."})
+
+
+def main() -> None:
+    config, args = parse_config(ClassificationConfig, PromptTrainingArguments)
+    task = Task.from_file(config.task)
+    train = task.load("train", limit=config.max_train_examples)
+    dev = task.load("dev", limit=config.max_dev_examples)
+    test = task.load("test", limit=config.max_test_examples)
+    base = load_base(config.base_model, name=config.base_name, dtype=config.dtype)
+
+    peft_config = PromptTuningConfig(
+        task_type=base.task_type, num_virtual_tokens=config.num_virtual_tokens
+    )
+    init = SoftPrompt.from_pretrained(config.init_from) if config.init_from else config.init
+    result = fit(
+        base, task, peft_config, train=train, dev=dev, args=args, init=init, resume=config.resume
+    )
+    if not PartialState().is_main_process:
+        return
+
+    model = PromptModel(base)
+    model.load_prompt(result.prompt, name="soft prompt")
+    hard_prompt = choose_hard_prompts(model, task, dev)[0]
+    majority = majority_class(task, train, test)
+    zero_shot = evaluate_hard_prompt(model, task, hard_prompt, test)
+    soft = evaluate(model, task, test, prompt="soft prompt")
+
+    baselines = {"majority class": majority, hard_prompt.name: zero_shot}
+    prompt = with_scores(result.prompt, soft, split="test", baselines=baselines)
+    adapter = prompt.save_pretrained(Path(args.output_dir) / "adapter")
+    size, numbers = folder_bytes(adapter), prompt.vectors.numel()
+    rows = [Row(name, evaluation) for name, evaluation in baselines.items()]
+    rows.append(Row("soft prompt", soft, numbers, size, result.seconds))
+    print_table(rows, title=f"{task.name} on {base.name}: {len(test)} test examples")
+    report = Path(args.output_dir) / "report.json"
+    choices = {"config": asdict(config), "hard_prompt": asdict(hard_prompt)}
+    write_report(report, rows, **choices, history=result.history, warnings=result.warnings)
+    print(f"Adapter: {adapter}\nReport:  {report}")
+
+
+if __name__ == "__main__":
+    run_recipe(main)

@@ -1,0 +1,98 @@
+"""What a soft prompt has to beat: the commonest label, and the base's best hard prompt."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from softhub.engine import Prediction, PromptModel
+from softhub.pipeline import Evaluation, judge, predict_examples
+from softhub.tasks import Example, Task, Template
+from softhub.tasks.metrics import compute
+
+
+@dataclass(frozen=True)
+class HardPrompt:
+    """A template for the bare base, chosen on dev.
+
+    Attributes:
+        template: The template.
+        bias: Mean log-probability of each label over the dev texts, taken off each score, or None.
+            That is batch calibration (Zhou et al. 2023, arXiv 2309.17249); it needs no labels.
+        dev_score: What chose it: the task's first metric on dev.
+    """
+
+    template: Template
+    bias: Mapping[str, float] | None
+    dev_score: float
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return "zero-shot, calibrated" if self.bias else "zero-shot"
+
+
+def majority_class(task: Task, train: Sequence[Example], test: Sequence[Example]) -> Evaluation:
+    """Always answer the commonest label of the training split."""
+    label = Counter(str(example.label) for example in train).most_common(1)[0][0]
+    return judge(task, test, [label] * len(test), 0.0)
+
+
+def choose_hard_prompts(
+    model: PromptModel, task: Task, dev: Sequence[Example], *, batch_size: int = 32
+) -> list[HardPrompt]:
+    """Judge the task's hard templates on dev, each as it is and calibrated.
+
+    A gain over a weak prompt is a gain in format only, so the baseline is the strongest.
+
+    Args:
+        model: The engine.
+        task: The task; without `hard_templates` its own template is the only candidate.
+        dev: Examples that choose.
+        batch_size: Examples in one pass.
+
+    Returns:
+        All candidates, the best first.
+    """
+    metric = task.metrics[0] if task.metrics else "accuracy"
+    references = [str(example.label) for example in dev]
+    candidates = []
+    for template in task.hard_templates or (task.template,):
+        plain = replace(task, template=template)
+        predictions = predict_examples(model, plain, dev, batch_size=batch_size)
+        for bias in (None, _bias(predictions)):
+            labels = [_label(prediction, bias) for prediction in predictions]
+            candidates.append(HardPrompt(template, bias, compute(metric, labels, references)))
+    return sorted(candidates, key=lambda candidate: -candidate.dev_score)
+
+
+def evaluate_hard_prompt(
+    model: PromptModel,
+    task: Task,
+    hard_prompt: HardPrompt,
+    examples: Sequence[Example],
+    *,
+    batch_size: int = 32,
+) -> Evaluation:
+    """Judge a hard prompt on examples that did not choose it."""
+    start = time.perf_counter()
+    plain = replace(task, template=hard_prompt.template)
+    predictions = predict_examples(model, plain, examples, batch_size=batch_size)
+    labels = [_label(prediction, hard_prompt.bias) for prediction in predictions]
+    return judge(task, examples, labels, time.perf_counter() - start)
+
+
+def _bias(predictions: Sequence[Prediction]) -> dict[str, float]:
+    labels = list(predictions[0].probabilities)
+    logs = np.log([[p.probabilities[label] + 1e-12 for label in labels] for p in predictions])
+    return dict(zip(labels, logs.mean(axis=0).tolist(), strict=True))
+
+
+def _label(prediction: Prediction, bias: Mapping[str, float] | None) -> str:
+    if bias is None:
+        return prediction.label
+    return max(prediction.scores, key=lambda label: prediction.scores[label] - bias[label])

@@ -1,0 +1,81 @@
+"""Training arguments: those of transformers, with defaults that suit soft prompts."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from softhub.tasks import Task
+
+
+@dataclass
+class PromptTrainingArguments(TrainingArguments):
+    """All of transformers' `TrainingArguments`; below are the defaults that differ, and ours.
+
+    A soft prompt wants a learning rate a thousand times that of fine-tuning: with the default 5e-5
+    of transformers nothing is learned at all.
+
+    Attributes:
+        early_stopping_patience: Stop after so many evaluations without a better dev score; 0 never.
+    """
+
+    output_dir: str = field(default="runs/prompt", metadata={"help": "Where checkpoints go."})
+    max_steps: int = field(default=120, metadata={"help": "Optimizer steps; -1: by epochs."})
+    learning_rate: float = field(default=0.02, metadata={"help": "Peak learning rate of AdamW."})
+    lr_scheduler_type: str = field(default="linear", metadata={"help": "Decay after warm-up."})
+    warmup_steps: float = field(default=0.05, metadata={"help": "Steps, or a share below 1."})
+    weight_decay: float = field(default=0.0, metadata={"help": "Pulls vectors to 0; not wanted."})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Examples a step."})
+    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Examples a pass."})
+    eval_strategy: str = field(default="steps", metadata={"help": "When to score on dev."})
+    eval_steps: float | None = field(default=20, metadata={"help": "Steps between dev scores."})
+    save_strategy: str = field(default="steps", metadata={"help": "When to save a checkpoint."})
+    save_steps: float = field(default=20, metadata={"help": "A multiple of eval_steps."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "Best by dev score."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between logged losses."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN losses."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Of no use here."})
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "trackio, wandb…"})
+    early_stopping_patience: int = field(
+        default=0,
+        metadata={"help": "Stop after so many dev scores without a better one; 0: never."},
+    )
+
+    def __post_init__(self) -> None:
+        """Show progress bars only where a person watches; pin memory only for an accelerator."""
+        self.dataloader_pin_memory &= torch.accelerator.is_available()
+        if self.disable_tqdm is None:
+            self.disable_tqdm = not sys.stderr.isatty()
+        super().__post_init__()
+
+    def metric_for_best_model_of(self, task: Task) -> str:
+        """What chooses the best checkpoint: the task's first metric, or the loss on targets."""
+        if task.kind != "classification":
+            return "loss"
+        return task.metrics[0] if task.metrics else "accuracy"
+
+    def to_provenance(self) -> dict[str, Any]:
+        """The settings that decide what is learned, for the manifest."""
+        keys = (
+            "max_steps",
+            "num_train_epochs",
+            "learning_rate",
+            "lr_scheduler_type",
+            "warmup_steps",
+            "weight_decay",
+            "max_grad_norm",
+            "optim",
+            "gradient_accumulation_steps",
+            "early_stopping_patience",
+            "bf16",
+            "fp16",
+        )
+        settings = {key: getattr(self, key) for key in keys}
+        plain = {key: getattr(value, "value", value) for key, value in settings.items()}
+        plain["examples_per_step"] = self.train_batch_size * self.world_size
+        return plain

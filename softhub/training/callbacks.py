@@ -1,0 +1,113 @@
+"""What watches a run: Ctrl-C that saves first, and plain words when nothing is learned."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from softhub.errors import TrainingError
+
+
+class InterruptCallback(TrainerCallback):
+    """Turns the first Ctrl-C into a checkpoint and a clean stop after the step at hand."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle SIGINT while training; only the main thread may."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = signal.signal(signal.SIGINT, self._on_signal)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt  # a second Ctrl-C does not wait for the step
+        self.interrupted = True
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> TrainerControl:
+        """Save and stop if Ctrl-C was pressed during the step."""
+        if self.interrupted:
+            control.should_save = True
+            control.should_evaluate = False
+            control.should_training_stop = True
+        return control
+
+
+class WatchCallback(TrainerCallback):
+    """Collects dev scores and says what went wrong: NaN, constant predictions, no progress.
+
+    Attributes:
+        history: Every logged mapping, with its step.
+    """
+
+    def __init__(self, metric: str, *, floor: float | None) -> None:
+        self.metric = f"eval_{metric}"
+        self.floor = floor
+        self.history: list[dict[str, float]] = []
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keep what is logged; a loss that is no number ends the run.
+
+        Raises:
+            TrainingError: The loss is NaN or infinite.
+        """
+        self.history.append({"step": state.global_step, **(logs or {})})
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The loss is {loss} at step {state.global_step}: lower learning_rate "
+                f"({args.learning_rate}), or train in bf16 rather than fp16. The last good "
+                f"checkpoint is in {args.output_dir}."
+            )
+
+    def warnings(self) -> list[str]:
+        """What a person should know about how training went, in plain words."""
+        evaluations = [logs for logs in self.history if self.metric in logs]
+        if not evaluations:
+            return []
+        best = max(evaluations, key=lambda logs: logs[self.metric])
+        found = []
+        if best.get("eval_labels_predicted") == 1 and best.get("eval_labels_present", 1) > 1:
+            found.append(
+                "Training collapsed: the best checkpoint predicts one label for every dev text. "
+                "Try another seed, a lower learning_rate, or init 'labels'."
+            )
+        elif self.floor is not None and best[self.metric] <= self.floor:
+            found.append(
+                f"Nothing was learned: the best dev score {best[self.metric]:.3f} is no better "
+                f"than always giving the commonest label ({self.floor:.3f}). Try a higher "
+                "learning_rate, more steps, or a clearer template."
+            )
+        elif len({logs[self.metric] for logs in evaluations}) == 1 and len(evaluations) > 2:
+            found.append(
+                f"The dev score never moved from {best[self.metric]:.3f}: try a higher "
+                "learning_rate or more steps."
+            )
+        return found

@@ -1,0 +1,121 @@
+"""Where training starts: the first vectors of a prompt.
+
+Vectors come from the embedding module of words that occur, never from random rows of the table:
+random vectors are several times longer than any word's and lie off the manifold. After Lester et
+al. 2021 (arXiv 2104.08691): class labels, then sampled vocabulary, then random.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from peft import PromptTuningConfig, PromptTuningInit
+
+from softhub.base import BaseModel
+from softhub.encoding import Candidates
+from softhub.errors import TrainingError
+from softhub.prompt import SoftPrompt
+
+INITS = ("labels", "text", "vocabulary", "random")
+_PEFT_INITS = {
+    PromptTuningInit.TEXT: "text",
+    PromptTuningInit.SAMPLE_VOCAB: "vocabulary",
+    PromptTuningInit.RANDOM: "random",
+}
+_COMMONEST = 5000
+
+
+def initial_vectors(
+    base: BaseModel,
+    config: PromptTuningConfig,
+    init: str | SoftPrompt | None,
+    *,
+    texts: Sequence[Sequence[int]],
+    candidates: Candidates | None,
+    seed: int,
+) -> torch.Tensor:
+    """First vectors of a prompt.
+
+    Args:
+        base: The base model.
+        config: PEFT's configuration: number of virtual tokens, and the init if `init` is None.
+        init: `"labels"` (words of the labels, then sampled vocabulary), `"text"` (the config's
+            `prompt_tuning_init_text`, repeated), `"vocabulary"` (tokens drawn as often as the
+            training texts use them), `"random"` (normal, as long as the vocabulary's rows), or a
+            prompt to go on from.
+        texts: Token ids of the training texts.
+        candidates: Label words, for `"labels"`.
+        seed: Seed of what is drawn.
+
+    Returns:
+        Vectors `[P, H]`, float32, on the CPU.
+
+    Raises:
+        TrainingError: The init is unknown, needs something that is missing, or has another shape.
+    """
+    tokens = int(config.num_virtual_tokens)
+    if isinstance(init, SoftPrompt):
+        return _from_prompt(init, tokens, base.hidden_size)
+    name = init or _PEFT_INITS[PromptTuningInit(config.prompt_tuning_init)]
+    generator = torch.Generator().manual_seed(seed)
+    if name == "random":
+        return _random(base, tokens, generator)
+    if name == "text":
+        ids = _text_ids(base, config)
+    elif name == "vocabulary":
+        ids = []
+    elif name == "labels":
+        if candidates is None:
+            raise TrainingError("init 'labels' needs a classification task; use 'vocabulary'.")
+        ids = [token for sequence in candidates.sequences for token in sequence]
+    else:
+        raise TrainingError(f"Unknown init {name!r}: expected one of {', '.join(INITS)}.")
+    if name == "text":
+        ids = (ids * (tokens // len(ids) + 1))[:tokens]
+    drawn = _frequent_tokens(base, texts, tokens, generator)
+    chosen = torch.tensor((ids + drawn)[:tokens])
+    with torch.no_grad():
+        return base.embed(chosen).float().cpu()
+
+
+def _from_prompt(prompt: SoftPrompt, tokens: int, width: int) -> torch.Tensor:
+    if prompt.vectors.shape != (tokens, width):
+        raise TrainingError(
+            f"The prompt to start from has shape {list(prompt.vectors.shape)}, the new one "
+            f"{[tokens, width]}: set num_virtual_tokens to {prompt.vectors.shape[0]} and use a "
+            "base of the same width."
+        )
+    return prompt.vectors.clone()
+
+
+def _text_ids(base: BaseModel, config: PromptTuningConfig) -> list[int]:
+    text = config.prompt_tuning_init_text
+    ids = list(base.tokenizer(text or "", add_special_tokens=False)["input_ids"])
+    if not ids:
+        raise TrainingError("init 'text' needs prompt_tuning_init_text (--init_text '…').")
+    return ids
+
+
+def _frequent_tokens(
+    base: BaseModel, texts: Sequence[Sequence[int]], count: int, generator: torch.Generator
+) -> list[int]:
+    """Draw different tokens, each as likely as it is frequent in the training texts."""
+    special = set(base.tokenizer.all_special_ids)
+    counts = Counter(token for ids in texts for token in ids if token not in special)
+    common = counts.most_common(_COMMONEST)
+    if not common:
+        raise TrainingError("The training texts hold no tokens to start from; use init 'random'.")
+    weights = torch.tensor([float(frequency) for _, frequency in common])
+    drawn = torch.multinomial(
+        weights, count, replacement=len(common) < count, generator=generator
+    ).tolist()
+    return [common[index][0] for index in drawn]
+
+
+def _random(base: BaseModel, tokens: int, generator: torch.Generator) -> torch.Tensor:
+    """Normal vectors with the standard deviation of the vocabulary's common rows."""
+    with torch.no_grad():
+        rows = base.embed(torch.arange(min(_COMMONEST, base.fingerprint["vocab_size"])))
+    return torch.randn(tokens, base.hidden_size, generator=generator) * rows.float().std().cpu()

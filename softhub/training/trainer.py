@@ -1,0 +1,116 @@
+"""transformers' Trainer around a `PromptTuner`: checkpoints of kilobytes, batches by length."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import EvalPrediction, Trainer, TrainerCallback
+
+from softhub.tasks import Task
+from softhub.tasks.metrics import compute
+from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
+from softhub.training.tuner import PromptTuner
+
+_PROMPT_KEY = "prompt"
+
+
+class PromptTrainer(Trainer):
+    """Trainer of a `PromptTuner`; everything else is transformers' own.
+
+    Args:
+        tuner: The module.
+        task: Names the metrics and labels.
+        args: Training arguments; the metric of the best checkpoint is the task's first.
+        train: Encoded training rows.
+        dev: Encoded dev rows.
+        callbacks: Callbacks beside the default ones.
+    """
+
+    def __init__(
+        self,
+        tuner: PromptTuner,
+        task: Task,
+        args: PromptTrainingArguments,
+        train: EncodedExamples,
+        dev: EncodedExamples,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self._task = task
+        self._evaluation_seconds = 0.0
+        self._lengths = train.lengths
+        classification = tuner.candidates is not None
+        args.label_names = ["labels"]
+        args.metric_for_best_model = args.metric_for_best_model_of(task)
+        args.greater_is_better = classification
+        super().__init__(
+            model=tuner,
+            args=args,
+            data_collator=collate,
+            train_dataset=train,
+            eval_dataset=dev.by_length(),
+            compute_metrics=self._metrics if classification else None,
+            callbacks=list(callbacks),
+        )
+
+    def prompt_vectors(self) -> torch.Tensor:
+        """The prompt as it stands, `[P, H]`, float32 on the CPU; gathered if it is sharded."""
+        prompt = self.accelerator.unwrap_model(self._module).prompt
+        whole = prompt.full_tensor() if hasattr(prompt, "full_tensor") else prompt
+        vectors: torch.Tensor = whole.detach().float().cpu()
+        return vectors
+
+    @property
+    def _module(self) -> torch.nn.Module:
+        assert self.model is not None
+        return self.model
+
+    def training_speed(self, runtime: float) -> float:
+        """Training examples per second of `runtime`, without the time spent on dev."""
+        examples = self.state.global_step * self.args.train_batch_size * self.args.world_size
+        examples *= self.args.gradient_accumulation_steps
+        return float(examples / max(runtime - self._evaluation_seconds, 1e-9))
+
+    def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        labels = self._task.verbalizer.labels  # type: ignore[union-attr]
+        chosen = np.asarray(prediction.predictions).argmax(axis=-1)
+        predictions = [labels[index] for index in chosen]
+        references = [labels[index] for index in np.asarray(prediction.label_ids)]
+        scores = {
+            name: compute(name, predictions, references)
+            for name in self._task.metrics or ("accuracy",)
+        }
+        return {
+            **scores,
+            "labels_predicted": len(set(predictions)),
+            "labels_present": len(set(references)),
+        }
+
+    # --- what Trainer leaves to its subclasses ---
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthBucketSampler:
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthBucketSampler(self._lengths, step * self.args.world_size, self.args.seed)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Score on dev; its time is not training time."""
+        start = time.perf_counter()
+        metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        self._evaluation_seconds += time.perf_counter() - start
+        return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Save the prompt alone: the frozen base is nobody's checkpoint."""
+        state = self._module.state_dict() if state_dict is None else state_dict
+        prompt = {key: value for key, value in state.items() if key.endswith(_PROMPT_KEY)}
+        super()._save(output_dir, state_dict=prompt)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Only the prompt is in a checkpoint; the base's weights are not missing."""
+        missing = [key for key in load_result.missing_keys if key.endswith(_PROMPT_KEY)]
+        if missing or load_result.unexpected_keys:
+            super()._issue_warnings_after_load(load_result)

@@ -1,0 +1,110 @@
+"""The module that is trained: a frozen base and one prompt, the loss computed in its forward.
+
+PEFT's own forward puts the prompt before the padding, repeats it in every row and projects the
+whole vocabulary everywhere; this one does what softhub's engine does, by the same functions. Both
+passes, over prompt and texts, happen inside one `forward`, so DDP and FSDP see one module.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from softhub.assembly import Rows
+from softhub.base import BaseModel
+from softhub.encoding import Candidates
+from softhub.kv_cache import encode_prefix, shares_prefixes
+from softhub.scoring import Prompt, encode_rows, label_scores, target_logprobs
+from softhub.training.data import IGNORED
+
+
+class PromptTuner(nn.Module):
+    """A frozen base with one trainable prompt.
+
+    Args:
+        base: The base model.
+        vectors: Where the prompt starts, `[P, H]`.
+        candidates: Label words of a classification task; None trains on target tokens.
+    """
+
+    accepts_loss_kwargs = True
+
+    def __init__(
+        self, base: BaseModel, vectors: torch.Tensor, candidates: Candidates | None
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.model = base.model
+        self.candidates = candidates
+        self.prompt = nn.Parameter(vectors.to(base.device, torch.float32).clone())
+
+    def train(self, mode: bool = True) -> PromptTuner:
+        """Set the mode; the frozen base keeps its dropout off whatever the mode."""
+        super().train(mode)
+        self.model.eval()
+        if mode and self.base.checkpoints_activations:
+            # A layer checkpoints only in training mode; its own dropout is off, see below.
+            for module in self.model.modules():
+                if isinstance(module, GradientCheckpointingLayer):
+                    module.training = True
+        return self
+
+    def gradient_checkpointing_enable(self, **options: Any) -> None:
+        """Recompute activations in the backward pass; the prompt is then fed with every row."""
+        for module in self.model.modules():
+            for name, value in vars(module).items():
+                if "dropout" in name and isinstance(value, float):
+                    setattr(module, name, 0.0)
+        self.model.gradient_checkpointing_enable(**options)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Loss of a batch.
+
+        Args:
+            input_ids: Texts `[B, T]`, padded on the left.
+            attention_mask: Which of them are real `[B, T]`, bool.
+            labels: Label indices `[B]`, or target tokens `[B, N]` with -100 at pads.
+            num_items_in_batch: Labels or target tokens of the whole step over all processes.
+
+        Returns:
+            `loss`, a scalar: the negative log-likelihood summed over this batch and divided by
+            `num_items_in_batch` (the batch's own count if None); for classification also `logits`,
+            the label scores `[B, labels]`.
+        """
+        texts = Rows(input_ids, attention_mask)
+        prompts = [self._prepared_prompt()] * input_ids.shape[0]
+        if self.candidates is None:
+            targets = Rows(labels.clamp_min(0), labels != IGNORED)
+            losses = -target_logprobs(self.base, prompts, texts, targets)
+            return {"loss": _normalised(losses.sum(), targets.mask.sum(), num_items_in_batch)}
+        encoded = encode_rows(
+            self.base, prompts, texts, keep_cache=any(self.candidates.continuations)
+        )
+        scores = label_scores(self.base, encoded, self.candidates)
+        loss = nn.functional.cross_entropy(scores, labels.to(scores.device), reduction="sum")
+        return {
+            "loss": _normalised(loss, labels.shape[0], num_items_in_batch),
+            "logits": scores,
+        }
+
+    def _prepared_prompt(self) -> Prompt:
+        """The prompt's keys and values where the batch can share them, else its vectors."""
+        if shares_prefixes(self.base):
+            return encode_prefix(self.base, self.prompt)
+        return self.prompt
+
+
+def _normalised(
+    total: torch.Tensor, own: torch.Tensor | int, whole: torch.Tensor | int | None
+) -> torch.Tensor:
+    count = own if whole is None else whole
+    return total / (count.to(total.device) if isinstance(count, torch.Tensor) else count)
