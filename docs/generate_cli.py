@@ -3,10 +3,12 @@
 python docs/generate_cli.py [--check]
 """
 
-import os
-import subprocess
 import sys
 from pathlib import Path
+
+from typer.testing import CliRunner
+
+from softhub.cli.app import app
 
 PAGE = Path(__file__).with_name("cli.md")
 VERBS = (
@@ -49,10 +51,8 @@ def render() -> str:
 def section(verb: tuple[str, ...]) -> str:
     """Return one verb's heading and help."""
     title = " ".join(("softhub", *verb))
-    command = [sys.executable, "-c", "from softhub.cli import main; main()", *verb, "--help"]
-    # click wraps at the terminal's width less two, and at 80 at most.
-    environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    width = {"COLUMNS": "80"}
+    shown = CliRunner().invoke(app, [*verb, "--help"], prog_name="softhub", env=width)
     return f"## `{title}`\n\n```text\n{shown.stdout.rstrip()}\n```\n"
 
 

@@ -20,6 +20,7 @@ for _name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_CACHE", "SOFTHUB_HUB", "SOFTHUB
 
 import pytest  # noqa: E402
 
+from tests.command import Command, make_command  # noqa: E402
 from tests.tiny import build_base  # noqa: E402
 
 
@@ -60,3 +61,9 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
         return built[kind]
 
     yield folder_of
+
+
+@pytest.fixture
+def softhub(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run `softhub ARGUMENTS` and return its exit code, stdout and stderr, children's included."""
+    return make_command(monkeypatch, capfd)

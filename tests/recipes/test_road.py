@@ -1,15 +1,13 @@
 """The whole road by the command alone: train, push, list, pull and predict, on a tiny base."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from softhub.artefact.layout import FILES
+from tests.command import Command
 
 TASK = """\
 name: mood
@@ -57,42 +55,43 @@ def write_project(folder: Path, base: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_train_push_list_pull_predict(tiny_base: Callable[[str], Path], tmp_path: Path) -> None:
+def test_train_push_list_pull_predict(
+    softhub: Command,
+    tiny_base: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     base = tiny_base("qwen3")
     config = write_project(tmp_path, base)
-    environment = {
-        **os.environ,
-        "SOFTHUB_HUB": f"local:{tmp_path / 'hub'}",
-        "SOFTHUB_BASE": str(base),
-        "OMP_NUM_THREADS": "1",
-    }
+    monkeypatch.setenv("SOFTHUB_BASE", str(base))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
-    def softhub(*arguments: object) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", "from softhub.cli import main; main()", *map(str, arguments)],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "Traceback" not in done.stderr
-        return done.stdout
-
-    table = softhub("train", "--config", config, "--max_test_examples", 10)
-    assert "soft prompt" in table
-    assert "10 test examples" in table
+    trained = softhub("train", "--config", config, "--max_test_examples", 10)
+    assert trained.code == 0, trained.err
+    assert "10 test examples" in trained.out
     adapter = tmp_path / "run" / "adapter"
     assert {path.name for path in adapter.iterdir()} == set(FILES)
 
-    softhub("push", adapter, "me/mood", "--tag", "v1")
-    (listed,) = json.loads(softhub("list", "--json"))
+    assert softhub("push", adapter, "me/mood", "--tag", "v1").code == 0
+    (listed,) = json.loads(softhub("list", "--json").out)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert listed["task"] == "mood"
     (row,) = [row for row in report["rows"] if row["name"] == "soft prompt"]
     assert listed["score"] == ["accuracy", pytest.approx(row["metrics"]["accuracy"]["value"])]
-    pulled = Path(softhub("pull", "me/mood", "--revision", "v1").strip())
+    pulled = Path(softhub("pull", "me/mood", "--revision", "v1").out.strip())
     assert all((pulled / name).read_bytes() == (adapter / name).read_bytes() for name in FILES)
 
-    answer = json.loads(softhub("predict", "me/mood", "I would not buy it again.", "--json"))
+    predicted = softhub("predict", "me/mood", "I would not buy it again.", "--json")
+    assert predicted.code == 0, predicted.err
+    answer = json.loads(predicted.out)
     assert answer["label"] in WORDS
     assert sum(answer["probabilities"].values()) == pytest.approx(1)
+
+
+def test_a_mistyped_key_is_one_line_with_the_right_one(
+    softhub: Command, tiny_base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = write_project(tmp_path, tiny_base("qwen3"))
+    done = softhub("train", "--config", config, "--max_stepz", 3)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "error: Unknown key --max_stepz. Did you mean --max_steps?\n"

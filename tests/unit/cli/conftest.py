@@ -1,10 +1,6 @@
-"""The command as people run it, in this process; and an adapter to run it on."""
+"""An adapter to run the command on."""
 
-import logging
-import sys
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,7 +8,6 @@ import torch
 
 from softhub.artefact.manifest import Manifest, Metric
 from softhub.base import load_base
-from softhub.cli import main
 from softhub.prompt import SoftPrompt
 from softhub.tasks import Task, Template, Verbalizer
 
@@ -29,35 +24,6 @@ SUMMARY = Task(
     generation={"max_new_tokens": 4},
 )
 ACCURACY = Metric("accuracy", 0.93, 0.9, 0.96, "test", 300, {"majority": 0.6, "zero-shot": 0.88})
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a run of the command left."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Done]
-
-
-@pytest.fixture
-def softhub(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run `softhub ARGUMENTS` through the real entry point."""
-    monkeypatch.setattr(logging.getLogger("softhub"), "handlers", [])
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-
-    def run(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["softhub", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as finished:
-            main()
-        captured = capsys.readouterr()
-        return Done(int(finished.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import softhub as package
 from softhub.cli.output import route_warnings
 from softhub.errors import SoftHubWarning
 from softhub.hub import Hub
-from tests.unit.cli.conftest import Command
+from tests.command import Command
 
 SOFTHUB = [sys.executable, "-c", "from softhub.cli import main; main()"]
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "huggingface_hub", "numpy")
@@ -76,13 +76,13 @@ def test_a_bug_keeps_its_traceback(softhub: Command, monkeypatch: pytest.MonkeyP
 
 
 def test_warnings_of_softhub_are_one_line(
-    softhub: Command, capsys: pytest.CaptureFixture[str]
+    softhub: Command, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         route_warnings()
         warnings.warn("the card\nis \x1b[31mred", SoftHubWarning, stacklevel=1)
-    assert capsys.readouterr().err == "warning: the card is [31mred\n"
+    assert capfd.readouterr().err == "warning: the card is [31mred\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX")

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.unit.cli.conftest import Command
+from tests.command import Command
 
 
 def test_versions_hardware_and_paths(softhub: Command, monkeypatch: pytest.MonkeyPatch) -> None:

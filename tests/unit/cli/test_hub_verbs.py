@@ -7,7 +7,8 @@ import pytest
 
 from softhub.artefact.layout import FILES
 from softhub.prompt import SoftPrompt
-from tests.unit.cli.conftest import Command, MakeAdapter
+from tests.command import Command
+from tests.unit.cli.conftest import MakeAdapter
 
 
 def test_push_then_pull_gives_the_same_adapter(

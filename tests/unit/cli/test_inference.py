@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from softhub.engine import PromptModel
-from tests.unit.cli.conftest import SENTIMENT, SUMMARY, Command, MakeAdapter
+from tests.command import Command
+from tests.unit.cli.conftest import SENTIMENT, SUMMARY, MakeAdapter
 
 TEXTS = ["It broke after two days.", "Great value, easy to use, and my children love it."]
 

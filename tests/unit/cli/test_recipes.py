@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from softhub.cli.recipes import recipes_folder
-from tests.unit.cli.conftest import Command
+from tests.command import Command
 
 
 def test_list_shows_recipes_configs_and_tasks(softhub: Command) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.conftest import Command
+from tests.command import Command
 
 RECORDS_ITS_RUN = """
 import json, os, sys
