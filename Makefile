@@ -18,15 +18,17 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP) ## Make .venv with everything that the other doors need
 
-DEMO := runs/demo
+DEMO_RUN  := runs/demo
+DEMO_BASE := recipes/data/files/SmolLM2-135M-Instruct.Q4_1.gguf
 demo: $(STAMP) ## Train, judge, push, pull and use a sentiment prompt on a real model (minutes, on a CPU)
 	$(BIN)/python recipes/data/demo_base.py
 	$(BIN)/python recipes/data/amazon_reviews.py
 	$(BIN)/accelerate launch recipes/classification.py --config recipes/configs/sentiment.yaml \
-		--max_steps 60 --max_test_examples 300 --output_dir $(DEMO)
-	$(BIN)/softhub push $(DEMO)/adapter demo/sentiment --message "Trained by make demo"
+		--max_steps 60 --max_test_examples 300 --output_dir $(DEMO_RUN)
+	$(BIN)/softhub push $(DEMO_RUN)/adapter demo/sentiment --message "Trained by make demo"
 	$(BIN)/softhub list
-	$(BIN)/softhub predict demo/sentiment "I would buy it again tomorrow."
+	$(BIN)/softhub pull demo/sentiment
+	$(BIN)/softhub predict demo/sentiment --base $(DEMO_BASE) "I would buy it again tomorrow." "It broke after two days."
 
 test: $(STAMP) ## Run every test
 	$(BIN)/python -m pytest
