@@ -84,9 +84,9 @@ class Backend(Protocol):
         """Return the name under which pushes appear."""
 
 
-def conflict_message(push: Push, theirs: str) -> str:
+def conflict_message(push: Push, expected: str | None, theirs: str) -> str:
     """Say both sides of a push that came second."""
     return (
-        f"{push.repo_id}: your push expects {push.revision} at {push.parent_commit}, but it "
+        f"{push.repo_id}: your push expects {push.revision} at {expected}, but it "
         f"{theirs}; pull it, compare with `softhub diff`, then push again on top of it"
     )

@@ -325,4 +325,7 @@ def _backend(address: HubAddress, token: str | None) -> Backend:
         from softhub.hub.local import LocalHub
 
         return LocalHub(address.root)
-    raise HubError("remote hubs are not built yet")
+    assert address.endpoint is not None
+    from softhub.hub.remote import RemoteHub
+
+    return RemoteHub(address.endpoint, token)

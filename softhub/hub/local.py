@@ -229,7 +229,7 @@ class LocalHub:
         else:
             info = CommitInfo.of(repo.repo_id, repo.commit(head))
             theirs = f"is at {head} ({info.message!r} by {info.author}, {info.date})"
-        return conflict_message(push, theirs)
+        return conflict_message(push, push.parent_commit, theirs)
 
     def _check_tags(self, repo: Repository, push: Push, commit: str | None) -> None:
         for tag in push.tags:

@@ -8,6 +8,8 @@ import pytest
 
 from softhub.hub import Hub
 from tests.hub.adapters import adapter_files, write
+from tests.hub.server import HubServer
+from tests.hub.server.client import running
 
 MakeAdapter = Callable[..., Path]
 
@@ -23,10 +25,31 @@ def make_adapter(tmp_path: Path) -> MakeAdapter:
     return make
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", "regular", "lfs", "xet"])
 def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Hub]:
-    """A new, empty hub of each kind."""
-    yield Hub(f"local:{tmp_path / 'hub'}")
+    """A new, empty hub: local, or on the loopback with one of three ways to store weights."""
+    if request.param == "local":
+        yield Hub(f"local:{tmp_path / 'hub'}")
+        return
+    with running(request.param) as server:
+        member = server.add_user("me", organizations=("you", "a", "b", "c"))
+        yield hub_of(server, member)
+
+
+@pytest.fixture
+def server() -> Iterator[HubServer]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def remote_hub(server: HubServer) -> Hub:
+    return hub_of(server)
+
+
+def hub_of(server: HubServer, token: str | None = None) -> Hub:
+    """A client of a loopback server, as its one user unless another token is given."""
+    return Hub(f"hf+{server.endpoint}", token=token or server.token)
 
 
 @pytest.fixture
