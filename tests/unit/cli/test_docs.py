@@ -1,14 +1,18 @@
 """docs/cli.md says what the code does."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[3] / "docs" / "generate_cli.py"
+ROOT = Path(__file__).parents[3]
+SCRIPT = ROOT / "docs" / "generate_cli.py"
 
 
 def test_reference_is_current() -> None:
-    done = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, SCRIPT, "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
 
 

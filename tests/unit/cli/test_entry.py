@@ -108,9 +108,10 @@ def _wait_until_reading(process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX")
-def test_closed_pipe_is_quiet() -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "--json"]])
+def test_closed_pipe_is_quiet(arguments: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([*SOFTHUB, "--help"], stdout=writer, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([*SOFTHUB, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
