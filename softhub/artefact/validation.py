@@ -24,7 +24,6 @@ _EXPONENT = {"F32": 0x7F80_0000, "F16": 0x7C00, "BF16": 0x7F80}
 """Exponent bits by dtype: all set means NaN or infinite (IEEE 754; bfloat16 likewise)."""
 _MAX_HEADER = 64 * 1024
 _LENGTH_BYTES = 8
-_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
 _CARD_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 
 _CONVERSIONS = {
@@ -205,11 +204,6 @@ def _check_presence(files: Mapping[str, bytes], origin: str) -> None:
             )
     for name, data in files.items():
         _check_size(name, len(data), origin)
-        if name != WEIGHTS and _TOKEN.search(data):
-            raise InvalidArtefact(
-                f"{name} of {origin} holds what looks like a Hugging Face token (hf_…). "
-                "Remove it, and revoke it if it was ever published."
-            )
 
 
 def _check_size(name: str, size: int, origin: str) -> None:

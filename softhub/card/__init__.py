@@ -22,8 +22,8 @@ from softhub.card.usage import peft_code, softhub_code
 from softhub.errors import TaskError
 from softhub.tasks import Task
 
-_MAX_ITEMS = 12
-_DATASET_KEYS = ("path", "name", "revision", "license", "source")
+_MAX_ITEMS = 16
+_DATASET_KEYS = ("id", "name", "revision", "license", "source")
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class ScoreTable:
 def render_card(manifest: Manifest, *, title: str | None = None) -> str:
     """Return the text of `README.md` for a prompt.
 
-    Of the provenance, `dataset` (a mapping with `path`, `name`, `revision`, `license`, `source`)
-    and whatever is short is listed; `config` and the rest are left to `softhub.json`.
+    Of the provenance, `dataset` (a mapping with `id`, `name`, `revision`, `license`, `source`, and
+    the `examples` of each split) and whatever is short is listed, the rest left to `softhub.json`.
 
     Args:
         manifest: What is known about the prompt; a task that is missing or malformed is left out.
@@ -138,10 +138,21 @@ def _number(value: float) -> str:
 def _provenance_lines(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in sorted(provenance.items()):
         if name == "dataset" and isinstance(value, Mapping):
-            value = {key: value[key] for key in _DATASET_KEYS if value.get(key)}
-        shown = _short(value) if name != "config" else ""
+            value = _dataset(value)
+        shown = _short(value)
         if shown:
             yield name, shown
+
+
+def _dataset(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a dataset's record with the size of each split in place of its details."""
+    known = {key: record[key] for key in _DATASET_KEYS if record.get(key)}
+    splits = {
+        name: f"{details['examples']} examples"
+        for name, details in record.items()
+        if isinstance(details, Mapping) and "examples" in details
+    }
+    return {**known, **splits}
 
 
 def _short(value: Any) -> str:

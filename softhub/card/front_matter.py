@@ -78,8 +78,8 @@ def _language(manifest: Manifest) -> str | None:
 
 def _datasets(provenance: Mapping[str, Any]) -> list[str]:
     """Return the dataset if it is one of the Hub's; the Hub refuses other names."""
-    path = _dataset(provenance).get("path")
-    return [path] if is_hub_name(path) else []
+    dataset_id = _dataset(provenance).get("id")
+    return [dataset_id] if is_hub_name(dataset_id) else []
 
 
 def _dataset(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -123,9 +123,10 @@ def _task_name(manifest: Manifest) -> str:
 
 def _index_dataset(manifest: Manifest, split: str) -> dict[str, str]:
     dataset = _dataset(manifest.provenance)
-    path = dataset.get("path")
-    name = one_line(str(path or dataset.get("name") or _task_name(manifest)))
-    return {"type": path if is_hub_name(path) else "custom", "name": name, "split": one_line(split)}
+    dataset_id = dataset.get("id")
+    name = one_line(str(dataset_id or dataset.get("name") or _task_name(manifest)))
+    kind = dataset_id if is_hub_name(dataset_id) else "custom"
+    return {"type": kind, "name": name, "split": one_line(split)}
 
 
 def _index_metric(metric: Metric) -> dict[str, Any]:

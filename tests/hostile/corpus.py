@@ -35,7 +35,6 @@ class Case:
 
 
 ESCAPE = "\x1b[2J\x1b]0;owned\x07"
-TOKEN = "hf_" + "a" * 34
 DEEP = 20_000
 
 
@@ -293,7 +292,6 @@ CONFIGS = [
     _with_raw_config("above the cap", config() + b" " * MAX_BYTES[CONFIG], "more than"),
     _with_config("terminal escape in the base", "control", base_model_name_or_path=ESCAPE),
     _with_config("NUL in the base", "control", base_model_name_or_path="org/base\0"),
-    _with_config("a token", "Hugging Face token", base_model_name_or_path=TOKEN),
     _with_config("10**12 virtual tokens", "num_virtual_tokens", num_virtual_tokens=10**12),
     _with_config("no virtual tokens", "num_virtual_tokens 0", num_virtual_tokens=0),
     _with_config("negative virtual tokens", "num_virtual_tokens -4", num_virtual_tokens=-4),
@@ -371,7 +369,6 @@ MANIFESTS = [
     _with_manifest("long text", "limit 65536", task={"a": "x" * 70_000}),
     _with_manifest("long key", "limit 256", provenance={"x" * 300: 1}),
     _with_manifest("licence over two lines", "license", license="mit\ntags: [x]"),
-    _with_manifest("a token in the provenance", "Hugging Face token", provenance={"a": TOKEN}),
     _with_manifest("metrics are an object", "metrics", metrics={}),
     _with_manifest("metric is text", "metrics", metrics=["0.99"]),
     _with_manifest("metric has an unknown key", "'rank'", metrics=[metric_record(rank=1)]),
@@ -389,7 +386,6 @@ CARDS = [
     _with_card("a NUL", b"# a\0b", "control character '\\x00'"),
     _with_card("a C1 escape", "\x9b2J".encode(), "control character '\\x9b'"),
     _with_card("above the cap", b" " * (MAX_BYTES[CARD] + 1), "more than"),
-    _with_card("a token", f"token: {TOKEN}".encode(), "Hugging Face token"),
 ]
 
 NAMES = [

@@ -97,7 +97,7 @@ def manifest_fields(**changes: Any) -> dict[str, Any]:
         "base_quantization": None,
         "fingerprint": {"model_type": "llama", "layers": 2},
         "task": dict(TASK_RECORD),
-        "provenance": {"dataset": {"path": "org/reviews"}, "seed": 0},
+        "provenance": {"dataset": {"id": "org/reviews", "train": {"examples": 500}}, "seed": 0},
         "metrics": (Metric(**metric_record()),),
         "license": "apache-2.0",
         "files": {},

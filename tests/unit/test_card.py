@@ -158,6 +158,7 @@ def test_says_what_a_person_wants_to_know() -> None:
         "0.880",
         "apache-2.0",
         "org/reviews",
+        "500 examples",
         "PeftModel.from_pretrained",
         "softhub refuses that, plain PEFT does not notice",
     ):
@@ -229,7 +230,7 @@ def _cards_with(text: str) -> Mapping[str, Callable[[], str]]:
     label = [{"label": flat, "words": [" yes"]}, {"label": "other", "words": [" no"]}]
     word = [{"label": "a", "words": [flat.strip() or "x"]}, {"label": "b", "words": ["other-word"]}]
     metric = Metric(**metric_record(name=flat, split=flat, baselines={flat: 0.5}))
-    dataset = {"path": flat, "name": text, "source": text, "license": text}
+    dataset = {"id": flat, "name": text, "source": text, "license": text}
     return {
         "title": lambda: render_card(manifest(), title=text),
         "description": lambda: render_card(manifest(task=_record(description=text))),
@@ -325,7 +326,7 @@ def test_texts_that_look_like_other_yaml_values_are_quoted(value: str) -> None:
 
 def test_only_names_of_the_hub_become_datasets() -> None:
     for path in ("/home/me/data", "https://x", "a/b/c", None, 5):
-        values, _ = _split(render_card(manifest(provenance={"dataset": {"path": path}})))
+        values, _ = _split(render_card(manifest(provenance={"dataset": {"id": path}})))
         assert "datasets" not in values
         assert values["model-index"][0]["results"][0]["dataset"]["type"] == "custom"
 

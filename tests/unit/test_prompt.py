@@ -300,11 +300,11 @@ def test_unsound_vectors_are_refused(vectors: torch.Tensor, says: str) -> None:
         SoftPrompt(vectors, _manifest())
 
 
-def test_an_own_card_is_written_and_one_with_a_token_is_not(tmp_path: Path) -> None:
+def test_an_own_card_is_written_and_one_with_terminal_escapes_is_not(tmp_path: Path) -> None:
     folder = _prompt().save_pretrained(tmp_path / "mood", card="# Mine\n")
     assert (folder / CARD).read_text() == "# Mine\n"
-    with pytest.raises(InvalidArtefact, match="token"):
-        _prompt().save_pretrained(folder, card="my key is hf_" + "a" * 34)
+    with pytest.raises(InvalidArtefact, match="control character"):
+        _prompt().save_pretrained(folder, card="\x1b[2J")
     assert (folder / CARD).read_text() == "# Mine\n"
 
 
