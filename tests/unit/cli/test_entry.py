@@ -112,6 +112,9 @@ def _wait_until_reading(process: "subprocess.Popen[str]") -> None:
 def test_closed_pipe_is_quiet(arguments: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([*SOFTHUB, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [*SOFTHUB, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True, env=buffered
+    )
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
