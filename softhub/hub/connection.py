@@ -139,8 +139,6 @@ class Connection:
     def _translated(self, error: Exception, what: str) -> HubError | None:
         from huggingface_hub import errors
 
-        if isinstance(error, errors.LocalTokenNotFoundError):
-            return HubAccessDenied(f"{what} needs a token; {self._login_hint()}")
         if isinstance(error, errors.GatedRepoError):
             return HubAccessDenied(
                 f"{what} on {self.endpoint} is gated; ask its owner for access on the web"
@@ -150,7 +148,7 @@ class Connection:
         if isinstance(error, errors.RepositoryNotFoundError):
             return RepositoryNotFound(
                 f"{what} is not on {self.endpoint}, or is private and not yours; "
-                f"{self._login_hint()}"
+                f"{self.login_hint()}"
             )
         if _is_transport(error):
             return self._unavailable(_reason(error))
@@ -160,14 +158,13 @@ class Connection:
     def _by_status(self, status: int, error: Exception, what: str) -> HubError:
         reason = _reason(error)
         if status in (401, 403):
-            return HubAccessDenied(
-                f"{self.endpoint} refused {what}: {reason}; {self._login_hint()}"
-            )
+            return HubAccessDenied(f"{self.endpoint} refused {what}: {reason}; {self.login_hint()}")
         if status in _PASSING:
             return self._unavailable(f"it answered {status} for {what}: {reason}")
         return HubError(f"{self.endpoint} answered {status} for {what}: {reason}")
 
-    def _login_hint(self) -> str:
+    def login_hint(self) -> str:
+        """Say how to get a token to this hub."""
         if self.endpoint == HUGGING_FACE:
             return "log in with `softhub login`" if not self.token else "check the token's rights"
         return "give a token for this hub in SOFTHUB_TOKEN (with the hub in SOFTHUB_HUB)"

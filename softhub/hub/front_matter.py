@@ -17,13 +17,10 @@ DEPRECATED = "softhub_deprecated"
 _BLOCK = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*\r?$\n?", re.DOTALL | re.MULTILINE)
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """A safe loader without aliases, whose expansion can fill any memory."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed in a card")
-        return super().compose_node(parent, index)
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MAX_DEPTH = 16
+_OPENING = (yaml.SequenceStartEvent, yaml.MappingStartEvent)
+_CLOSING = (yaml.SequenceEndEvent, yaml.MappingEndEvent)
 
 
 def read_front_matter(card: bytes) -> dict[str, Any]:
@@ -42,7 +39,8 @@ def read_front_matter(card: bytes) -> dict[str, Any]:
             f"{MAX_FRONT_MATTER}"
         )
     try:
-        values = yaml.load(block, Loader=_PlainLoader)
+        _check_events(block)
+        values = yaml.load(block, Loader=_LOADER)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvalidArtefact(f"the card's front matter is not plain YAML: {reason}") from error
@@ -60,3 +58,18 @@ def with_front_matter(card: bytes, values: Mapping[str, Any]) -> bytes:
     body = text[match.end() :] if match else text
     block = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
     return f"---\n{block}---\n{body}".encode()
+
+
+def _check_events(block: str) -> None:
+    """Refuse aliases, whose expansion can fill any memory, and nesting that can crash a loader.
+
+    Raises:
+        yaml.YAMLError: The block has either, or is no YAML.
+    """
+    depth = 0
+    for event in yaml.parse(block, Loader=_LOADER):
+        depth += isinstance(event, _OPENING) - isinstance(event, _CLOSING)
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed in a card")
+        if depth > _MAX_DEPTH:
+            raise yaml.YAMLError(f"nested deeper than {_MAX_DEPTH} levels")

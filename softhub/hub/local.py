@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
+import sqlite3
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -20,10 +22,13 @@ from softhub.errors import (
 from softhub.hub.backend import Fetched, Push, conflict_message
 from softhub.hub.description import DESCRIBING, describe, manifest_metrics
 from softhub.hub.disk import told_as_hub_error
+from softhub.hub.index import Index
 from softhub.hub.names import DEFAULT_REVISION
 from softhub.hub.query import Query
 from softhub.hub.records import MAX_MESSAGE, AdapterInfo, Commit, CommitInfo, FileEntry, now, plain
 from softhub.hub.store import Repository, Store
+
+_logger = logging.getLogger("softhub")
 
 
 class LocalHub:
@@ -89,10 +94,16 @@ class LocalHub:
 
     def select(self, query: Query) -> list[AdapterInfo]:
         """Describe the newest `main` of every repository that matches."""
-        infos = (self.describe_main(repo_id) for repo_id in self.store.repo_ids())
+        if not self.root.is_dir():
+            return []
+        try:
+            return Index(self.store, self._describe_main).select(query)
+        except sqlite3.Error as error:
+            _logger.info("reading the hub's folders, for its index cannot be used: %s", error)
+        infos = (self._describe_main(repo_id) for repo_id in self.store.repo_ids())
         return query.select(info for info in infos if info is not None)
 
-    def describe_main(self, repo_id: str) -> AdapterInfo | None:
+    def _describe_main(self, repo_id: str) -> AdapterInfo | None:
         """Describe `main` of a repository; None if it has none, a note if it is damaged."""
         repo = self.store.repository(repo_id)
         try:

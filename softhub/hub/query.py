@@ -120,9 +120,7 @@ class Query:
 
     def _rank(self, info: AdapterInfo) -> tuple[bool, float]:
         score = self.score_of(info)
-        if score is None:
-            return (True, 0.0)
-        return (False, score[1] if less_is_better(score[0]) else -score[1])
+        return (True, 0.0) if score is None else (False, -goodness(*score))
 
     def _base_matches(self, base_model: str | None) -> bool:
         if self.base_model is None or base_model is None:
@@ -143,7 +141,7 @@ class Query:
         if score is None or self.min_score is None:
             return score is not None
         name, value = score
-        return value <= self.min_score if less_is_better(name) else value >= self.min_score
+        return goodness(name, value) >= goodness(name, self.min_score)
 
     def _text_matches(self, info: AdapterInfo) -> bool:
         return not self.text or all(word in haystack(info) for word in self.text.lower().split())
@@ -155,9 +153,9 @@ def haystack(info: AdapterInfo) -> str:
     return " ".join(filter(None, (*words, *info.datasets, *info.language))).lower()
 
 
-def less_is_better(metric: str) -> bool:
-    """Tell whether smaller values of a metric are the better ones."""
-    return metric.lower() in _ERRORS
+def goodness(metric: str, value: float) -> float:
+    """Return a number that is greater for a better score."""
+    return -value if metric.lower() in _ERRORS else value
 
 
 def _tested_first(metrics: tuple[Metric, ...]) -> list[Metric]:

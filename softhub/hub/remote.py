@@ -15,6 +15,7 @@ from softhub.artefact.layout import CARD, CONFIG, FILES, MANIFEST, PICKLED_WEIGH
 from softhub.artefact.validation import check_files
 from softhub.config import softhub_home
 from softhub.errors import (
+    HubAccessDenied,
     HubError,
     InvalidArtefact,
     RepositoryNotFound,
@@ -178,8 +179,14 @@ class RemoteHub:
         return {c: verdict for c, verdict in verdicts.items() if verdict != _NO_ADAPTER}
 
     def whoami(self) -> str:
-        """Return the account's name."""
+        """Return the account's name.
+
+        Raises:
+            HubAccessDenied: There is no token, or the hub does not know it.
+        """
         self.connection.check()
+        if self.connection.token is False:
+            raise HubAccessDenied(f"whoami needs a token; {self.connection.login_hint()}")
         return str(self.connection.read(lambda: self.api.whoami(), "whoami")["name"])
 
     @property
