@@ -263,16 +263,16 @@ def _check_harmless(field: str, text: str) -> None:
     assert values["tags"][-1] == "base_model:adapter:org/base"
     assert values["license"] in ("apache-2.0", "other") or field == "license"
     structure = _structure(card)
-    assert structure == HARMLESS[field]
+    assert structure == HARMLESS[field], field
     kinds = {kind for kind, _ in structure}
     assert kinds.isdisjoint({"html_inline", "html_block", "image"})
     assert OBEYED.search(card) is None
 
 
-@pytest.mark.parametrize("field", HARMLESS)
 @pytest.mark.parametrize("text", PAYLOADS)
-def test_a_strangers_text_stays_text(field: str, text: str) -> None:
-    _check_harmless(field, text)
+def test_a_strangers_text_stays_text_in_every_field(text: str) -> None:
+    for field in HARMLESS:
+        _check_harmless(field, text)
 
 
 @settings(deadline=None, max_examples=60)
