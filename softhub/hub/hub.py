@@ -16,6 +16,7 @@ from softhub.hub.description import describe
 from softhub.hub.difference import Difference, difference
 from softhub.hub.front_matter import DEPRECATED, read_front_matter, with_front_matter
 from softhub.hub.leaks import local_path, refuse_tokens
+from softhub.hub.lockfile import LockedPrompt, read_lockfile, write_lockfile
 from softhub.hub.names import (
     DEFAULT_REVISION,
     HubAddress,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 Listing = list[AdapterInfo]
 History = list[CommitInfo]
+Locked = dict[str, LockedPrompt]
 Similar = list[tuple[AdapterInfo, float]]
 
 
@@ -142,6 +144,51 @@ class Hub:
         self._warn_if_deprecated(fetched, revision)
         folder = self._backend.keep(fetched)
         return folder if local_dir is None else write_atomically(Path(local_dir), fetched.files)
+
+    def lock(self, path: str | Path, prompts: Mapping[str, str]) -> Locked:
+        """Add prompts to a lock file, each pinned to its commit and to the hash of its weights.
+
+        Args:
+            path: The lock file, such as `softhub.lock`; made if it does not exist.
+            prompts: `namespace/name` or `namespace/name@revision` by the name to use it under.
+
+        Returns:
+            Everything that the file now holds.
+        """
+        path = Path(path)
+        locked = read_lockfile(path) if path.exists() else {}
+        for name, reference in prompts.items():
+            repo_id, _, revision = reference.partition("@")
+            fetched = self._fetch(repo_id, revision or DEFAULT_REVISION)
+            adapter = check_files(fetched.files, origin=f"{repo_id}@{fetched.revision}")
+            locked[name] = LockedPrompt(repo_id, fetched.revision, adapter.weights_sha256)
+        write_lockfile(path, locked)
+        return locked
+
+    def pull_locked(
+        self, path: str | Path, *, local_dir: str | Path | None = None
+    ) -> dict[str, Path]:
+        """Pull every prompt of a lock file, and refuse any that is not exactly the locked one.
+
+        Args:
+            path: The lock file.
+            local_dir: Copy each adapter to a folder of its name in there.
+
+        Returns:
+            Folders by name.
+
+        Raises:
+            InvalidArtefact: What the hub has under a locked commit has other weights.
+        """
+        return {
+            name: self.pull(
+                prompt.repo_id,
+                revision=prompt.revision,
+                local_dir=Path(local_dir) / name if local_dir is not None else None,
+                expect_sha256=prompt.weights_sha256,
+            )
+            for name, prompt in read_lockfile(Path(path)).items()
+        }
 
     def list(self, **filters: Any) -> Listing:
         """Return every adapter that meets the filters, by name.

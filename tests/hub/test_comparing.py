@@ -1,0 +1,116 @@
+"""Differences between revisions, and prompts that are alike."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from softhub.artefact.layout import CARD, WEIGHTS
+from softhub.hub import Hub
+from softhub.hub.vectors import read_vectors, similarity
+from tests.hub.adapters import adapter_files, plain_peft_files, safetensors, write
+from tests.hub.conftest import MakeAdapter
+
+REPO = "me/sentiment"
+
+
+def prompt_folder(tmp_path: Path, name: str, rows: list[list[float]], base: str = "a/b") -> Path:
+    files = plain_peft_files(base=base)
+    body = struct.pack(f"<{len(rows) * len(rows[0])}f", *(x for row in rows for x in row))
+    files[WEIGHTS] = safetensors("F32", [len(rows), len(rows[0])], body)
+    shape = {b'"num_virtual_tokens": 4': len(rows), b'"token_dim": 32': len(rows[0])}
+    for text, value in shape.items():
+        name_of, _ = text.split(b":")
+        files["adapter_config.json"] = files["adapter_config.json"].replace(
+            text, name_of + b": %d" % value
+        )
+    return write(tmp_path / name, files)
+
+
+def test_a_difference_tells_metrics_config_and_manifest(
+    hub: Hub, make_adapter: MakeAdapter
+) -> None:
+    hub.push(make_adapter(1, score=0.7), REPO, tags=["v1"])
+    hub.push(make_adapter(2, score=0.8, rows=6), REPO)
+    difference = hub.diff(REPO, "v1")
+    assert difference.metrics == {"accuracy (test)": (0.7, 0.8)}
+    assert difference.config == {"num_virtual_tokens": (4, 6)}
+    assert difference.manifest == {"num_virtual_tokens": (4, 6), "provenance.seed": (1, 2)}
+    assert difference.vectors is None
+    assert not difference.card_changed
+
+
+def test_a_difference_measures_how_far_the_vectors_moved(hub: Hub, tmp_path: Path) -> None:
+    hub.push(prompt_folder(tmp_path, "1", [[1.0, 0.0], [0.0, 2.0]]), REPO, tags=["v1"])
+    hub.push(prompt_folder(tmp_path, "2", [[1.0, 0.0], [2.0, 0.0]]), REPO)
+    shift = hub.diff(REPO, "v1").vectors
+    assert shift is not None
+    assert shift.relative_distance == pytest.approx((8 / 5) ** 0.5)
+    assert shift.mean_cosine == pytest.approx(0.5)
+    assert (shift.most_moved, shift.lowest_cosine) == (1, pytest.approx(0.0))
+
+
+def test_a_changed_card_alone(hub: Hub, make_adapter: MakeAdapter) -> None:
+    hub.push(make_adapter(1), REPO, tags=["v1"])
+    hub.push(make_adapter(1, body="# New words\n"), REPO)
+    difference = hub.diff(REPO, "v1")
+    assert difference.card_changed
+    assert difference.vectors is not None
+    assert difference.vectors.relative_distance == 0
+    assert not difference.config and not difference.manifest and not difference.metrics
+
+
+def test_similar_prompts_of_the_same_base(hub: Hub, tmp_path: Path) -> None:
+    hub.push(prompt_folder(tmp_path, "1", [[1.0, 0.0], [1.0, 0.1]]), "me/near")
+    hub.push(prompt_folder(tmp_path, "2", [[0.0, 1.0]]), "me/far")
+    hub.push(prompt_folder(tmp_path, "3", [[-1.0, 0.0]]), "me/opposite")
+    hub.push(prompt_folder(tmp_path, "4", [[1.0, 0.0]], base="c/d"), "me/other-base")
+    hub.push(prompt_folder(tmp_path, "5", [[1.0, 0.0, 0.0]]), "me/other-width")
+    mine = prompt_folder(tmp_path, "6", [[3.0, 0.0]])
+    ranked = hub.similar(mine)
+    assert [info.repo_id for info, _ in ranked] == ["me/near", "me/far", "me/opposite"]
+    assert [score for _, score in ranked] == pytest.approx([0.9975, 0.0, -1.0], abs=1e-3)
+    assert [info.repo_id for info, _ in hub.similar("me/near", limit=1)] == ["me/far"]
+
+
+def test_similarity_is_the_mean_cosine_of_all_pairs() -> None:
+    generator = np.random.default_rng(0)
+    a, b = (generator.normal(size=(n, 8)).astype(np.float32) for n in (3, 5))
+    cosines = [x @ y / np.linalg.norm(x) / np.linalg.norm(y) for x in a for y in b]
+    assert similarity(a, b) == pytest.approx(np.mean(cosines), abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_vectors_of_every_dtype(dtype: str) -> None:
+    values = np.array([[1.0, -2.5], [0.0, 0.15625]], dtype=np.float32)
+    body = {
+        "F32": values.tobytes(),
+        "F16": values.astype("<f2").tobytes(),
+        "BF16": (values.view("<u4") >> 16).astype("<u2").tobytes(),
+    }[dtype]
+    read = read_vectors({WEIGHTS: safetensors(dtype, [2, 2], body)}, origin="test")
+    np.testing.assert_array_equal(read, values)
+
+
+def test_a_leaderboard_shows_scored_adapters_best_first(
+    hub: Hub, make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
+    hub.push(make_adapter(1, score=0.7, datasets=["org/a"]), "me/one")
+    hub.push(make_adapter(2, score=0.9, datasets=["org/b"]), "me/two")
+    hub.push(make_adapter(3, task="triage", score=0.99), "me/three")
+    assert [i.repo_id for i in hub.leaderboard("sentiment")] == ["me/two", "me/one"]
+    assert [i.repo_id for i in hub.leaderboard("sentiment", dataset="org/a")] == ["me/one"]
+    assert hub.leaderboard("sentiment", metric="bleu") == []
+
+
+def test_deprecating_keeps_the_card(hub: Hub, tmp_path: Path) -> None:
+    files = adapter_files(1, body="# Words of the author\n")
+    hub.push(write(tmp_path / "a", files), REPO)
+    hub.deprecate(REPO, reason="old")
+    with pytest.warns(UserWarning, match="old"):
+        card = (hub.pull(REPO, local_dir=tmp_path / "b") / CARD).read_text()
+    assert "# Words of the author" in card
+    assert "softhub_deprecated" in card
+    hub.push(write(tmp_path / "c", adapter_files(2)), REPO)
+    assert hub.info(REPO).deprecated is None
