@@ -75,9 +75,11 @@ def test_every_format_gives_the_same_examples_letter_for_letter(
     ]
 
 
-def test_csv_values_stay_as_written(task_on: TaskOn) -> None:
-    task = task_on("a.csv", "text,label\n007,good\nNA,bad\n1.50,good\n")
-    assert [example.text for example in task.load("train")] == ["007", "NA", "1.50"]
+@pytest.mark.parametrize("texts", [["007", "08", "1.50"], ["NA", "null", "true"]])
+def test_csv_values_stay_as_written(task_on: TaskOn, texts: list[str]) -> None:
+    rows = "".join(f"{text},good\n" for text in texts)
+    task = task_on("a.csv", f"text,label\n{rows}")
+    assert [example.text for example in task.load("train")] == texts
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
