@@ -23,6 +23,18 @@ VERBS = (
     ("pull",),
     ("list",),
     ("info",),
+    ("search",),
+    ("similar",),
+    ("log",),
+    ("diff",),
+    ("tag",),
+    ("untag",),
+    ("verify",),
+    ("deprecate",),
+    ("delete",),
+    ("lock",),
+    ("login",),
+    ("whoami",),
     ("env",),
 )
 INTRODUCTION = """\
@@ -40,6 +52,9 @@ Exit codes: 0 done, 1 a known error (one line on stderr), 2 wrong usage, 130 int
 | `SOFTHUB_HUB` | the hub where `--hub` is not given; `local` by default |
 | `SOFTHUB_BASE` | the base model where `--base` is not given |
 | `SOFTHUB_HOME` | where the local hub and converted base models lie; `~/.softhub` by default |
+| `SOFTHUB_OFFLINE` | `1` keeps softhub off the network, as `HF_HUB_OFFLINE` does |
+| `SOFTHUB_TOKEN` | access token for the remote hub that `SOFTHUB_HUB` names, and for no other |
+| `SOFTHUB_USER` | author of pushes to a local hub; the account's name by default |
 """
 
 

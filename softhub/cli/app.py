@@ -7,7 +7,17 @@ import typer
 from typer.core import TyperGroup
 
 import softhub
-from softhub.cli import INTERRUPTED, environment, hub, inference, recipes, training
+from softhub.cli import (
+    INTERRUPTED,
+    environment,
+    hub,
+    hub_account,
+    hub_history,
+    hub_search,
+    inference,
+    recipes,
+    training,
+)
 from softhub.cli.output import emit
 
 
@@ -94,6 +104,7 @@ app.command(
     epilog=examples(
         "softhub pull me/sentiment",
         "softhub pull me/sentiment --revision v1 --to adapters/sentiment",
+        "softhub pull --lock softhub.lock --to prompts",
     ),
 )(hub.pull)
 app.command(
@@ -112,4 +123,49 @@ app.command(
         "softhub info runs/sentiment/adapter",
     ),
 )(hub.info)
+app.command(
+    epilog=examples(
+        "softhub search reviews --base ORG/BASE-MODEL",
+        "softhub search --task sentiment --metric accuracy --min-score 0.9 --sort size",
+        "softhub search --author me --hub hf --json",
+    ),
+)(hub_search.search)
+app.command(
+    epilog=examples(
+        "softhub similar me/sentiment",
+        "softhub similar runs/sentiment/adapter --limit 3 --json",
+    ),
+)(hub_search.similar)
+app.command(epilog=examples("softhub log me/sentiment", "softhub log me/sentiment --json"))(
+    hub_history.log
+)
+app.command(epilog=examples("softhub diff me/sentiment v1", "softhub diff me/sentiment v1 v2"))(
+    hub_history.diff
+)
+app.command(
+    epilog=examples(
+        "softhub tag me/sentiment v1",
+        "softhub tag me/sentiment best --revision v1 --hub hf",
+    ),
+)(hub_history.tag)
+app.command(epilog=examples("softhub untag me/sentiment best"))(hub_history.untag)
+app.command(epilog=examples("softhub verify me/sentiment"))(hub_history.verify)
+app.command(
+    epilog=examples(
+        "softhub deprecate me/sentiment --reason 'Trained on a leaked split.'",
+        "softhub deprecate me/sentiment --reason 'Old.' --replacement me/sentiment-2",
+    ),
+)(hub_history.deprecate)
+app.command(epilog=examples("softhub delete me/sentiment", "softhub rm me/sentiment --yes"))(
+    hub_history.delete
+)
+app.command("rm", hidden=True)(hub_history.delete)
+app.command(
+    epilog=examples(
+        "softhub lock mood=me/sentiment@v1 triage=me/triage",
+        "softhub pull --lock softhub.lock --to prompts",
+    ),
+)(hub_history.lock)
+app.command(epilog=examples("softhub login"))(hub_account.login)
+app.command(epilog=examples("softhub whoami", "softhub whoami --hub hf"))(hub_account.whoami)
 app.command(epilog=examples("softhub env", "softhub env --json"))(environment.env)

@@ -5,12 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softhub.cli.options import AdapterArgument, HubOption, JsonOption, RevisionOption, is_folder
+from softhub.cli.options import (
+    AdapterArgument,
+    HubOption,
+    JsonOption,
+    OfflineOption,
+    RevisionOption,
+    is_folder,
+)
 from softhub.cli.output import emit, emit_facts, emit_json, emit_table, say, size
 
 if TYPE_CHECKING:
     from softhub.artefact.manifest import Metric
-    from softhub.hub import AdapterInfo
+    from softhub.hub import AdapterInfo, Hub
 
 RepoArgument = Annotated[
     str, typer.Argument(metavar="REPO_ID", help="NAMESPACE/NAME.", show_default=False)
@@ -54,7 +61,9 @@ def push(
 
 
 def pull(
-    repo_id: RepoArgument,
+    repo_id: Annotated[
+        str | None, typer.Argument(metavar="[REPO_ID]", help="NAMESPACE/NAME.", show_default=False)
+    ] = None,
     revision: RevisionOption = None,
     to: Annotated[
         Path | None,
@@ -62,7 +71,19 @@ def pull(
             "--to", metavar="DIR", help="Copy the adapter there; else the hub's own copy serves."
         ),
     ] = None,
+    expect_sha256: Annotated[
+        str | None,
+        typer.Option(metavar="HEX", help="SHA-256 that the weights file must have."),
+    ] = None,
+    lock: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Pull every prompt of a lock file (see `softhub lock`), each exactly as locked.",
+        ),
+    ] = None,
     hub: HubOption = None,
+    offline: OfflineOption = False,
 ) -> None:
     """Fetch and check an adapter, and print its folder.
 
@@ -70,7 +91,25 @@ def pull(
     """
     from softhub.hub import Hub
 
-    emit(str(Hub(hub).pull(repo_id, revision=revision or "main", local_dir=to)))
+    if (repo_id is None) == (lock is None):
+        raise typer.BadParameter("give either REPO_ID or --lock FILE")
+    where = Hub(hub, offline=offline)
+    if lock is not None:
+        _pull_locked(where, lock, to, only_with_repo_id=(revision, expect_sha256))
+    elif repo_id is not None:
+        folder = where.pull(
+            repo_id, revision=revision or "main", local_dir=to, expect_sha256=expect_sha256
+        )
+        emit(str(folder))
+
+
+def _pull_locked(
+    hub: "Hub", lock: Path, to: Path | None, *, only_with_repo_id: tuple[str | None, ...]
+) -> None:
+    if any(only_with_repo_id):
+        raise typer.BadParameter("--lock says revisions and hashes itself; leave the others out")
+    folders = hub.pull_locked(lock, local_dir=to)
+    emit_table(("name", "folder"), [(name, str(folder)) for name, folder in folders.items()])
 
 
 def list_adapters(hub: HubOption = None, as_json: JsonOption = False) -> None:

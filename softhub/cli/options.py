@@ -21,6 +21,9 @@ RevisionOption = Annotated[
     typer.Option(metavar="REV", help="Tag, branch or commit of the repository. [default: main]"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Use only what was pulled before; ask no remote hub.")
+]
 AdapterArgument = Annotated[
     str,
     typer.Argument(

@@ -41,11 +41,20 @@ class Connection:
         token: What `HfApi` takes: a token, or False for none at all.
     """
 
-    def __init__(self, endpoint: str, token: str | None) -> None:
+    def __init__(self, endpoint: str, token: str | None, *, offline: bool = False) -> None:
         """Remember where to talk to; nothing is sent yet."""
         self.endpoint = endpoint
         self.token: str | Literal[False] = _token_for(endpoint, token)
+        self._offline = offline
         self._alive = False
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether the caller, `SOFTHUB_OFFLINE` or `HF_HUB_OFFLINE` forbids the network."""
+        from huggingface_hub import constants
+
+        said = os.environ.get("SOFTHUB_OFFLINE", "").lower() in _YES
+        return self._offline or said or bool(constants.HF_HUB_OFFLINE)
 
     def check(self) -> None:
         """Make sure, within `ALIVE_SECONDS`, that softhub may go online and somebody answers.
@@ -53,10 +62,10 @@ class Connection:
         Raises:
             HubUnavailable: Offline mode, or no answer.
         """
-        if is_offline():
+        if self.is_offline:
             raise HubUnavailable(
-                f"softhub is offline (HF_HUB_OFFLINE or SOFTHUB_OFFLINE is set), so "
-                f"{self.endpoint} was not asked; unset it, or use what was pulled before"
+                f"softhub is offline (by --offline, SOFTHUB_OFFLINE or HF_HUB_OFFLINE), so "
+                f"{self.endpoint} was not asked; go online, or use what was pulled before"
             )
         if not self._alive:
             with self.told(self.endpoint):
@@ -168,14 +177,6 @@ class Connection:
         if self.endpoint == HUGGING_FACE:
             return "log in with `softhub login`" if not self.token else "check the token's rights"
         return "give a token for this hub in SOFTHUB_TOKEN (with the hub in SOFTHUB_HUB)"
-
-
-def is_offline() -> bool:
-    """Tell whether `SOFTHUB_OFFLINE` or `HF_HUB_OFFLINE` forbids the network."""
-    from huggingface_hub import constants
-
-    own = os.environ.get("SOFTHUB_OFFLINE", "").lower() in _YES
-    return own or bool(constants.HF_HUB_OFFLINE)
 
 
 def is_passing(error: BaseException) -> bool:

@@ -47,7 +47,9 @@ class Hub:
         uri: The hub's address.
     """
 
-    def __init__(self, uri: str | None = None, *, token: str | None = None) -> None:
+    def __init__(
+        self, uri: str | None = None, *, token: str | None = None, offline: bool = False
+    ) -> None:
         """Open a hub; nothing is read or contacted yet.
 
         Args:
@@ -55,13 +57,14 @@ class Hub:
                 else `local`.
             token: Access token for a remote hub; None for the one that `softhub login` keeps,
                 which is sent to huggingface.co alone.
+            offline: Use of a remote hub only what was pulled before.
 
         Raises:
             HubError: The address is none, or the folder is Hugging Face's download cache.
         """
         address = HubAddress.parse(uri)
         self.uri = address.uri
-        self._backend: Backend = _backend(address, token)
+        self._backend: Backend = _backend(address, token, offline)
 
     def __repr__(self) -> str:
         """Show the address; never the token."""
@@ -367,7 +370,7 @@ class Hub:
             warnings.warn(message, SoftHubWarning, stacklevel=3)
 
 
-def _backend(address: HubAddress, token: str | None) -> Backend:
+def _backend(address: HubAddress, token: str | None, offline: bool) -> Backend:
     if address.root is not None:
         from softhub.hub.local import LocalHub
 
@@ -375,4 +378,4 @@ def _backend(address: HubAddress, token: str | None) -> Backend:
     assert address.endpoint is not None
     from softhub.hub.remote import RemoteHub
 
-    return RemoteHub(address.endpoint, token)
+    return RemoteHub(address.endpoint, token, offline=offline)

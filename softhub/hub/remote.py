@@ -23,7 +23,7 @@ from softhub.errors import (
     UnsupportedAdapter,
 )
 from softhub.hub.backend import Fetched, Push
-from softhub.hub.connection import Connection, is_offline
+from softhub.hub.connection import Connection
 from softhub.hub.description import DESCRIBING, describe, manifest_metrics
 from softhub.hub.download import RemoteFile, download
 from softhub.hub.kept import Kept
@@ -52,9 +52,9 @@ class RemoteHub:
 
     is_remote = True
 
-    def __init__(self, endpoint: str, token: str | None) -> None:
+    def __init__(self, endpoint: str, token: str | None, *, offline: bool = False) -> None:
         """Prepare to talk to `endpoint`; nothing is sent yet."""
-        self.connection = Connection(endpoint, token)
+        self.connection = Connection(endpoint, token, offline=offline)
         self.kept = Kept(softhub_home().absolute(), endpoint)
 
     def push(self, push: Push) -> CommitInfo:
@@ -64,7 +64,7 @@ class RemoteHub:
 
     def fetch(self, repo_id: str, revision: str) -> Fetched:
         """Read one commit's files, each checked against the hub's tree."""
-        if is_offline():
+        if self.connection.is_offline:
             return self.kept.fetch(repo_id, revision)
         self.connection.check()
         model = self.model(repo_id, revision)
@@ -86,7 +86,7 @@ class RemoteHub:
 
     def info(self, repo_id: str, revision: str) -> AdapterInfo:
         """Describe one revision; offline, what was pulled of it."""
-        if is_offline():
+        if self.connection.is_offline:
             kept = self.kept.fetch(repo_id, revision)
             total = sum(map(len, kept.files.values()))
             return describe(repo_id, kept.files, revision=kept.revision, total_bytes=total)

@@ -16,7 +16,11 @@ from tests.command import Command
 
 SOFTHUB = [sys.executable, "-c", "from softhub.cli import main; main()"]
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "huggingface_hub", "numpy")
-VERBS = ("train", "predict", "generate", "push", "pull", "list", "info", "env", "recipes")
+VERBS = (
+    *("train", "predict", "generate", "push", "pull", "list", "info", "search", "similar"),
+    *("log", "diff", "tag", "untag", "verify", "deprecate", "delete", "lock", "login", "whoami"),
+    *("env", "recipes"),
+)
 LEAVES = (*((verb,) for verb in VERBS[:-1]), ("recipes", "list"), ("recipes", "copy"))
 
 
