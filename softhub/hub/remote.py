@@ -24,10 +24,11 @@ from softhub.errors import (
 )
 from softhub.hub.backend import Fetched, Push
 from softhub.hub.connection import Connection
+from softhub.hub.described import DescribedCache
 from softhub.hub.description import DESCRIBING, describe, manifest_metrics
 from softhub.hub.download import RemoteFile, download
 from softhub.hub.kept import Kept
-from softhub.hub.names import DEFAULT_REVISION, is_commit, repo_folder_name
+from softhub.hub.names import DEFAULT_REVISION, is_commit, repo_folder_name, repo_id_of
 from softhub.hub.query import Query
 from softhub.hub.records import MAX_MESSAGE, AdapterInfo, CommitInfo, plain
 from softhub.hub.remote_push import RemotePush
@@ -56,6 +57,7 @@ class RemoteHub:
         """Prepare to talk to `endpoint`; nothing is sent yet."""
         self.connection = Connection(endpoint, token, offline=offline)
         self.kept = Kept(softhub_home().absolute(), endpoint)
+        self.described = DescribedCache(softhub_home().absolute(), endpoint)
 
     def push(self, push: Push) -> CommitInfo:
         """Add a commit, or return the present one where nothing would change."""
@@ -105,9 +107,13 @@ class RemoteHub:
     def select(self, query: Query) -> list[AdapterInfo]:
         """Describe the newest `main` of every repository that matches."""
         self.connection.check()
-        repo_ids = self._candidates(query)
+        heads = self._candidates(query)
+        described = self.described.known(heads)
+        missing = [repo_id for repo_id in heads if repo_id not in described]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            infos = list(pool.map(self._describe_main, repo_ids))
+            asked = dict(zip(missing, pool.map(self._describe_main, missing), strict=True))
+        self.described.keep(heads, asked)
+        infos = [*described.values(), *asked.values()]
         return query.select(info for info in infos if info is not None)
 
     def log(self, repo_id: str, revision: str, limit: int) -> list[CommitInfo]:
@@ -281,24 +287,24 @@ class RemoteHub:
         listed = [RemoteFile.of(siblings[name], f"{repo_id}@{model.sha}") for name in names]
         return {file.name: self._file(repo_id, str(model.sha), file) for file in listed}
 
-    def _candidates(self, query: Query) -> list[str]:
-        """Name the repositories worth a look: softhub's by tags, and plain PEFT's newest."""
-        marked = self._names({**_server_filters(query), "limit": SEARCHED})
+    def _candidates(self, query: Query) -> dict[str, str]:
+        """Name what is worth a look, with its commit: softhub's by tags, plain PEFT's newest."""
+        marked = self._heads({**_server_filters(query), "limit": SEARCHED})
         if query.task or query.task_kind or query.metric or query.dataset:
             return marked
         plain_filters = ["peft", *_base_filter(query)]
-        plain_peft = self._names(
+        plain_peft = self._heads(
             {"filter": plain_filters, "author": query.author, "limit": PLAIN_SEARCHED}
         )
-        return list(dict.fromkeys([*marked, *plain_peft]))
+        return {**marked, **plain_peft}
 
-    def _names(self, search: dict[str, Any]) -> list[str]:
-        def call() -> list[str]:
-            models: Iterable[Any] = self.api.list_models(**search, sort="last_modified")
-            return [str(model.id) for model in islice(models, search["limit"])]
+    def _heads(self, search: dict[str, Any]) -> dict[str, str]:
+        def call() -> dict[str, str]:
+            models: Iterable[Any] = self.api.list_models(**search, sort="last_modified", full=True)
+            return {str(model.id): str(model.sha) for model in islice(models, search["limit"])}
 
         found = self.connection.read(call, "the search")
-        return [name for name in found if repo_folder_name(name).count("--") == 2]
+        return {name: sha for name, sha in found.items() if repo_id_of(repo_folder_name(name))}
 
     def _metrics(self, model: Any) -> Any:
         siblings = {str(sibling.rfilename): sibling for sibling in model.siblings or ()}

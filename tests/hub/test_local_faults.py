@@ -28,12 +28,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(autouse=True)
-def quick_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not wait for the disk: a kill, unlike a power cut, loses nothing that was written."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 class Steps:
     """Counts the file-system calls that change something, and acts on one of them."""
 

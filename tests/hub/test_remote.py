@@ -464,3 +464,73 @@ def test_other_adapters_are_passed_over_in_lists(
     server.seed("you/broken", {**plain_peft_files(1), "adapter_config.json": b"{" * 100})
     remote_hub.push(make_adapter(1), REPO)
     assert [info.repo_id for info in remote_hub.list()] == [REPO]
+
+
+def test_a_second_search_asks_only_for_what_is_new(
+    server: HubServer, remote_hub: Hub, make_adapter: MakeAdapter, softhub_home: Path
+) -> None:
+    for name in ("one", "two"):
+        remote_hub.push(make_adapter(1), f"me/{name}")
+    server.seed("you/lora", {**plain_peft_files(1), "adapter_config.json": b"{}"})
+    first = remote_hub.list()
+    seen = len(server.sent_to("model_info", "resolve", "file"))
+    assert remote_hub.list() == first
+    assert len(server.sent_to("model_info", "resolve", "file")) == seen
+    remote_hub.push(make_adapter(2, score=0.1), "me/two")
+    assert [info.score for info in remote_hub.list()] == [("accuracy", 0.9), ("accuracy", 0.1)]
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 1000])
+def test_a_damaged_cache_of_searches_is_no_trouble(
+    content: bytes, remote_hub: Hub, make_adapter: MakeAdapter, softhub_home: Path
+) -> None:
+    remote_hub.push(make_adapter(1), REPO)
+    first = remote_hub.list()
+    (cache,) = (softhub_home / "cache").glob("described-*")
+    cache.write_bytes(content)
+    assert remote_hub.list() == first
+    assert remote_hub.list() == first
+
+
+# Stopped.
+
+
+def test_a_pull_that_is_killed_anywhere_leaves_nothing_half(
+    server: HubServer,
+    remote_hub: Hub,
+    make_adapter: MakeAdapter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from huggingface_hub import close_session
+
+    from tests.hub.test_local_faults import Steps, in_child, kill
+
+    source = make_adapter(1)
+    remote_hub.push(source, REPO)
+    close_session()
+    for step in range(1, 200):
+        home = tmp_path / f"home-{step}"
+        monkeypatch.setenv("SOFTHUB_HOME", str(home))
+        hub = hub_of(server)
+
+        def work(home: Path = home, step: int = step, hub: Hub = hub) -> int:
+            Steps(home, kill, step).watch()
+            hub.pull(REPO)
+            return 0
+
+        code = in_child(work)
+        monkeypatch.setenv("SOFTHUB_OFFLINE", "1")
+        try:
+            pulled = hub.pull(REPO)
+        except HubUnavailable:
+            assert code != 0
+        else:
+            assert sorted(p.name for p in pulled.iterdir()) == sorted(adapter_files(1))
+        monkeypatch.delenv("SOFTHUB_OFFLINE")
+        weights = (hub.pull(REPO) / WEIGHTS).read_bytes()
+        close_session()
+        assert weights == (source / WEIGHTS).read_bytes()
+        if code == 0:
+            break
+    assert step > 10

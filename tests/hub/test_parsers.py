@@ -1,0 +1,144 @@
+"""What strangers write is read or refused, never worse: property tests over the hub's readers."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from softhub.artefact.layout import CARD, CONFIG, MANIFEST
+from softhub.errors import HubError, InvalidArtefact, RevisionNotFound
+from softhub.hub.description import describe
+from softhub.hub.front_matter import read_front_matter, with_front_matter
+from softhub.hub.names import (
+    check_repo_id,
+    check_revision,
+    check_revision_name,
+    repo_folder_name,
+    repo_id_of,
+)
+from softhub.hub.records import AdapterInfo, Commit, FileEntry, plain
+from tests.hub.adapters import adapter_files
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+KEYS = st.sampled_from(
+    ["tags", "license", "language", "datasets", "base_model", "model-index", "softhub_deprecated"]
+)
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=300, deadline=None)
+def test_any_front_matter_is_read_or_refused(data: bytes) -> None:
+    try:
+        assert isinstance(read_front_matter(b"---\n" + data + b"\n---\n"), dict)
+    except InvalidArtefact as error:
+        assert str(error).isprintable() or "\n" not in str(error)
+
+
+@given(st.dictionaries(KEYS, JSON, max_size=7), st.text(max_size=100))
+@settings(max_examples=300, deadline=None)
+def test_any_card_gives_a_printable_description(card: dict[str, object], body: str) -> None:
+    block = json.dumps(card)
+    files = {CARD: f"---\n{block}\n---\n{body}".encode(errors="replace"), CONFIG: b"{}"}
+    info = describe("me/x", files, revision="")
+    for text in (*info.keywords, *info.language, *info.datasets):
+        assert text.isprintable()
+    for text in (info.license, info.base_model, info.deprecated, info.replacement, info.unchecked):
+        assert text is None or text.isprintable()
+    assert AdapterInfo.from_record(json.loads(json.dumps(info.to_record()))) == info
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_damaged_files_still_give_a_description(manifest: bytes, config: bytes) -> None:
+    info = describe("me/x", {MANIFEST: manifest, CONFIG: config}, revision="")
+    assert info.unchecked
+    assert info.unchecked.isprintable()
+
+
+@given(st.text(max_size=3_000))
+def test_plain_text_is_one_printable_line(text: str) -> None:
+    line = plain(text, most=100)
+    assert line.isprintable()
+    assert len(line) <= 100
+    assert plain(line, most=100) == line
+
+
+@given(st.binary(max_size=300))
+def test_any_commit_record_but_the_right_one_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidArtefact):
+        Commit.from_bytes(data, expected="0" * 40, origin="test")
+
+
+@given(JSON)
+def test_a_self_consistent_commit_of_nonsense_is_refused(value: object) -> None:
+    from softhub.hub.records import commit_id
+
+    data = json.dumps(value).encode()
+    with pytest.raises(InvalidArtefact):
+        Commit.from_bytes(data, expected=commit_id(data), origin="test")
+
+
+@given(st.text(max_size=50), st.text(max_size=20), st.integers(0, 1000))
+def test_commits_survive_the_disk(message: str, author: str, size: int) -> None:
+    clean = message.encode(errors="replace").decode()
+    commit = Commit(
+        None, plain(author), "2026-01-01", plain(clean), {CONFIG: FileEntry(size, "0" * 64)}
+    )
+    assert Commit.from_bytes(commit.to_bytes(), expected=commit.id, origin="test") == commit
+
+
+@given(st.text(max_size=120))
+@settings(max_examples=500)
+def test_a_name_that_passes_is_safe_in_a_path(name: str) -> None:
+    for check in (check_repo_id, check_revision_name, check_revision):
+        try:
+            check(name)
+        except (HubError, RevisionNotFound):
+            continue
+        assert ".." not in name
+        assert not set(name) & set('\\:*?"<>|\0\n\r\t ~$')
+        assert name.count("/") == (1 if check is check_repo_id else 0)
+        assert name.isascii()
+
+
+@given(st.from_regex(r"[a-z0-9._-]{1,20}/[a-z0-9._-]{1,20}", fullmatch=True))
+@settings(max_examples=500)
+def test_folders_and_names_are_one_to_one(name: str) -> None:
+    try:
+        check_repo_id(name)
+    except HubError:
+        return
+    assert repo_id_of(repo_folder_name(name)) == name
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "a: &a [x]\nb: *a",
+        "a: " + "[" * 30_000,
+        "a: " + "{b: " * 1_000,
+        "x: " + "y" * 100_000,
+        "? [a, b]\n: c",
+        "!!python/object/apply:os.system ['true']",
+        "a: !!python/name:os.system",
+        "- a\n- b",
+        "a: 2026-99-99",
+    ],
+)
+def test_yaml_tricks_are_refused(block: str) -> None:
+    with pytest.raises(InvalidArtefact):
+        read_front_matter(f"---\n{block}\n---\n".encode())
+
+
+def test_front_matter_is_replaced_and_the_body_kept() -> None:
+    card = adapter_files(1, body="# Title\n---\nnot front matter\n---\n")[CARD]
+    marked = with_front_matter(card, {"a": "b: c\n---\nd"})
+    assert read_front_matter(marked) == {"a": "b: c\n---\nd"}
+    assert marked.endswith(b"# Title\n---\nnot front matter\n---\n")
