@@ -15,8 +15,9 @@ from accelerate import PartialState
 from peft import PromptTuningConfig
 
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
+from softhub.cli import run_recipe
 from softhub.comparison import choose_hard_prompts, evaluate_hard_prompt, majority_class
-from softhub.config import parse_config, run_recipe
+from softhub.config import parse_config
 from softhub.pipeline import evaluate
 from softhub.report import Row, folder_bytes, print_table, with_scores, write_report
 from softhub.training import PromptTrainingArguments
@@ -62,7 +63,7 @@ def main() -> None:
     zero_shot = evaluate_hard_prompt(model, task, hard_prompt, test)
     soft = evaluate(model, task, test, prompt="soft prompt")
 
-    baselines = {"majority class": majority, hard_prompt.name: zero_shot}
+    baselines = {"majority label": majority, hard_prompt.name: zero_shot}
     prompt = with_scores(result.prompt, soft, split="test", baselines=baselines)
     adapter = prompt.save_pretrained(Path(args.output_dir) / "adapter")
     size, numbers = folder_bytes(adapter), prompt.vectors.numel()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from softhub.artefact.portable import check_base_model
 from softhub.config import softhub_home
 from softhub.errors import BaseModelError, MissingDependency
 from softhub.fingerprint import compute_fingerprint
@@ -155,7 +156,10 @@ def load_base(
         BaseModelError: There is no such model, it cannot be read, or it is not a decoder-only or
             encoder-decoder language model.
         MissingDependency: The GGUF or quantisation package is not installed.
+        InvalidArtefact: `name` is no name that a card may give, such as a path.
     """
+    if name is not None:
+        check_base_model(name)
     path = Path(ref).expanduser()
     record: dict[str, Any] = {}
     source = str(ref)
@@ -263,7 +267,8 @@ def _name_of(source: str, model: PreTrainedModel) -> str:
     """Repo id as it is; of a folder only its own name, so that no path leaks into a card."""
     if not Path(source).is_dir():
         return source
-    return re.sub(r"[^\w.-]+", "-", Path(source).resolve().name).strip("-.") or "local-base"
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(source).resolve().name).strip("-.")
+    return re.sub(r"\.{2,}|-{2,}", "-", name) or "local-base"
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class HardPrompt:
     @property
     def name(self) -> str:
         """What tables call it."""
-        return "zero-shot, calibrated" if self.bias else "zero-shot"
+        return "calibrated hard prompt" if self.bias else "hard prompt"
 
 
 def majority_class(task: Task, train: Sequence[Example], test: Sequence[Example]) -> Evaluation:

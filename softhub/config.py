@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from softhub.errors import ConfigError, SoftHubError
+from softhub.errors import ConfigError
 
 
 def softhub_home() -> Path:
@@ -22,7 +22,7 @@ def parse_config(*settings: Any, argv: Sequence[str] | None = None) -> tuple[Any
 
     The file's keys become flags in front of the real ones, so that types, defaults and unknown
     keys are treated alike and a flag overrides the file. (A YAML reader alone would leave `1e-4`
-    a string.)
+    a string.) A value in the file that begins with `./` or `../` is a path beside the file.
 
     Args:
         settings: Dataclasses whose fields are the known keys, e.g. a recipe's own and
@@ -90,7 +90,14 @@ def _as_flags(path: Path, key: str, value: Any) -> list[str]:
     if isinstance(value, dict):
         raise ConfigError(f"{path}: {key!r} is a mapping; expected a single value or a list.")
     values = value if isinstance(value, list) else [value]
-    return [f"--{key}", *(str(item) for item in values)]
+    return [f"--{key}", *(_beside(path, str(item)) for item in values)]
+
+
+def _beside(path: Path, value: str) -> str:
+    """Resolve a relative path in a config file, so that the file can be used from anywhere."""
+    if not value.startswith(("./", "../")):
+        return value
+    return os.path.relpath(path.parent / value)
 
 
 def _refuse_unknown(flags: Sequence[str], known: Sequence[str]) -> None:
@@ -100,13 +107,3 @@ def _refuse_unknown(flags: Sequence[str], known: Sequence[str]) -> None:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {close[0]}?" if close else " See --help for all keys."
             raise ConfigError(f"Unknown key {name}.{hint}")
-
-
-def run_recipe(main: Callable[[], None]) -> None:
-    """Run a recipe's `main`; a user's mistake ends it with one line, not with a traceback."""
-    try:
-        main()
-    except SoftHubError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted")

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -38,32 +39,30 @@ class Row:
 
 
 def print_table(rows: Sequence[Row], *, title: str) -> None:
-    """Print the rows to stdout; scores in per cent with their 95 % interval."""
-    metrics = list(rows[0].evaluation.metrics)
-    table = Table(title=title, title_justify="left", header_style="bold")
+    """Print the rows to stdout; scores in per cent with their 95 % interval. Fits 80 columns."""
+    table = Table(
+        title=title, title_justify="left", header_style="bold", box=SIMPLE, pad_edge=False
+    )
     table.add_column("", no_wrap=True)
+    metrics = list(rows[0].evaluation.metrics)
     for metric in metrics:
         table.add_column(f"{metric.replace('_', ' ')}, %", justify="right", no_wrap=True)
-    for heading in (
-        "trained\nparameters",
-        "bytes\non disk",
-        "seconds\nto train",
-        "examples\nper second",
-    ):
-        table.add_column(heading, justify="right")
+    for heading in ("trained\nnumbers", "bytes", "train\ntime", "texts\n/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         intervals = [row.evaluation.metrics[metric] for metric in metrics]
         table.add_row(
             row.name,
-            *(f"{100 * i.value:.1f} [{100 * i.low:.1f}, {100 * i.high:.1f}]" for i in intervals),
+            *(f"{100 * i.value:.1f} ({100 * i.low:.1f}-{100 * i.high:.1f})" for i in intervals),
             f"{row.trainable_parameters:,}" if row.trainable_parameters else "-",
             f"{row.bytes_on_disk:,}" if row.bytes_on_disk else "-",
-            f"{row.train_seconds:.0f}" if row.train_seconds else "-",
+            f"{row.train_seconds:.0f} s" if row.train_seconds else "-",
             f"{row.evaluation.examples_per_second:.1f}" if row.evaluation.seconds else "-",
         )
     console = Console()
-    # Piped output has no width of its own; a table cut at 80 columns would lose its figures.
+    # A pipe has no width of its own, and a table cut at 80 columns would lose its figures.
     console.print(table, width=None if console.is_terminal else 120)
+    console.print("In brackets: 95 % interval. Bytes: what is stored and shipped beside the base.")
 
 
 def write_report(path: str | Path, rows: Sequence[Row], **details: Any) -> Path:

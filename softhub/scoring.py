@@ -81,6 +81,7 @@ def encode_rows(
         The encoded batch.
     """
     rows = rows.to(base.device)
+    keep_cache = keep_cache and not base.checkpoints_activations  # they leave the cache empty
     if any(isinstance(prompt, Prefix) for prompt in prompts):
         prefixes = [prompt if isinstance(prompt, Prefix) else None for prompt in prompts]
         cache, prefix_mask = join_prefixes(base, prefixes)

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a known error (one line on stderr), 2 wrong usage, 130 int
 
 import io
 import sys
+from collections.abc import Callable
 
 INTERRUPTED = 130
 
@@ -42,6 +43,30 @@ def _run() -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def run_recipe(recipe: Callable[[], None]) -> None:
+    """Run a recipe's `main` as a command runs: one line for a user's mistake, and no traceback.
+
+    Args:
+        recipe: The recipe's `main`.
+    """
+    from softhub.cli.output import route_warnings, say
+    from softhub.errors import SoftHubError
+    from softhub.training import TrainingInterrupted
+
+    route_warnings()
+    try:
+        recipe()
+    except TrainingInterrupted as stopped:
+        say(str(stopped))
+        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        say("interrupted")
+        sys.exit(INTERRUPTED)
+    except SoftHubError as error:
+        say(f"error: {error}")
+        sys.exit(1)
 
 
 def _silence_stdout() -> None:

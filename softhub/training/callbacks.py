@@ -1,18 +1,75 @@
-"""What watches a run: Ctrl-C that saves first, and plain words when nothing is learned."""
+"""What watches a run: progress, Ctrl-C that saves first, plain words when nothing is learned."""
 
 from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from tqdm.auto import tqdm
+from transformers import (
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from softhub.errors import TrainingError
+
+
+class ProgressLines(ProgressCallback):
+    """transformers' progress bar on a terminal, and a short line for each log, all on stderr."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar; where nobody watches it shows nothing."""
+        if state.is_world_process_zero:
+            self.training_bar = tqdm(
+                total=state.max_steps, desc="training", unit="step", disable=args.disable_tqdm
+            )
+        self.current_step = 0
+
+    def on_prediction_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        eval_dataloader: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Show the bar of dev batches on a terminal only."""
+        if not args.disable_tqdm:
+            super().on_prediction_step(args, state, control, eval_dataloader, **kwargs)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Say where the run is: the step, and the loss or the dev scores."""
+        if not state.is_world_process_zero or not logs:
+            return
+        shown = {key.removeprefix("eval_"): logs[key] for key in logs if _worth_a_line(key)}
+        if shown:
+            split = "dev  " if "eval_loss" in logs else "train"
+            words = "  ".join(f"{key} {float(value):.4g}" for key, value in shown.items())
+            line = f"step {state.global_step}/{state.max_steps}  {split}  {words}"
+            tqdm.write(line, file=sys.stderr)
+
+
+def _worth_a_line(key: str) -> bool:
+    timing = ("_runtime", "_per_second", "_predicted", "_present")
+    return key in ("loss", "learning_rate") or (key.startswith("eval") and not key.endswith(timing))
 
 
 class InterruptCallback(TrainerCallback):

@@ -8,11 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers import (
+    EvalPrediction,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+)
 
 from softhub.tasks import Task
 from softhub.tasks.metrics import compute
 from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.callbacks import ProgressLines
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
 from softhub.training.tuner import PromptTuner
 
@@ -56,6 +63,9 @@ class PromptTrainer(Trainer):
             compute_metrics=self._metrics if classification else None,
             callbacks=list(callbacks),
         )
+        for default in (PrinterCallback, ProgressCallback):  # they write logs to stdout
+            self.remove_callback(default)
+        self.add_callback(ProgressLines())
 
     def prompt_vectors(self) -> torch.Tensor:
         """The prompt as it stands, `[P, H]`, float32 on the CPU; gathered if it is sharded."""

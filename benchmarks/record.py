@@ -1,0 +1,45 @@
+"""What every benchmark writes beside its figures: versions, hardware, command."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+DEMO_BASE = "recipes/data/files/SmolLM2-135M-Instruct.Q4_1.gguf"
+DEMO_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "huggingface-hub")
+
+
+def surroundings():
+    """Versions and hardware that figures depend on."""
+    cpu = platform.processor()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), cpu)
+    return {
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def write(name, figures):
+    """Write `benchmarks/results/<name>.json`."""
+    RESULTS.mkdir(exist_ok=True)
+    record = {
+        "command": f"python {Path(sys.argv[0]).as_posix()} {' '.join(sys.argv[1:])}".strip(),
+        **figures,
+        **surroundings(),
+    }
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(record, indent=2) + "\n")
+    print(f"Written: {path}", file=sys.stderr)

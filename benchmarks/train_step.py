@@ -1,0 +1,161 @@
+"""Training examples per second: softhub against stock PEFT + Trainer, and against the bound.
+
+    python benchmarks/train_step.py
+
+Both sides train the demo base with `transformers.Trainer` on the same rows with the same batch
+size and threads, in turn (A B A B …), in one process. PEFT's side is what its documentation shows:
+`get_peft_model`, labels of -100 on the text, padding on the right to the batch's longest, the loss
+over the whole vocabulary. The bound is the bare frozen model's forward and backward pass over P
+tokens once and over B x T tokens, with no head, no loss and no optimizer.
+"""
+
+import statistics
+import tempfile
+import time
+
+import torch
+from peft import PromptTuningConfig, get_peft_model
+from record import DEMO_BASE, write
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from softhub import Task, load_base
+from softhub.encoding import Candidates, Encoder
+from softhub.training import PromptTrainingArguments
+from softhub.training.data import EncodedExamples, encode_examples
+from softhub.training.trainer import PromptTrainer
+from softhub.training.tuner import PromptTuner
+
+BATCH, STEPS, WARM_UP, ROUNDS = 8, 7, 2, 4
+CASES = {"20/8/48": (20, 48), "100/8/32": (100, 32), "real lengths, P = 16": (16, None)}
+
+
+class Clock(TrainerCallback):
+    """Wall seconds of each step."""
+
+    def __init__(self):
+        self.seconds = []
+
+    def on_step_begin(self, *args, **kwargs):
+        self.start = time.perf_counter()
+
+    def on_step_end(self, *args, **kwargs):
+        self.seconds.append(time.perf_counter() - self.start)
+
+
+def rows_of(base, task, length):
+    """Encoded training rows: the real ones, or such of exactly `length` tokens."""
+    encoder = Encoder(base.tokenizer, is_encoder_decoder=False)
+    candidates = encoder.candidates(task.template, task.verbalizer)
+    rows = encode_examples(encoder, task, task.load("train"), candidates, None)
+    if length is not None:
+        stream = [token for ids in rows.inputs for token in ids]
+        count = min(256, len(stream) // length)
+        texts = tuple(tuple(stream[i * length : (i + 1) * length]) for i in range(count))
+        rows = EncodedExamples(texts, rows.answers[:count])
+    return rows, candidates
+
+
+def options(folder):
+    return {
+        "output_dir": folder,
+        "max_steps": STEPS,
+        "learning_rate": 0.001,
+        "per_device_train_batch_size": BATCH,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "use_cpu": not torch.cuda.is_available(),
+    }
+
+
+def ours(base, tokens, rows, candidates, task, seed):
+    clock = Clock()
+    vectors = base.embed(torch.arange(100, 100 + tokens))
+    with tempfile.TemporaryDirectory() as folder:
+        args = PromptTrainingArguments(**options(folder), load_best_model_at_end=False, seed=seed)
+        tuner = PromptTuner(base, vectors, candidates)
+        PromptTrainer(tuner, task, args, rows, rows, [clock]).train()
+    return clock.seconds[WARM_UP:]
+
+
+def peft(base, tokens, rows, candidates: Candidates, fixed, seed):
+    """Stock PEFT + Trainer; with fixed lengths the label takes the last of the T places."""
+    clock = Clock()
+    data = []
+    for ids, label in zip(rows.inputs, rows.answers, strict=True):
+        text = list(ids[:-1] if fixed else ids)
+        answer = list(candidates.sequences[label])
+        data.append({"input_ids": text + answer, "labels": [-100] * len(text) + answer})
+
+    def collate(batch):
+        ids = [torch.tensor(row["input_ids"]) for row in batch]
+        labels = [torch.tensor(row["labels"]) for row in batch]
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True),
+            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+        }
+
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=tokens)
+    model = get_peft_model(base.model, config)
+    with tempfile.TemporaryDirectory() as folder:
+        args = TrainingArguments(**options(folder), seed=seed)
+        trainer = Trainer(model, args, data_collator=collate, train_dataset=data, callbacks=[clock])
+        trainer.train()
+    base.model.eval()
+    return clock.seconds[WARM_UP:]
+
+
+def bound(base, tokens, length):
+    """Forward and backward through activations, P tokens once and B x T tokens."""
+    seconds = []
+    body = base.model.base_model
+    for _ in range(4):
+        start = time.perf_counter()
+        for shape in ((1, tokens), (BATCH, length)):
+            embedded = base.embed(torch.full(shape, 100)).requires_grad_()
+            body(inputs_embeds=embedded, use_cache=False).last_hidden_state.sum().backward()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
+
+
+def measure(base, task, name):
+    tokens, length = CASES[name]
+    rows, candidates = rows_of(base, task, length)
+    theirs, mine, ratios = [], [], []
+    for round_number in range(ROUNDS):
+        a = peft(base, tokens, rows, candidates, length is not None, round_number)
+        b = ours(base, tokens, rows, candidates, task, round_number)
+        theirs, mine = theirs + a, mine + b
+        ratios.append(statistics.mean(a) / statistics.mean(b))
+    figures = {
+        "peft_examples_per_second": BATCH / statistics.mean(theirs),
+        "softhub_examples_per_second": BATCH / statistics.mean(mine),
+        "ratio_median": statistics.median(ratios),
+        "ratios": ratios,
+        "peft_step_seconds": theirs,
+        "softhub_step_seconds": mine,
+    }
+    if length is not None:
+        seconds = bound(base, tokens, length)
+        figures["bound_step_seconds"] = seconds
+        figures["share_of_bound"] = seconds / statistics.median(mine)
+    print(f"{name}: {figures['ratio_median']:.2f}x, of bound {figures.get('share_of_bound')}")
+    return figures
+
+
+def main():
+    base = load_base(DEMO_BASE)
+    task = Task.from_file("recipes/tasks/sentiment.yaml")
+    cases = {name: measure(base, task, name) for name in CASES}
+    write(
+        "train_step",
+        {"batch": BATCH, "rounds": ROUNDS, "steps_a_round": STEPS - WARM_UP, "cases": cases},
+    )
+
+
+if __name__ == "__main__":
+    main()
