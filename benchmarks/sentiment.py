@@ -23,7 +23,7 @@ from transformers import TrainerCallback, set_seed
 
 from softhub import PromptModel, Task, fit, load_base
 from softhub.assembly import Rows
-from softhub.comparison import choose_hard_prompts, evaluate_hard_prompt
+from softhub.comparison import choose_hard_prompts, evaluate_hard_prompts
 from softhub.pipeline import evaluate
 from softhub.report import folder_bytes
 from softhub.scoring import encode_rows, label_scores
@@ -122,15 +122,16 @@ def fine_tuning(task, splits, seed):
 
 
 def hard_prompt(base, task, splits):
+    """The stronger of the best template as it is and the best calibrated one, chosen on dev."""
     _, dev, test = splits
     model = PromptModel(base)
-    candidates = choose_hard_prompts(model, task, dev)
-    evaluation = evaluate_hard_prompt(model, task, candidates[0], test)
-    tried = [
-        {"template": c.template.text, "calibrated": c.bias is not None, "dev": c.dev_score}
-        for c in candidates
-    ]
-    return evaluation, {"tried_on_dev": tried, "dev_accuracy": candidates[0].dev_score}
+    best = max(choose_hard_prompts(model, task, dev), key=lambda hard: hard.dev_score)
+    (evaluation,) = evaluate_hard_prompts(model, task, [best], test).values()
+    return evaluation, {
+        "template": best.template.text,
+        "calibrated": best.bias is not None,
+        "dev_accuracy": best.dev_score,
+    }
 
 
 def add(method, seed, evaluation, details):

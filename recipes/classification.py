@@ -16,7 +16,7 @@ from peft import PromptTuningConfig
 
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
 from softhub.cli import run_recipe
-from softhub.comparison import choose_hard_prompts, evaluate_hard_prompt, majority_class
+from softhub.comparison import choose_hard_prompts, evaluate_hard_prompts, majority_class
 from softhub.config import parse_config
 from softhub.pipeline import evaluate
 from softhub.report import Row, folder_bytes, print_table, with_scores, write_report
@@ -58,12 +58,11 @@ def main() -> None:
 
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="soft prompt")
-    hard_prompt = choose_hard_prompts(model, task, dev)[0]
-    majority = majority_class(task, train, test)
-    zero_shot = evaluate_hard_prompt(model, task, hard_prompt, test)
+    hard_prompts = choose_hard_prompts(model, task, dev)
+    baselines = {"majority label": majority_class(task, train, test)}
+    baselines |= evaluate_hard_prompts(model, task, hard_prompts, test)
     soft = evaluate(model, task, test, prompt="soft prompt")
 
-    baselines = {"majority label": majority, hard_prompt.name: zero_shot}
     prompt = with_scores(result.prompt, soft, split="test", baselines=baselines)
     adapter = prompt.save_pretrained(Path(args.output_dir) / "adapter")
     size, numbers = folder_bytes(adapter), prompt.vectors.numel()
@@ -71,7 +70,7 @@ def main() -> None:
     rows.append(Row("soft prompt", soft, numbers, size, result.seconds))
     print_table(rows, title=f"{task.name} on {base.name}: {len(test)} test examples")
     report = Path(args.output_dir) / "report.json"
-    choices = {"config": asdict(config), "hard_prompt": asdict(hard_prompt)}
+    choices = {"config": asdict(config), "hard_prompts": [asdict(hard) for hard in hard_prompts]}
     write_report(report, rows, **choices, history=result.history, warnings=result.warnings)
     print(f"Adapter: {adapter}\nReport:  {report}")
 

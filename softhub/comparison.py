@@ -33,7 +33,7 @@ class HardPrompt:
     @property
     def name(self) -> str:
         """What tables call it."""
-        return "calibrated hard prompt" if self.bias else "hard prompt"
+        return "zero-shot, calibrated" if self.bias else "zero-shot"
 
 
 def majority_class(task: Task, train: Sequence[Example], test: Sequence[Example]) -> Evaluation:
@@ -44,10 +44,10 @@ def majority_class(task: Task, train: Sequence[Example], test: Sequence[Example]
 
 def choose_hard_prompts(
     model: PromptModel, task: Task, dev: Sequence[Example], *, batch_size: int = 32
-) -> list[HardPrompt]:
+) -> tuple[HardPrompt, HardPrompt]:
     """Judge the task's hard templates on dev, each as it is and calibrated.
 
-    A gain over a weak prompt is a gain in format only, so the baseline is the strongest.
+    A gain over a weak prompt is a gain in format only, so the baselines are the strongest.
 
     Args:
         model: The engine.
@@ -56,34 +56,55 @@ def choose_hard_prompts(
         batch_size: Examples in one pass.
 
     Returns:
-        All candidates, the best first.
+        The best template as it is, and the best calibrated one.
     """
     metric = task.metrics[0] if task.metrics else "accuracy"
     references = [str(example.label) for example in dev]
-    candidates = []
+    plain, calibrated = [], []
     for template in task.hard_templates or (task.template,):
-        plain = replace(task, template=template)
-        predictions = predict_examples(model, plain, dev, batch_size=batch_size)
-        for bias in (None, _bias(predictions)):
+        predictions = _predict(model, task, template, dev, batch_size)
+        for candidates, bias in ((plain, None), (calibrated, _bias(predictions))):
             labels = [_label(prediction, bias) for prediction in predictions]
             candidates.append(HardPrompt(template, bias, compute(metric, labels, references)))
-    return sorted(candidates, key=lambda candidate: -candidate.dev_score)
+    return _best(plain), _best(calibrated)
 
 
-def evaluate_hard_prompt(
+def evaluate_hard_prompts(
     model: PromptModel,
     task: Task,
-    hard_prompt: HardPrompt,
+    hard_prompts: Sequence[HardPrompt],
     examples: Sequence[Example],
     *,
     batch_size: int = 32,
-) -> Evaluation:
-    """Judge a hard prompt on examples that did not choose it."""
-    start = time.perf_counter()
-    plain = replace(task, template=hard_prompt.template)
-    predictions = predict_examples(model, plain, examples, batch_size=batch_size)
-    labels = [_label(prediction, hard_prompt.bias) for prediction in predictions]
-    return judge(task, examples, labels, time.perf_counter() - start)
+) -> dict[str, Evaluation]:
+    """Judge hard prompts by name on examples that did not choose them; a template is run once."""
+    runs: dict[Template, tuple[list[Prediction], float]] = {}
+    evaluations = {}
+    for hard_prompt in hard_prompts:
+        template = hard_prompt.template
+        if template not in runs:
+            start = time.perf_counter()
+            predictions = _predict(model, task, template, examples, batch_size)
+            runs[template] = predictions, time.perf_counter() - start
+        predictions, seconds = runs[template]
+        labels = [_label(prediction, hard_prompt.bias) for prediction in predictions]
+        evaluations[hard_prompt.name] = judge(task, examples, labels, seconds)
+    return evaluations
+
+
+def _predict(
+    model: PromptModel,
+    task: Task,
+    template: Template,
+    examples: Sequence[Example],
+    batch_size: int,
+) -> list[Prediction]:
+    plain = replace(task, template=template)
+    return predict_examples(model, plain, examples, batch_size=batch_size)
+
+
+def _best(candidates: Sequence[HardPrompt]) -> HardPrompt:
+    return max(candidates, key=lambda candidate: candidate.dev_score)
 
 
 def _bias(predictions: Sequence[Prediction]) -> dict[str, float]:
