@@ -75,11 +75,21 @@ def test_hugging_faces_tools_see_repository_commits_and_refs(
     (repo,) = scan_cache_dir(root).repos
     assert repo.repo_id == REPO
     refs = {revision.commit_hash: set(revision.refs) for revision in repo.revisions}
-    # `hf cache prune` removes revisions without a ref: every commit of the history has one.
     assert refs == {
         commit.revision: {f"history/{commit.revision}", *extra}
         for commit, extra in ((first, ["v1"]), (second, []), (third, ["main"]))
     }
+
+
+def test_history_survives_hugging_faces_prune(
+    local_hub: Hub, root: Path, make_adapter: MakeAdapter
+) -> None:
+    commits = [local_hub.push(make_adapter(seed), REPO).revision for seed in range(3)]
+    command = [Path(sys.executable).with_name("hf"), "cache", "prune", "--yes"]
+    environment = {**os.environ, "HF_HUB_CACHE": str(root)}
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+    assert set(local_hub.verify(REPO)) == set(commits)
+    assert set(local_hub.verify(REPO).values()) == {None}
 
 
 def test_a_commits_name_is_the_hash_of_its_record(
