@@ -534,3 +534,53 @@ def test_a_pull_that_is_killed_anywhere_leaves_nothing_half(
         if code == 0:
             break
     assert step > 10
+
+
+def test_what_softhub_itself_saves_is_pushed_found_and_described(
+    server: HubServer, remote_hub: Hub, tmp_path: Path
+) -> None:
+    import torch
+    from huggingface_hub import HfApi
+
+    from softhub.artefact.manifest import Manifest
+    from softhub.prompt import SoftPrompt
+    from softhub.tasks import Task, Template, Verbalizer
+    from tests.hub.adapters import metric
+
+    task = Task(
+        name="sentiment",
+        kind="classification",
+        template=Template("Review: {text} Sentiment:"),
+        verbalizer=Verbalizer.from_mapping({"positive": " good", "negative": " bad"}),
+        language="en",
+    )
+    manifest = Manifest(
+        base_model="google/gemma-3-270m",
+        task_type="CAUSAL_LM",
+        num_virtual_tokens=4,
+        hidden_size=8,
+        base_revision=None,
+        base_quantization=None,
+        fingerprint={"model_type": "gemma3_text"},
+        task=task.to_record(),
+        provenance={"seed": 1},
+        metrics=(metric(0.93),),
+        license=None,
+        files={},
+        softhub_version="0.1.0",
+    )
+    folder = SoftPrompt(torch.ones(4, 8), manifest).save_pretrained(tmp_path / "adapter")
+    remote_hub.push(folder, REPO)
+    api = HfApi(endpoint=server.endpoint, token=False)
+    for wanted in (
+        ["peft", "soft-prompt", "softhub"],
+        ["base_model:adapter:google/gemma-3-270m"],
+        ["sentiment", "en"],
+    ):
+        assert [model.id for model in api.list_models(filter=wanted)] == [REPO], wanted
+    (info,) = remote_hub.search("sentiment", base_model="google/gemma-3-270m", language="en")
+    assert info.score == ("accuracy", 0.93)
+    assert info.fingerprint == {"model_type": "gemma3_text"}
+    card = (remote_hub.pull(REPO) / CARD).read_text()
+    assert "gemma" in card.lower()
+    assert "terms" in card.lower()  # the base's licence binds who uses the prompt
