@@ -60,7 +60,8 @@ def choose_hard_prompts(
     """
     metric = task.metrics[0] if task.metrics else "accuracy"
     references = [str(example.label) for example in dev]
-    plain, calibrated = [], []
+    plain: list[HardPrompt] = []
+    calibrated: list[HardPrompt] = []
     for template in task.hard_templates or (task.template,):
         predictions = _predict(model, task, template, dev, batch_size)
         for candidates, bias in ((plain, None), (calibrated, _bias(predictions))):

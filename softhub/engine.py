@@ -115,7 +115,8 @@ class PromptModel:
 
         Args:
             source: An adapter folder (softhub's or plain PEFT's) or a `SoftPrompt`.
-            name: What calls will name it by; the default is the folder's or the task's name.
+            name: What calls will name it by; the default is its task's name, or the folder's. A
+                prompt that is held under that name is replaced.
             task: Task to predict with, for a foreign adapter that brings none.
             force: Load it even though it was made for another base of the same width.
 
@@ -133,7 +134,7 @@ class PromptModel:
         self._check_fits(soft_prompt, force=force)
         record = soft_prompt.manifest.task
         task = task or (Task.from_record(record) if record else None)
-        name = name or default or (task.name if task else "prompt")
+        name = name or (task.name if task else default) or "prompt"
         loaded = _Loaded(
             soft_prompt.vectors.to(self.base.device, self.base.dtype),
             task,
