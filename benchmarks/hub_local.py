@@ -4,8 +4,9 @@
 
 Push and pull move an adapter of 20 virtual tokens of width 576 (46 KB); the time in fsync, which
 belongs to the disk, is measured apart. Searches run over tiny adapters (P = 1, H = 8), whose
-folders are written without fsync beforehand; warm is the median of repeated queries in one
-process, cold the first one in a new process, imports not counted.
+folders are written without fsync beforehand (on a slow disk, use `--search-in /dev/shm`). Warm is
+the median of repeated queries in one process, cold the first one in a new process, imports not
+counted.
 """
 
 import argparse
@@ -112,18 +113,24 @@ def push_and_pull(folder, rounds):
     return figures
 
 
-def fill(root, count):
-    """Write the folders of `count` repositories as pushes would, without fsync."""
-    start = time.perf_counter()
-    for number in range(count):
-        files = adapter_files(
-            number % 500,
+def variants():
+    """The adapters of which the hub is full; scores and tasks repeat, names do not."""
+    for number in range(1_000):
+        yield adapter_files(
+            number,
             task=f"task{number % TASKS}",
             base=f"org/base{number // 7 % BASES}",
             rows=1,
             width=8,
             score=(number * 7919 % 1000) / 1000,
         )
+
+
+def fill(root, count):
+    """Write the folders of `count` repositories as pushes would, without fsync."""
+    adapters = list(variants())
+    for number in range(count):
+        files = adapters[number % len(adapters)]
         entries = {name: FileEntry.of(data) for name, data in sorted(files.items())}
         commit = Commit(None, "bench", f"2026-01-01T00:{number % 60:02d}:00.000+00:00", "", entries)
         repo = root / f"models--user{number % 1000}--prompt-{number}"
@@ -136,15 +143,15 @@ def fill(root, count):
             (repo / place).parent.mkdir(parents=True, exist_ok=True)
             (repo / place).write_bytes(data)
     (root / ".softhub").mkdir()
-    return time.perf_counter() - start
 
 
 def search(root, count):
     """Seconds to build the index, then milliseconds per query, warm and cold."""
-    figures = {"adapters": count, "written_in_s": round(fill(root, count), 1)}
+    fill(root, count)
+    figures = {"adapters": count, "folder": str(root.parents[1])}
     hub = Hub(f"local:{root}")
     start = time.perf_counter()
-    hub.list(limit=1)
+    hub.list(limit=1)  # builds the index
     built = time.perf_counter() - start
     index = root / ".softhub" / "index.sqlite"
     figures["index"] = {
@@ -174,15 +181,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--adapters", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--search-in", help="folder for the many adapters, such as /dev/shm")
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="softhub-bench-"))
+    with tempfile.TemporaryDirectory(prefix="softhub-bench-") as folder:
+        figures = {"push_and_pull": push_and_pull(Path(folder), arguments.rounds)}
+    folder = tempfile.mkdtemp(prefix="softhub-bench-", dir=arguments.search_in)
     try:
-        figures = {"push_and_pull": push_and_pull(folder / "moves", arguments.rounds)}
-        figures["search"] = search(folder / "hub", arguments.adapters)
+        figures["search"] = search(Path(folder) / "hub", arguments.adapters)
+        print(json.dumps(figures, indent=2))
+        write("hub_local", figures)
     finally:
         shutil.rmtree(folder)
-    print(json.dumps(figures, indent=2))
-    write("hub_local", figures)
 
 
 if __name__ == "__main__":

@@ -122,6 +122,8 @@ def plain(text: str, *, most: int = 200) -> str:
     Control characters, escape sequences' introducers, and marks that reverse the reading
     direction or hide text become spaces or vanish: what strangers write ends up on screens.
     """
+    if len(text) <= most and text.isprintable() and "  " not in text and text == text.strip():
+        return text
     kept = (
         " " if character.isspace() else character
         for character in text[: 4 * most]

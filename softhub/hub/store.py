@@ -86,6 +86,7 @@ class Repository:
         self.repo_id = repo_id
         self.folder = store.root / repo_folder_name(repo_id)
         self._staging = store.hidden / "staging" / self.folder.name
+        self._commits: dict[str, Commit] = {}  # a record does not change, as its hash is its name
 
     # Reading: no locks, works on read-only media.
 
@@ -162,12 +163,14 @@ class Repository:
             RevisionNotFound: There is none.
             InvalidArtefact: It was altered.
         """
-        path = self._commit_path(commit)
-        try:
-            data = read_file(path, most=MAX_COMMIT_BYTES)
-        except FileNotFoundError as error:
-            raise RevisionNotFound(f"{self.repo_id} has no commit {commit}") from error
-        return Commit.from_bytes(data, expected=commit, origin=str(path))
+        if commit not in self._commits:
+            path = self._commit_path(commit)
+            try:
+                data = read_file(path, most=MAX_COMMIT_BYTES)
+            except FileNotFoundError as error:
+                raise RevisionNotFound(f"{self.repo_id} has no commit {commit}") from error
+            self._commits[commit] = Commit.from_bytes(data, expected=commit, origin=str(path))
+        return self._commits[commit]
 
     def history(self, commit: str | None) -> Iterator[tuple[str, Commit]]:
         """Yield commits with their names from `commit` back to the first."""
@@ -199,7 +202,7 @@ class Repository:
             InvalidArtefact: It holds more, which nothing vouches for.
         """
         folder = self.snapshot(commit)
-        present = {path.name for path in folder.iterdir()}
+        present = {path.name for path in folder.iterdir()} - _LEFT_BY_FILE_BROWSERS
         strangers = sorted(present - set(self.commit(commit).files))
         if strangers:
             raise InvalidArtefact(
@@ -347,6 +350,7 @@ class Repository:
         return self.folder / "commits" / f"{commit}.json"
 
 
+_LEFT_BY_FILE_BROWSERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _FOLDERS = ("refs/history", "branches", "snapshots", "commits")
 
 

@@ -212,6 +212,7 @@ def _push_many(root: str, adapters: str, worker: int, count: int, shared: bool) 
         folder = write(Path(adapters) / str(seed), adapter_files(seed))
         done.append(hub.push(folder, repo_id, message=str(seed)).revision)
         hub.pull(repo_id)
+        assert repo_id in [info.repo_id for info in hub.list(task="sentiment")]
     return done
 
 

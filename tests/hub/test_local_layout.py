@@ -237,6 +237,9 @@ def test_a_planted_file_is_found(local_hub: Hub, root: Path, make_adapter: MakeA
     (snapshot / "adapter_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(InvalidArtefact, match=r"adapter_model\.bin"):
         local_hub.pull(REPO)
+    (snapshot / "adapter_model.bin").unlink()
+    (snapshot / ".DS_Store").write_bytes(b"a file browser was here")
+    assert local_hub.pull(REPO) == snapshot
 
 
 def test_an_altered_record_is_found(local_hub: Hub, root: Path, make_adapter: MakeAdapter) -> None:
