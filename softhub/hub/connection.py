@@ -19,6 +19,7 @@ from softhub.errors import (
     HubUnavailable,
     RepositoryNotFound,
     RevisionNotFound,
+    SoftHubError,
 )
 from softhub.hub.names import HUGGING_FACE
 from softhub.hub.records import plain
@@ -106,13 +107,10 @@ class Connection:
         """Turn the client's errors inside the block into softhub's."""
         try:
             yield
-        except HubError:
+        except SoftHubError:
             raise
         except Exception as error:
-            translated = self._translated(error, what)
-            if translated is None:
-                raise
-            raise translated from error
+            raise self._translated(error, what) from error
 
     def _knock(self) -> None:
         from huggingface_hub import get_session
@@ -145,7 +143,7 @@ class Connection:
             "then run the command again"
         )
 
-    def _translated(self, error: Exception, what: str) -> HubError | None:
+    def _translated(self, error: Exception, what: str) -> HubError:
         from huggingface_hub import errors
 
         if isinstance(error, errors.GatedRepoError):
@@ -162,7 +160,12 @@ class Connection:
         if _is_transport(error):
             return self._unavailable(_reason(error))
         status = _status(error)
-        return self._by_status(status, error, what) if status else None
+        if status:
+            return self._by_status(status, error, what)
+        return HubError(
+            f"{self.endpoint} answered {what} with something that the client does not understand "
+            f"({type(error).__name__}: {_reason(error)}); is it a hub of Hugging Face's protocol?"
+        )
 
     def _by_status(self, status: int, error: Exception, what: str) -> HubError:
         reason = _reason(error)

@@ -9,9 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from softhub.artefact.layout import CARD, CONFIG, FILES, MANIFEST, PICKLED_WEIGHTS, WEIGHTS
+from softhub.artefact.layout import CONFIG, FILES, MANIFEST, PICKLED_WEIGHTS, WEIGHTS
 from softhub.artefact.validation import check_files
 from softhub.config import softhub_home
 from softhub.errors import (
@@ -193,7 +191,7 @@ class RemoteHub:
         self.connection.check()
         if self.connection.token is False:
             raise HubAccessDenied(f"whoami needs a token; {self.connection.login_hint()}")
-        return str(self.connection.read(lambda: self.api.whoami(), "whoami")["name"])
+        return plain(self.connection.read(lambda: str(self.api.whoami()["name"]), "whoami"))
 
     @property
     def api(self) -> HfApi:
@@ -266,16 +264,13 @@ class RemoteHub:
         files = self._described_files(str(model.id), model, siblings)
         if MANIFEST not in files and _PROMPT_TUNING not in files[CONFIG]:
             return None
-        card = getattr(model, "card_data", None)
-        if card is not None and CARD not in files:
-            files[CARD] = f"---\n{yaml.safe_dump(card.to_dict())}---\n".encode()
         weights = siblings[WEIGHTS]
         return describe(
             str(model.id),
             files,
             revision=str(model.sha),
             tags=tags,
-            total_bytes=sum(int(siblings[name].size or 0) for name in FILES if name in siblings),
+            total_bytes=sum(_size(siblings[name]) for name in FILES if name in siblings),
             weights_sha256=weights.lfs.sha256 if weights.lfs else _manifest_hash(files),
             date=_iso(model.last_modified),
         )
@@ -383,6 +378,10 @@ def _manifest_hash(files: Mapping[str, bytes]) -> str | None:
     with suppress(InvalidArtefact, KeyError):
         return Manifest.from_bytes(files[MANIFEST]).files.get(WEIGHTS)
     return None
+
+
+def _size(sibling: Any) -> int:
+    return sibling.size if isinstance(sibling.size, int) and sibling.size > 0 else 0
 
 
 def _iso(date: Any) -> str:

@@ -195,6 +195,7 @@ def test_lies_about_the_tree_are_refused_without_a_download(
         remote_hub.pull(REPO)
     assert not list(softhub_home.rglob("*.safetensors"))
     assert not [r for r in server.sent_to("file", "resolve") if "evil" in r.path or "etc" in r.path]
+    assert len(remote_hub.list()) <= 1  # a listing shows what it can, and does not fall over
 
 
 def test_a_lie_about_an_lfs_hash_is_refused(make_adapter: MakeAdapter, softhub_home: Path) -> None:
@@ -584,3 +585,54 @@ def test_what_softhub_itself_saves_is_pushed_found_and_described(
     card = (remote_hub.pull(REPO) / CARD).read_text()
     assert "gemma" in card.lower()
     assert "terms" in card.lower()  # the base's licence binds who uses the prompt
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"nonsense",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"id": "me/sentiment"}',
+        b'{"id": "me/sentiment", "sha": 7, "siblings": 7}',
+        b'{"id": "me/sentiment", "sha": null, "siblings": null}',
+        b'{"id": "me/sentiment", "sha": "%s", "siblings": [1, 2]}' % (b"0" * 40),
+        b'{"id": "me/sentiment", "sha": "%s", "siblings": [{"rfilename": []}]}' % (b"0" * 40),
+        b'{"id": "me/sentiment", "sha": "%s", "siblings": [{}]}' % (b"0" * 40),
+        b"[" * 100_000,
+        b"<html>It works!</html>",
+    ],
+)
+def test_nonsense_in_an_answer_is_told_in_one_line(
+    body: bytes, server: HubServer, remote_hub: Hub, make_adapter: MakeAdapter, softhub_home: Path
+) -> None:
+    remote_hub.push(make_adapter(1), REPO)
+    server.faults.replace("model_info", body, times=None)
+    for call in (lambda: remote_hub.pull(REPO), lambda: remote_hub.info(REPO)):
+        with pytest.raises((HubError, InvalidArtefact)) as raised:
+            call()
+        assert str(raised.value).isprintable()
+    server.faults.clear()
+    server.faults.replace("list_models", body, times=None)
+    with pytest.raises(HubError) if body not in (b"[]", b"{}") else _nothing():
+        remote_hub.list()
+    assert not list(softhub_home.rglob("*.safetensors"))
+
+
+def test_a_circle_in_the_api_is_told(server: HubServer, remote_hub: Hub) -> None:
+    server.faults.redirect("model_info", server.endpoint, times=None)
+    with pytest.raises(HubError, match="redirect"):
+        remote_hub.pull(REPO)
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 418, 451, 500])
+def test_any_status_is_told_in_one_line(status: int, server: HubServer, remote_hub: Hub) -> None:
+    message = "no\u202e\u200b way"
+    server.faults.status(
+        "model_info", status, message=message.encode().decode("latin-1"), times=None
+    )
+    with pytest.raises(HubError) as raised:
+        remote_hub.pull(REPO)
+    assert str(raised.value).isprintable()
