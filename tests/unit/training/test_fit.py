@@ -85,9 +85,7 @@ def test_resumed_run_ends_where_the_whole_one_does(toy_fit, tmp_path, monkeypatc
                 raise ConnectionAbortedError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(
-            fitting_module, "InterruptCallback", lambda: _with_kill(Kill(), patch)
-        )
+        patch.setattr(fitting_module, "InterruptCallback", lambda: _with_kill(Kill(), patch))
         with pytest.raises(ConnectionAbortedError):
             toy_fit(output_dir=str(tmp_path / "cut"))
     _, resumed = toy_fit(output_dir=str(tmp_path / "cut"), resume=True)
