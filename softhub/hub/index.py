@@ -51,6 +51,7 @@ INSERT INTO adapters ({", ".join((*_COLUMNS, "text"))}) VALUES ({", ".join("?" *
 ON CONFLICT (repo_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _UPDATED)}
 RETURNING id
 """
+_DELETE_RECORD = "DELETE FROM records WHERE id = (SELECT id FROM adapters WHERE repo_id = ?)"
 _ORDERS = {
     "score": "rank DESC, repo_id",
     "date": "date DESC, repo_id",
@@ -151,18 +152,18 @@ class Index:
                 told = True
                 _logger.warning("indexing the hub: %d adapters so far; once only", count)
 
-    def _update(self, connection: sqlite3.Connection, repo_id: str) -> AdapterInfo | None:
+    def _update(self, connection: sqlite3.Connection, repo_id: str) -> None:
         if repo_id_of(repo_folder_name(repo_id)) is None:
-            return None  # a damaged note
+            return  # a damaged note
         refs = self._refs_time(repo_id)
         info = self.describe(repo_id)
         if info is None:
+            connection.execute(_DELETE_RECORD, (repo_id,))
             connection.execute("DELETE FROM adapters WHERE repo_id = ?", (repo_id,))
         else:
             (row,) = connection.execute(_UPSERT, _row(info, refs)).fetchone()
             record = json.dumps(info.to_record())
             connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (row, record))
-        return info
 
     def _refs_time(self, repo_id: str) -> int:
         """Return when refs last changed: every moved, new or removed ref is a rename in there."""
@@ -177,15 +178,20 @@ class Index:
         """Return what matches; as SQL's order is the query's, often no more than its limit."""
         in_order = query.sort != "score" or query.metric is None
         found: list[AdapterInfo] = []
+        stale: list[str] = []
         for repo_id, refs, record in self._rows(connection, query):
             if refs == self._refs_time(repo_id):
                 info: AdapterInfo | None = AdapterInfo.from_record(json.loads(record))
             else:
-                info = self._update(connection, repo_id)
+                info = self.describe(repo_id)
+                stale.append(repo_id)
             if info is not None and query.matches(info):
                 found.append(info)
             if in_order and len(found) == query.limit:
                 break
+        if stale:  # only now: a row that is moved while rows are read may be read twice
+            with _transaction(connection):
+                self._read(connection, stale)
         return found
 
     def _rows(self, connection: sqlite3.Connection, query: Query) -> Iterator[tuple[str, int, str]]:

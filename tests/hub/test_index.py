@@ -138,6 +138,25 @@ def test_a_ref_that_moved_without_a_word_is_told_as_it_is(
     assert local_hub.list()[0].score == ("accuracy", 0.5)
 
 
+def test_rows_that_are_mended_while_they_are_read_come_once(
+    local_hub: Hub, root: Path, make_adapter: MakeAdapter
+) -> None:
+    firsts = {}
+    for number in range(6):
+        repo_id = f"me/r{number}"
+        firsts[repo_id] = local_hub.push(make_adapter(1, score=0.01 * number), repo_id).revision
+        local_hub.push(make_adapter(2, score=0.9 + 0.01 * number), repo_id)
+    assert len(local_hub.list(sort="score")) == 6
+    for repo_id, commit in firsts.items():
+        refs = root / f"models--{repo_id.replace('/', '--')}" / "refs"
+        (refs / "new").write_text(commit)
+        (refs / "new").replace(refs / "main")
+    for _ in range(2):
+        found = local_hub.list(sort="score")
+        assert [info.repo_id for info in found] == [f"me/r{n}" for n in (5, 4, 3, 2, 1, 0)]
+        assert all(info.score and info.score[1] < 0.1 for info in found)
+
+
 def test_tags_and_deletions_are_seen(local_hub: Hub, make_adapter: MakeAdapter) -> None:
     local_hub.push(make_adapter(1), REPO)
     assert local_hub.list()[0].tags == ()
