@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -40,14 +39,12 @@ class Row:
 
 def print_table(rows: Sequence[Row], *, title: str) -> None:
     """Print the rows to stdout; scores in per cent with their 95 % interval. Fits 80 columns."""
-    table = Table(
-        title=title, title_justify="left", header_style="bold", box=SIMPLE, pad_edge=False
-    )
-    table.add_column("", no_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("", width=14)
     metrics = list(rows[0].evaluation.metrics)
     for metric in metrics:
         table.add_column(f"{metric.replace('_', ' ')}, %", justify="right", no_wrap=True)
-    for heading in ("trained\nnumbers", "bytes", "train\ntime", "texts\n/s"):
+    for heading in ("trained\nnumbers", "bytes", "time to\ntrain", "texts\n/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         intervals = [row.evaluation.metrics[metric] for metric in metrics]
@@ -59,10 +56,12 @@ def print_table(rows: Sequence[Row], *, title: str) -> None:
             f"{row.train_seconds:.0f} s" if row.train_seconds else "-",
             f"{row.evaluation.examples_per_second:.1f}" if row.evaluation.seconds else "-",
         )
-    console = Console()
-    # A pipe has no width of its own, and a table cut at 80 columns would lose its figures.
-    console.print(table, width=None if console.is_terminal else 120)
-    console.print("In brackets: 95 % interval. Bytes: what is stored and shipped beside the base.")
+    console = Console(highlight=False)
+    console.print(f"\n{title}\n", markup=False, soft_wrap=True)
+    console.print(table)
+    console.print(
+        "\nIn brackets: 95 % interval. Bytes: what is stored and shipped beside the base."
+    )
 
 
 def write_report(path: str | Path, rows: Sequence[Row], **details: Any) -> Path:
