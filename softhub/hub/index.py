@@ -35,7 +35,7 @@ _TABLES = f"""
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS adapters (
     id INTEGER PRIMARY KEY, repo_id TEXT UNIQUE, refs INTEGER, task TEXT, kind TEXT, base TEXT,
-    author TEXT, license TEXT, rank REAL, date TEXT, size INTEGER, text TEXT
+    author TEXT, license TEXT, rank REAL, date TEXT, size INTEGER, text TEXT, labels TEXT
 );
 CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY, record TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS by_task ON adapters (task, rank DESC, repo_id);
@@ -45,10 +45,10 @@ CREATE INDEX IF NOT EXISTS by_date ON adapters (date DESC, repo_id);
 PRAGMA user_version = {SCHEMA};
 """
 _COLUMNS = ("repo_id", "refs", "task", "kind", "base", "author", "license", "rank", "date", "size")
-_UPDATED = (*_COLUMNS[1:], "text")
+_ALL = (*_COLUMNS, "text", "labels")
 _UPSERT = f"""
-INSERT INTO adapters ({", ".join((*_COLUMNS, "text"))}) VALUES ({", ".join("?" * 11)})
-ON CONFLICT (repo_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _UPDATED)}
+INSERT INTO adapters ({", ".join(_ALL)}) VALUES ({", ".join("?" * len(_ALL))})
+ON CONFLICT (repo_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _ALL[1:])}
 RETURNING id
 """
 _DELETE_RECORD = "DELETE FROM records WHERE id = (SELECT id FROM adapters WHERE repo_id = ?)"
@@ -258,7 +258,20 @@ def _row(info: AdapterInfo, refs: int) -> tuple[object, ...]:
         info.date,
         info.total_bytes,
         haystack(info),
+        _labels(info),
     )
+
+
+def _labels(info: AdapterInfo) -> str:
+    """Return what an adapter has several of, each between bars, for one look at them all."""
+    labels = [
+        *(f"tag:{tag}" for tag in (*info.keywords, *info.tags)),
+        *(f"language:{code}" for code in info.language),
+        *(f"dataset:{name}" for name in info.datasets),
+        *(f"metric:{metric.name}" for metric in info.metrics),
+        f"base:{(info.base_model or '').rsplit('/', 1)[-1]}",
+    ]
+    return f"|{'|'.join(labels)}|".lower()
 
 
 def _lower(text: str | None) -> str | None:
@@ -277,6 +290,13 @@ def _conditions(query: Query) -> tuple[list[str], list[str]]:
     conditions = [f"{column} = ?" for column, value in exact.items() if value is not None]
     values = [value.lower() for value in exact.values() if value is not None]
     words = (query.text or "").lower().split()
-    words += [word.lower() for word in (query.dataset, query.language) if word]
-    conditions += ["instr(text, ?) > 0"] * len(words)
-    return conditions, values + words
+    labels = {
+        "tag": query.tag,
+        "language": query.language,
+        "dataset": query.dataset,
+        "metric": query.metric,
+        "base": query.base_model if query.base_model and "/" not in query.base_model else None,
+    }
+    named = [f"|{kind}:{value}|".lower() for kind, value in labels.items() if value is not None]
+    conditions += ["instr(text, ?) > 0"] * len(words) + ["instr(labels, ?) > 0"] * len(named)
+    return conditions, values + words + named
