@@ -3,6 +3,7 @@
 Rows are padded on the left, so that every row ends at the same index and goes on from there. Pads
 are masked and not counted as positions; what a row answers cannot depend on them, nor on the rows
 beside it. The distance between attended tokens is what it is alone, so windows slide right too.
+An encoder's rows are padded on the right: many (BART) count positions from the first index.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from softhub.base import BaseModel
 
@@ -76,7 +78,8 @@ def embed_rows(
         rows: The texts, `[B, T]`.
 
     Returns:
-        Embeddings `[B, L, H]` in the base's dtype and the mask `[B, L]`, L = longest P + T.
+        Embeddings `[B, L, H]` in the base's dtype and the mask `[B, L]`, L = longest P + T;
+        padded on the left, for an encoder on the right.
     """
     embedded = base.embed(rows.ids)
     device, dtype = embedded.device, embedded.dtype
@@ -85,13 +88,13 @@ def embed_rows(
     for prompt, text, length in zip(prompts, embedded, lengths, strict=True):
         real = text[text.shape[0] - length :]
         pieces.append(real if prompt is None else torch.cat([prompt.to(device, dtype), real]))
-    width = max(piece.shape[0] for piece in pieces)
-    padded = torch.stack(
-        [torch.nn.functional.pad(piece, (0, 0, width - piece.shape[0], 0)) for piece in pieces]
-    )
+    side = "right" if base.is_encoder_decoder else "left"
     counts = torch.tensor([piece.shape[0] for piece in pieces], device=device)
-    mask = torch.arange(width, device=device) >= width - counts[:, None]
-    return padded, mask
+    columns = torch.arange(int(counts.max()), device=device)
+    if side == "left":
+        columns = columns.flip(0)
+    padded = pad_sequence(pieces, batch_first=True, padding_side=side)
+    return padded, columns < counts[:, None]
 
 
 def position_arguments(base: BaseModel, mask: torch.Tensor, last: int) -> dict[str, Any]:

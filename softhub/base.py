@@ -24,7 +24,7 @@ import torch
 
 from softhub.artefact.portable import check_base_model
 from softhub.config import softhub_home
-from softhub.errors import BaseModelError, MissingDependency
+from softhub.errors import BaseModelError, MissingDependency, SoftHubError
 from softhub.fingerprint import compute_fingerprint
 
 if TYPE_CHECKING:
@@ -201,7 +201,10 @@ def _load(
     if isinstance(dtype, str) and dtype not in _DTYPES:
         raise BaseModelError(f"Unknown dtype {dtype!r}: expected one of {', '.join(_DTYPES)}.")
     with _reported(source):
-        config = AutoConfig.from_pretrained(source, revision=revision)
+        # Left open, transformers would ask at the terminal whether to run a stranger's code.
+        trust = {"trust_remote_code": False}
+        config = AutoConfig.from_pretrained(source, revision=revision, **trust)
+        _check_causal(source, config)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model = auto.from_pretrained(
             source,
@@ -210,9 +213,23 @@ def _load(
             dtype=dtype or "auto",
             device_map=device_map,
             quantization_config=_quantization_config(quantization),
+            **trust,
         )
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, **trust)
     return model, tokenizer
+
+
+def _check_causal(source: str, config: Any) -> None:
+    """Refuse BERT and its like: transformers loads them as decoders, but they see both ways."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    if config.is_encoder_decoder or getattr(config, "is_decoder", False):
+        return
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        raise BaseModelError(
+            f"The base model {source!r} is an encoder ({config.model_type}), which fills gaps; "
+            "expected a decoder-only or encoder-decoder language model, which continues texts."
+        )
 
 
 @contextlib.contextmanager
@@ -220,6 +237,8 @@ def _reported(source: str) -> Iterator[None]:
     """Turn what transformers raises for a missing or unreadable model into one sentence."""
     try:
         yield
+    except SoftHubError:
+        raise
     except ImportError as error:
         raise MissingDependency(f"{source!r} needs a package: {error}") from error
     except (OSError, ValueError, KeyError) as error:

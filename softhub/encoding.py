@@ -80,9 +80,9 @@ class Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, is_encoder_decoder: bool) -> None:
         self.tokenizer = tokenizer
         self.is_encoder_decoder = is_encoder_decoder
-        control = sorted(set(tokenizer.all_special_tokens), key=len, reverse=True)
-        self._control = {token: tokenizer.get_vocab()[token] for token in control}
-        self._split = re.compile("|".join(map(re.escape, control)) or r"(?!)")
+        self._control = _control_tokens(tokenizer)
+        longest_first = sorted(self._control, key=len, reverse=True)
+        self._split = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         plain = self._tokens(_SAMPLE, special=False)
         framed = self._tokens(_SAMPLE, special=True)
         start = next((i for i in range(len(framed)) if framed[i : i + len(plain)] == plain), 0)
@@ -223,9 +223,11 @@ class Encoder:
                 ids.append(self._control[chunk])
             else:
                 ids += self._tokens(Template(chunk).render(row), special=False)
-        if any(chunk in self._control for chunk in chunks):
-            return ids
-        return [*self._before, *ids, *self._after] or [self.end_id]
+        framed = any(chunk in self._control for chunk in chunks)
+        before = [] if framed else self._before
+        # A sentinel is no frame: without its end an encoder's input is unlike any it has seen.
+        after = [] if ids[-len(self._after) :] == self._after else self._after
+        return [*before, *ids, *after] or [self.end_id]
 
     def _text_ids(self, text: str) -> list[int]:
         """Ids of literal text that may hold control tokens, without a frame."""
@@ -273,6 +275,18 @@ def render_chat(task: Task, tokenizer: PreTrainedTokenizerBase) -> Task:
     ]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return replace(task, template=Template(str(text)), system=None)
+
+
+def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Ids of the tokens that text must not become.
+
+    `all_special_tokens` lists only those that have a role; Llama 3's `<|start_header_id|>`, say,
+    is marked as special among the added tokens alone.
+    """
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    marked = {token.content: index for index, token in added.items() if token.special}
+    vocabulary = tokenizer.get_vocab()
+    return {**marked, **{token: vocabulary[token] for token in tokenizer.all_special_tokens}}
 
 
 def _literal_tail(template: Template) -> str:

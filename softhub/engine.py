@@ -20,8 +20,14 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from softhub.assembly import embed_rows, pad_rows
 from softhub.base import BaseModel, load_base
-from softhub.encoding import Candidates, EncodedText, Encoder
-from softhub.errors import IncompatiblePrompt, PromptNotLoaded, SoftHubWarning, TaskError
+from softhub.encoding import Candidates, EncodedText, Encoder, render_chat
+from softhub.errors import (
+    ConfigError,
+    IncompatiblePrompt,
+    PromptNotLoaded,
+    SoftHubWarning,
+    TaskError,
+)
 from softhub.fingerprint import compare_fingerprints
 from softhub.kv_cache import encode_prefix, shares_prefixes
 from softhub.prompt import SoftPrompt
@@ -85,6 +91,8 @@ class PromptModel:
 
     def __init__(self, base: BaseModel) -> None:
         self.base = base
+        # Text to token ids. Made here and not on first use, which several threads may share.
+        self.encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
         self._loaded: dict[str, _Loaded] = {}
         self._lock = threading.Lock()
 
@@ -92,11 +100,6 @@ class PromptModel:
     def from_pretrained(cls, ref: str | Path, **options: Any) -> PromptModel:
         """Load a base by Hub id, folder or GGUF file; takes the options of `load_base`."""
         return cls(load_base(ref, **options))
-
-    @cached_property
-    def encoder(self) -> Encoder:
-        """Text to token ids, for this base's tokenizer."""
-        return Encoder(self.base.tokenizer, is_encoder_decoder=self.base.is_encoder_decoder)
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -133,7 +136,7 @@ class PromptModel:
             soft_prompt, default = SoftPrompt.from_pretrained(source), Path(source).name
         self._check_fits(soft_prompt, force=force)
         record = soft_prompt.manifest.task
-        task = task or (Task.from_record(record) if record else None)
+        task = self._rendered(task or (Task.from_record(record) if record else None))
         name = name or (task.name if task else default) or "prompt"
         loaded = _Loaded(
             soft_prompt.vectors.to(self.base.device, self.base.dtype),
@@ -180,6 +183,7 @@ class PromptModel:
             PromptNotLoaded: A prompt is not loaded.
             TaskError: A row has no task, or one that does not classify.
         """
+        task = self._rendered(task)
         fallback = (task, self._candidates(task))
         requests = [
             self._classification(text, self._find(name), fallback)
@@ -249,6 +253,10 @@ class PromptModel:
         if verdict.kind != "exact":
             warnings.warn(message, SoftHubWarning, stacklevel=3)
 
+    def _rendered(self, task: Task | None) -> Task | None:
+        """A task as its texts are fed: a system text makes it a chat."""
+        return None if task is None else render_chat(task, self.base.tokenizer)
+
     def _candidates(self, task: Task | None) -> Candidates | None:
         if task is None or task.verbalizer is None:
             return None
@@ -315,10 +323,15 @@ class PromptModel:
             **options,
         }
         room = self._room(prompt, task, int(options["max_new_tokens"]))
-        if task is None:
-            encoded = self.encoder.encode_plain(str(text), room)
-        else:
+        if task is not None:
             encoded = self._encode(task, text, room)
+        elif isinstance(text, str):
+            encoded = self.encoder.encode_plain(text, room)
+        else:
+            raise TaskError(
+                f"Found a row with the columns {', '.join(text)}, and a prompt without a task; "
+                "expected a text, or load_prompt(…, task=Task.from_file('task.yaml'))."
+            )
         return _Request(encoded, prompt, options=tuple(sorted(options.items())))
 
     def _encode(self, task: Task, text: Text, room: int | None) -> EncodedText:
@@ -360,8 +373,9 @@ class PromptModel:
             pad_rows([request.text.ids for request in requests]).to(base.device),
         )
         options = dict(requests[0].options)
-        if base.tokenizer.pad_token_id is None:
-            options.setdefault("pad_token_id", self.encoder.end_id)
+        # What fills up the rows that end early has to be a token that decoding skips.
+        pad = base.tokenizer.pad_token_id
+        options.setdefault("pad_token_id", self.encoder.end_id if pad is None else pad)
         if base.is_encoder_decoder:
             hidden = base.model.get_encoder()(inputs_embeds=embedded, attention_mask=mask.long())
             options["encoder_outputs"] = BaseModelOutput(hidden.last_hidden_state)
@@ -390,6 +404,8 @@ def _per_row(
 
 def _batches(requests: Sequence[_Request], size: int) -> Iterator[dict[int, _Request]]:
     """Rows of like length and equal options together, as index → request."""
+    if size < 1:
+        raise ConfigError(f"batch_size is {size}; expected 1 or more.")
     order = sorted(
         range(len(requests)),
         key=lambda i: (repr(requests[i].options), len(requests[i].text.ids)),

@@ -72,7 +72,8 @@ def encode_examples(
         task: The task.
         examples: Rows of one split; at least one.
         candidates: Label words of a classification task; None for generation.
-        room: Tokens that fit beside the prompt.
+        room: Tokens of text and answer that fit beside the prompt; None for no limit. The text
+            alone has at most the task's `max_length`, as it has in prediction.
 
     Returns:
         The encoded rows, in order.
@@ -90,12 +91,14 @@ def encode_examples(
             answer = encoder.target(task.template, str(example.target))
         else:
             answer = candidates.labels.index(str(example.label))
-        reserve = _reserve(answer, candidates)
+        limits = [task.max_length] if task.max_length else []
+        if room is not None:
+            limits.append(room - _reserve(answer, candidates))
         text = encoder.encode(
             task.template,
             example.row,
             text_column=task.text_column,
-            room=None if room is None else room - reserve,
+            room=min(limits, default=None),
         )
         inputs.append(text.ids)
         answers.append(answer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import resource
 import sys
 import time
 import warnings
@@ -103,7 +102,7 @@ def fit(
     task = render_chat(task, base.tokenizer)
     encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
     candidates = encoder.candidates(task.template, task.verbalizer) if task.verbalizer else None
-    room = _room(base, task, config)
+    room = _room(base, config)
     encoded_train = encode_examples(encoder, task, train, candidates, room)
     encoded_dev = encode_examples(encoder, task, dev, candidates, room)
     vectors = initial_vectors(
@@ -163,11 +162,10 @@ def _check_config(base: BaseModel, config: PromptTuningConfig) -> None:
         )
 
 
-def _room(base: BaseModel, task: Task, config: PromptTuningConfig) -> int | None:
-    limits = [task.max_length] if task.max_length else []
-    if base.max_positions is not None:
-        limits.append(base.max_positions - int(config.num_virtual_tokens))
-    return min(limits, default=None)
+def _room(base: BaseModel, config: PromptTuningConfig) -> int | None:
+    if base.max_positions is None:
+        return None
+    return base.max_positions - int(config.num_virtual_tokens)
 
 
 def _watch(task: Task, dev: Sequence[Example]) -> WatchCallback:
@@ -256,5 +254,11 @@ def _provenance(
 def _peak_memory() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)

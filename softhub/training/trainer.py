@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import (
     EvalPrediction,
     PrinterCallback,
@@ -49,6 +50,7 @@ class PromptTrainer(Trainer):
     ) -> None:
         self._task = task
         self._evaluation_seconds = 0.0
+        self._trained = 0
         self._lengths = train.lengths
         classification = tuner.candidates is not None
         args.label_names = ["labels"]
@@ -75,15 +77,13 @@ class PromptTrainer(Trainer):
         return vectors
 
     @property
-    def _module(self) -> torch.nn.Module:
+    def _module(self) -> nn.Module:
         assert self.model is not None
         return self.model
 
     def training_speed(self, runtime: float) -> float:
         """Training examples per second of `runtime`, without the time spent on dev."""
-        examples = self.state.global_step * self.args.train_batch_size * self.args.world_size
-        examples *= self.args.gradient_accumulation_steps
-        return float(examples / max(runtime - self._evaluation_seconds, 1e-9))
+        return self._trained / max(runtime - self._evaluation_seconds, 1e-9)
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         labels = self._task.verbalizer.labels  # type: ignore[union-attr]
@@ -105,6 +105,11 @@ class PromptTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBucketSampler:
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthBucketSampler(self._lengths, step * self.args.world_size, self.args.seed)
+
+    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Count what is trained on; a resumed run's steps include those before it."""
+        self._trained += inputs["input_ids"].shape[0] * self.args.world_size
+        return super().training_step(model, inputs, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Score on dev; its time is not training time."""
