@@ -47,7 +47,7 @@ def parse_config(*settings: Any, argv: Sequence[str] | None = None) -> tuple[Any
     known = [option for action in parser._actions for option in action.option_strings]
     _refuse_unknown(flags, known)
     try:
-        return tuple(parser.parse_args_into_dataclasses(args=flags))
+        return tuple(parser.parse_args_into_dataclasses(flags, look_for_args_file=False))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"Wrong value in the configuration: {error}") from error
 
@@ -74,6 +74,8 @@ def _file_flags(path: Path | None) -> list[str]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"Cannot read the config {str(path)!r}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: save it in that encoding.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -89,8 +91,9 @@ def _as_flags(path: Path, key: str, value: Any) -> list[str]:
         return []
     if isinstance(value, dict):
         raise ConfigError(f"{path}: {key!r} is a mapping; expected a single value or a list.")
-    values = value if isinstance(value, list) else [value]
-    return [f"--{key}", *(_beside(path, str(item)) for item in values)]
+    if isinstance(value, list):
+        return [f"--{key}", *(_beside(path, str(item)) for item in value)]
+    return [f"--{key}={_beside(path, str(value))}"]  # one piece: a value may begin with a dash
 
 
 def _beside(path: Path, value: str) -> str:
