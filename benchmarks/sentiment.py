@@ -5,7 +5,7 @@
 
 The soft prompt is trained as `recipes/configs/sentiment.yaml` says, with three seeds. Full
 fine-tuning changes all weights of the same base on the same batches with the same loss, at the
-learning rate that suits it; its best checkpoint is chosen on the same dev examples. All rows
+learning rate that suits it; its best checkpoint is the one with the best dev accuracy. All rows
 answer the whole test split. Differences are paired over the same sentences; their intervals come
 from a bootstrap over reviews, crossed with the seeds.
 """
@@ -91,7 +91,7 @@ def soft_prompt(base, task, splits, seed):
         "train_seconds": result.seconds,
         "trained_numbers": result.prompt.vectors.numel(),
         "bytes": size,
-        "dev_accuracy": result.best_score,
+        "dev_loss": result.best_score,
         "best_step": result.best_step,
     }
 
@@ -157,6 +157,7 @@ def run(task, splits):
     for seed in SEEDS:
         if ("soft prompt", seed) not in done:
             add("soft prompt", seed, *soft_prompt(base, task, splits, seed))
+    for seed in SEEDS:
         if ("full fine-tuning", seed) not in done:
             add("full fine-tuning", seed, *fine_tuning(task, splits, seed))
 

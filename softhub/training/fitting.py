@@ -42,9 +42,9 @@ class FitResult:
     """What training gave.
 
     Attributes:
-        prompt: The soft prompt of the best checkpoint by dev score.
+        prompt: The soft prompt of the best checkpoint on dev.
         history: Logged losses, learning rates and dev scores, each with its step.
-        best_score: Dev score of the best checkpoint by the task's first metric, or None.
+        best_score: The best checkpoint's value of what chose it (the dev loss), or None.
         best_step: Its step.
         steps: Optimizer steps made in all.
         seconds: Wall time of training with its dev evaluations.

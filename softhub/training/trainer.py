@@ -33,7 +33,7 @@ class PromptTrainer(Trainer):
     Args:
         tuner: The module.
         task: Names the metrics and labels.
-        args: Training arguments; the metric of the best checkpoint is the task's first.
+        args: Training arguments.
         train: Encoded training rows.
         dev: Encoded dev rows.
         callbacks: Callbacks beside the default ones.
@@ -54,8 +54,6 @@ class PromptTrainer(Trainer):
         self._lengths = train.lengths
         classification = tuner.candidates is not None
         args.label_names = ["labels"]
-        args.metric_for_best_model = args.metric_for_best_model_of(task)
-        args.greater_is_better = classification
         super().__init__(
             model=tuner,
             args=args,
