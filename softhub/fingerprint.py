@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _EMBEDDING_ROWS = 64
+_SPREAD = 2048
 _MATRIX_ROWS = 4
 _SKETCH_ROWS = 8
 _SKETCH_COLUMNS = 16
@@ -159,16 +160,26 @@ def _sketch_error(recorded: Any, present: list[float] | None) -> float | None:
 def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """Hash of the vocabulary and merges; added tokens are left out, they come and go."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        model = json.loads(backend.to_str())["model"]
-        vocabulary = model.get("vocab")
-        content = [
-            sorted(vocabulary.items()) if isinstance(vocabulary, dict) else vocabulary,
-            model.get("merges"),
-        ]
-    else:
+    if backend is None:
         content = [sorted(tokenizer.get_vocab().items()), None]
+    else:
+        model = json.loads(backend.to_str())["model"]
+        vocabulary, merges = model.get("vocab"), model.get("merges")
+        if merges:
+            vocabulary = _merged(vocabulary, merges)
+        content = [sorted(vocabulary.items()) if isinstance(vocabulary, dict) else vocabulary]
+        content.append(merges)
     return hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).hexdigest()[:32]
+
+
+def _merged(vocabulary: Mapping[str, int], merges: list[list[str] | str]) -> dict[str, int]:
+    """The tokens that text can become: single characters and what merges make of them.
+
+    A GGUF file lists added and unused tokens in the vocabulary; the Hub's files keep them apart.
+    """
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in merges)
+    made = {"".join(pair) for pair in pairs}
+    return {token: index for token, index in vocabulary.items() if token in made or len(token) == 1}
 
 
 def _sampled(
@@ -191,9 +202,12 @@ def _readable_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tenso
 
 
 def _embedding_rows(embedding: torch.Tensor) -> torch.Tensor:
-    """Rows spread over the first part of the table, which no resize touches: `[64, H]`."""
-    usable = min(embedding.shape[0], 2048)
-    return embedding[:usable][:: max(1, usable // _EMBEDDING_ROWS)][:_EMBEDDING_ROWS]
+    """Rows spread over the first part of the table, which no resize touches: `[64, H]`.
+
+    A table too small to be spread over gives its first rows, which do not move when it grows.
+    """
+    stride = _SPREAD // _EMBEDDING_ROWS if embedding.shape[0] >= _SPREAD else 1
+    return embedding[: stride * _EMBEDDING_ROWS : stride]
 
 
 def _digests(tensors: list[torch.Tensor]) -> dict[str, str] | None:
