@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from safetensors import SafetensorError
 
 from softhub.artefact.portable import check_base_model
 from softhub.config import softhub_home
@@ -35,6 +36,7 @@ logger = logging.getLogger("softhub")
 BASE_RECORD = "softhub_base.json"
 """File in a converted base's folder: its canonical name and how its weights were quantised."""
 
+_NAME_LENGTH = 96
 _GGUF_SAMPLE = 8 * 2**20
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -241,7 +243,7 @@ def _reported(source: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise MissingDependency(f"{source!r} needs a package: {error}") from error
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise BaseModelError(
             f"Cannot load the base model {source!r}: {reason[0]} Expected a decoder-only or "
@@ -286,8 +288,13 @@ def _name_of(source: str, model: PreTrainedModel) -> str:
     """Repo id as it is; of a folder only its own name, so that no path leaks into a card."""
     if not Path(source).is_dir():
         return source
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(source).resolve().name).strip("-.")
-    return re.sub(r"\.{2,}|-{2,}", "-", name) or "local-base"
+    return _name_part(Path(source).resolve().name) or "local-base"
+
+
+def _name_part(text: str) -> str:
+    """What is left of a text in a name as on the Hub; perhaps nothing."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
+    return re.sub(r"[.-]{2,}", "-", plain)[:_NAME_LENGTH].strip("-.")
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -360,7 +367,9 @@ def _gguf_name(path: Path, reader: Any) -> str:
     """`organization/file-stem` without the quantisation suffix."""
     field = reader.get_field("general.organization")
     stem = re.sub(r"[.-](i?q\d\w*|f16|f32|bf16)$", "", path.stem, flags=re.IGNORECASE)
-    return f"{field.contents()}/{stem}" if field else stem
+    organization = _name_part(str(field.contents())) if field else ""
+    name = _name_part(stem) or "local-base"
+    return f"{organization}/{name}" if organization else name
 
 
 def _sample_hash(path: Path) -> str:
