@@ -1,0 +1,97 @@
+"""The table that people read, and the report that programs read."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from softhub.pipeline import Evaluation
+from softhub.report import Row, folder_bytes, print_table, with_scores, write_report
+from softhub.tasks.intervals import Interval
+from tests.unit.core.prompts import MOOD, soft_prompt
+
+
+def evaluation(accuracy, seconds=2.0):
+    interval = Interval(accuracy, accuracy - 0.02, accuracy + 0.02)
+    labels = ("good", "bad", "good", "good")
+    return Evaluation({"accuracy": interval, "macro_f1": interval}, labels, labels, seconds)
+
+
+ROWS = [
+    Row("majority label", evaluation(0.6, seconds=0.0)),
+    Row("zero-shot, calibrated", evaluation(0.885)),
+    Row("soft prompt", evaluation(0.9275), 9216, 40123, 115.4),
+]
+TITLE = "sentiment on HuggingFaceTB/SmolLM2-135M-Instruct: 300 test examples"
+
+
+def test_the_table_holds_every_figure_in_80_columns(capsys):
+    print_table(ROWS, title=TITLE)
+    found = capsys.readouterr()
+    assert found.err == ""
+    lines = found.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    row = {row.name: next(x for x in lines if x.startswith(row.name[:9])) for row in ROWS}
+    assert TITLE in found.out
+    assert row["majority label"].split()[2:] == ["60.0", "(58.0-62.0)"] * 2 + ["-"] * 4
+    assert "88.5 (86.5-90.5)" in row["zero-shot, calibrated"]
+    for figure in ("92.8 (90.8-94.8)", "9,216", "40,123", "115 s", "2.0"):
+        assert figure in row["soft prompt"]
+    assert "95 %" in found.out
+
+
+def test_the_report_is_json_with_rows_details_and_machine(tmp_path):
+    path = write_report(tmp_path / "deep" / "report.json", ROWS, config={"file": Path("a/b")})
+    record = json.loads(path.read_text())
+    assert [row["name"] for row in record["rows"]] == [row.name for row in ROWS]
+    soft = record["rows"][2]
+    assert soft["metrics"]["accuracy"] == pytest.approx(
+        {"value": 0.9275, "low": 0.9075, "high": 0.9475}
+    )
+    assert (soft["examples"], soft["trainable_parameters"], soft["bytes_on_disk"]) == (
+        4,
+        9216,
+        40123,
+    )
+    assert soft["examples_per_second"] == 2
+    assert record["rows"][0]["examples_per_second"] is None
+    assert record["config"] == {"file": "a/b"}
+    assert {"platform", "python", "cpus"} <= set(record["machine"])
+
+
+def test_the_report_is_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = write_report(tmp_path / "report.json", ROWS[:1])
+    before = path.read_bytes()
+
+    def full_disk(self, text, **options):
+        self.write_bytes(text.encode()[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_report(path, ROWS)
+    assert path.read_bytes() == before
+
+
+def test_scores_and_baselines_go_into_the_manifest(loaded):
+    prompt = soft_prompt(loaded("llama"), 4, MOOD)
+    baselines = {"majority label": evaluation(0.6), "zero-shot": evaluation(0.88)}
+    scored = with_scores(prompt, evaluation(0.93), split="test", baselines=baselines)
+    metric = scored.manifest.metrics[0]
+    assert (metric.name, metric.value, metric.split, metric.examples) == (
+        "accuracy",
+        0.93,
+        "test",
+        4,
+    )
+    assert (metric.low, metric.high) == pytest.approx((0.91, 0.95))
+    assert metric.baselines == {"majority label": 0.6, "zero-shot": 0.88}
+    assert [metric.name for metric in scored.manifest.metrics] == ["accuracy", "macro_f1"]
+    assert prompt.manifest.metrics == ()
+
+
+def test_the_bytes_of_a_folder_are_those_of_its_files(tmp_path):
+    (tmp_path / "a").write_bytes(b"x" * 10)
+    (tmp_path / "b").write_bytes(b"x" * 5)
+    (tmp_path / "folder").mkdir()
+    assert folder_bytes(tmp_path) == 15
