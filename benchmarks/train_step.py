@@ -44,14 +44,15 @@ class Clock(TrainerCallback):
 
 
 def rows_of(base, task, length):
-    """Encoded training rows: the real ones, or such of exactly `length` tokens."""
+    """Encoded training rows: the real ones, or such that are `length` tokens with their label."""
     encoder = Encoder(base.tokenizer, is_encoder_decoder=False)
     candidates = encoder.candidates(task.template, task.verbalizer)
     rows = encode_examples(encoder, task, task.load("train"), candidates, None)
     if length is not None:
         stream = [token for ids in rows.inputs for token in ids]
-        count = min(256, len(stream) // length)
-        texts = tuple(tuple(stream[i * length : (i + 1) * length]) for i in range(count))
+        size = length - 1
+        count = min(256, len(stream) // size)
+        texts = tuple(tuple(stream[i * size : (i + 1) * size]) for i in range(count))
         rows = EncodedExamples(texts, rows.answers[:count])
     return rows, candidates
 
@@ -81,12 +82,12 @@ def ours(base, tokens, rows, candidates, task, seed):
     return clock.seconds[WARM_UP:]
 
 
-def peft(base, tokens, rows, candidates: Candidates, fixed, seed):
-    """Stock PEFT + Trainer; with fixed lengths the label takes the last of the T places."""
+def peft(base, tokens, rows, candidates: Candidates, seed):
+    """Stock PEFT + Trainer on the same texts, each with its label behind it."""
     clock = Clock()
     data = []
     for ids, label in zip(rows.inputs, rows.answers, strict=True):
-        text = list(ids[:-1] if fixed else ids)
+        text = list(ids)
         answer = list(candidates.sequences[label])
         data.append({"input_ids": text + answer, "labels": [-100] * len(text) + answer})
 
@@ -127,7 +128,7 @@ def measure(base, task, name):
     rows, candidates = rows_of(base, task, length)
     theirs, mine, ratios = [], [], []
     for round_number in range(ROUNDS):
-        a = peft(base, tokens, rows, candidates, length is not None, round_number)
+        a = peft(base, tokens, rows, candidates, round_number)
         b = ours(base, tokens, rows, candidates, task, round_number)
         theirs, mine = theirs + a, mine + b
         ratios.append(statistics.mean(a) / statistics.mean(b))
