@@ -23,7 +23,8 @@ DEMO_BASE := recipes/data/files/SmolLM2-135M-Instruct.Q4_1.gguf
 demo: $(STAMP) ## Train, judge, push, pull and use a sentiment prompt on a real model (minutes, on a CPU)
 	$(BIN)/python recipes/data/demo_base.py
 	$(BIN)/python recipes/data/amazon_reviews.py
-	$(BIN)/accelerate launch --quiet recipes/classification.py --config recipes/configs/sentiment.yaml \
+	$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no \
+		--dynamo_backend no recipes/classification.py --config recipes/configs/sentiment.yaml \
 		--max_steps 60 --max_test_examples 300 --output_dir $(DEMO_RUN)
 	$(BIN)/softhub push $(DEMO_RUN)/adapter demo/sentiment --message "Trained by make demo"
 	$(BIN)/softhub list

@@ -97,6 +97,8 @@ def test_interrupt_is_130_and_one_line() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts what runs in its background deaf to Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     _wait_until_reading(process)
     process.send_signal(signal.SIGINT)
