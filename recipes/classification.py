@@ -72,7 +72,7 @@ def main() -> None:
     report = Path(args.output_dir) / "report.json"
     choices = {"config": asdict(config), "hard_prompts": [asdict(hard) for hard in hard_prompts]}
     write_report(report, rows, **choices, history=result.history, warnings=result.warnings)
-    print(f"Adapter: {adapter}\nReport:  {report}")
+    print(f"Adapter: {args.output_dir}/adapter\nReport:  {report}")
 
 
 if __name__ == "__main__":
