@@ -22,7 +22,8 @@ class HardPrompt:
     Attributes:
         template: The template.
         bias: Mean log-probability of each label over the dev texts, taken off each score, or None.
-            That is batch calibration (Zhou et al. 2023, arXiv 2309.17249); it needs no labels.
+            In the manner of batch calibration (Zhou et al. 2023, arXiv 2309.17249), which takes
+            the log of the mean instead; neither needs labels.
         dev_score: What chose it: the task's first metric on dev.
     """
 
