@@ -18,13 +18,15 @@ $(STAMP): pyproject.toml constraints.txt
 
 setup: $(STAMP) ## Make .venv with everything that the other doors need
 
+# Accelerate's launcher gives a process one thread unless told otherwise.
+CORES     := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 DEMO_RUN  := runs/demo
 DEMO_BASE := recipes/data/files/SmolLM2-135M-Instruct.Q4_1.gguf
 demo: $(STAMP) ## Train, judge, push, pull and use a sentiment prompt on a real model (minutes, on a CPU)
 	$(BIN)/python recipes/data/demo_base.py
 	$(BIN)/python recipes/data/amazon_reviews.py
 	$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no \
-		--dynamo_backend no recipes/classification.py --config recipes/configs/sentiment.yaml \
+		--dynamo_backend no --num_cpu_threads_per_process $(CORES) recipes/classification.py --config recipes/configs/sentiment.yaml \
 		--max_steps 60 --max_test_examples 300 --output_dir $(DEMO_RUN)
 	$(BIN)/softhub push $(DEMO_RUN)/adapter demo/sentiment --message "Trained by make demo"
 	$(BIN)/softhub list

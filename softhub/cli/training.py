@@ -1,6 +1,7 @@
 """`softhub train`: a recipe with a config, run through Accelerate."""
 
 import logging
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -47,6 +48,8 @@ def launch(script: Path, arguments: list[str]) -> int:
     from accelerate.commands.launch import launch_command, launch_command_parser
 
     logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)
+    # Without this the launcher gives the script a single thread.
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
     interrupts: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
     try:
