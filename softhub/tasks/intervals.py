@@ -5,8 +5,11 @@ Hinkley 1997, section 3.8). A difference between two trained systems is drawn ov
 at once, so that it speaks of new texts and new trainings.
 """
 
+from __future__ import annotations
+
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +37,98 @@ class Interval(NamedTuple):
     high: float
 
 
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """A score, and what it is in each resample.
+
+    Attributes:
+        value: The score on all the data; the mean of the runs, if there are several.
+        samples: The score in each resample, `[R]`.
+    """
+
+    value: float
+    samples: Floats
+
+    def interval(self) -> Interval:
+        """The value with the 95 % interval of the resamples."""
+        tail = (1 - LEVEL) / 2
+        low, high = np.quantile(self.samples, [tail, 1 - tail])
+        return Interval(self.value, float(low), float(high))
+
+    def __sub__(self, other: Resampled) -> Resampled:
+        """The difference, paired where both come from the same `Resamples`."""
+        return Resampled(self.value - other.value, self.samples - other.samples)
+
+
+class Resamples:
+    """Scores of several systems on the same resamples of the same examples.
+
+    Groups are drawn once for all systems, so their differences are paired. The runs (seeds) of each
+    system are drawn each for itself, because they are different trainings. Few runs understate
+    their own spread: S of them by a factor of (S - 1) / S in its variance.
+
+    Args:
+        size: Number of examples, N.
+        groups: N group names, drawn whole; `None` stands for a group of one.
+        resamples: Number of bootstrap samples, R.
+        seed: Of the random draws.
+
+    Raises:
+        DatasetError: If there is nothing to score, or the lengths differ.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        groups: Sequence[str | None] | None = None,
+        resamples: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        if size < 1:
+            raise DatasetError("there is nothing to score; give at least one example")
+        self._index = _group_indices(groups, size)
+        self._groups = int(self._index.max()) + 1
+        self._resamples, self._seed, self._systems = resamples, seed, 0
+
+    def score(
+        self, runs: Sequence[Sequence[str]], references: Sequence[str], metric: str
+    ) -> Resampled:
+        """Score a system's answers.
+
+        Args:
+            runs: The N answers of each of its runs.
+            references: N right answers.
+            metric: Name of the metric.
+
+        Raises:
+            TaskError: If there is no such metric.
+            DatasetError: If there is nothing to score, or the lengths differ.
+        """
+        judge = find_metric(metric)
+        for predictions in runs:
+            check_pairs(predictions, references)
+        return self._resample([judge.statistics(run, references) for run in runs], judge.score)
+
+    def mean(self, values: ArrayLike) -> Resampled:
+        """Take the mean of per-example values, `[N]` or `[S, N]` of S runs."""
+        runs = [np.stack([run, np.ones(len(run))], axis=1) for run in _by_run(values)]
+        return self._resample(runs, lambda totals: np.asarray(totals[..., 0] / totals[..., 1]))
+
+    def _resample(self, runs: Sequence[Floats], score: Callable[[Floats], Floats]) -> Resampled:
+        """Score statistics `[N, K]` of each run; K may differ among them."""
+        totals = [_sum_by_group(statistics, self._index) for statistics in runs]
+        draws_of_groups = np.random.default_rng(self._seed)
+        draws_of_runs = np.random.default_rng([self._seed, self._systems])
+        self._systems += 1
+        samples = []
+        for draws in _draws(self._groups, self._resamples, draws_of_groups):
+            scores = np.stack([score(draws @ of_run) for of_run in totals], axis=1)
+            weights = _run_weights(len(runs), len(draws), draws_of_runs)
+            samples.append((scores * weights).sum(axis=1))
+        value = np.mean([score(of_run.sum(axis=0)) for of_run in totals])
+        return Resampled(float(value), np.concatenate(samples))
+
+
 def bootstrap_interval(
     predictions: Sequence[str],
     references: Sequence[str],
@@ -56,13 +151,10 @@ def bootstrap_interval(
         TaskError: If there is no such metric.
         DatasetError: If there is nothing to score, or the lengths differ.
     """
-    judge = find_metric(metric)
+    find_metric(metric)
     check_pairs(predictions, references)
-    statistics = judge.statistics(predictions, references)
-    totals = _sum_by_group(statistics, _group_indices(groups, len(references)))
-    rng = np.random.default_rng(seed)
-    scores = [judge.score(draws @ totals) for draws in _draws(len(totals), resamples, rng)]
-    return _interval(float(judge.score(totals.sum(axis=0))), np.concatenate(scores))
+    draws = Resamples(len(references), groups, resamples, seed)
+    return draws.score([predictions], references, metric).interval()
 
 
 def paired_difference(
@@ -74,9 +166,8 @@ def paired_difference(
 ) -> Interval:
     """Return how much better A is than B on the same examples, with the 95 % interval.
 
-    Groups are drawn once for both (paired); the seeds of A and of B are drawn each for itself,
-    because they are different trainings. Few seeds understate their own spread: with S seeds by
-    a factor of (S - 1) / S in its variance.
+    Groups are drawn once for both (paired), the seeds of A and of B each for itself; see
+    `Resamples`.
 
     Args:
         a_correct: Per-example scores of A, as 1 for right and 0 for wrong: `[N]`, or `[S, N]` of
@@ -89,26 +180,18 @@ def paired_difference(
     Raises:
         DatasetError: If there is nothing to compare, or the lengths differ.
     """
-    a, b = _by_seed(a_correct), _by_seed(b_correct)
+    a, b = _by_run(a_correct), _by_run(b_correct)
     size = a.shape[1]
     if size == 0 or b.shape[1] != size:
         raise DatasetError(
             f"A has scores of {size} examples and B of {b.shape[1]}; expected both on the same "
             f"examples, in the same order, and at least one"
         )
-    index = _group_indices(groups, size)
-    a_totals, b_totals = _sum_by_group(a.T, index), _sum_by_group(b.T, index)
-    sizes = np.bincount(index).astype(np.float64)
-    rng = np.random.default_rng(seed)
-    differences = []
-    for draws in _draws(len(sizes), resamples, rng):
-        a_sums = (draws @ a_totals * _seed_weights(len(a), len(draws), rng)).sum(axis=1)
-        b_sums = (draws @ b_totals * _seed_weights(len(b), len(draws), rng)).sum(axis=1)
-        differences.append((a_sums - b_sums) / (draws @ sizes))
-    return _interval(float(a.mean() - b.mean()), np.concatenate(differences))
+    draws = Resamples(size, groups, resamples, seed)
+    return (draws.mean(a) - draws.mean(b)).interval()
 
 
-def _by_seed(correct: ArrayLike) -> Floats:
+def _by_run(correct: ArrayLike) -> Floats:
     scores = np.atleast_2d(np.asarray(correct, dtype=np.float64))
     if scores.ndim != 2:
         raise DatasetError(f"scores have the shape {scores.shape}; expected [N], or [seeds, N]")
@@ -128,7 +211,7 @@ def _group_indices(groups: Sequence[str | None] | None, size: int) -> NDArray[np
             f"an interval over {len(numbers)} independent groups is too narrow to be trusted; "
             f"expected at least {FEW_GROUPS}, so evaluate on more examples",
             SoftHubWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return np.array([numbers[key] for key in keys], dtype=np.int64)
 
@@ -151,12 +234,6 @@ def _draws(groups: int, resamples: int, rng: np.random.Generator) -> Iterator[Fl
         yield counts.astype(np.float64)
 
 
-def _seed_weights(seeds: int, rows: int, rng: np.random.Generator) -> Floats:
-    """Return the share of each seed in each of the resamples, `[R, S]`."""
-    return rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=rows) / seeds
-
-
-def _interval(value: float, scores: Floats) -> Interval:
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(scores, [tail, 1 - tail])
-    return Interval(value, float(low), float(high))
+def _run_weights(runs: int, rows: int, rng: np.random.Generator) -> Floats:
+    """Return the share of each run in each of the resamples, `[R, S]`."""
+    return rng.multinomial(runs, np.full(runs, 1 / runs), size=rows) / runs

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from softhub.errors import DatasetError, SoftHubWarning
-from softhub.tasks.intervals import Interval, bootstrap_interval, paired_difference
+from softhub.tasks.intervals import Interval, Resamples, bootstrap_interval, paired_difference
 from softhub.tasks.metrics import compute
 
 RNG = np.random.default_rng(7)
@@ -162,3 +162,28 @@ def test_groups_widen_a_difference_too() -> None:
 def test_scores_that_cannot_be_compared_are_refused(a: object, b: object, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         paired_difference(a, b)  # type: ignore[arg-type]
+
+
+def test_a_difference_of_any_metric_is_paired_and_crossed_with_runs() -> None:
+    # With accuracy, which has both ways, the general one gives the same interval.
+    references = _answers(np.ones(600))[1]
+    runs = {"a": [RNG.random(600) < 0.9 for _ in range(3)], "b": [RNG.random(600) < 0.8]}
+    answers = {name: [_answers(run)[0] for run in of_name] for name, of_name in runs.items()}
+    groups = [str(number // 5) for number in range(600)]
+    draws = Resamples(600, groups)
+    a, b = (draws.score(answers[name], references, "accuracy") for name in ("a", "b"))
+    assert (a - b).interval() == paired_difference(np.stack(runs["a"]), np.stack(runs["b"]), groups)
+
+
+def test_runs_that_predict_other_labels_have_a_macro_f1_in_common() -> None:
+    references = ["yes", "no"] * 50
+    runs = [["yes"] * 100, ["maybe"] * 100, references]
+    resampled = Resamples(100).score(runs, references, "macro_f1")
+    each = [compute("macro_f1", run, references) for run in runs]
+    assert resampled.value == pytest.approx(np.mean(each))
+    assert (resampled - resampled).interval() == Interval(0.0, 0.0, 0.0)
+
+
+def test_nothing_is_not_resampled() -> None:
+    with pytest.raises(DatasetError, match="nothing to score"):
+        Resamples(0)
