@@ -23,6 +23,7 @@ from softhub import Task, load_base
 from softhub.encoding import Candidates, Encoder
 from softhub.training import PromptTrainingArguments
 from softhub.training.data import EncodedExamples, encode_examples
+from softhub.training.reparameterization import Plain
 from softhub.training.trainer import PromptTrainer
 from softhub.training.tuner import PromptTuner
 
@@ -77,7 +78,7 @@ def ours(base, tokens, rows, candidates, task, seed):
     vectors = base.embed(torch.arange(100, 100 + tokens))
     with tempfile.TemporaryDirectory() as folder:
         args = PromptTrainingArguments(**options(folder), load_best_model_at_end=False, seed=seed)
-        tuner = PromptTuner(base, vectors, candidates)
+        tuner = PromptTuner(base, Plain(vectors), candidates)
         PromptTrainer(tuner, task, args, rows, rows, [clock]).train()
     return clock.seconds[WARM_UP:]
 

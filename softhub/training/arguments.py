@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from softhub.training.reparameterization import check_reparameterization
+
 
 @dataclass
 class PromptTrainingArguments(TrainingArguments):
@@ -22,6 +24,10 @@ class PromptTrainingArguments(TrainingArguments):
 
     Attributes:
         early_stopping_patience: Stop after so many evaluations without a better one; 0 never.
+        reparameterization: What is trained and folded into the vectors in the end: `none`,
+            `residual`, `ulpt`, `superpos` or `mlp`; see `softhub.training.reparameterization`.
+        reparameterization_size: Its width (`residual`, `mlp`), rank (`ulpt`) or number of sampled
+            embeddings (`superpos`); None takes a good one.
     """
 
     output_dir: str = field(default="runs/prompt", metadata={"help": "Where checkpoints go."})
@@ -46,9 +52,21 @@ class PromptTrainingArguments(TrainingArguments):
         default=0,
         metadata={"help": "Stop after so many dev scores without a better one; 0: never."},
     )
+    reparameterization: str = field(
+        default="none",
+        metadata={"help": "Train through: none, residual, ulpt, superpos, mlp; folded on save."},
+    )
+    reparameterization_size: int | None = field(
+        default=None, metadata={"help": "Width, rank or sampled embeddings of it."}
+    )
 
     def __post_init__(self) -> None:
-        """Show progress bars only where a person watches; pin memory only for an accelerator."""
+        """Show progress bars only where a person watches; pin memory only for an accelerator.
+
+        Raises:
+            TrainingError: The reparameterization is unknown.
+        """
+        check_reparameterization(self.reparameterization, self.reparameterization_size)
         self.dataloader_pin_memory &= torch.accelerator.is_available()
         if self.disable_tqdm is None:
             self.disable_tqdm = not sys.stderr.isatty()
@@ -67,6 +85,8 @@ class PromptTrainingArguments(TrainingArguments):
             "optim",
             "gradient_accumulation_steps",
             "early_stopping_patience",
+            "reparameterization",
+            "reparameterization_size",
             "bf16",
             "fp16",
         )

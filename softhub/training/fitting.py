@@ -9,6 +9,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ from softhub.tasks import Example, Task, dataset_hash
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import InterruptCallback, WatchCallback
 from softhub.training.data import EncodedExamples, encode_examples
-from softhub.training.initialization import initial_vectors
+from softhub.training.initialization import frequent_embeddings, initial_vectors
+from softhub.training.reparameterization import reparameterize
 from softhub.training.trainer import PromptTrainer
 from softhub.training.tuner import PromptTuner
 
@@ -75,7 +77,7 @@ def fit(
     init: str | SoftPrompt | None = None,
     resume: bool = False,
 ) -> FitResult:
-    """Train a soft prompt; only its `[P, H]` vectors change.
+    """Train a soft prompt; the base stays as it is.
 
     Args:
         base: A frozen base from `load_base`.
@@ -108,8 +110,15 @@ def fit(
     vectors = initial_vectors(
         base, config, init, texts=encoded_train.inputs, candidates=candidates, seed=args.seed
     )
+    prompt = reparameterize(
+        args.reparameterization,
+        vectors,
+        size=args.reparameterization_size,
+        seed=args.seed,
+        draw=partial(frequent_embeddings, base, encoded_train.inputs, seed=args.seed),
+    )
     interrupt, watch = InterruptCallback(), _watch(task, dev)
-    tuner = PromptTuner(base, vectors, candidates)
+    tuner = PromptTuner(base, prompt, candidates)
     trainer = PromptTrainer(tuner, task, args, encoded_train, encoded_dev, [interrupt, watch])
     if args.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))

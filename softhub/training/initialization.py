@@ -98,6 +98,26 @@ def _text_ids(base: BaseModel, config: PromptTuningConfig) -> list[int]:
     return ids
 
 
+def frequent_embeddings(
+    base: BaseModel, texts: Sequence[Sequence[int]], count: int, *, seed: int
+) -> torch.Tensor:
+    """Embeddings of tokens drawn as often as the training texts use them.
+
+    Args:
+        base: The base model.
+        texts: Token ids of the training texts.
+        count: How many; of different tokens if the texts have so many.
+        seed: Seed of the draw.
+
+    Returns:
+        Embeddings `[count, H]`, float32, on the CPU.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.tensor(_frequent_tokens(base, texts, count, generator))
+    with torch.no_grad():
+        return base.embed(drawn).float().cpu()
+
+
 def _frequent_tokens(
     base: BaseModel, texts: Sequence[Sequence[int]], count: int, generator: torch.Generator
 ) -> list[int]:

@@ -1,4 +1,4 @@
-"""transformers' Trainer around a `PromptTuner`: checkpoints of kilobytes, batches by length."""
+"""transformers' Trainer around a `Tuner`: checkpoints of kilobytes, batches by length."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from softhub.tasks.metrics import compute
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import ProgressLines
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
-from softhub.training.tuner import PromptTuner
+from softhub.training.reparameterization import fold
+from softhub.training.tuner import Tuner
 
-_PROMPT_KEY = "prompt"
+_PROMPT_KEYS = "prompt."
 
 
 class PromptTrainer(Trainer):
-    """Trainer of a `PromptTuner`; everything else is transformers' own.
+    """Trainer of a `Tuner`; everything else is transformers' own.
 
     Args:
         tuner: The module.
@@ -41,7 +42,7 @@ class PromptTrainer(Trainer):
 
     def __init__(
         self,
-        tuner: PromptTuner,
+        tuner: Tuner,
         task: Task,
         args: PromptTrainingArguments,
         train: EncodedExamples,
@@ -69,10 +70,7 @@ class PromptTrainer(Trainer):
 
     def prompt_vectors(self) -> torch.Tensor:
         """The prompt as it stands, `[P, H]`, float32 on the CPU; gathered if it is sharded."""
-        prompt = self.accelerator.unwrap_model(self._module).prompt
-        whole = prompt.full_tensor() if hasattr(prompt, "full_tensor") else prompt
-        vectors: torch.Tensor = whole.detach().float().cpu()
-        return vectors
+        return fold(self.accelerator.unwrap_model(self._module).prompt)
 
     @property
     def _module(self) -> nn.Module:
@@ -104,6 +102,13 @@ class PromptTrainer(Trainer):
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthBucketSampler(self._lengths, step * self.args.world_size, self.args.seed)
 
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Of the prompt's module only what it names itself; weights as transformers has it."""
+        names: list[str] = super().get_decay_parameter_names(model)
+        prompt = getattr(model, "prompt", None)
+        decayed = {_PROMPT_KEYS + name for name in prompt.decayed} if prompt else set()
+        return [name for name in names if not name.startswith(_PROMPT_KEYS) or name in decayed]
+
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Count what is trained on; a resumed run's steps include those before it."""
         self._trained += inputs["input_ids"].shape[0] * self.args.world_size
@@ -117,13 +122,13 @@ class PromptTrainer(Trainer):
         return metrics
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Save the prompt alone: the frozen base is nobody's checkpoint."""
+        """Save the prompt's module alone: the frozen base is nobody's checkpoint."""
         state = self._module.state_dict() if state_dict is None else state_dict
-        prompt = {key: value for key, value in state.items() if key.endswith(_PROMPT_KEY)}
+        prompt = {key: value for key, value in state.items() if key.startswith(_PROMPT_KEYS)}
         super()._save(output_dir, state_dict=prompt)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Only the prompt is in a checkpoint; the base's weights are not missing."""
-        missing = [key for key in load_result.missing_keys if key.endswith(_PROMPT_KEY)]
+        missing = [key for key in load_result.missing_keys if key.startswith(_PROMPT_KEYS)]
         if missing or load_result.unexpected_keys:
             super()._issue_warnings_after_load(load_result)

@@ -1,4 +1,4 @@
-"""The module that is trained: a frozen base and one prompt, the loss computed in its forward.
+"""The module that is trained: a base and one prompt, the loss computed in its forward.
 
 PEFT's own forward puts the prompt before the padding, repeats it in every row and projects the
 whole vocabulary everywhere; this one does what softhub's engine does, by the same functions. Both
@@ -19,30 +19,27 @@ from softhub.encoding import Candidates
 from softhub.kv_cache import encode_prefix, shares_prefixes
 from softhub.scoring import Prompt, encode_rows, label_scores, target_logprobs
 from softhub.training.data import IGNORED
+from softhub.training.reparameterization import Reparameterization
 
 
-class PromptTuner(nn.Module):
-    """A frozen base with one trainable prompt.
+class Tuner(nn.Module):
+    """A base and the loss of a batch; what is trained is for subclasses to say.
 
     Args:
         base: The base model.
-        vectors: Where the prompt starts, `[P, H]`.
         candidates: Label words of a classification task; None trains on target tokens.
     """
 
     accepts_loss_kwargs = True
 
-    def __init__(
-        self, base: BaseModel, vectors: torch.Tensor, candidates: Candidates | None
-    ) -> None:
+    def __init__(self, base: BaseModel, candidates: Candidates | None) -> None:
         super().__init__()
         self.base = base
         self.model = base.model
         self.candidates = candidates
-        self.prompt = nn.Parameter(vectors.to(base.device, torch.float32).clone())
 
-    def train(self, mode: bool = True) -> PromptTuner:
-        """Set the mode; the frozen base keeps its dropout off whatever the mode."""
+    def train(self, mode: bool = True) -> Tuner:
+        """Set the mode; the base keeps its dropout off whatever the mode."""
         super().train(mode)
         self.model.eval()
         if mode and self.base.checkpoints_activations:
@@ -97,10 +94,31 @@ class PromptTuner(nn.Module):
         }
 
     def _prepared_prompt(self) -> Prompt:
+        """What stands before every text."""
+        return None
+
+
+class PromptTuner(Tuner):
+    """A frozen base with one trainable prompt.
+
+    Args:
+        base: The base model.
+        prompt: The module whose output is the prompt; it alone is trained.
+        candidates: Label words of a classification task; None trains on target tokens.
+    """
+
+    def __init__(
+        self, base: BaseModel, prompt: Reparameterization, candidates: Candidates | None
+    ) -> None:
+        super().__init__(base, candidates)
+        self.prompt = prompt.to(base.device, torch.float32)
+
+    def _prepared_prompt(self) -> Prompt:
         """The prompt's keys and values where the batch can share them, else its vectors."""
-        if shares_prefixes(self.base):
-            return encode_prefix(self.base, self.prompt)
-        return self.prompt
+        # In half precision the output would differ from what is folded and shipped.
+        with torch.autocast(self.base.device.type, enabled=False):
+            vectors: torch.Tensor = self.prompt()
+        return encode_prefix(self.base, vectors) if shares_prefixes(self.base) else vectors
 
 
 def _normalised(
