@@ -9,35 +9,34 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from tqdm.auto import tqdm
-from transformers.modeling_outputs import BaseModelOutput
 
-from softhub.assembly import embed_rows, pad_rows
+from softhub.assembly import pad_rows
 from softhub.base import BaseModel, load_base
-from softhub.encoding import Candidates, EncodedText, Encoder, render_chat
-from softhub.errors import (
-    ConfigError,
-    IncompatiblePrompt,
-    PromptNotLoaded,
-    SoftHubWarning,
-    TaskError,
-)
+from softhub.encoding import Candidates, Encoder
+from softhub.errors import IncompatiblePrompt, PromptNotLoaded, SoftHubWarning, TaskError
 from softhub.fingerprint import compare_fingerprints
-from softhub.kv_cache import encode_prefix, shares_prefixes
+from softhub.generation import generate_texts
+from softhub.kv_cache import shares_prefixes
 from softhub.prompt import SoftPrompt
-from softhub.scoring import Prompt, encode_rows, label_scores
+from softhub.requests import (
+    LoadedPrompt,
+    Request,
+    RequestEncoder,
+    Text,
+    batches,
+    per_row,
+    report_cuts,
+)
+from softhub.scoring import Prompt, encode_rows, label_scores, target_logprobs
 from softhub.tasks import Task
 
-Text = str | Mapping[str, Any]
-"""A text, or a row with a value for each column of the task's template."""
-
-_NEW_TOKENS = 64
+__all__ = ["Prediction", "PromptModel", "Text"]
 
 
 @dataclass(frozen=True)
@@ -53,27 +52,6 @@ class Prediction:
     label: str
     probabilities: Mapping[str, float]
     scores: Mapping[str, float]
-
-
-@dataclass(eq=False)
-class _Loaded:
-    """A prompt on the base's device; its keys and values are computed when first needed."""
-
-    vectors: torch.Tensor
-    task: Task | None
-    candidates: Candidates | None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    prefix: Prompt = None
-
-
-@dataclass(frozen=True, eq=False)
-class _Request:
-    """One row of a call."""
-
-    text: EncodedText
-    prompt: _Loaded | None
-    candidates: Candidates | None = None
-    options: tuple[tuple[str, Any], ...] = ()
 
 
 class PromptModel:
@@ -93,7 +71,8 @@ class PromptModel:
         self.base = base
         # Text to token ids. Made here and not on first use, which several threads may share.
         self.encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
-        self._loaded: dict[str, _Loaded] = {}
+        self._requests = RequestEncoder(base, self.encoder)
+        self._loaded: dict[str, LoadedPrompt] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -136,12 +115,10 @@ class PromptModel:
             soft_prompt, default = SoftPrompt.from_pretrained(source), Path(source).name
         self._check_fits(soft_prompt, force=force)
         record = soft_prompt.manifest.task
-        task = self._rendered(task or (Task.from_record(record) if record else None))
+        task = task or (Task.from_record(record) if record else None)
         name = name or (task.name if task else default) or "prompt"
-        loaded = _Loaded(
-            soft_prompt.vectors.to(self.base.device, self.base.dtype),
-            task,
-            self._candidates(task),
+        loaded = LoadedPrompt(
+            soft_prompt.vectors.to(self.base.device, self.base.dtype), self._requests.ready(task)
         )
         with self._lock:
             self._loaded = {**self._loaded, name: loaded}
@@ -156,6 +133,15 @@ class PromptModel:
         self._find(name)
         with self._lock:
             self._loaded = {key: value for key, value in self._loaded.items() if key != name}
+
+    def task_of(self, name: str) -> Task | None:
+        """The task that a loaded prompt brings or was given, as its rows are fed.
+
+        Raises:
+            PromptNotLoaded: There is none of that name.
+        """
+        loaded = self._find(name)
+        return loaded.ready.task if loaded and loaded.ready else None
 
     def predict(
         self,
@@ -183,18 +169,15 @@ class PromptModel:
             PromptNotLoaded: A prompt is not loaded.
             TaskError: A row has no task, or one that does not classify.
         """
-        task = self._rendered(task)
-        fallback = (task, self._candidates(task))
+        fallback = self._requests.ready(task)
         requests = [
-            self._classification(text, self._find(name), fallback)
-            for text, name in _per_row(texts, prompt)
+            self._requests.classification(text, self._find(name), fallback)
+            for text, name in per_row(texts, prompt)
         ]
-        _report_cuts(requests)
+        report_cuts(requests)
         predictions: dict[int, Prediction] = {}
-        with _bar(progress, len(requests)) as bar:
-            for batch in _batches(requests, batch_size):
-                predictions.update(self._predict_batch(batch))
-                bar.update(len(batch))
+        for batch in batches(requests, batch_size, progress=progress):
+            predictions.update(self._predict_batch(batch))
         return [predictions[index] for index in range(len(requests))]
 
     def generate(
@@ -202,38 +185,94 @@ class PromptModel:
         texts: Sequence[Text],
         *,
         prompt: str | None | Sequence[str | None] = None,
+        task: Task | None = None,
         batch_size: int = 8,
         progress: str | None = None,
         **options: Any,
     ) -> list[str]:
         """Continue texts, each with its own prompt.
 
+        A row ends at the end-of-sequence token, at the first of the `stop` strings (which is left
+        out), or after `max_new_tokens`.
+
         Args:
-            texts: Texts, or rows for the template of the prompt's task. Without a task (the bare
+            texts: Texts, or rows for the template of the row's task. Without a task (the bare
                 base, a foreign adapter) a text is continued as it is.
             prompt: As in `predict`.
+            task: Template and generation options for rows whose prompt brings no task.
             batch_size: Texts in one pass.
             progress: As in `predict`.
-            **options: As in `transformers` `generate`: `max_new_tokens`, `num_beams`, …; they
-                override what the prompt's task says.
+            **options: `stop`, a list of strings, and those of transformers' `generate`:
+                `max_new_tokens`, `num_beams`, …; they override what the row's task says.
 
         Returns:
             The new text of each row, in the order given.
 
         Raises:
             PromptNotLoaded: A prompt is not loaded.
+            ConfigError: An option makes no sense.
         """
+        fallback = self._requests.ready(task)
         requests = [
-            self._generation(text, self._find(name), options)
-            for text, name in _per_row(texts, prompt)
+            self._requests.generation(text, self._find(name), fallback, options)
+            for text, name in per_row(texts, prompt)
         ]
-        _report_cuts(requests)
+        report_cuts(requests)
         answers: dict[int, str] = {}
-        with _bar(progress, len(requests)) as bar:
-            for batch in _batches(requests, batch_size):
-                answers.update(self._generate_batch(batch))
-                bar.update(len(batch))
+        for batch in batches(requests, batch_size, progress=progress):
+            rows = list(batch.values())
+            found = generate_texts(
+                self.base,
+                [row.prompt for row in rows],
+                [row.text.ids for row in rows],
+                dict(rows[0].options),
+            )
+            answers.update(zip(batch, found, strict=True))
         return [answers[index] for index in range(len(requests))]
+
+    def target_logprobs(
+        self,
+        texts: Sequence[Text],
+        targets: Sequence[str],
+        *,
+        prompt: str | None | Sequence[str | None] = None,
+        task: Task | None = None,
+        batch_size: int = 32,
+        progress: str | None = None,
+    ) -> list[tuple[float, ...]]:
+        """Score reference texts behind texts, each with its own prompt; what training minimises.
+
+        Args:
+            texts: As in `predict`.
+            targets: One reference text for each.
+            prompt: As in `predict`.
+            task: As in `predict`.
+            batch_size: Texts in one pass; does not change the result.
+            progress: As in `predict`.
+
+        Returns:
+            For each text the log-probability of each of its target's tokens, the end-of-sequence
+            token included.
+
+        Raises:
+            PromptNotLoaded: A prompt is not loaded.
+            TaskError: A row has no task, or there is not one target for each text.
+        """
+        rows = per_row(texts, prompt)
+        if len(targets) != len(rows):
+            raise TaskError(
+                f"Found {len(targets)} targets for {len(rows)} texts; expected one each."
+            )
+        fallback = self._requests.ready(task)
+        requests = [
+            self._requests.reference(text, target, self._find(name), fallback)
+            for (text, name), target in zip(rows, targets, strict=True)
+        ]
+        report_cuts(requests)
+        scores: dict[int, tuple[float, ...]] = {}
+        for batch in batches(requests, batch_size, progress=progress):
+            scores.update(self._score_batch(batch))
+        return [scores[index] for index in range(len(requests))]
 
     # --- what a prompt needs ---
 
@@ -253,16 +292,7 @@ class PromptModel:
         if verdict.kind != "exact":
             warnings.warn(message, SoftHubWarning, stacklevel=3)
 
-    def _rendered(self, task: Task | None) -> Task | None:
-        """A task as its texts are fed: a system text makes it a chat."""
-        return None if task is None else render_chat(task, self.base.tokenizer)
-
-    def _candidates(self, task: Task | None) -> Candidates | None:
-        if task is None or task.verbalizer is None:
-            return None
-        return self.encoder.candidates(task.template, task.verbalizer)
-
-    def _find(self, name: str | None) -> _Loaded | None:
+    def _find(self, name: str | None) -> LoadedPrompt | None:
         if name is None:
             return None
         try:
@@ -273,75 +303,21 @@ class PromptModel:
                 f"No prompt {name!r} is loaded (loaded: {held}); call load_prompt first."
             ) from None
 
-    def _prepared(self, prompt: _Loaded | None) -> Prompt:
-        """A prompt as the passes take it: its keys and values if the base can share them."""
-        if prompt is None or not self._shares_prefixes:
-            return None if prompt is None else prompt.vectors
-        with prompt.lock:
-            if prompt.prefix is None:
-                prompt.prefix = encode_prefix(self.base, prompt.vectors)
-        return prompt.prefix
+    def _prepared(self, request: Request) -> Prompt:
+        """A row's prompt as the passes take it: keys and values if the base can share them."""
+        if request.prompt is None:
+            return None
+        shared = self._shares_prefixes
+        return request.prompt.prefix(self.base) if shared else request.prompt.vectors
 
     @cached_property
     def _shares_prefixes(self) -> bool:
         return shares_prefixes(self.base)
 
-    # --- rows ---
-
-    def _room(self, prompt: _Loaded | None, task: Task | None, answer: int) -> int | None:
-        """Most tokens that a text may have beside its prompt and its answer."""
-        limits = [task.max_length] if task and task.max_length else []
-        if self.base.max_positions is not None:
-            virtual = 0 if prompt is None else prompt.vectors.shape[0]
-            limits.append(self.base.max_positions - virtual - answer)
-        return min(limits, default=None)
-
-    def _classification(
-        self,
-        text: Text,
-        prompt: _Loaded | None,
-        fallback: tuple[Task | None, Candidates | None],
-    ) -> _Request:
-        task, candidates = (prompt.task, prompt.candidates) if prompt and prompt.task else fallback
-        if task is None or candidates is None:
-            found = f"of kind {task.kind!r}" if task else "none"
-            raise TaskError(
-                f"Classifying needs a classification task; found {found}. Pass task=Task.from_file"
-                "('task.yaml') (--task task.yaml), or use a prompt that brings one."
-            )
-        answer = max(map(len, candidates.sequences))
-        encoded = self._encode(task, text, self._room(prompt, task, answer))
-        return _Request(encoded, prompt, candidates)
-
-    def _generation(
-        self, text: Text, prompt: _Loaded | None, options: Mapping[str, Any]
-    ) -> _Request:
-        task = prompt.task if prompt else None
-        options = {
-            "max_new_tokens": _NEW_TOKENS,
-            **(task.generation if task else {}),
-            **options,
-        }
-        room = self._room(prompt, task, int(options["max_new_tokens"]))
-        if task is not None:
-            encoded = self._encode(task, text, room)
-        elif isinstance(text, str):
-            encoded = self.encoder.encode_plain(text, room)
-        else:
-            raise TaskError(
-                f"Found a row with the columns {', '.join(text)}, and a prompt without a task; "
-                "expected a text, or load_prompt(…, task=Task.from_file('task.yaml'))."
-            )
-        return _Request(encoded, prompt, options=tuple(sorted(options.items())))
-
-    def _encode(self, task: Task, text: Text, room: int | None) -> EncodedText:
-        row = {task.text_column: text} if isinstance(text, str) else text
-        return self.encoder.encode(task.template, row, text_column=task.text_column, room=room)
-
     # --- batches ---
 
     @torch.no_grad()
-    def _predict_batch(self, batch: Mapping[int, _Request]) -> Iterator[tuple[int, Prediction]]:
+    def _predict_batch(self, batch: Mapping[int, Request]) -> Iterator[tuple[int, Prediction]]:
         requests = list(batch.values())
         groups: dict[Candidates, list[int]] = {}
         for position, request in enumerate(requests):
@@ -349,7 +325,7 @@ class PromptModel:
             groups.setdefault(request.candidates, []).append(position)
         encoded = encode_rows(
             self.base,
-            [self._prepared(request.prompt) for request in requests],
+            [self._prepared(request) for request in requests],
             pad_rows([request.text.ids for request in requests]),
             keep_cache=any(any(candidates.continuations) for candidates in groups),
         )
@@ -365,75 +341,21 @@ class PromptModel:
         return iter(results)
 
     @torch.no_grad()
-    def _generate_batch(self, batch: Mapping[int, _Request]) -> Iterator[tuple[int, str]]:
-        base, requests = self.base, list(batch.values())
-        embedded, mask = embed_rows(
-            base,
-            [request.prompt.vectors if request.prompt else None for request in requests],
-            pad_rows([request.text.ids for request in requests]).to(base.device),
+    def _score_batch(self, batch: Mapping[int, Request]) -> Iterator[tuple[int, tuple[float, ...]]]:
+        requests = list(batch.values())
+        scores = target_logprobs(
+            self.base,
+            [self._prepared(request) for request in requests],
+            pad_rows([request.text.ids for request in requests]),
+            pad_rows([request.target for request in requests], side="right"),
         )
-        options = dict(requests[0].options)
-        # What fills up the rows that end early has to be a token that decoding skips.
-        pad = base.tokenizer.pad_token_id
-        options.setdefault("pad_token_id", self.encoder.end_id if pad is None else pad)
-        if base.is_encoder_decoder:
-            hidden = base.model.get_encoder()(inputs_embeds=embedded, attention_mask=mask.long())
-            options["encoder_outputs"] = BaseModelOutput(hidden.last_hidden_state)
-        else:
-            options["inputs_embeds"] = embedded
-        generate: Any = base.model.generate
-        tokens = generate(attention_mask=mask.long(), **options)
-        texts = base.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return iter(zip(batch, texts, strict=True))
-
-
-def _per_row(
-    texts: Sequence[Text], prompt: str | None | Sequence[str | None]
-) -> list[tuple[Text, str | None]]:
-    """Pair each text with its prompt's name."""
-    if isinstance(texts, str | Mapping):
-        raise TaskError("Found a single text; expected a list of texts, e.g. [text].")
-    names = [prompt] * len(texts) if prompt is None or isinstance(prompt, str) else list(prompt)
-    if len(names) != len(texts):
-        raise TaskError(
-            f"Found {len(names)} prompts for {len(texts)} texts; expected one name for all, or one "
-            "for each text."
-        )
-    return list(zip(texts, names, strict=True))
-
-
-def _batches(requests: Sequence[_Request], size: int) -> Iterator[dict[int, _Request]]:
-    """Rows of like length and equal options together, as index → request."""
-    if size < 1:
-        raise ConfigError(f"batch_size is {size}; expected 1 or more.")
-    order = sorted(
-        range(len(requests)),
-        key=lambda i: (repr(requests[i].options), len(requests[i].text.ids)),
-    )
-    start = 0
-    while start < len(order):
-        options = requests[order[start]].options
-        stop = start
-        while stop < min(start + size, len(order)) and requests[order[stop]].options == options:
-            stop += 1
-        yield {index: requests[index] for index in order[start:stop]}
-        start = stop
-
-
-def _bar(words: str | None, total: int) -> tqdm[NoReturn]:
-    """A progress bar on stderr, where that is a terminal and somebody asked for one."""
-    return tqdm(total=total, desc=words, unit="text", disable=True if words is None else None)
-
-
-def _report_cuts(requests: Sequence[_Request]) -> None:
-    cut = [request.text.cut for request in requests if request.text.cut]
-    if cut:
-        warnings.warn(
-            f"{len(cut)} of {len(requests)} texts were too long and lost {sum(cut)} characters at "
-            "their end.",
-            SoftHubWarning,
-            stacklevel=3,
-        )
+        # A decoder's targets end where its rows end, an encoder-decoder's begin with the decoder.
+        ends = not self.base.is_encoder_decoder
+        each = [
+            tuple(row[len(row) - len(request.target) :] if ends else row[: len(request.target)])
+            for row, request in zip(scores.tolist(), requests, strict=True)
+        ]
+        return zip(batch, each, strict=True)
 
 
 def _prediction(candidates: Candidates, scores: torch.Tensor) -> Prediction:

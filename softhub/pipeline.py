@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from softhub.engine import Prediction, PromptModel
+from softhub.errors import ConfigError, DatasetError, TaskError
 from softhub.tasks import Example, Task
-from softhub.tasks.intervals import Interval, bootstrap_interval
+from softhub.tasks.intervals import Interval, Resamples, bootstrap_interval
+
+_DEFAULT_METRICS = {"classification": ("accuracy",), "generation": ("exact_match",)}
 
 
 @dataclass(frozen=True)
@@ -17,8 +24,8 @@ class Evaluation:
 
     Attributes:
         metrics: For each of the task's metrics its value and 95 % interval, resampled by group.
-        predictions: Predicted label of each example.
-        references: Right label of each example.
+        predictions: Predicted label of each example, or the text that was generated for it.
+        references: Right label of each example, or its reference text.
         seconds: Wall time of predicting.
     """
 
@@ -44,21 +51,37 @@ def judge(
     """Score predictions that were made in any way.
 
     Args:
-        task: Names the metrics.
-        examples: The examples, with their labels and groups.
-        predictions: One label for each.
+        task: Names the metrics; without any it is accuracy, or exact match of texts.
+        examples: The examples, with their labels or reference texts, and groups.
+        predictions: One label or text for each.
         seconds: How long predicting took.
 
     Returns:
         The evaluation.
     """
-    references = [str(example.label) for example in examples]
+    references = references_of(task, examples)
     groups = [example.group for example in examples]
     metrics = {
         name: bootstrap_interval(predictions, references, name, groups=groups)
-        for name in task.metrics or ("accuracy",)
+        for name in task.metrics or _DEFAULT_METRICS[task.kind]
     }
     return Evaluation(metrics, tuple(predictions), tuple(references), seconds)
+
+
+def references_of(task: Task, examples: Sequence[Example]) -> list[str]:
+    """The right answers: labels, or reference texts.
+
+    Raises:
+        DatasetError: An example has none.
+    """
+    what = "label" if task.kind == "classification" else "target"
+    answers = [getattr(example, what) for example in examples]
+    if None in answers:
+        raise DatasetError(
+            f"Example {answers.index(None) + 1} of {len(answers)} has no {what}, which judging the "
+            f"task {task.name} ({task.kind}) needs; load the examples with that task."
+        )
+    return answers
 
 
 def evaluate(
@@ -68,23 +91,42 @@ def evaluate(
     *,
     prompt: str | None = None,
     batch_size: int = 32,
+    **options: Any,
 ) -> Evaluation:
-    """Predict and score examples.
+    """Predict or generate, and score.
 
     Args:
         model: The engine.
-        task: Template, words and metrics; a prompt that brings its own task predicts with that.
-        examples: What to predict.
+        task: Template, words and metrics; a prompt that brings its own task answers with that.
+        examples: What to answer.
         prompt: Name of a loaded prompt; None judges the bare base with the task's template.
         batch_size: Examples in one pass; does not change the result.
+        **options: For a generation task, as in `PromptModel.generate`.
 
     Returns:
         The evaluation.
+
+    Raises:
+        TaskError: The prompt was made for the other kind of task.
+        ConfigError: There are generation options, and the task classifies.
     """
+    _check_kind(model, task, prompt)
     start = time.perf_counter()
-    predictions = predict_examples(model, task, examples, prompt=prompt, batch_size=batch_size)
-    labels = [prediction.label for prediction in predictions]
-    return judge(task, examples, labels, time.perf_counter() - start)
+    if task.kind == "generation":
+        answers = model.generate(
+            [example.row for example in examples],
+            prompt=prompt,
+            task=task,
+            batch_size=batch_size,
+            progress=prompt or "bare base",
+            **options,
+        )
+    elif options:
+        raise ConfigError(f"{', '.join(options)}: the task {task.name} classifies; leave this out.")
+    else:
+        found = predict_examples(model, task, examples, prompt=prompt, batch_size=batch_size)
+        answers = [prediction.label for prediction in found]
+    return judge(task, examples, answers, time.perf_counter() - start)
 
 
 def predict_examples(
@@ -103,3 +145,69 @@ def predict_examples(
         batch_size=batch_size,
         progress=prompt or "bare base",
     )
+
+
+@dataclass(frozen=True)
+class TargetLoss:
+    """How well reference texts are foreseen: the quantity that training minimises.
+
+    Attributes:
+        nll: Negative log-likelihood per target token (end-of-sequence token included), in nats,
+            with its 95 % interval, resampled by group.
+        perplexity: Its exponential.
+        tokens: Number of target tokens.
+    """
+
+    nll: Interval
+    perplexity: Interval
+    tokens: int
+
+
+def target_loss(
+    model: PromptModel,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    prompt: str | None = None,
+    batch_size: int = 32,
+) -> TargetLoss:
+    """Measure how well a prompt, or the bare base, foresees the reference texts.
+
+    Args:
+        model: The engine.
+        task: A generation task.
+        examples: Texts with their references.
+        prompt: Name of a loaded prompt; None judges the bare base with the task's template.
+        batch_size: Examples in one pass; does not change the result.
+
+    Returns:
+        Loss per token and perplexity.
+
+    Raises:
+        TaskError: The task, or the prompt's own, classifies.
+        DatasetError: There is no example, or one without a reference text.
+    """
+    if task.kind != "generation":
+        raise TaskError(f"The task {task.name} is of kind {task.kind}; expected reference texts.")
+    _check_kind(model, task, prompt)
+    scores = model.target_logprobs(
+        [example.row for example in examples],
+        references_of(task, examples),
+        prompt=prompt,
+        task=task,
+        batch_size=batch_size,
+        progress=prompt or "bare base",
+    )
+    resamples = Resamples(len(examples), [example.group for example in examples])
+    sums = np.array([[-math.fsum(tokens), len(tokens)] for tokens in scores])
+    nll = resamples.resample([sums], lambda totals: totals[..., 0] / totals[..., 1]).interval()
+    return TargetLoss(nll, Interval(*map(math.exp, nll)), sum(map(len, scores)))
+
+
+def _check_kind(model: PromptModel, task: Task, prompt: str | None) -> None:
+    own = model.task_of(prompt) if prompt is not None else None
+    if own is not None and own.kind != task.kind:
+        raise TaskError(
+            f"The prompt {prompt!r} was made for the task {own.name}, of kind {own.kind}, and "
+            f"{task.name} is of kind {task.kind}; evaluate it with a task of its own kind."
+        )

@@ -107,15 +107,20 @@ class Resamples:
         judge = find_metric(metric)
         for predictions in runs:
             check_pairs(predictions, references)
-        return self._resample([judge.statistics(run, references) for run in runs], judge.score)
+        return self.resample([judge.statistics(run, references) for run in runs], judge.score)
 
     def mean(self, values: ArrayLike) -> Resampled:
         """Take the mean of per-example values, `[N]` or `[S, N]` of S runs."""
         runs = [np.stack([run, np.ones(len(run))], axis=1) for run in _by_run(values)]
-        return self._resample(runs, lambda totals: np.asarray(totals[..., 0] / totals[..., 1]))
+        return self.resample(runs, lambda totals: np.asarray(totals[..., 0] / totals[..., 1]))
 
-    def _resample(self, runs: Sequence[Floats], score: Callable[[Floats], Floats]) -> Resampled:
-        """Score statistics `[N, K]` of each run; K may differ among them."""
+    def resample(self, runs: Sequence[Floats], score: Callable[[Floats], Floats]) -> Resampled:
+        """Score a system by sums of per-example statistics.
+
+        Args:
+            runs: Statistics `[N, K]` of each of its runs; K may differ among them.
+            score: Turns totals `[..., K]` into scores `[...]`.
+        """
         totals = [_sum_by_group(statistics, self._index) for statistics in runs]
         draws_of_groups = np.random.default_rng(self._seed)
         draws_of_runs = np.random.default_rng([self._seed, self._systems])

@@ -194,7 +194,8 @@ class _ExampleReader:
         self._rows = rows
         templates = (task.template, *task.hard_templates)
         read = [column for template in templates for column in template.columns]
-        self._shown = tuple(dict.fromkeys([task.text_column, *read]))
+        code = [column for column in (task.code_column, task.test_column) if column is not None]
+        self._shown = tuple(dict.fromkeys([task.text_column, *read, *code]))
         # Blanks are sound in a template's side columns, never in these.
         answers = (task.label_column, task.target_column, task.group_column)
         self._needed = (task.text_column, *(column for column in answers if column is not None))

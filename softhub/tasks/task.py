@@ -39,6 +39,7 @@ GENERATION_OPTIONS = (
     "repetition_penalty",
     "length_penalty",
     "no_repeat_ngram_size",
+    "stop",
 )
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
@@ -56,6 +57,8 @@ class Task:
         label_column: The dataset's column of labels; classification only.
         label_map: The dataset's value (`"0"`, or a name) to the verbalizer's label.
         target_column: The dataset's column of reference texts; generation only.
+        code_column: The column of code that an answer goes on from, where answers are code.
+        test_column: The column of code that tests an answer; see `softhub.tasks.sandbox`.
         metrics: Names of metrics; the first is the main one.
         hard_templates: Candidates for the zero-shot baseline.
         group_column: Rows that belong together (a review, a patient): never split over train and
@@ -63,7 +66,8 @@ class Task:
         dataset: Where the rows come from; `None` where a task came out of a manifest.
         max_length: Most text tokens, before which the text column is cut; `None` is the model's.
         system: System text of a chat; `None` means that the template is plain text.
-        generation: Defaults for generating, such as `max_new_tokens`.
+        generation: Defaults for generating, such as `max_new_tokens`, or `stop`: strings at the
+            first of which a text ends.
         description: One sentence for cards and listings.
         language: Language of the texts, as an ISO 639-1 code.
     """
@@ -76,6 +80,8 @@ class Task:
     label_column: str | None = None
     label_map: Mapping[str, str] | None = None
     target_column: str | None = None
+    code_column: str | None = None
+    test_column: str | None = None
     metrics: tuple[str, ...] = ()
     hard_templates: tuple[Template, ...] = ()
     group_column: str | None = None
@@ -167,7 +173,7 @@ class Task:
 
     def _check_answers(self) -> None:
         classification = self.kind == "classification"
-        foreign = ("target_column",) if classification else _CLASSIFICATION_KEYS
+        foreign = _GENERATION_KEYS if classification else _CLASSIFICATION_KEYS
         for key in foreign:
             if getattr(self, key) is not None:
                 raise TaskError(f"{key}: does not belong to a task of kind {self.kind}; remove it")
@@ -203,7 +209,9 @@ class Task:
                     f"generation: unknown option {option!r}"
                     f"{did_you_mean(str(option), GENERATION_OPTIONS)}"
                 )
-            if not isinstance(value, int | float):
+            if option == "stop":
+                _check_stop(value)
+            elif not isinstance(value, int | float):
                 raise TaskError(f"generation: {option} is {value!r:.80}; expected a number")
 
     def _check_template(self, key: str, template: Template) -> None:
@@ -211,7 +219,8 @@ class Task:
             template.split(self.text_column)
         except TaskError as error:
             raise TaskError(f"{key}: {error}; the text column is {self.text_column!r}") from error
-        answers = {self.label_column, self.target_column} & set(template.columns)
+        hidden = {self.label_column, self.target_column, self.test_column}
+        answers = hidden & set(template.columns)
         if answers:
             raise TaskError(
                 f"{key}: {template.text!r} shows the model the answer ({{{answers.pop()}}}); "
@@ -242,3 +251,13 @@ class Task:
 
 
 _CLASSIFICATION_KEYS = ("verbalizer", "label_column", "label_map")
+_GENERATION_KEYS = ("target_column", "code_column", "test_column")
+
+
+def _check_stop(stop: Any) -> None:
+    fine = isinstance(stop, list | tuple) and all(isinstance(text, str) and text for text in stop)
+    if not fine or r"\n" in stop:  # YAML reads '\n' in single quotes as two characters
+        raise TaskError(
+            f"generation: stop is {stop!r:.80}; expected a list of the texts that end an answer, "
+            r'e.g. ["\n"] (in double quotes)'
+        )

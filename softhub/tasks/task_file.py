@@ -182,6 +182,8 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "label_column": _text,
     "label_map": _label_map,
     "target_column": _text,
+    "code_column": _text,
+    "test_column": _text,
     "metrics": _list_of_text,
     "hard_templates": _templates,
     "group_column": _text,
