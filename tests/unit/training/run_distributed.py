@@ -12,7 +12,7 @@ from softhub.training import PromptTrainingArguments, fit
 from tests.unit.training.conftest import example
 
 
-def main(base_folder, out, per_device):
+def main(base_folder, out, per_device, reparameterization):
     base = load_base(base_folder)
     task = Task(
         name="toy",
@@ -25,7 +25,8 @@ def main(base_folder, out, per_device):
     args = PromptTrainingArguments(
         output_dir=f"{out}-run",
         max_steps=6,
-        learning_rate=0.1,
+        learning_rate=0.1 if reparameterization == "none" else 0.01,
+        reparameterization=reparameterization,
         per_device_train_batch_size=int(per_device),
         eval_steps=3,
         save_steps=3,

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 
 
-def run(tmp_path, base, processes, per_device):
+def run(tmp_path, base, processes, per_device, reparameterization):
     out = tmp_path / f"{processes}.json"
     alone = [sys.executable]
     torchrun = [*alone, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -22,7 +22,7 @@ def run(tmp_path, base, processes, per_device):
         "tests.unit.training.run_distributed",
     ]
     done = subprocess.run(
-        [*command, str(base), str(out), str(per_device)],
+        [*command, str(base), str(out), str(per_device), reparameterization],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -34,9 +34,10 @@ def run(tmp_path, base, processes, per_device):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_same_curve_as_one(tmp_path, tiny_base):
-    one = run(tmp_path, tiny_base("llama"), 1, 8)
-    two = run(tmp_path, tiny_base("llama"), 2, 4)
+@pytest.mark.parametrize("reparameterization", ["none", "residual"])
+def test_two_processes_give_the_same_curve_as_one(reparameterization, tmp_path, tiny_base):
+    one = run(tmp_path, tiny_base("llama"), 1, 8, reparameterization)
+    two = run(tmp_path, tiny_base("llama"), 2, 4, reparameterization)
     assert (one["processes"], two["processes"]) == (1, 2)
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-4)
     np.testing.assert_allclose(two["dev"], one["dev"], rtol=1e-4)
