@@ -65,8 +65,8 @@ def choose_hard_prompts(
     calibrated: list[HardPrompt] = []
     for template in task.hard_templates or (task.template,):
         predictions = _predict(model, task, template, dev, batch_size)
-        for candidates, bias in ((plain, None), (calibrated, _bias(predictions))):
-            labels = [_label(prediction, bias) for prediction in predictions]
+        for candidates, bias in ((plain, None), (calibrated, mean_log_probabilities(predictions))):
+            labels = [choose_label(prediction, bias) for prediction in predictions]
             candidates.append(HardPrompt(template, bias, compute(metric, labels, references)))
     return _best(plain), _best(calibrated)
 
@@ -89,7 +89,7 @@ def evaluate_hard_prompts(
             predictions = _predict(model, task, template, examples, batch_size)
             runs[template] = predictions, time.perf_counter() - start
         predictions, seconds = runs[template]
-        labels = [_label(prediction, hard_prompt.bias) for prediction in predictions]
+        labels = [choose_label(prediction, hard_prompt.bias) for prediction in predictions]
         evaluations[hard_prompt.name] = judge(task, examples, labels, seconds)
     return evaluations
 
@@ -109,13 +109,15 @@ def _best(candidates: Sequence[HardPrompt]) -> HardPrompt:
     return max(candidates, key=lambda candidate: candidate.dev_score)
 
 
-def _bias(predictions: Sequence[Prediction]) -> dict[str, float]:
+def mean_log_probabilities(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Mean log-probability of each label: what a prompt says whatever the text."""
     labels = list(predictions[0].probabilities)
     logs = np.log([[p.probabilities[label] + 1e-12 for label in labels] for p in predictions])
     return dict(zip(labels, logs.mean(axis=0).tolist(), strict=True))
 
 
-def _label(prediction: Prediction, bias: Mapping[str, float] | None) -> str:
+def choose_label(prediction: Prediction, bias: Mapping[str, float] | None) -> str:
+    """The most probable label, or the one that gains most over its bias."""
     if bias is None:
         return prediction.label
     return max(prediction.scores, key=lambda label: prediction.scores[label] - bias[label])

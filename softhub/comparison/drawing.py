@@ -1,0 +1,168 @@
+"""How plots look, and how they become SVG that can stand in any page.
+
+The SVG takes its ink from the page (`currentColor`), so it reads on light and dark. It carries no
+styles, which a strict content security policy would refuse, and its ids are its own. Colours are
+those of Okabe & Ito, which people with any kind of colour vision tell apart; markers differ too.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK = "#010203"  # stands for the page's own colour of text
+_FONTS = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
+_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_LIGHT, _DARK = "#1f2328", "#e6edf3"
+_SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "softhub",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": INK,
+    "grid.alpha": 0.12,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "figure.facecolor": "none",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour and marker of a method."""
+
+    color: str
+    marker: str
+
+
+_OTHER = Look("#8c8c8c", "x")
+_LOOKS = {
+    "zero-shot": Look("#E69F00", "v"),
+    "zero-shot, calibrated": Look("#E69F00", "^"),
+    "few-shot": Look("#CC79A7", "h"),
+    "soft prompt": Look("#0072B2", "o"),
+    "soft-prompt ensemble": Look("#56B4E9", "P"),
+    "LoRA": Look("#009E73", "s"),
+    "full fine-tuning": Look("#D55E00", "D"),
+}
+
+
+def look(method: str) -> Look:
+    """The look of a method, the same in every plot."""
+    return _LOOKS.get(
+        "few-shot" if method.endswith("-shot") and method[0].isdigit() else method, _OTHER
+    )
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw within this, to have all plots alike."""
+    import matplotlib
+
+    with matplotlib.rc_context(_SETTINGS):
+        yield
+
+
+def to_png(figure: Figure, *, dpi: int = 200) -> bytes:
+    """The figure on white, as PNG."""
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(
+            buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None}
+        )
+    return buffer.getvalue()
+
+
+def to_svg(figure: Figure, name: str, description: str, *, standalone: bool = False) -> str:
+    """The figure as SVG.
+
+    Args:
+        figure: What was drawn within `style()`.
+        name: Letters that make its ids unlike those of other figures of the page.
+        description: What is to be seen, for people who do not see it.
+        standalone: For a file of its own, which brings its ink for light and dark; else the
+            element is to be put into a page.
+    """
+    root = _parsed(figure)
+    for element in root.iter():
+        _move_style(element)
+    for junk in root.findall(f"{{{_SVG}}}metadata"):
+        root.remove(junk)
+    width, height = root.attrib["viewBox"].split()[2:]
+    root.attrib.update(
+        {"width": width, "height": height, "role": "img", "font-family": _FONTS}
+        | {"stroke-linejoin": "round", "stroke-linecap": "butt"}
+    )
+    title = ElementTree.Element(f"{{{_SVG}}}title")
+    title.text = description
+    root.insert(0, title)
+    if standalone:
+        root.insert(1, _own_ink())
+    text = ElementTree.tostring(root, encoding="unicode")
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    return text.replace(INK, "currentColor") + ("\n" if standalone else "")
+
+
+def _parsed(figure: Figure) -> ElementTree.Element:
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", _XLINK)
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    root = ElementTree.fromstring(buffer.getvalue())
+    for parent in list(root.iter()):
+        for sheet in parent.findall(f"{{{_SVG}}}style"):  # its two rules go to the root
+            parent.remove(sheet)
+    return root
+
+
+def _move_style(element: ElementTree.Element) -> None:
+    """Turn `style="fill: red"` into `fill="red"`."""
+    for declaration in element.attrib.pop("style", "").split(";"):
+        name, _, value = (part.strip() for part in declaration.partition(":"))
+        if name == "font":
+            element.attrib.update(_font(value))
+        elif name and name != "-inkscape-font-specification":
+            element.set(name, value)
+
+
+def _font(shorthand: str) -> Mapping[str, str]:
+    """Size and weight of `bold 10px 'DejaVu Sans', …`; the family is the root's."""
+    size = re.search(r"([\d.]+)px", shorthand)
+    found = {"font-size": size[1]} if size else {}
+    return found | ({"font-weight": "bold"} if re.match(r"\s*(bold|[67]00)\b", shorthand) else {})
+
+
+def _own_ink() -> ElementTree.Element:
+    sheet = ElementTree.Element(f"{{{_SVG}}}style")
+    sheet.text = f"svg{{color:{_LIGHT}}}@media (prefers-color-scheme:dark){{svg{{color:{_DARK}}}}}"
+    return sheet
