@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from softhub.engine import Prediction, PromptModel
-from softhub.pipeline import Evaluation, judge, predict_examples
+from softhub.pipeline import Evaluation, evaluate, judge, predict_examples
 from softhub.tasks import Example, Task, Template
 from softhub.tasks.metrics import compute
 
@@ -45,8 +45,8 @@ def majority_class(task: Task, train: Sequence[Example], test: Sequence[Example]
 
 def choose_hard_prompts(
     model: PromptModel, task: Task, dev: Sequence[Example], *, batch_size: int = 32
-) -> tuple[HardPrompt, HardPrompt]:
-    """Judge the task's hard templates on dev, each as it is and calibrated.
+) -> tuple[HardPrompt, ...]:
+    """Judge the task's hard templates on dev, each as it is and, for labels, calibrated.
 
     A gain over a weak prompt is a gain in format only, so the baselines are the strongest.
 
@@ -57,8 +57,10 @@ def choose_hard_prompts(
         batch_size: Examples in one pass.
 
     Returns:
-        The best template as it is, and the best calibrated one.
+        The best template as it is and, for a classification, the best calibrated one.
     """
+    if task.kind == "generation":
+        return (_best(_generating(model, task, dev, batch_size)),)
     metric = task.metrics[0] if task.metrics else "accuracy"
     references = [str(example.label) for example in dev]
     plain: list[HardPrompt] = []
@@ -84,6 +86,10 @@ def evaluate_hard_prompts(
     evaluations = {}
     for hard_prompt in hard_prompts:
         template = hard_prompt.template
+        if task.kind == "generation":
+            plain = replace(task, template=template)
+            evaluations[hard_prompt.name] = evaluate(model, plain, examples, batch_size=batch_size)
+            continue
         if template not in runs:
             start = time.perf_counter()
             predictions = _predict(model, task, template, examples, batch_size)
@@ -105,7 +111,17 @@ def _predict(
     return predict_examples(model, plain, examples, batch_size=batch_size)
 
 
-def _best(candidates: Sequence[HardPrompt]) -> HardPrompt:
+def _generating(
+    model: PromptModel, task: Task, dev: Sequence[Example], batch_size: int
+) -> Iterator[HardPrompt]:
+    """The templates of a generation task, judged by the task's first metric."""
+    for template in task.hard_templates or (task.template,):
+        plain = replace(task, template=template)
+        metrics = evaluate(model, plain, dev, batch_size=batch_size).metrics
+        yield HardPrompt(template, None, next(iter(metrics.values())).value)
+
+
+def _best(candidates: Iterable[HardPrompt]) -> HardPrompt:
     return max(candidates, key=lambda candidate: candidate.dev_score)
 
 
