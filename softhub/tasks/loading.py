@@ -23,7 +23,7 @@ DEV_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """The rows of a split, and where each of them stands.
 
     Attributes:
@@ -58,7 +58,7 @@ def load_examples(
     if limit is not None and limit < 1:
         raise DatasetError(f"limit: found {limit}; expected 1 or more, or no limit")
     source, stored = _stored_split(task, split)
-    rows = _read(source, stored)
+    rows = read_rows(source, stored)
     reader = _ExampleReader(task, rows)
     members: Sequence[int] = range(len(rows.table))
     if stored == "train" and "dev" not in source.split_names:
@@ -87,14 +87,23 @@ def _stored_split(task: "Task", split: str) -> tuple[DatasetSource, str]:
     return task.dataset, stored
 
 
-def _read(source: DatasetSource, split: str) -> _Rows:
+def read_rows(source: DatasetSource, split: str) -> Rows:
+    """Read the rows of a split, unchecked but for the file's own soundness.
+
+    Args:
+        source: Where the rows come from.
+        split: One of the source's own splits.
+
+    Raises:
+        DatasetError: If the data is missing, empty or damaged; names file and line.
+    """
     rows = _read_file(source, split) if source.path is None else _read_hub(source, split)
     if len(rows.table) == 0:
         raise DatasetError(f"{rows.origin}: is empty; expected at least one row")
     return rows
 
 
-def _read_file(source: DatasetSource, split: str) -> _Rows:
+def _read_file(source: DatasetSource, split: str) -> Rows:
     from datasets import load_dataset
 
     path = Path(source.data_files[split])
@@ -105,19 +114,35 @@ def _read_file(source: DatasetSource, split: str) -> _Rows:
             table = load_dataset(BUILDERS[path.suffix], data_files=files, split=split, **options)
     except Exception as error:  # what Arrow, pandas and datasets raise has no common root
         raise DatasetError(f"{path}: cannot be read ({_root_message(error)})") from error
-    return _Rows(table, str(path), path)
+    return Rows(table, str(path), path)
 
 
-def _read_hub(source: DatasetSource, split: str) -> _Rows:
+def _read_hub(source: DatasetSource, split: str) -> Rows:
     from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
 
     origin = f"dataset {source.path}, split {source.splits[split]}"
+    with asking_the_hub(origin):
+        table = load_dataset(
+            source.path, source.name, split=source.splits[split], revision=source.revision
+        )
+    return Rows(table, origin, None)
+
+
+@contextmanager
+def asking_the_hub(origin: str) -> Iterator[None]:
+    """Turn what `datasets` raises about a dataset of the Hub into one sentence.
+
+    Args:
+        origin: What is asked for, for the message.
+
+    Raises:
+        DatasetError: If it is not there, cannot be read, or the Hub does not answer.
+    """
+    from datasets.exceptions import DatasetNotFoundError
+
     try:
         with _bars_only_on_terminals():
-            table = load_dataset(
-                source.path, source.name, split=source.splits[split], revision=source.revision
-            )
+            yield
     except DatasetNotFoundError as error:
         raise DatasetError(
             f"{origin}: not found on the Hub, or it is gated or private; check path and revision, "
@@ -132,7 +157,6 @@ def _read_hub(source: DatasetSource, split: str) -> _Rows:
         raise DatasetError(
             f"{origin}: cannot be read ({_root_message(error)}); check name, revision and splits"
         ) from error
-    return _Rows(table, origin, None)
 
 
 @contextmanager
@@ -155,7 +179,7 @@ def _root_message(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _members(task: "Task", rows: _Rows, split: str) -> list[int]:
+def _members(task: "Task", rows: Rows, split: str) -> list[int]:
     """Divide train where there is no dev split: whole groups, the same for every seed."""
     column = task.group_column or task.text_column
     keys = [str(key) for key in rows.table[column]]
@@ -189,7 +213,7 @@ def _subset(members: Sequence[int], limit: int | None, seed: int) -> list[int]:
 class _ExampleReader:
     """Checks the rows of a split and turns them into examples."""
 
-    def __init__(self, task: "Task", rows: _Rows) -> None:
+    def __init__(self, task: "Task", rows: Rows) -> None:
         self._task = task
         self._rows = rows
         templates = (task.template, *task.hard_templates)
