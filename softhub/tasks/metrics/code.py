@@ -1,0 +1,64 @@
+"""Metrics of generated Python: whether it parses, and whether it passes its tests."""
+
+import ast
+import warnings
+from collections.abc import Sequence
+
+from softhub.errors import TaskError
+from softhub.tasks.metrics.base import Floats
+from softhub.tasks.metrics.classification import Accuracy
+
+OUTCOMES = ("passed", "failed", "exited", "timeout")
+"""How a program that was run with its tests can end; see `softhub.tasks.sandbox`."""
+
+# Python's parser may overrun its stack on long nested input; generated programs are short.
+_LONGEST_PROGRAM = 20_000
+
+
+class ValidPython(Accuracy):
+    """Share of programs that Python can parse; the references do not matter."""
+
+    name = "valid_python"
+    description = "Share of generated programs that parse as Python."
+    kinds = ("generation",)
+    judges = "code"
+
+    def _right(self, prediction: str, reference: str) -> bool:
+        return parses(prediction)
+
+
+class PassAt1(Accuracy):
+    """Share of programs that pass their tests at the first try (Chen et al. 2021, pass@1)."""
+
+    name = "pass_at_1"
+    description = "Share of generated programs that pass their tests."
+    kinds = ("generation",)
+    judges = "outcomes"
+
+    def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> Floats:
+        """Return `[N, 2]`: passed or not, and 1.
+
+        Args:
+            predictions: N of `OUTCOMES`.
+            references: N times `passed`.
+        """
+        for outcome in predictions:
+            if outcome not in OUTCOMES:
+                raise TaskError(
+                    f"pass_at_1 judges how programs end ({', '.join(OUTCOMES)}); found the text "
+                    f"{outcome!r:.60}. Run them first: pipeline.evaluate(…, run_code=True)."
+                )
+        return super().statistics(predictions, references)
+
+
+def parses(program: str) -> bool:
+    """Whether a text is a Python program; one of white space alone is not."""
+    if not program.strip() or len(program) > _LONGEST_PROGRAM:
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the parser's own, about the program's style
+            ast.parse(program)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
