@@ -21,7 +21,7 @@ for _name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_CACHE", "SOFTHUB_HUB", "SOFTHUB
 
 import pytest  # noqa: E402
 
-from tests.command import Command, make_command  # noqa: E402
+from tests.command import Command, make_command, make_recipe  # noqa: E402
 from tests.tiny import build_base  # noqa: E402
 
 
@@ -68,3 +68,9 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
 def softhub(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     """Run `softhub ARGUMENTS` and return its exit code, stdout and stderr, children's included."""
     return make_command(monkeypatch, capfd)
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run `recipe(name, *arguments)` in this process and return its exit code and output."""
+    return make_recipe(monkeypatch, capfd)

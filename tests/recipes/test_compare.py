@@ -1,0 +1,77 @@
+"""recipes/compare.py on a tiny base: every method gives a row; a second run adds what is new."""
+
+import json
+
+import pytest
+
+from tests.recipes.test_road import write_project
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def compare(recipe, tiny_base, tmp_path):
+    """`compare(*flags)`: exit code and output, and the rows that are then there."""
+    config = write_project(tmp_path, tiny_base("llama"))
+    text = config.read_text().replace("num_virtual_tokens: 4\n", "ensemble_of: 3\n")
+    config.write_text(text)
+
+    def run(*flags):
+        done = recipe("compare", "--config", config, *flags)
+        path = tmp_path / "run" / "rows.jsonl"
+        lines = path.read_text().splitlines() if path.is_file() else []
+        return done, [json.loads(line) for line in lines]
+
+    return run
+
+
+def keys(rows):
+    return [(row["method"], row["setting"], row["seed"]) for row in rows]
+
+
+def test_every_method_gives_a_row_and_a_second_run_goes_on(compare):
+    flags = ("--virtual_tokens", 3, "--shots", 2, "--seeds", 0, 1)
+    done, rows = compare(*flags, "--methods", "soft prompt", "zero-shot")
+    assert done.code == 0, done.err
+    assert keys(rows) == [
+        ("zero-shot", "", None),
+        ("soft prompt", "P = 3", 0),
+        ("soft prompt", "P = 3", 1),
+    ]
+    done, more = compare(*flags)
+    assert done.code == 0, done.err
+    assert more[:3] == rows
+    assert sorted(map(str, keys(more[3:]))) == sorted(
+        map(
+            str,
+            [
+                ("majority label", "", None),
+                ("zero-shot, calibrated", "", None),
+                *((name, "", seed) for name in ("2-shot", "full fine-tuning") for seed in (0, 1)),
+                ("LoRA", "rank 8", 0),
+                ("LoRA", "rank 8", 1),
+                ("soft-prompt ensemble", "2 of P = 3", None),
+            ],
+        )
+    )
+    by_key = {key: row for key, row in zip(keys(more), more, strict=True)}
+    soft, full = by_key["soft prompt", "P = 3", 0], by_key["full fine-tuning", "", 1]
+    assert len(soft["predictions"]) == len(full["predictions"]) == 24
+    assert soft["trainable_parameters"] == 3 * 32 < full["trainable_parameters"]
+    assert soft["bytes"] < full["bytes"] == 4 * full["trainable_parameters"]
+    assert by_key["2-shot", "", 0]["prompt_tokens"] > by_key["zero-shot", "", None]["prompt_tokens"]
+    assert [logs["step"] for logs in soft["history"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--methods", "Lora"), "Unknown method 'Lora'"),
+        (("--methods", "soft-prompt ensemble", "--seeds", 0, 1), "ensemble needs soft prompts"),
+    ],
+)
+def test_mistakes_are_one_line(flags, words, compare):
+    done, rows = compare(*flags)
+    assert done.code == 1
+    assert words in done.err and "Traceback" not in done.err
+    assert not [row for row in rows if row["method"] != "majority label"]
