@@ -1,12 +1,13 @@
 """A task: dataset, template, verbalizer or reference text, and metrics, all of it data."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from softhub.errors import SoftHubWarning, TaskError, did_you_mean
+from softhub.tasks.class_weights import ClassWeights, check_class_weights, training_weights
 from softhub.tasks.dataset import DatasetSource, Example
 from softhub.tasks.loading import load_examples
 from softhub.tasks.metrics import METRICS
@@ -56,6 +57,8 @@ class Task:
         verbalizer: Labels and their words; classification only.
         label_column: The dataset's column of labels; classification only.
         label_map: The dataset's value (`"0"`, or a name) to the verbalizer's label.
+        class_weights: How much each label counts in training: `balanced`, or a number for each;
+            see `softhub.tasks.class_weights`.
         target_column: The dataset's column of reference texts; generation only.
         code_column: The column of code that an answer goes on from, where answers are code.
         test_column: The column of code that tests an answer; see `softhub.tasks.sandbox`.
@@ -79,6 +82,7 @@ class Task:
     verbalizer: Verbalizer | None = None
     label_column: str | None = None
     label_map: Mapping[str, str] | None = None
+    class_weights: ClassWeights | None = None
     target_column: str | None = None
     code_column: str | None = None
     test_column: str | None = None
@@ -171,6 +175,16 @@ class Task:
         """
         return load_examples(self, split, limit=limit, seed=seed)
 
+    def training_weights(self, examples: Sequence[Example]) -> dict[str, float] | None:
+        """The weight of each label in the training loss, or None if all count alike.
+
+        Args:
+            examples: The training split.
+        """
+        if self.class_weights is None or self.verbalizer is None:
+            return None
+        return training_weights(self.class_weights, self.verbalizer.labels, examples)
+
     def _check_answers(self) -> None:
         classification = self.kind == "classification"
         foreign = _GENERATION_KEYS if classification else _CLASSIFICATION_KEYS
@@ -182,13 +196,18 @@ class Task:
             raise TaskError("verbalizer: missing; a classification needs the words of its labels")
         if self.dataset is not None and getattr(self, needed) is None:
             raise TaskError(f"{needed}: missing; name the dataset's column that holds the answers")
-        labels = self.verbalizer.labels if self.verbalizer else ()
+        if self.verbalizer is not None:
+            self._check_labels(self.verbalizer.labels)
+
+    def _check_labels(self, labels: Sequence[str]) -> None:
         for value, label in (self.label_map or {}).items():
             if label not in labels:
                 raise TaskError(
                     f"label_map: {value!r} becomes {label!r}, which the verbalizer does not have"
                     f"{did_you_mean(label, labels)}"
                 )
+        if self.class_weights is not None:
+            check_class_weights(self.class_weights, labels)
 
     def _check_metrics(self) -> None:
         for name in self.metrics:
@@ -250,7 +269,7 @@ class Task:
             )
 
 
-_CLASSIFICATION_KEYS = ("verbalizer", "label_column", "label_map")
+_CLASSIFICATION_KEYS = ("verbalizer", "label_column", "label_map", "class_weights")
 _GENERATION_KEYS = ("target_column", "code_column", "test_column")
 
 

@@ -151,6 +151,15 @@ def _label_map(value: Any) -> dict[str, str]:
     return {str(key): _text(item) for key, item in _mapping(value).items()}
 
 
+def _class_weights(value: Any) -> str | dict[str, float]:
+    if not isinstance(value, Mapping):
+        return _text(value)
+    for label, weight in value.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise TaskError(f"{label!r} has {weight!r:.80}, expected a number")
+    return {_text(label): float(weight) for label, weight in value.items()}
+
+
 def _templates(value: Any) -> tuple[Template, ...]:
     return tuple(Template(text) for text in _list_of_text(value))
 
@@ -181,6 +190,7 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "verbalizer": _verbalizer,
     "label_column": _text,
     "label_map": _label_map,
+    "class_weights": _class_weights,
     "target_column": _text,
     "code_column": _text,
     "test_column": _text,

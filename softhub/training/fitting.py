@@ -110,15 +110,16 @@ def fit(
     vectors = initial_vectors(
         base, config, init, texts=encoded_train.inputs, candidates=candidates, seed=args.seed
     )
-    prompt = reparameterize(
+    module = reparameterize(
         args.reparameterization,
         vectors,
         size=args.reparameterization_size,
         seed=args.seed,
         draw=partial(frequent_embeddings, base, encoded_train.inputs, seed=args.seed),
     )
+    weights = task.training_weights(train)
     interrupt, watch = InterruptCallback(), _watch(task, dev)
-    tuner = PromptTuner(base, prompt, candidates)
+    tuner = PromptTuner(base, module, candidates, weights)
     trainer = PromptTrainer(tuner, task, args, encoded_train, encoded_dev, [interrupt, watch])
     if args.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
@@ -251,11 +252,14 @@ def _provenance(
         "train": {"examples": len(train), "sha256": dataset_hash(train)},
         "dev": {"examples": len(dev), "sha256": dataset_hash(dev)},
     }
+    training = args.to_provenance()
+    if task.class_weights is not None:
+        training["class_weights"] = task.training_weights(train)
     return {
         "dataset": dataset,
         "seed": args.seed,
         "init": start,
-        "training": args.to_provenance(),
+        "training": training,
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
 

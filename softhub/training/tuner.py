@@ -7,6 +7,7 @@ passes, over prompt and texts, happen inside one `forward`, so DDP and FSDP see 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,15 +29,24 @@ class Tuner(nn.Module):
     Args:
         base: The base model.
         candidates: Label words of a classification task; None trains on target tokens.
+        weights: How much each label counts, by its name; None for all alike.
     """
 
     accepts_loss_kwargs = True
 
-    def __init__(self, base: BaseModel, candidates: Candidates | None) -> None:
+    def __init__(
+        self,
+        base: BaseModel,
+        candidates: Candidates | None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__()
         self.base = base
         self.model = base.model
         self.candidates = candidates
+        self.weights: torch.Tensor | None = None
+        if weights is not None and candidates is not None:
+            self.weights = torch.tensor([weights[label] for label in candidates.labels])
 
     def train(self, mode: bool = True) -> Tuner:
         """Set the mode; the base keeps its dropout off whatever the mode."""
@@ -73,9 +83,9 @@ class Tuner(nn.Module):
             num_items_in_batch: Labels or target tokens of the whole step over all processes.
 
         Returns:
-            `loss`, a scalar: the negative log-likelihood summed over this batch and divided by
-            `num_items_in_batch` (the batch's own count if None); for classification also `logits`,
-            the label scores `[B, labels]`.
+            `loss`, a scalar: the negative log-likelihood, weighted by label, summed over this batch
+            and divided by `num_items_in_batch` (the batch's own count if None); for classification
+            also `logits`, the label scores `[B, labels]`.
         """
         texts = Rows(input_ids, attention_mask)
         prompts = [self._prepared_prompt()] * input_ids.shape[0]
@@ -87,11 +97,16 @@ class Tuner(nn.Module):
             self.base, prompts, texts, keep_cache=any(self.candidates.continuations)
         )
         scores = label_scores(self.base, encoded, self.candidates)
-        loss = nn.functional.cross_entropy(scores, labels.to(scores.device), reduction="sum")
+        loss = self._label_loss(scores, labels.to(scores.device))
         return {
             "loss": _normalised(loss, labels.shape[0], num_items_in_batch),
             "logits": scores,
         }
+
+    def _label_loss(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Loss of the label scores `[B, labels]`, summed over the batch."""
+        weights = None if self.weights is None else self.weights.to(scores.device)
+        return nn.functional.cross_entropy(scores, labels, weight=weights, reduction="sum")
 
     def _prepared_prompt(self) -> Prompt:
         """What stands before every text."""
@@ -105,12 +120,17 @@ class PromptTuner(Tuner):
         base: The base model.
         prompt: The module whose output is the prompt; it alone is trained.
         candidates: Label words of a classification task; None trains on target tokens.
+        weights: How much each label counts, by its name; None for all alike.
     """
 
     def __init__(
-        self, base: BaseModel, prompt: Reparameterization, candidates: Candidates | None
+        self,
+        base: BaseModel,
+        prompt: Reparameterization,
+        candidates: Candidates | None,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(base, candidates)
+        super().__init__(base, candidates, weights)
         self.prompt = prompt.to(base.device, torch.float32)
 
     def _prepared_prompt(self) -> Prompt:

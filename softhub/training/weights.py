@@ -112,7 +112,8 @@ def fit_weights(
         base.model.requires_grad_(True)
     else:
         inject_adapter_in_model(lora, base.model)
-    tuner, best, watch = Tuner(base, candidates), _BestWeights(), WatchCallback("loss", floor=None)
+    tuner = Tuner(base, candidates, task.training_weights(train))
+    best, watch = _BestWeights(), WatchCallback("loss", floor=None)
     start = time.perf_counter()
     trainer = PromptTrainer(tuner, task, args, rows[0], rows[1], [best, watch])
     trainer.train()

@@ -1,0 +1,75 @@
+"""How much each label counts in the training loss, where some labels are rare.
+
+Weights multiply the loss of an example by its label. They are scaled so that their mean over the
+training examples is 1, and the loss is divided by the number of examples of the global batch. So
+learning rates keep their meaning, gradient accumulation and several processes change nothing, and
+over a whole epoch it is the weighted mean that PyTorch's `CrossEntropyLoss(weight=…)` gives.
+(Dividing each batch by its own sum of weights, as PyTorch does, would undo the weights in small
+batches: with one example a batch they would cancel.)
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from softhub.errors import TaskError, did_you_mean
+from softhub.tasks.dataset import Example
+
+BALANCED = "balanced"
+ClassWeights = str | Mapping[str, float]
+"""`balanced`, or a positive number for each label."""
+
+
+def check_class_weights(weights: ClassWeights, labels: Sequence[str]) -> None:
+    """Refuse weights that do not belong to the labels.
+
+    Args:
+        weights: What the task says.
+        labels: The verbalizer's labels.
+
+    Raises:
+        TaskError: The word is unknown, or a label has no weight or one that is not positive.
+    """
+    if isinstance(weights, str):
+        if weights != BALANCED:
+            raise TaskError(
+                f"class_weights: found {weights!r}; expected {BALANCED!r}, or a weight for each "
+                f"label"
+            )
+        return
+    for label in weights:
+        if label not in labels:
+            raise TaskError(
+                f"class_weights: the verbalizer has no label {label!r}{did_you_mean(label, labels)}"
+            )
+    for label in labels:
+        weight = weights.get(label)
+        if weight is None or not 0 < weight < float("inf"):
+            found = "no weight" if weight is None else f"the weight {weight}"
+            raise TaskError(
+                f"class_weights: the label {label!r} has {found}; expected a positive number for "
+                f"each label, or class_weights: {BALANCED}"
+            )
+
+
+def training_weights(
+    weights: ClassWeights | None, labels: Sequence[str], examples: Sequence[Example]
+) -> dict[str, float] | None:
+    """The weight of each label in the loss.
+
+    Args:
+        weights: What the task says; `balanced` is N / (number of labels * examples of the label),
+            as in scikit-learn, where a label without examples counts as one with a single example.
+        labels: The verbalizer's labels.
+        examples: The training split.
+
+    Returns:
+        Label to weight, in the order of `labels`, with a mean of 1 over the examples; None
+        without weights.
+    """
+    if weights is None:
+        return None
+    counts = Counter(example.label for example in examples)
+    if isinstance(weights, str):
+        weights = {label: 1 / max(counts[label], 1) for label in labels}
+    total = sum(weights[label] * counts[label] for label in labels)
+    return {label: weights[label] * len(examples) / total for label in labels}
