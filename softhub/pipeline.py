@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,10 @@ from softhub.engine import Prediction, PromptModel
 from softhub.errors import ConfigError, DatasetError, TaskError
 from softhub.tasks import Example, Task
 from softhub.tasks.intervals import Interval, Resamples, bootstrap_interval
+from softhub.tasks.metrics import find_metric
+from softhub.tasks.sandbox import Outcome, code_of, confinement, run_programs, tests_of
+
+logger = logging.getLogger("softhub")
 
 _DEFAULT_METRICS = {"classification": ("accuracy",), "generation": ("exact_match",)}
 
@@ -27,12 +32,14 @@ class Evaluation:
         predictions: Predicted label of each example, or the text that was generated for it.
         references: Right label of each example, or its reference text.
         seconds: Wall time of predicting.
+        outcomes: How each generated program ended, if they were run.
     """
 
     metrics: Mapping[str, Interval]
     predictions: tuple[str, ...]
     references: tuple[str, ...]
     seconds: float
+    outcomes: tuple[Outcome, ...] = ()
 
     @property
     def examples_per_second(self) -> float:
@@ -46,7 +53,12 @@ class Evaluation:
 
 
 def judge(
-    task: Task, examples: Sequence[Example], predictions: Sequence[str], seconds: float
+    task: Task,
+    examples: Sequence[Example],
+    predictions: Sequence[str],
+    seconds: float,
+    *,
+    run_code: bool = False,
 ) -> Evaluation:
     """Score predictions that were made in any way.
 
@@ -55,17 +67,66 @@ def judge(
         examples: The examples, with their labels or reference texts, and groups.
         predictions: One label or text for each.
         seconds: How long predicting took.
+        run_code: Run generated code with its tests, in the sandbox. Without it the metrics that
+            need this are left out, which is said.
 
     Returns:
         The evaluation.
+
+    Raises:
+        ConfigError: Code cannot be run here, or without it no metric is left.
     """
+    names = _metric_names(task, run_code)
+    return _judge(task, names, examples, predictions, seconds)
+
+
+def _metric_names(task: Task, run_code: bool) -> tuple[str, ...]:
+    """The metrics to take: those that run code only if that is wanted, and can be done."""
+    names = task.metrics or _DEFAULT_METRICS[task.kind]
+    runs = [name for name in names if find_metric(name).judges == "outcomes"]
+    if not runs:
+        return names
+    if run_code:
+        logger.warning("Generated code is run with %s.", confinement())
+        return names
+    if len(runs) == len(names):
+        raise ConfigError(
+            f"{', '.join(runs)}, the only metric of the task {task.name}, runs generated code; "
+            "pass run_code=True (--run_generated_code true) to run it in the sandbox."
+        )
+    logger.warning(
+        "%s is left out: it runs generated code, which needs run_code=True "
+        "(--run_generated_code true).",
+        ", ".join(runs),
+    )
+    return tuple(name for name in names if name not in runs)
+
+
+def _judge(
+    task: Task,
+    names: Sequence[str],
+    examples: Sequence[Example],
+    predictions: Sequence[str],
+    seconds: float,
+) -> Evaluation:
     references = references_of(task, examples)
+    pairs = list(zip(examples, predictions, strict=True))
+    kinds = {find_metric(name).judges for name in names}
+    answers = {"answers": (list(predictions), references)}
+    outcomes: tuple[Outcome, ...] = ()
+    if kinds & {"code", "outcomes"}:
+        code = [code_of(task, example, answer) for example, answer in pairs]
+        answers["code"] = (code, references)
+    if "outcomes" in kinds:
+        tests = [tests_of(task, example) for example in examples]
+        outcomes = tuple(run_programs(list(zip(code, tests, strict=True))))
+        answers["outcomes"] = ([outcome.kind for outcome in outcomes], ["passed"] * len(outcomes))
     groups = [example.group for example in examples]
     metrics = {
-        name: bootstrap_interval(predictions, references, name, groups=groups)
-        for name in task.metrics or _DEFAULT_METRICS[task.kind]
+        name: bootstrap_interval(*answers[find_metric(name).judges], name, groups=groups)
+        for name in names
     }
-    return Evaluation(metrics, tuple(predictions), tuple(references), seconds)
+    return Evaluation(metrics, tuple(predictions), tuple(references), seconds, outcomes)
 
 
 def references_of(task: Task, examples: Sequence[Example]) -> list[str]:
@@ -91,6 +152,7 @@ def evaluate(
     *,
     prompt: str | None = None,
     batch_size: int = 32,
+    run_code: bool = False,
     **options: Any,
 ) -> Evaluation:
     """Predict or generate, and score.
@@ -101,6 +163,7 @@ def evaluate(
         examples: What to answer.
         prompt: Name of a loaded prompt; None judges the bare base with the task's template.
         batch_size: Examples in one pass; does not change the result.
+        run_code: As in `judge`.
         **options: For a generation task, as in `PromptModel.generate`.
 
     Returns:
@@ -108,9 +171,10 @@ def evaluate(
 
     Raises:
         TaskError: The prompt was made for the other kind of task.
-        ConfigError: There are generation options, and the task classifies.
+        ConfigError: There are generation options and the task classifies; or as in `judge`.
     """
     _check_kind(model, task, prompt)
+    names = _metric_names(task, run_code)
     start = time.perf_counter()
     if task.kind == "generation":
         answers = model.generate(
@@ -126,7 +190,7 @@ def evaluate(
     else:
         found = predict_examples(model, task, examples, prompt=prompt, batch_size=batch_size)
         answers = [prediction.label for prediction in found]
-    return judge(task, examples, answers, time.perf_counter() - start)
+    return _judge(task, names, examples, answers, time.perf_counter() - start)
 
 
 def predict_examples(

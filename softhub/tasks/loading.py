@@ -221,7 +221,7 @@ class _ExampleReader:
         code = [column for column in (task.code_column, task.test_column) if column is not None]
         self._shown = tuple(dict.fromkeys([task.text_column, *read, *code]))
         # Blanks are sound in a template's side columns, never in these.
-        answers = (task.label_column, task.target_column, task.group_column)
+        answers = (task.label_column, task.target_column, task.group_column, task.test_column)
         self._needed = (task.text_column, *(column for column in answers if column is not None))
         self._check_columns()
         feature = rows.table.features.get(task.label_column or "")

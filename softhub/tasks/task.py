@@ -218,6 +218,11 @@ class Task:
                 raise TaskError(
                     f"metrics: {name} does not judge a {self.kind}; use {', '.join(fitting)}"
                 )
+            if METRICS[name].judges == "outcomes" and self.test_column is None:
+                raise TaskError(
+                    f"metrics: {name} runs each answer with its tests; name the dataset's column "
+                    f"that holds them: test_column: …"
+                )
 
     def _check_generation(self) -> None:
         if self.kind != "generation" and self.generation:
