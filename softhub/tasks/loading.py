@@ -65,7 +65,22 @@ def load_examples(
         members = _members(task, rows, split)
     chosen = _subset(members, limit, seed)
     table = rows.table.select(chosen)
-    return [reader.read(index, row) for index, row in zip(chosen, table, strict=True)]
+    examples = [reader.read(index, row) for index, row in zip(chosen, table, strict=True)]
+    _warn_of_stops(task, rows.origin, examples)
+    return examples
+
+
+def _warn_of_stops(task: "Task", origin: str, examples: Sequence[Example]) -> None:
+    stop = task.generation.get("stop", ())
+    over = sum(any(text in str(example.target) for text in stop) for example in examples)
+    if over:
+        warnings.warn(
+            f"{origin}: {over} of {len(examples)} reference texts go on behind a stop string "
+            f"({', '.join(map(repr, stop))}), where generating ends; drop it from generation.stop, "
+            f"or shorten the references",
+            SoftHubWarning,
+            stacklevel=4,
+        )
 
 
 def _stored_split(task: "Task", split: str) -> tuple[DatasetSource, str]:
