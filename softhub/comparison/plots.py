@@ -49,19 +49,19 @@ def _cost_dots(axes: Axes, lines: Sequence[Line]) -> None:
         at = line.bytes or min(amounts) / 4
         if line.bytes:
             axes.plot([line.bytes], [place], **_marker(line))
-        _beside(axes, at, place, size(line.bytes) if line.bytes else "nothing")
-    _ticks(axes.xaxis, short_size)
+        _beside(axes, at, place, size(line.bytes) if line.bytes else "nothing", offset=7)
+    _ticks(axes.xaxis, short_size, most=4)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
     axes.set_title("To store and ship for each task")
 
 
 def score_against_parameters(summary: Summary) -> Figure:
-    """Score by trained numbers; what trains nothing stands to the left."""
+    """Score by trainable parameters; what trains nothing stands to the left."""
     untrained = [line for line in _shown(summary) if not line.trainable_parameters]
     trained = [line for line in _shown(summary) if line.trainable_parameters]
     with style():
-        figure = _figure(7.6, 3.6)
+        figure = _figure(7.6, 3.9)
         ratio = [max(1, len(untrained)), 9]
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=ratio)
         for place, line in enumerate(untrained):
@@ -72,7 +72,7 @@ def score_against_parameters(summary: Summary) -> Figure:
         left.set_xlim(-0.6, max(1, len(untrained)) - 0.4)
         left.set_title("Nothing trained")
         _trained_points(right, summary, trained)
-        right.set_title("Trained numbers (log scale)")
+        right.set_title("Trainable parameters (log scale)")
         right.tick_params(axis="y", length=0)
         _name_axis(left, summary)
         _say_majority(figure, summary)
@@ -208,12 +208,13 @@ def confusion(summary: Summary, lines: Sequence[Line]) -> Figure | None:
     if not labels or not lines:
         return None
     side = max(1.9, 0.42 * len(labels) + 0.5)
-    names = max(map(len, labels)) * 0.055
+    names = max(map(len, labels)) * 0.07
+    upright = names > side / len(labels)
     with style():
-        figure = _figure(names + 0.4 + side * len(lines), names + 0.9 + side)
+        figure = _figure(names + 0.5 + side * len(lines), side + 0.8 + (names if upright else 0))
         panels = figure.subplots(1, len(lines), squeeze=False, sharey=True)[0]
         for axes, line in zip(panels, lines, strict=True):
-            _matrix(axes, _shares(line, summary), labels)
+            _matrix(axes, _shares(line, summary), labels, upright)
             axes.set_title(_broken(line.name))
             axes.set_xlabel("predicted label")
         panels[0].set_ylabel("right label")
@@ -231,7 +232,7 @@ def _shares(line: Line, summary: Summary) -> Floats:
     return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
 
 
-def _matrix(axes: Axes, shares: Floats, labels: Sequence[str]) -> None:
+def _matrix(axes: Axes, shares: Floats, labels: Sequence[str], upright: bool) -> None:
     from matplotlib.patches import Rectangle
 
     for (row, column), share in np.ndenumerate(shares):
@@ -246,7 +247,6 @@ def _matrix(axes: Axes, shares: Floats, labels: Sequence[str]) -> None:
         if text != "0":
             weight = "bold" if row == column else "normal"
             axes.text(column, row, text, ha="center", va="center", weight=weight, fontsize=8)
-    upright = max(map(len, labels)) * 0.075 > 1.9 / len(labels)
     axes.set_xticks(range(len(labels)), labels, rotation=90 if upright else 0, fontsize=8)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.set_xlim(-0.5, len(labels) - 0.5)
@@ -276,7 +276,9 @@ def bytes_for_tasks(summary: Summary, base_bytes: int) -> Figure | None:
             axes.text(_TASKS[-1], total[-1], text, va="center", color=INK, fontsize=8.5)
             axes.plot([], [], color=look(line.method).color, label=f"{line.name}, {what}")
         axes.axhline(base_bytes, color=INK, alpha=0.6, linestyle=":", linewidth=1)
-        axes.text(1, base_bytes / 1.12, f"the base alone: {size(base_bytes)}", va="top", fontsize=8)
+        axes.text(
+            1.1, base_bytes / 1.12, f"the base alone: {size(base_bytes)}", va="top", fontsize=8
+        )
         axes.set(xscale="log", yscale="log", xlabel="tasks (log scale)", ylabel="bytes (log scale)")
         axes.set_xlim(1, 1000)
         axes.set_ylim(bottom=base_bytes / 3)
@@ -357,10 +359,8 @@ def _point(axes: Axes, line: Line, x: Sequence[float], y: Sequence[float], **mor
     axes.errorbar(x, y, capsize=0, elinewidth=1.4, linestyle="none", **_marker(line), **more)
 
 
-def _beside(axes: Axes, x: float, y: float, text: str) -> None:
-    axes.annotate(
-        text, (x, y), (4, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK
-    )
+def _beside(axes: Axes, x: float, y: float, text: str, *, offset: float = 4) -> None:
+    axes.annotate(text, (x, y), (offset, 0), textcoords="offset points", va="center", fontsize=8.5)
 
 
 def _above(axes: Axes, x: float, y: float, text: str) -> None:
@@ -383,10 +383,10 @@ def _room_on_the_right(axes: Axes, share: float) -> None:
     axes.set_xlim(low, high + share * (high - low))
 
 
-def _ticks(axis: Any, text: Callable[[float], str]) -> None:
+def _ticks(axis: Any, text: Callable[[float], str], most: int = 8) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(numticks=8))
+    axis.set_major_locator(LogLocator(numticks=most))
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
     axis.set_minor_formatter(NullFormatter())
 
@@ -403,7 +403,8 @@ def _legend(figure: Figure, axes: Axes) -> None:
     """Above the axes, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
     if labels:
-        figure.legend(handles, labels, loc="outside upper left", ncols=min(3, len(labels)))
+        rows = -(-sum(len(label) + 8 for label in labels) // 110)
+        figure.legend(handles, labels, loc="outside upper left", ncols=-(-len(labels) // rows))
 
 
 def _broken(name: str) -> str:

@@ -15,8 +15,9 @@ from statistics import fmean
 from typing import Any
 
 from softhub.comparison.store import ComparedRow
-from softhub.errors import DatasetError
+from softhub.errors import DatasetError, TaskError
 from softhub.tasks.intervals import Interval, Resampled, Resamples
+from softhub.tasks.metrics import find_metric
 
 SOFT_PROMPT, FINE_TUNING, MAJORITY = "soft prompt", "full fine-tuning", "majority label"
 DEFAULT_SETTING = "P = 20"
@@ -187,11 +188,11 @@ def summarise(
 
     Raises:
         DatasetError: There is no row, or one does not answer the test examples.
-        TaskError: A metric is unknown.
+        TaskError: A metric is unknown, or none can be had from answers alone.
     """
     runs = _by_line(rows, len(references))
     draws = Resamples(len(references), groups, resamples)
-    metrics = list(next(iter(runs.values()))[0].metrics)
+    metrics = _metrics(next(iter(runs.values()))[0])
     scores = {
         key: {m: draws.score([row.predictions for row in of_key], references, m) for m in metrics}
         for key, of_key in runs.items()
@@ -219,6 +220,17 @@ def _by_line(rows: Sequence[ComparedRow], size: int) -> dict[_Key, tuple[Compare
             )
         runs[row.method, row.setting].append(row)
     return {key: tuple(sorted(runs[key], key=_seed)) for key in sorted(runs, key=_rank)}
+
+
+def _metrics(row: ComparedRow) -> list[str]:
+    """Metrics that can be had from the answers kept; others need generated code to be run."""
+    metrics = [name for name in row.metrics if find_metric(name).judges == "answers"]
+    if not metrics:
+        raise TaskError(
+            f"the rows are scored by {', '.join(row.metrics)}, which answers alone do not give; "
+            "name a metric such as exact_match first"
+        )
+    return metrics
 
 
 def _seed(row: ComparedRow) -> int:
