@@ -93,11 +93,7 @@ class BaseModel:
     @property
     def max_positions(self) -> int | None:
         """Longest row (prompt, text and answer) that the positions allow; None if unlimited."""
-        config = self.model.config.get_text_config()
-        if config.model_type in ("t5", "mt5", "umt5", "longt5", "switch_transformers"):
-            return None  # relative positions: `n_positions` is only what it was trained on
-        positions = getattr(config, "max_position_embeddings", None)
-        return int(positions) if positions else None
+        return position_limit(self.model.config)
 
     @property
     def checkpoints_activations(self) -> bool:
@@ -162,20 +158,8 @@ def load_base(
     """
     if name is not None:
         check_base_model(name)
-    path = Path(ref).expanduser()
-    record: dict[str, Any] = {}
-    source = str(ref)
-    if path.suffix == ".gguf":
-        source = str(_converted(path, name))
-    elif path.is_dir():
-        source = str(path)
-    elif path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise BaseModelError(
-            f"No base model at {source!r}: expected a folder with config.json, a .gguf file, or a "
-            "Hub repo id such as 'HuggingFaceTB/SmolLM2-135M-Instruct'."
-        )
-    if Path(source).is_dir():
-        record = _read_record(Path(source))
+    source = _source(ref, name)
+    record = _read_record(Path(source)) if Path(source).is_dir() else {}
     model, tokenizer = _load(source, revision, dtype, device_map, quantization)
     return BaseModel(
         model=_freeze(model),
@@ -184,6 +168,56 @@ def load_base(
         revision=revision,
         quantization=record.get("quantization") or _declared_quantization(model),
     )
+
+
+def load_tokenizer(ref: str | Path) -> tuple[PreTrainedTokenizerBase, Any]:
+    """Load what belongs to a base model but its weights.
+
+    Args:
+        ref: As in `load_base`.
+
+    Returns:
+        The tokenizer, and transformers' configuration of the model.
+
+    Raises:
+        BaseModelError: There is no such model, or it is not a language model that continues texts.
+        MissingDependency: The GGUF package is not installed.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    source = _source(ref, None)
+    with _reported(source):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        _check_causal(source, config)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False), config
+
+
+def position_limit(config: Any) -> int | None:
+    """Longest row (prompt, text and answer) that a model's positions allow; None if unlimited.
+
+    Args:
+        config: transformers' configuration of the model.
+    """
+    config = config.get_text_config()
+    if config.model_type in ("t5", "mt5", "umt5", "longt5", "switch_transformers"):
+        return None  # relative positions: `n_positions` is only what it was trained on
+    positions = getattr(config, "max_position_embeddings", None)
+    return int(positions) if positions else None
+
+
+def _source(ref: str | Path, name: str | None) -> str:
+    """What transformers loads from: a folder, or a repo id of the Hub."""
+    path, source = Path(ref).expanduser(), str(ref)
+    if path.suffix == ".gguf":
+        return str(_converted(path, name))
+    if path.is_dir():
+        return str(path)
+    if path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise BaseModelError(
+            f"No base model at {source!r}: expected a folder with config.json, a .gguf file, or a "
+            "Hub repo id such as 'HuggingFaceTB/SmolLM2-135M-Instruct'."
+        )
+    return source
 
 
 def _load(

@@ -1,0 +1,161 @@
+"""Words for what was found: the labels' words, templates and metrics to begin with."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from softhub.errors import DatasetError
+from softhub.tasks.drafting.columns import Roles
+
+_LONGEST_LABEL = 100
+_LISTED = 8
+_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+# What a reference text is, by a word of its column's name, and the metrics that judge it.
+_JUDGES: Mapping[str, tuple[str, ...]] = {
+    "translation": ("chrf", "sacrebleu"),
+    "summary": ("rougeL", "rouge1"),
+    "highlights": ("rougeL", "rouge1"),
+    "headline": ("rougeL", "rouge1"),
+    "title": ("rougeL", "rouge1"),
+    "code": ("exact_match", "chrf"),
+}
+_FEW_WORDS = 4
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a task, and what each is called.
+
+    Attributes:
+        words: Label to the word that the model scores.
+        spellings: Value in the data to its label, where several spellings are one label.
+        counts: Training rows of each label.
+    """
+
+    words: Mapping[str, str]
+    spellings: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def numbers(self) -> bool:
+        """Whether all labels are numbers, which say little to a model."""
+        return all(re.fullmatch(r"[+-]?\d+(\.\d+)?", label) for label in self.words)
+
+
+def find_labels(values: Mapping[str, Sequence[str | None]], column: str) -> Labels:
+    """Collect the labels of all splits.
+
+    Args:
+        values: The labels in the data, by split.
+        column: Where they are from, for a message.
+
+    Raises:
+        DatasetError: If there are fewer than two, or they are no labels but texts.
+    """
+    found = Counter(value for split in values.values() for value in split if value is not None)
+    long = next((value for value in found if len(value) > _LONGEST_LABEL), None)
+    if long is not None:
+        raise DatasetError(
+            f"{column!r} holds {long[:40]!r}…, a text of {len(long)} characters; expected labels. "
+            f"If it is what the model shall write, say --target {column}"
+        )
+    spellings = _merged(found)
+    labels = sorted(set(spellings.values()), key=_order)
+    if len(labels) < 2:
+        raise DatasetError(
+            f"{column!r} holds {'a single label, ' + repr(labels[0]) if labels else 'no label'}; "
+            f"expected two or more. Choose another column with --label"
+        )
+    train = Counter(spellings[value] for value in values["train"] if value is not None)
+    merged = len(labels) < len(found) or any(value != label for value, label in spellings.items())
+    counts = {label: train[label] for label in labels}
+    return Labels(_words(labels), spellings if merged else {}, counts)
+
+
+def heading(column: str) -> str:
+    """Return a column's name as people would write it: `review_text` → `Review text`."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
+    words = " ".join(re.split(r"[\s_.-]+", parted)).strip()
+    return words[:1].upper() + words[1:].lower() if words else "Answer"
+
+
+def template_of(roles: Roles) -> str:
+    """Return the template: each text behind its heading, then the answer's."""
+    lines = [f"{heading(column)}: {{{column}}}" for column in roles.texts]
+    # Words of labels bring their space; a reference text begins on a line of its own.
+    end = f"{heading(roles.answer)}:" + ("" if roles.kind == "classification" else "\n")
+    return "\n".join([*lines, end])
+
+
+def hard_templates_of(roles: Roles, labels: Labels | None) -> tuple[str, ...]:
+    """Return candidates for the zero-shot baseline, the template first."""
+    template = template_of(roles)
+    what, asked = heading(roles.text).lower(), heading(roles.answer).lower()
+    body = template.rpartition("\n")[0] if labels else template[:-1].rpartition("\n")[0]
+    if labels is None:
+        return (template, f"{body}\n\nWrite the {asked} of this {what}:\n")
+    if len(labels.words) > _LISTED:
+        return (template, f"{body}\nQuestion: What is the {asked} of this {what}?\nAnswer:")
+    words = [word.strip() for word in labels.words.values()]
+    listed = f"{', '.join(words[:-1])} or {words[-1]}"
+    return (
+        template,
+        f"{body}\nQuestion: Is the {asked} of this {what} {listed}?\nAnswer:",
+        f"Classify the {what} as {listed}.\n\n{template}",
+    )
+
+
+def metrics_of(roles: Roles, *, skewed: bool, target_words: float = 0) -> tuple[str, ...]:
+    """Return metrics, the main one first.
+
+    Args:
+        roles: What the columns are.
+        skewed: Whether one label is far commoner than another.
+        target_words: Words of a reference text, on average.
+    """
+    if roles.kind == "classification":
+        return ("macro_f1", "accuracy") if skewed else ("accuracy", "macro_f1")
+    named = heading(roles.answer).lower().split()
+    wanted = next((judges for word, judges in _JUDGES.items() if word in named), None)
+    if wanted is None:
+        wanted = ("exact_match", "chrf") if target_words <= _FEW_WORDS else ("chrf", "rougeL")
+    return wanted
+
+
+def task_name(text: str) -> str:
+    """Return a text as a task's name, which is a tag on a hub."""
+    return _NAME.sub("-", text).strip("-.")[:96].rstrip("-.") or "task"
+
+
+def _order(label: str) -> tuple[float, str]:
+    """Numbers by size, and before words."""
+    try:
+        return (float(label), label)
+    except ValueError:
+        return (float("inf"), label)
+
+
+def _merged(found: Counter[str]) -> dict[str, str]:
+    """Each value with its label: the commonest of the spellings that differ in case or space."""
+    label_of: dict[str, str] = {}
+    for value, _ in sorted(found.items(), key=lambda item: (-item[1], item[0])):
+        label_of.setdefault(" ".join(value.split()).casefold(), " ".join(value.split()))
+    return {value: label_of[" ".join(value.split()).casefold()] for value in found}
+
+
+def _words(labels: Sequence[str]) -> dict[str, str]:
+    """Return each label's word, as running text has it; the label itself where two would clash."""
+    words = {label: _word(label) for label in labels}
+    if len({word.strip() for word in words.values()}) < len(words):
+        words = {label: f" {label}" for label in labels}
+    return words
+
+
+def _word(label: str) -> str:
+    text = re.sub(r"_+|(?<=[a-z])-(?=[a-z])", " ", label).strip() or label
+    # One capital letter is a name (as of an answer, A to D), two may be an abbreviation.
+    shouted = text.isupper() and len(text) > 3
+    return " " + (text.lower() if shouted or text in ("True", "False") else text)
