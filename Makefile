@@ -36,11 +36,12 @@ demo: $(STAMP) ## Train, judge, push, pull and use a sentiment prompt on a real 
 test: $(STAMP) ## Run every test
 	$(BIN)/python -m pytest
 
-lint: $(STAMP) ## Check style, types and the floors of the house
+lint: $(STAMP) ## Check style, types, the floors of the house, and the documentation's links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --quiet  # strict; the site is build/site/index.html
 
 bench: $(STAMP) ## Measure training speed against stock PEFT; results go to benchmarks/results
 	$(BIN)/python benchmarks/train_step.py
