@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,8 @@ def _stored_split(task: "Task", split: str) -> tuple[DatasetSource, str]:
 def read_rows(source: DatasetSource, split: str) -> Rows:
     """Read the rows of a split, unchecked but for the file's own soundness.
 
+    A column within a column gets a dotted name: `translation.de`.
+
     Args:
         source: Where the rows come from.
         split: One of the source's own splits.
@@ -115,7 +117,13 @@ def read_rows(source: DatasetSource, split: str) -> Rows:
     rows = _read_file(source, split) if source.path is None else _read_hub(source, split)
     if len(rows.table) == 0:
         raise DatasetError(f"{rows.origin}: is empty; expected at least one row")
-    return rows
+    return replace(rows, table=rows.table.flatten()) if _is_nested(rows.table) else rows
+
+
+def _is_nested(table: "Dataset") -> bool:
+    from pyarrow import types
+
+    return any(types.is_struct(column.type) for column in table.features.arrow_schema)
 
 
 def _read_file(source: DatasetSource, split: str) -> Rows:
@@ -235,6 +243,7 @@ class _ExampleReader:
         read = [column for template in templates for column in template.columns]
         code = [column for column in (task.code_column, task.test_column) if column is not None]
         self._shown = tuple(dict.fromkeys([task.text_column, *read, *code]))
+        self._texts = {column for column in (*self._shown, task.target_column) if column}
         # Blanks are sound in a template's side columns, never in these.
         answers = (task.label_column, task.target_column, task.group_column, task.test_column)
         self._needed = (task.text_column, *(column for column in answers if column is not None))
@@ -246,6 +255,7 @@ class _ExampleReader:
 
     def read(self, index: int, row: Mapping[str, Any]) -> Example:
         """Return the example in a row, or raise DatasetError with the row's place."""
+        row = {name: _lines(row[name]) if name in self._texts else row[name] for name in row}
         for column in {*self._shown, *self._needed}:
             self._check_value(index, column, row[column])
         task = self._task
@@ -294,3 +304,9 @@ class _ExampleReader:
                 f"task file label_map: {{{name!r}: <label>}}"
             )
         return label
+
+
+def _lines(value: Any) -> Any:
+    """A list of texts as one text, a line for each; anything else as it is."""
+    texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return "\n".join(value) if texts else value

@@ -1,4 +1,4 @@
-"""A loopback server of what `datasets` asks the Hub for: one repository, its files in memory."""
+"""A loopback server of what `datasets` asks the Hub for: repositories with their files in memory."""
 
 import hashlib
 import json
@@ -9,28 +9,30 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 COMMIT = "c0ffee" + "0" * 34
 
 
-def serve(repo_id: str, files: Mapping[str, bytes]) -> ThreadingHTTPServer:
-    """Return a server, not yet running, that knows one dataset and answers 404 for all others."""
+def serve(repos: Mapping[str, Mapping[str, bytes]]) -> ThreadingHTTPServer:
+    """Return a server, not yet running, that knows these datasets and answers 404 for all others."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
-            resolved = re.fullmatch(rf"/datasets/{repo_id}/resolve/[^/]+/(.+)", path)
-            if resolved:
-                self._send_file(resolved[1])
-            elif re.fullmatch(rf"/api/datasets/{repo_id}/tree/\w+", path):
-                self._send_json([_entry(name, data) for name, data in files.items()])
-            elif re.fullmatch(rf"/api/datasets/{repo_id}(/revision/\w+)?", path):
-                siblings = [{"rfilename": name} for name in files]
-                self._send_json({"id": repo_id, "sha": COMMIT, "siblings": siblings})
-            else:
+            asked = re.fullmatch(r"(/api)?/datasets/([^/]+/[^/]+)(?:/(.+))?", path)
+            if asked is None or asked[2] not in repos:
                 self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
+                return
+            files, rest = repos[asked[2]], asked[3] or ""
+            if asked[1] is None and rest.startswith("resolve/"):
+                self._send_file(files, rest.split("/", 2)[2])
+            elif rest.startswith("tree/"):
+                self._send_json([_entry(name, data) for name, data in files.items()])
+            else:
+                siblings = [{"rfilename": name} for name in files]
+                self._send_json({"id": asked[2], "sha": COMMIT, "siblings": siblings})
 
         do_HEAD = do_GET
 
-        def _send_file(self, name: str) -> None:
+        def _send_file(self, files: Mapping[str, bytes], name: str) -> None:
             headers = {"X-Repo-Commit": COMMIT}
             if name not in files:
                 self._send(404, b"", {**headers, "X-Error-Code": "EntryNotFound"})

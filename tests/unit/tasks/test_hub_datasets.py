@@ -37,6 +37,10 @@ FILES = {
     "dev.csv": b"sentence,label\nfine,1\n",
     "test.csv": b"sentence,label\nwho knows,-1\n",
 }
+PAIRS = b"""\
+{"translation": {"de": "Hallo", "en": "Hello"}, "notes": ["one", "two"], "numbers": [1, 2]}
+{"translation": {"de": "Danke", "en": "Thanks"}, "notes": [], "numbers": [3]}
+"""
 TASK = {
     "name": "mood",
     "kind": "classification",
@@ -50,6 +54,14 @@ TASK = {
         "splits": {"train": "train", "dev": "validation", "test": "test"},
     },
 }
+NESTED = {
+    "name": "to-english",
+    "kind": "generation",
+    "template": "{notes}\n{translation.de}\nEnglish:",
+    "text_column": "translation.de",
+    "target_column": "translation.en",
+    "dataset": {"path": "org/pairs", "splits": {"test": "train"}},
+}
 # Loads each split of each task file; prints a list of labels, or the error.
 LOAD = """
 import json, sys
@@ -57,7 +69,8 @@ from softhub.errors import DatasetError
 from softhub.tasks import Task
 for path, split in (argument.rsplit(":", 1) for argument in sys.argv[1:]):
     try:
-        print(json.dumps([(e.text, e.label) for e in Task.from_file(path).load(split)]))
+        task = Task.from_file(path)
+        print(json.dumps([(e.text, e.label or [e.target, e.row]) for e in task.load(split)]))
     except DatasetError as error:
         print(json.dumps(str(error)))
 """
@@ -65,7 +78,7 @@ for path, split in (argument.rsplit(":", 1) for argument in sys.argv[1:]):
 
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    server = serve("org/reviews", FILES)
+    server = serve({"org/reviews": FILES, "org/pairs": {"train.jsonl": PAIRS}})
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -121,6 +134,16 @@ def test_a_dataset_of_the_hub_is_read_by_its_id(tmp_path: Path, endpoint: str) -
     assert "split validaton: cannot be read" in split and "'validation'" in split
     assert "'plain' not found" in name and "check name, revision and splits" in name
     assert "dataset org/none, split train: not found on the Hub" in nowhere
+
+
+def test_nested_columns_have_dotted_names_and_lists_of_texts_are_lines(
+    tmp_path: Path, endpoint: str
+) -> None:
+    numbers = {**NESTED, "template": "{numbers}\n{translation.de}\nEnglish:"}
+    (first, second), refused = _load(tmp_path, endpoint, [(NESTED, "test"), (numbers, "test")])
+    assert first == ["Hallo", ["Hello", {"translation.de": "Hallo", "notes": "one\ntwo"}]]
+    assert second == ["Danke", ["Thanks", {"translation.de": "Danke", "notes": ""}]]
+    assert "row 1: 'numbers' was read as list; expected text or a number" in refused
 
 
 def test_a_hub_that_cannot_be_reached_is_a_dataset_error() -> None:
