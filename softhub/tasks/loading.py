@@ -117,13 +117,7 @@ def read_rows(source: DatasetSource, split: str) -> Rows:
     rows = _read_file(source, split) if source.path is None else _read_hub(source, split)
     if len(rows.table) == 0:
         raise DatasetError(f"{rows.origin}: is empty; expected at least one row")
-    return replace(rows, table=rows.table.flatten()) if _is_nested(rows.table) else rows
-
-
-def _is_nested(table: "Dataset") -> bool:
-    from pyarrow import types
-
-    return any(types.is_struct(column.type) for column in table.features.arrow_schema)
+    return replace(rows, table=rows.table.flatten())
 
 
 def _read_file(source: DatasetSource, split: str) -> Rows:

@@ -1,4 +1,4 @@
-"""A loopback server of what `datasets` asks the Hub for: repositories with their files in memory."""
+"""A loopback server of what `datasets` asks the Hub for: repositories, their files in memory."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ COMMIT = "c0ffee" + "0" * 34
 
 
 def serve(repos: Mapping[str, Mapping[str, bytes]]) -> ThreadingHTTPServer:
-    """Return a server, not yet running, that knows these datasets and answers 404 for all others."""
+    """Return a server, not yet running, that knows these datasets and answers 404 for others."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
