@@ -134,7 +134,7 @@ def test_a_file_without_a_last_line_end_is_sound(task_on: TaskOn) -> None:
         ("a.json", json.dumps([GOOD, {"text": "a", "label": None}]), "a.json, row 2: 'label'"),
         ("a.jsonl", _jsonl(GOOD, {"text": "a", "label": "god"}), "line 2: 'label' is 'god'"),
         ("a.jsonl", _jsonl(GOOD, {"text": "a", "label": 1}), "line 2: 'label' is '1'"),
-        ("a.jsonl", _jsonl({"text": ["a"], "label": "good"}), "line 1: 'text' was read as list"),
+        ("a.jsonl", _jsonl({"text": [1], "label": "good"}), "line 1: 'text' was read as list"),
         ("a.jsonl", _jsonl({"text": "2020-01-01", "label": "good"}), "was read as datetime"),
         ("a.txt", "fine\n", r"ends in one of \.json, \.jsonl, \.csv, \.parquet"),
     ],
