@@ -16,6 +16,7 @@ VERBS = (
     ("recipes",),
     ("recipes", "list"),
     ("recipes", "copy"),
+    ("init-task",),
     ("train",),
     ("predict",),
     ("generate",),

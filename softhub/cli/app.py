@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 import softhub
 from softhub.cli import (
     INTERRUPTED,
+    drafting,
     environment,
     hub,
     hub_account,
@@ -73,11 +74,19 @@ def softhub_command(
 
 app.add_typer(recipes.app, name="recipes")
 app.command(
+    epilog=examples(
+        "softhub init-task reviews.csv --split -o reviews/task.yaml --base ./my-base",
+        "softhub init-task train.jsonl --dev dev.jsonl --test test.jsonl --label mood",
+        "softhub init-task stanfordnlp/sst2 -o sst2.yaml",
+    ),
+)(drafting.init_task)
+app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     epilog=examples(
         "softhub train --config recipes/configs/sentiment.yaml",
         "softhub train --config recipes/configs/sentiment.yaml --max_steps 60 --seed 1",
         "softhub train --config my.yaml --recipe my-recipes/classification.py",
+        "softhub train --task task.yaml --base_model MODEL --output_dir runs/mine",
     ),
 )(training.train)
 app.command(

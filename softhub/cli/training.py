@@ -16,22 +16,24 @@ from softhub.cli.recipes import find_recipe
 def train(
     context: typer.Context,
     config: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             exists=True, dir_okay=False, metavar="FILE", help="The recipe's settings, as YAML."
         ),
-    ],
+    ] = None,
     recipe: Annotated[
         str, typer.Option(metavar="NAME", help="A recipe's name, or the path of a .py file.")
     ] = "classification",
 ) -> None:
     """Train a soft prompt: a recipe's config, by Accelerate.
 
-    Any other --key VALUE overrides the config's key; "-- --help" shows all keys. Accelerate's own
-    settings (number of processes, precision) are what "accelerate config" saved. Ctrl-C leaves a
-    run that can be resumed.
+    Any other --key VALUE overrides the config's key, or stands for it; "-- --help" shows all keys.
+    Accelerate's own settings (number of processes, precision) are what "accelerate config" saved.
+    Ctrl-C leaves a run that can be resumed.
     """
-    arguments = ["--config", str(config), *context.args]
+    arguments = [*(["--config", str(config)] if config else []), *context.args]
+    if not arguments:
+        raise typer.BadParameter("give --config FILE, or the recipe's keys (-- --help shows them)")
     raise typer.Exit(launch(find_recipe(recipe), arguments))
 
 

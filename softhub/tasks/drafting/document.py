@@ -29,6 +29,7 @@ class Proposal:
         template: The template.
         hard_templates: Candidates for the zero-shot baseline.
         metrics: Metrics, the main one first.
+        skewed: Whether one label is far commoner than another.
         max_length: Most text tokens; None for the model's own limit.
         new_tokens: Most tokens of a generated text.
     """
@@ -41,6 +42,7 @@ class Proposal:
     template: str
     hard_templates: Sequence[str]
     metrics: Sequence[str]
+    skewed: bool
     max_length: int | None
     new_tokens: int
 
@@ -158,3 +160,5 @@ def _template_lines(proposal: Proposal) -> Iterable[str]:
     yield "verbalizer:"
     for label, word in labels.words.items():
         yield f"  {quoted(label)}: {quoted(word)}  # {labels.counts[label]} training rows"
+    if proposal.skewed:
+        yield "class_weights: balanced  # rare labels count more in training; remove it to compare"

@@ -255,6 +255,7 @@ def _propose(
     else:
         counts = sorted(len(value.split()) for value in answers["train"] if value is not None)
         words = sum(counts) / max(1, len(counts))
+    skewed = labels is not None and is_skewed(labels)
     return Proposal(
         name=name or task_name(source.name),
         origin=source.origin,
@@ -263,9 +264,8 @@ def _propose(
         labels=labels,
         template=template_of(roles),
         hard_templates=hard_templates_of(roles, labels),
-        metrics=metrics_of(
-            roles, skewed=labels is not None and is_skewed(labels), target_words=words
-        ),
+        metrics=metrics_of(roles, skewed=skewed, target_words=words),
+        skewed=skewed,
         max_length=max_length,
         new_tokens=_new_tokens(answers["train"]),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ SKEW = 10
 _MANY_LABELS = 200
 _LONG_IN_WORDS = 700
 _SHOWN = 5
+_FEW_TESTED = 100
 _LEAK_SAMPLE = 20_000
 _LEAK_ROWS, _LEAK_SHARE, _LEAK_ELSEWHERE = 10, 0.8, 0.02
 _COPY_SHARE, _COPY_CHARACTERS = 0.5, 12
@@ -96,6 +98,13 @@ def _splits(tables: Mapping[str, Table]) -> Iterator[Finding]:
             "no-test",
             "there is no test split, which training reports its score on; give --test FILE, or "
             "divide the rows with --split",
+        )
+    elif tables["test"].size < _FEW_TESTED:
+        rows = tables["test"].size
+        yield Finding(
+            "small-test",
+            f"test has {_count(rows, 'row', 'rows')}: a score on so few is uncertain by some "
+            f"{round(100 / math.sqrt(rows))} points",
         )
 
 
@@ -173,8 +182,8 @@ def _balance(labels: Labels) -> Iterator[Finding]:
         most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
         yield Finding(
             "imbalance",
-            f"{most!r} has {counts[most]} training rows and {least!r} {counts[least]}; macro_f1, "
-            f"which counts all labels alike, is the main metric",
+            f"{most!r} has {counts[most]} training rows and {least!r} {counts[least]}; so "
+            f"class_weights and macro_f1, which count all labels alike, are in the task file",
         )
     few = [label for label, count in labels.counts.items() if 0 < count < FEW_ROWS]
     if few:

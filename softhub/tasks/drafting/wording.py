@@ -76,10 +76,12 @@ def find_labels(values: Mapping[str, Sequence[str | None]], column: str) -> Labe
 
 
 def heading(column: str) -> str:
-    """Return a column's name as people would write it: `review_text` → `Review text`."""
+    """Return a column's name as people would write it: `reviewTitle` → `Review title`."""
     parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
-    words = " ".join(re.split(r"[\s_.-]+", parted)).strip()
-    return words[:1].upper() + words[1:].lower() if words else "Answer"
+    words = [word for word in re.split(r"[\s_.-]+", parted.lower()) if word]
+    if len(words) > 1 and words[-1] in ("text", "label"):  # which says nothing more
+        words.pop()
+    return " ".join(words).capitalize() or "Answer"
 
 
 def template_of(roles: Roles) -> str:
