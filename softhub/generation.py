@@ -139,10 +139,11 @@ def _with_ends(base: BaseModel, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stop_strings(stop: Any) -> tuple[str, ...]:
-    strings = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    if not all(isinstance(string, str) and string for string in strings):
+    strings = [stop] if isinstance(stop, str) else stop
+    texts = isinstance(strings, list | tuple) and all(isinstance(text, str) for text in strings)
+    if not texts or "" in strings:
         raise ConfigError(f"stop is {stop!r:.80}; expected texts to stop at, e.g. ['\\n'].")
-    return strings
+    return tuple(strings)
 
 
 class _StopStrings(StoppingCriteria):

@@ -6,6 +6,13 @@ from softhub.artefact.manifest import Manifest
 from softhub.prompt import SoftPrompt
 from softhub.tasks import Task, Template, Verbalizer
 
+TEXTS = [
+    "Great value, easy to use.",
+    "It broke after two days and nobody answered my mail, which is not what I paid for.",
+    "Good.",
+    "The battery lasts a whole day and the camera takes sharp pictures of the heart.",
+    "A waste of money 🙂",
+]
 MOOD = Task(
     name="mood",
     kind="classification",
@@ -26,6 +33,8 @@ SUMMARY = Task(
     template=Template("{text} The answer is"),
     generation={"max_new_tokens": 6},
 )
+# The prompts of the fixture `model_of`: task, rows and seed of each.
+PROMPTS = {"mood": (MOOD, 5, 0), "topic": (TOPIC, 12, 1), "summary": (SUMMARY, 9, 2)}
 
 
 def soft_prompt(base, tokens, task=None, *, seed=0, **changes):

@@ -2,8 +2,10 @@
 
 import torch
 from peft import PromptTuningConfig, get_peft_model
+from transformers import AutoTokenizer
 
 from softhub.base import load_base
+from tests.unit.core.prompts import PROMPTS, soft_prompt
 
 
 def with_peft(folder, vectors):
@@ -31,3 +33,31 @@ def sequence_logprob(model, text, answer, start=None):
     else:
         logits = model(input_ids=torch.tensor([[*text, *answer[:-1]]])).logits[0, -len(answer) :]
     return sum(row.log_softmax(-1)[token].item() for row, token in zip(logits, answer, strict=True))
+
+
+def reference(model, folder, name):
+    """Plain PEFT with a prompt of `PROMPTS`, and the tokens of a text as plain transformers has."""
+    vectors = None
+    if name is not None:
+        _, rows, seed = PROMPTS[name]
+        vectors = soft_prompt(model.base, rows, seed=seed).vectors
+    return with_peft(folder, vectors), AutoTokenizer.from_pretrained(folder)
+
+
+def greedy(model, folder, name, text, tokens, **options):
+    """Plain `generate` for one row, and the smallest top-2 margin on its way."""
+    plain, tokenizer = reference(model, folder, name)
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    output = plain.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=tokens,
+        do_sample=False,
+        output_scores=True,
+        return_dict_in_generate=True,
+        **options,
+    )
+    best = torch.stack(output.scores).log_softmax(-1).topk(2).values
+    new = output.sequences[0, -len(output.scores) :]
+    margin = float((best[..., 0] - best[..., 1]).min())
+    return tokenizer.decode(new, skip_special_tokens=True), margin

@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import PromptTuningConfig, get_peft_model
-from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
 
 from softhub.base import load_base
 from softhub.encoding import render_chat
@@ -22,84 +21,14 @@ from softhub.errors import (
     TaskError,
 )
 from softhub.tasks import Template
-from tests.tiny import BUILDERS, DECODERS, HIDDEN_SIZE, build_base, build_tokenizer
-from tests.unit.core.prompts import MOOD, SUMMARY, TOPIC, soft_prompt
-from tests.unit.core.references import sequence_logprob, with_peft
+from tests.tiny import BUILDERS, DECODERS, build_base
+from tests.unit.core.prompts import MOOD, TEXTS, TOPIC, soft_prompt
+from tests.unit.core.references import reference, sequence_logprob
 
-TEXTS = [
-    "Great value, easy to use.",
-    "It broke after two days and nobody answered my mail, which is not what I paid for.",
-    "Good.",
-    "The battery lasts a whole day and the camera takes sharp pictures of the heart.",
-    "A waste of money 🙂",
-]
 NAMES = ["mood", "topic", None, "topic", "mood"]
 LONG = "The sound is good, the screen is not great, the price is fair. " * 3
 # The tiny encoder-decoders' wide weights give log-probabilities of -70: float32 itself is 1e-5 off.
 RELATIVE = {"t5": 1e-5, "bart": 1e-5}
-
-
-@pytest.fixture(scope="session")
-def bart(tmp_path_factory):
-    """An encoder-decoder whose encoder counts positions from the first index, pads or not."""
-    folder = tmp_path_factory.mktemp("bases") / "tiny-bart"
-    config = BartConfig(
-        vocab_size=400,
-        d_model=HIDDEN_SIZE,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        max_position_embeddings=512,
-        init_std=0.2,
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=2,
-        decoder_start_token_id=1,
-        forced_eos_token_id=None,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        BartForConditionalGeneration(config).save_pretrained(folder)
-    build_tokenizer(append_eos=True).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def folder_of(tiny_base, request):
-    """`folder_of(kind)`: the tiny base's folder, BART's too."""
-    return lambda kind: request.getfixturevalue("bart") if kind == "bart" else tiny_base(kind)
-
-
-@pytest.fixture
-def model_of(folder_of, loaded):
-    """`model_of(kind)`: an engine with the prompts `mood` (5 tokens) and `topic` (12 tokens)."""
-
-    def make(kind):
-        base = load_base(folder_of(kind)) if kind == "bart" else loaded(kind)
-        model = PromptModel(base)
-        model.load_prompt(soft_prompt(base, 5, MOOD), name="mood")
-        model.load_prompt(soft_prompt(base, 12, TOPIC, seed=1), name="topic")
-        model.load_prompt(soft_prompt(base, 9, SUMMARY, seed=2), name="summary")
-        return model
-
-    return make
-
-
-# Rows and seed of each prompt.
-PROMPTS = {"mood": (5, 0), "topic": (12, 1), "summary": (9, 2)}
-
-
-def reference(model, folder, name):
-    """Plain PEFT with one of the prompts, and the tokens of a text as plain transformers has."""
-    vectors = None
-    if name is not None:
-        rows, seed = PROMPTS[name]
-        vectors = soft_prompt(model.base, rows, seed=seed).vectors
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    return with_peft(folder, vectors), tokenizer
 
 
 def expected_scores(model, folder, name, text):
@@ -160,79 +89,6 @@ def test_evidence_plain_peft_is_wrong_in_a_left_padded_batch(kind, model_of, fol
     padded = plain(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     error = (padded.logits[0, -1] - plain(**alone).logits[0, -1]).abs().max()
     assert error < 1e-4 if kind == "opt" else error > 1e-2
-
-
-def greedy(model, folder, name, text, tokens):
-    """Plain `generate` for one row, and the smallest top-2 margin on its way."""
-    plain, tokenizer = reference(model, folder, name)
-    ids = tokenizer(text, return_tensors="pt")["input_ids"]
-    output = plain.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=tokens,
-        do_sample=False,
-        output_scores=True,
-        return_dict_in_generate=True,
-    )
-    best = torch.stack(output.scores).log_softmax(-1).topk(2).values
-    new = output.sequences[0, -len(output.scores) :]
-    return tokenizer.decode(new, skip_special_tokens=True), float(
-        (best[..., 0] - best[..., 1]).min()
-    )
-
-
-@pytest.mark.parametrize("kind", [*BUILDERS, "bart"])
-def test_mixed_batch_generates_what_plain_peft_does_row_by_row(kind, model_of, folder_of):
-    model = model_of(kind)
-    names = ["mood", "summary", None, "topic", "summary"]
-    found = model.generate(TEXTS, prompt=names, max_new_tokens=6)
-    templates = {"mood": MOOD, "topic": TOPIC, "summary": SUMMARY}
-    close_calls = 0
-    for answer, text, name in zip(found, TEXTS, names, strict=True):
-        shown = text if name is None else templates[name].template.render({"text": text})
-        expected, margin = greedy(model, folder_of(kind), name, shown, 6)
-        if margin > 1e-3:
-            assert answer == expected
-        else:
-            close_calls += 1
-    assert close_calls <= 1
-
-
-def test_generation_options_come_from_the_task_and_the_call(model_of):
-    model = model_of("llama")
-    tokenizer = model.base.tokenizer
-    short, long, longer = (
-        model.generate(TEXTS[:1], prompt="summary", **options)[0]
-        for options in ({"max_new_tokens": 2}, {}, {"max_new_tokens": 12})
-    )
-    assert long.startswith(short) and longer.startswith(long)
-    lengths = [len(tokenizer(text)["input_ids"]) for text in (short, long, longer)]
-    assert lengths == sorted(set(lengths))
-
-
-def test_rows_that_end_early_are_filled_with_nothing(model_of, monkeypatch):
-    """Even if the model's own pad is a token that decodes to text."""
-    model = model_of("llama")
-    tokenizer = model.base.tokenizer
-    alone = [model.generate([text], prompt="summary", max_new_tokens=8)[0] for text in TEXTS]
-    ends = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in alone]
-    end = next(t for t in ends[0][1:5] if any(t not in other for other in ends))
-    monkeypatch.setattr(model.base.model.generation_config, "pad_token_id", 40)
-    options = {"prompt": "summary", "max_new_tokens": 8, "eos_token_id": end}
-    stopped = [model.generate([text], **options)[0] for text in TEXTS]
-    assert len({len(tokenizer(text)["input_ids"]) for text in stopped}) > 1
-    assert model.generate(TEXTS, **options) == stopped
-
-
-def test_beams_of_a_mixed_batch_equal_each_row_alone(model_of):
-    model = model_of("mistral")
-    names = ["mood", "summary", None, "topic", "summary"]
-    options = {"num_beams": 3, "max_new_tokens": 5}
-    alone = [
-        model.generate([text], prompt=name, **options)[0]
-        for text, name in zip(TEXTS, names, strict=True)
-    ]
-    assert model.generate(TEXTS, prompt=names, **options) == alone
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "t5"])
