@@ -45,6 +45,8 @@ class DatasetSource:
         revision: Its commit, tag or branch.
         data_files: Instead of `path`: a json, jsonl, csv or parquet file for each split.
         splits: For `path`: our `train`, `dev` and `test` to the dataset's own split names.
+        drop_incomplete: Leave out rows that lack a value which the task reads; they are counted
+            and said. Otherwise such a row is an error.
         prepare: The command that makes the data files; shown when they are missing, never run.
         license: Licence of the data.
         source: Who made the data, and where.
@@ -55,6 +57,7 @@ class DatasetSource:
     revision: str | None = None
     data_files: Mapping[str, str] = field(default_factory=dict)
     splits: Mapping[str, str] = field(default_factory=dict)
+    drop_incomplete: bool = False
     prepare: str | None = None
     license: str | None = None
     source: str | None = None

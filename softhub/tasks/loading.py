@@ -65,9 +65,19 @@ def load_examples(
         members = _members(task, rows, split)
     chosen = _subset(members, limit, seed)
     table = rows.table.select(chosen)
-    examples = [reader.read(index, row) for index, row in zip(chosen, table, strict=True)]
+    read = [reader.read(index, row) for index, row in zip(chosen, table, strict=True)]
+    examples = [example for example in read if example is not None]
+    _warn_of_dropped(rows.origin, len(read) - len(examples), len(read))
     _warn_of_stops(task, rows.origin, examples)
     return examples
+
+
+def _warn_of_dropped(origin: str, dropped: int, total: int) -> None:
+    lacking = f"{origin}: {dropped} of {total} rows lack a value that the task reads"
+    if dropped == total:
+        raise DatasetError(f"{lacking}, so none is left; check the task's columns")
+    if dropped:
+        warnings.warn(f"{lacking}; they are left out", SoftHubWarning, stacklevel=4)
 
 
 def _warn_of_stops(task: "Task", origin: str, examples: Sequence[Example]) -> None:
@@ -241,16 +251,20 @@ class _ExampleReader:
         # Blanks are sound in a template's side columns, never in these.
         answers = (task.label_column, task.target_column, task.group_column, task.test_column)
         self._needed = (task.text_column, *(column for column in answers if column is not None))
+        self._read = tuple(dict.fromkeys([*self._shown, *self._needed]))
+        self._drop_incomplete = task.dataset is not None and task.dataset.drop_incomplete
         self._check_columns()
         feature = rows.table.features.get(task.label_column or "")
         self._class_names: Sequence[str] = getattr(feature, "names", None) or ()
         labels = task.verbalizer.labels if task.verbalizer else ()
         self._label_of: Mapping[str, str] = task.label_map or {label: label for label in labels}
 
-    def read(self, index: int, row: Mapping[str, Any]) -> Example:
-        """Return the example in a row, or raise DatasetError with the row's place."""
+    def read(self, index: int, row: Mapping[str, Any]) -> Example | None:
+        """Return the example in a row, None to drop it, or raise DatasetError with its place."""
         row = {name: _lines(row[name]) if name in self._texts else row[name] for name in row}
-        for column in {*self._shown, *self._needed}:
+        if self._drop_incomplete and any(self._is_missing(name, row[name]) for name in self._read):
+            return None
+        for column in self._read:
             self._check_value(index, column, row[column])
         task = self._task
         return Example(
@@ -270,11 +284,15 @@ class _ExampleReader:
                     f"{self._task.name} reads{did_you_mean(column, present)}"
                 )
 
-    def _check_value(self, index: int, column: str, value: Any) -> None:
+    def _is_missing(self, column: str, value: Any) -> bool:
         blank = isinstance(value, str) and not value.strip() and column in self._needed
-        if value is None or blank:
+        return value is None or blank
+
+    def _check_value(self, index: int, column: str, value: Any) -> None:
+        if self._is_missing(column, value):
             raise DatasetError(
-                f"{self._rows.place(index)}: {column!r} is missing; fill it or drop the row"
+                f"{self._rows.place(index)}: {column!r} is missing; fill it, drop the row, or have "
+                f"the task's dataset say drop_incomplete: true"
             )
         if not isinstance(value, str | int | float):
             raise DatasetError(

@@ -243,7 +243,7 @@ class Task:
             template.split(self.text_column)
         except TaskError as error:
             raise TaskError(f"{key}: {error}; the text column is {self.text_column!r}") from error
-        hidden = {self.label_column, self.target_column, self.test_column}
+        hidden = {self.label_column, self.target_column}
         answers = hidden & set(template.columns)
         if answers:
             raise TaskError(

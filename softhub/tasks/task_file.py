@@ -124,6 +124,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TaskError(f"found {value!r:.80}, expected true or false")
+    return value
+
+
 def _whole_number(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TaskError(f"found {value!r:.80}, expected a whole number")
@@ -173,7 +179,11 @@ def _verbalizer(value: Any) -> Verbalizer:
 def _dataset(value: Any) -> DatasetSource:
     content = _mapping(value)
     refuse_unknown_keys(content, [field.name for field in fields(DatasetSource)])
-    parsers = {"data_files": _mapping_of_text, "splits": _mapping_of_text}
+    parsers: Mapping[str, Callable[[Any], Any]] = {
+        "data_files": _mapping_of_text,
+        "splits": _mapping_of_text,
+        "drop_incomplete": _switch,
+    }
     arguments: dict[str, Any] = {
         key: _parsed(key, item, parsers.get(key, _text))
         for key, item in content.items()

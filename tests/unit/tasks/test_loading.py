@@ -47,6 +47,25 @@ def _jsonl(*rows: Mapping[str, Any]) -> str:
 GOOD, BAD = {"text": NASTY, "label": "good"}, {"text": "meh", "label": "bad"}
 
 
+INCOMPLETE = _jsonl(GOOD, {"text": " ", "label": "good"}, {"text": "meh", "label": None}, BAD)
+
+
+def test_incomplete_rows_are_left_out_where_the_task_says_so(
+    task_on: TaskOn, tmp_path: Path
+) -> None:
+    strict = task_on("a.jsonl", INCOMPLETE)
+    with pytest.raises(DatasetError, match=r"line 2: 'text' is missing; .* drop_incomplete: true"):
+        strict.load("train")
+    assert strict.dataset is not None
+    lax = replace(strict, dataset=replace(strict.dataset, drop_incomplete=True))
+    with pytest.warns(SoftHubWarning, match=r"2 of 4 rows lack a value .* left out"):
+        kept = lax.load("train")
+    assert [example.text for example in kept] == [NASTY, "meh"]
+    (tmp_path / "a.jsonl").write_text(_jsonl({"text": "", "label": "good"}))
+    with pytest.raises(DatasetError, match=r"1 of 1 rows lack .* none is left"):
+        lax.load("train")
+
+
 def _written_as(ending: str, folder: Path) -> bytes:
     import datasets
 
