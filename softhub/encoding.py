@@ -42,12 +42,15 @@ class Candidates:
     Attributes:
         labels: Label names, in the verbalizer's order.
         sequences: Token ids of each word; no sequence is a prefix of another.
-        owners: For each sequence, the index of its label.
+        owners: For each sequence, the index of its label; 2 i and 2 i + 1 where each label i is
+            answered by yes or no.
+        yes_no: Whether each label is a decision of its own (multi-label).
     """
 
     labels: tuple[str, ...]
     sequences: tuple[tuple[int, ...], ...]
     owners: tuple[int, ...]
+    yes_no: bool = False
 
     @cached_property
     def continuations(self) -> tuple[tuple[int, ...], ...]:
@@ -181,28 +184,45 @@ class Encoder:
             )
         return int(end)
 
-    def candidates(self, template: Template, verbalizer: Verbalizer) -> Candidates:
+    def candidates_of(self, task: Task) -> Candidates | None:
+        """What may answer a task's rows; None for generation. Raises as `candidates` does."""
+        if task.verbalizer is None:
+            return None
+        yes_no = task.yes_no if task.multilabel else None
+        return self.candidates(task.template, task.verbalizer, yes_no)
+
+    def candidates(
+        self, template: Template, verbalizer: Verbalizer, yes_no: Sequence[str] | None = None
+    ) -> Candidates:
         """Tokenise a verbalizer's words in the context of a template.
 
         If a word's tokens begin another's, all words end in the end-of-sequence token: the scores
         of a word and of its extension are then comparable.
 
+        Args:
+            template: The template.
+            verbalizer: Labels and their words.
+            yes_no: Multi-label: what stands behind a label's word where it applies, and where not.
+
         Raises:
             TaskError: A word melts into the template, or words of two labels have equal tokens.
         """
-        sequences, owners = [], []
-        for owner, (_, words) in enumerate(verbalizer.words):
-            for word in words:
-                sequences.append(self.continuation(template, word))
-                owners.append(owner)
+        answered = [
+            (owner * len(yes_no or ("",)) + side, word + answer)
+            for owner, (_, words) in enumerate(verbalizer.words)
+            for word in words
+            for side, answer in enumerate(yes_no or ("",))
+        ]
+        sequences = [self.continuation(template, word) for _, word in answered]
         if len(set(sequences)) < len(sequences):
             raise TaskError(
-                f"Two of the words {[w for _, words in verbalizer.words for w in words]} have the "
-                "same tokens: every word must differ from the others for this tokenizer."
+                f"Two of the words {[word for _, word in answered]} have the same tokens: every "
+                "word must differ from the others for this tokenizer."
             )
         if _some_is_prefix(sequences):
             sequences = [(*sequence, self.end_id) for sequence in sequences]
-        return Candidates(verbalizer.labels, tuple(sequences), tuple(owners))
+        owners = tuple(owner for owner, _ in answered)
+        return Candidates(verbalizer.labels, tuple(sequences), owners, yes_no is not None)
 
     def _template_ids(self, template: Template, row: Mapping[str, Any]) -> list[int]:
         return self._framed(self._chunks(template.text), row)

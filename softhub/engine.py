@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,17 @@ import torch
 from softhub.assembly import pad_rows
 from softhub.base import BaseModel, load_base
 from softhub.encoding import Candidates, Encoder
-from softhub.errors import IncompatiblePrompt, PromptNotLoaded, SoftHubWarning, TaskError
+from softhub.errors import (
+    ConfigError,
+    IncompatiblePrompt,
+    PromptNotLoaded,
+    SoftHubWarning,
+    TaskError,
+)
 from softhub.fingerprint import compare_fingerprints
 from softhub.generation import generate_texts
 from softhub.kv_cache import shares_prefixes
+from softhub.prediction import Prediction, decide
 from softhub.prompt import SoftPrompt
 from softhub.requests import (
     LoadedPrompt,
@@ -37,21 +43,6 @@ from softhub.scoring import Prompt, encode_rows, label_scores, target_logprobs
 from softhub.tasks import Task
 
 __all__ = ["Prediction", "PromptModel", "Text"]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a classification prompt says of one text.
-
-    Attributes:
-        label: The most probable label.
-        probabilities: Softmax of the scores over the labels, in the verbalizer's order.
-        scores: Log-probability of each label's words behind the text.
-    """
-
-    label: str
-    probabilities: Mapping[str, float]
-    scores: Mapping[str, float]
 
 
 class PromptModel:
@@ -149,6 +140,7 @@ class PromptModel:
         *,
         prompt: str | None | Sequence[str | None] = None,
         task: Task | None = None,
+        abstain_below: float | None = None,
         batch_size: int = 32,
         progress: str | None = None,
     ) -> list[Prediction]:
@@ -159,6 +151,8 @@ class PromptModel:
             prompt: Name of a loaded prompt for all texts, or one name (or None for the bare base)
                 for each text.
             task: Task for rows whose prompt brings none, such as the bare base.
+            abstain_below: Give no answer where its probability is lower; None does what each
+                row's task says, 0 always answers.
             batch_size: Texts in one pass; does not change the result.
             progress: Words beside a progress bar, shown on a terminal; None shows no bar.
 
@@ -168,7 +162,10 @@ class PromptModel:
         Raises:
             PromptNotLoaded: A prompt is not loaded.
             TaskError: A row has no task, or one that does not classify.
+            ConfigError: `abstain_below` is no probability.
         """
+        if abstain_below is not None and not 0 <= abstain_below <= 1:
+            raise ConfigError(f"abstain_below is {abstain_below}; expected a number in 0 to 1.")
         fallback = self._requests.ready(task)
         requests = [
             self._requests.classification(text, self._find(name), fallback)
@@ -177,7 +174,7 @@ class PromptModel:
         report_cuts(requests)
         predictions: dict[int, Prediction] = {}
         for batch in batches(requests, batch_size, progress=progress):
-            predictions.update(self._predict_batch(batch))
+            predictions.update(self._predict_batch(batch, abstain_below))
         return [predictions[index] for index in range(len(requests))]
 
     def generate(
@@ -317,7 +314,9 @@ class PromptModel:
     # --- batches ---
 
     @torch.no_grad()
-    def _predict_batch(self, batch: Mapping[int, Request]) -> Iterator[tuple[int, Prediction]]:
+    def _predict_batch(
+        self, batch: Mapping[int, Request], abstain_below: float | None
+    ) -> Iterator[tuple[int, Prediction]]:
         requests = list(batch.values())
         groups: dict[Candidates, list[int]] = {}
         for position, request in enumerate(requests):
@@ -333,10 +332,10 @@ class PromptModel:
         results: list[tuple[int, Prediction]] = []
         for candidates, positions in groups.items():
             part = encoded if len(groups) == 1 else encoded.select(positions)
-            scores = label_scores(self.base, part, candidates).cpu()
+            scores = label_scores(self.base, part, candidates).tolist()
             results += [
-                (indices[position], _prediction(candidates, row))
-                for position, row in zip(positions, scores, strict=True)
+                (indices[at], decide(candidates, row, requests[at].decision, abstain_below))
+                for at, row in zip(positions, scores, strict=True)
             ]
         return iter(results)
 
@@ -356,13 +355,3 @@ class PromptModel:
             for row, request in zip(scores.tolist(), requests, strict=True)
         ]
         return zip(batch, each, strict=True)
-
-
-def _prediction(candidates: Candidates, scores: torch.Tensor) -> Prediction:
-    probabilities = scores.softmax(dim=-1).tolist()
-    best = max(range(len(probabilities)), key=probabilities.__getitem__)
-    return Prediction(
-        label=candidates.labels[best],
-        probabilities=dict(zip(candidates.labels, probabilities, strict=True)),
-        scores=dict(zip(candidates.labels, scores.tolist(), strict=True)),
-    )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from softhub.engine import Prediction, PromptModel, Text
 from softhub.errors import TaskError
+from softhub.tasks.multilabel import join_labels
 
 
 def predict_ensemble(
@@ -54,4 +55,7 @@ def _mean(votes: Sequence[Prediction], prompts: Sequence[str]) -> Prediction:
         label: sum(vote.probabilities[label] for vote in votes) / len(votes) for label in labels
     }
     scores = {label: sum(vote.scores[label] for vote in votes) / len(votes) for label in labels}
-    return Prediction(max(labels, key=probabilities.__getitem__), probabilities, scores)
+    if votes[0].labels is None:
+        return Prediction(max(labels, key=probabilities.__getitem__), probabilities, scores)
+    applying = tuple(label for label in labels if probabilities[label] >= 0.5)
+    return Prediction(join_labels(applying, labels), probabilities, scores, labels=applying)

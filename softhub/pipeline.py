@@ -44,7 +44,7 @@ class Evaluation:
     @property
     def examples_per_second(self) -> float:
         """Examples answered per second of wall time."""
-        return len(self.predictions) / max(self.seconds, 1e-9)
+        return len(self.references) / max(self.seconds, 1e-9)
 
     @property
     def correct(self) -> list[bool]:
@@ -189,7 +189,7 @@ def evaluate(
         raise ConfigError(f"{', '.join(options)}: the task {task.name} classifies; leave this out.")
     else:
         found = predict_examples(model, task, examples, prompt=prompt, batch_size=batch_size)
-        answers = [prediction.label for prediction in found]
+        answers = [prediction.best for prediction in found]
     return _judge(task, names, examples, answers, time.perf_counter() - start)
 
 
@@ -234,6 +234,7 @@ def target_loss(
     *,
     prompt: str | None = None,
     batch_size: int = 32,
+    count_end: bool = True,
 ) -> TargetLoss:
     """Measure how well a prompt, or the bare base, foresees the reference texts.
 
@@ -243,6 +244,8 @@ def target_loss(
         examples: Texts with their references.
         prompt: Name of a loaded prompt; None judges the bare base with the task's template.
         batch_size: Examples in one pass; does not change the result.
+        count_end: Whether the end-of-sequence token counts, as in training. A prompt learns it
+            from any texts, so leave it out to measure how well the language itself is known.
 
     Returns:
         Loss per token and perplexity.
@@ -262,6 +265,8 @@ def target_loss(
         batch_size=batch_size,
         progress=prompt or "bare base",
     )
+    if not count_end:
+        scores = [tokens[:-1] for tokens in scores]
     resamples = Resamples(len(examples), [example.group for example in examples])
     sums = np.array([[-math.fsum(tokens), len(tokens)] for tokens in scores])
     nll = resamples.resample([sums], lambda totals: totals[..., 0] / totals[..., 1]).interval()

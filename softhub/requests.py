@@ -19,6 +19,7 @@ from softhub.encoding import Candidates, EncodedText, Encoder, render_chat
 from softhub.errors import ConfigError, SoftHubWarning, TaskError
 from softhub.kv_cache import Prefix, encode_prefix
 from softhub.tasks import Task
+from softhub.tasks.decision import ALWAYS_ANSWER, Decision
 
 Text = str | Mapping[str, Any]
 """A text, or a row with a value for each column of the task's template."""
@@ -69,6 +70,7 @@ class Request:
         text: The rendered text.
         prompt: The prompt before it; None is the bare base.
         candidates: What it may be classified as.
+        decision: How their scores become an answer.
         target: Tokens whose log-probabilities are asked for.
         options: How to generate; only rows of equal options share a batch.
     """
@@ -78,6 +80,7 @@ class Request:
     candidates: Candidates | None = None
     target: tuple[int, ...] = ()
     options: tuple[tuple[str, Any], ...] = ()
+    decision: Decision = ALWAYS_ANSWER
 
 
 class RequestEncoder:
@@ -101,9 +104,7 @@ class RequestEncoder:
         if task is None:
             return None
         task = render_chat(task, self._base.tokenizer)
-        verbalizer = task.verbalizer
-        words = self._encoder.candidates(task.template, verbalizer) if verbalizer else None
-        return ReadyTask(task, words)
+        return ReadyTask(task, self._encoder.candidates_of(task))
 
     def classification(
         self, text: Text, prompt: LoadedPrompt | None, fallback: ReadyTask | None
@@ -121,7 +122,8 @@ class RequestEncoder:
                 "('task.yaml') (--task task.yaml), or use a prompt that brings one."
             )
         answer = max(map(len, ready.candidates.sequences))
-        return Request(self._encode(ready.task, text, prompt, answer), prompt, ready.candidates)
+        encoded = self._encode(ready.task, text, prompt, answer)
+        return Request(encoded, prompt, ready.candidates, decision=ready.task.decision)
 
     def generation(
         self,

@@ -127,16 +127,17 @@ def label_scores(base: BaseModel, encoded: Encoded, candidates: Candidates) -> t
         candidates: The label words.
 
     Returns:
-        Log-probabilities `[B, number of labels]`, float32, with gradient if the inputs have one.
+        Log-probabilities `[B, number of labels]`, or where labels are decisions of their own the
+        log-odds of yes against no; float32, with gradient if the inputs have one.
     """
-    size = encoded.mask.shape[0]
     steps = _step_logprobs(base, encoded, candidates)
     words = torch.stack([step.sum(dim=-1) for step in steps], dim=1)
     owners = torch.tensor(candidates.owners, device=words.device)
     columns = [
-        words[:, owners == label].logsumexp(dim=-1) for label in range(len(candidates.labels))
+        words[:, owners == owner].logsumexp(dim=-1) for owner in range(max(candidates.owners) + 1)
     ]
-    return torch.stack(columns, dim=1).reshape(size, -1)
+    scores = torch.stack(columns, dim=1)
+    return scores[:, 0::2] - scores[:, 1::2] if candidates.yes_no else scores
 
 
 def _step_logprobs(base: BaseModel, encoded: Encoded, candidates: Candidates) -> list[torch.Tensor]:

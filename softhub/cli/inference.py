@@ -83,6 +83,15 @@ def predict(
     revision: RevisionOption = None,
     hub: HubOption = None,
     task: TaskOption = None,
+    abstain_below: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="P",
+            help="Give no label where its probability is below this. [default: what the task says]",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in one pass.")] = 32,
     device_map: DeviceMapOption = None,
     force: ForceOption = False,
@@ -90,21 +99,22 @@ def predict(
 ) -> None:
     """Classify texts: a label and its probability for each.
 
-    With --json, one object a line: input, label, probabilities, scores.
+    With --json, one object a line: input, label (null where it abstains), probabilities, scores,
+    and for a multi-label task labels.
     """
     inputs = read_inputs(texts, file)
     folder = adapter_folder(adapter, hub=hub, revision=revision)
     model, name = load_model(base, folder, task=task, device_map=device_map, force=force)
 
     def run(part: Sequence[Text]) -> list["Prediction"]:
-        return model.predict(part, prompt=name, batch_size=batch_size)
+        return model.predict(part, prompt=name, abstain_below=abstain_below, batch_size=batch_size)
 
     results = _in_steps(run, inputs, batch_size, "classifying")
     if as_json:
         for text, result in results:
             emit_json({"input": text, **_record(result)}, indent=None)
     else:
-        rows = [(result.label, _odds(result), _shown(text)) for text, result in results]
+        rows = [(_answer(result), _odds(result), _shown(text)) for text, result in results]
         emit_table(("label", "probabilities", "text"), rows)
 
 
@@ -217,7 +227,14 @@ def _record(prediction: "Prediction") -> dict[str, Any]:
         "label": prediction.label,
         "probabilities": dict(prediction.probabilities),
         "scores": dict(prediction.scores),
+        **({} if prediction.labels is None else {"labels": list(prediction.labels)}),
     }
+
+
+def _answer(prediction: "Prediction") -> str:
+    if prediction.label is None:
+        return "(abstains)"
+    return prediction.label or "(none)"  # no label of a multi-label task applies
 
 
 def _odds(prediction: "Prediction") -> str:

@@ -69,10 +69,12 @@ def predict_few_shot(
         One prediction an example, in the order given.
 
     Raises:
-        TaskError: The task is a chat, or no classification.
+        TaskError: The task is a chat, multi-label, or no classification.
     """
-    if task.system is not None or task.verbalizer is None:
-        raise TaskError("Few-shot prompts are for classification tasks of plain text.")
+    if task.system is not None or task.verbalizer is None or task.multilabel:
+        raise TaskError(
+            "Few-shot prompts are for classification tasks of plain text, with one label each."
+        )
     solved = written_out(task, template, shots)
     whole = Template(f"{{{_COLUMN}}}{template.text}")
     candidates = model.encoder.candidates(template, task.verbalizer)

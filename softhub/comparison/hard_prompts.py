@@ -13,6 +13,7 @@ from softhub.engine import Prediction, PromptModel
 from softhub.pipeline import Evaluation, evaluate, judge, predict_examples
 from softhub.tasks import Example, Task, Template
 from softhub.tasks.metrics import compute
+from softhub.tasks.multilabel import join_labels
 
 
 @dataclass(frozen=True)
@@ -126,14 +127,20 @@ def _best(candidates: Iterable[HardPrompt]) -> HardPrompt:
 
 
 def mean_log_probabilities(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Mean log-probability of each label: what a prompt says whatever the text."""
+    """Mean log-probability (multi-label: log-odds) of each label, whatever the text."""
     labels = list(predictions[0].probabilities)
+    if predictions[0].labels is not None:
+        odds = np.array([[p.scores[label] for label in labels] for p in predictions])
+        return dict(zip(labels, odds.mean(axis=0).tolist(), strict=True))
     logs = np.log([[p.probabilities[label] + 1e-12 for label in labels] for p in predictions])
     return dict(zip(labels, logs.mean(axis=0).tolist(), strict=True))
 
 
 def choose_label(prediction: Prediction, bias: Mapping[str, float] | None) -> str:
-    """The most probable label, or the one that gains most over its bias."""
+    """The most probable label, or that which gains most over its bias; multi-label: all that do."""
     if bias is None:
-        return prediction.label
+        return prediction.best
+    if prediction.labels is not None:
+        gains = {label for label, score in prediction.scores.items() if score > bias[label]}
+        return join_labels(gains, list(prediction.scores))
     return max(prediction.scores, key=lambda label: prediction.scores[label] - bias[label])

@@ -139,7 +139,7 @@ def jobs(contest: Contest, methods: Sequence[str] = METHODS) -> Iterator[Job]:
     everything = [*_hard_jobs(contest, classification)]
     for seed in contest.seeds:
         everything += _trained_jobs(contest, seed)
-        if classification:
+        if contest.task.judged_as == "classification":  # written-out answers of one label
             everything += _few_shot_jobs(contest, seed)
     if classification and len(contest.seeds) > 1:
         setting = f"{len(contest.seeds)} of P = {contest.ensemble_of}"
@@ -256,7 +256,7 @@ def _ensemble(contest: Contest, setting: str) -> ComparedRow:
     seconds = time.perf_counter() - start
     prompts = [SoftPrompt.from_pretrained(folder) for folder in folders]
     return _row(
-        judge(task, contest.test, [p.label for p in predictions], seconds),
+        judge(task, contest.test, [p.best for p in predictions], seconds),
         method="soft-prompt ensemble",
         setting=setting,
         trainable_parameters=sum(prompt.vectors.numel() for prompt in prompts),

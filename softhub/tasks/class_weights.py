@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from softhub.errors import TaskError, did_you_mean
 from softhub.tasks.dataset import Example
+from softhub.tasks.multilabel import split_labels
 
 BALANCED = "balanced"
 ClassWeights = str | Mapping[str, float]
@@ -73,3 +74,25 @@ def training_weights(
         weights = {label: 1 / max(counts[label], 1) for label in labels}
     total = sum(weights[label] * counts[label] for label in labels)
     return {label: weights[label] * len(examples) / total for label in labels}
+
+
+def positive_weights(
+    weights: ClassWeights, labels: Sequence[str], examples: Sequence[Example]
+) -> dict[str, float]:
+    """How much more a label counts where it applies than where it does not; multi-label.
+
+    It is the `pos_weight` of PyTorch's `BCEWithLogitsLoss`.
+
+    Args:
+        weights: What the task says; `balanced` is examples without the label / examples with it.
+        labels: The verbalizer's labels.
+        examples: The training split.
+
+    Returns:
+        Label to weight, in the order of `labels`.
+    """
+    if not isinstance(weights, str):
+        return {label: float(weights[label]) for label in labels}
+    counts = Counter(label for example in examples for label in split_labels(str(example.label)))
+    size = len(examples)
+    return {label: max(size - counts[label], 1) / max(counts[label], 1) for label in labels}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from softhub.errors import DatasetError, SoftHubWarning, did_you_mean
 from softhub.tasks.data_files import BUILDERS, builder_options, check_file, place_of
 from softhub.tasks.dataset import SPLITS, DatasetSource, Example
+from softhub.tasks.multilabel import SEPARATOR, join_labels, split_labels
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -248,13 +249,15 @@ class _ExampleReader:
         code = [column for column in (task.code_column, task.test_column) if column is not None]
         self._shown = tuple(dict.fromkeys([task.text_column, *read, *code]))
         self._texts = {column for column in (*self._shown, task.target_column) if column}
-        # Blanks are sound in a template's side columns, never in these.
-        answers = (task.label_column, task.target_column, task.group_column, task.test_column)
+        # Blanks are sound in a template's side columns and as 'none of the labels', never in these.
+        label = None if task.multilabel else task.label_column
+        answers = (label, task.target_column, task.group_column, task.test_column)
         self._needed = (task.text_column, *(column for column in answers if column is not None))
         self._read = tuple(dict.fromkeys([*self._shown, *self._needed]))
         self._drop_incomplete = task.dataset is not None and task.dataset.drop_incomplete
         self._check_columns()
         feature = rows.table.features.get(task.label_column or "")
+        feature = getattr(feature, "feature", feature)  # of a list of labels
         self._class_names: Sequence[str] = getattr(feature, "names", None) or ()
         labels = task.verbalizer.labels if task.verbalizer else ()
         self._label_of: Mapping[str, str] = task.label_map or {label: label for label in labels}
@@ -269,7 +272,7 @@ class _ExampleReader:
         task = self._task
         return Example(
             row={column: row[column] for column in self._shown},
-            label=self._label(index, row[task.label_column]) if task.label_column else None,
+            label=self._answer(index, row[task.label_column]) if task.label_column else None,
             target=str(row[task.target_column]) if task.target_column else None,
             group=str(row[task.group_column]) if task.group_column else None,
             text_column=task.text_column,
@@ -277,8 +280,8 @@ class _ExampleReader:
 
     def _check_columns(self) -> None:
         present = self._rows.table.column_names
-        for column in (*self._needed, *self._shown):
-            if column not in present:
+        for column in (*self._needed, *self._shown, self._task.label_column):
+            if column is not None and column not in present:
                 raise DatasetError(
                     f"{self._rows.origin}: has no column {column!r}, which the task "
                     f"{self._task.name} reads{did_you_mean(column, present)}"
@@ -299,6 +302,21 @@ class _ExampleReader:
                 f"{self._rows.place(index)}: {column!r} was read as {type(value).__name__}; "
                 f"expected text or a number"
             )
+
+    def _answer(self, index: int, value: Any) -> str:
+        """The label of a row, or all its labels as one string."""
+        if not self._task.multilabel:
+            return self._label(index, value)
+        assert self._task.verbalizer is not None
+        values = split_labels(value) if isinstance(value, str) else value
+        if not isinstance(values, list | tuple):
+            raise DatasetError(
+                f"{self._rows.place(index)}: {self._task.label_column!r} is {value!r:.80}; "
+                f"expected a list of labels, or labels separated by {SEPARATOR!r}"
+            )
+        return join_labels(
+            {self._label(index, item) for item in values}, self._task.verbalizer.labels
+        )
 
     def _label(self, index: int, value: Any) -> str:
         if self._class_names and value == -1:

@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from softhub.errors import SoftHubWarning, TaskError, did_you_mean
-from softhub.tasks.class_weights import ClassWeights, check_class_weights, training_weights
+from softhub.tasks.class_weights import (
+    ClassWeights,
+    check_class_weights,
+    positive_weights,
+    training_weights,
+)
 from softhub.tasks.dataset import DatasetSource, Example
+from softhub.tasks.decision import ALWAYS_ANSWER, Decision
 from softhub.tasks.loading import load_examples
 from softhub.tasks.metrics import METRICS
+from softhub.tasks.multilabel import YES_NO, check_separable, check_yes_no
 from softhub.tasks.task_file import parse_task, read_yaml, resolve_data_files
 from softhub.tasks.template import Template
 from softhub.tasks.verbalizer import Verbalizer
@@ -29,6 +36,8 @@ RECORD_KEYS = (
     "description",
     "language",
 )
+# Kept only where they are in use, so that other manifests read as they always did.
+OPTIONAL_RECORD_KEYS = ("multilabel", "yes_no", "decision", "limitations")
 # `generate` of transformers takes options that load code; only these may come from a task.
 GENERATION_OPTIONS = (
     "max_new_tokens",
@@ -57,6 +66,10 @@ class Task:
         verbalizer: Labels and their words; classification only.
         label_column: The dataset's column of labels; classification only.
         label_map: The dataset's value (`"0"`, or a name) to the verbalizer's label.
+        multilabel: Whether an example may have several labels, or none; each is then a decision
+            of its own, asked by its words and answered by `yes_no`.
+        yes_no: The two answers, for and against a label.
+        decision: How scores become an answer: temperature, threshold, when to abstain.
         class_weights: How much each label counts in training: `balanced`, or a number for each;
             see `softhub.tasks.class_weights`.
         target_column: The dataset's column of reference texts; generation only.
@@ -72,6 +85,7 @@ class Task:
         generation: Defaults for generating, such as `max_new_tokens`, or `stop`: strings at the
             first of which a text ends.
         description: One sentence for cards and listings.
+        limitations: What the answers are not good for; cards say it.
         language: Language of the texts, as an ISO 639-1 code.
     """
 
@@ -82,6 +96,9 @@ class Task:
     verbalizer: Verbalizer | None = None
     label_column: str | None = None
     label_map: Mapping[str, str] | None = None
+    multilabel: bool = False
+    yes_no: tuple[str, ...] = YES_NO
+    decision: Decision = ALWAYS_ANSWER
     class_weights: ClassWeights | None = None
     target_column: str | None = None
     code_column: str | None = None
@@ -94,6 +111,7 @@ class Task:
     system: str | None = None
     generation: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
+    limitations: str = ""
     language: str | None = None
 
     def __post_init__(self) -> None:
@@ -145,6 +163,12 @@ class Task:
         record["template"] = self.template.text
         record["verbalizer"] = self.verbalizer.to_record() if self.verbalizer else None
         record["generation"] = dict(self.generation)
+        if self.multilabel:
+            record |= {"multilabel": True, "yes_no": list(self.yes_no)}
+        if self.decision != ALWAYS_ANSWER:
+            record["decision"] = self.decision.to_record()
+        if self.limitations:
+            record["limitations"] = self.limitations
         return record
 
     @classmethod
@@ -158,7 +182,7 @@ class Task:
             TaskError: If the record is not a sound task.
         """
         try:
-            return cls(**parse_task(record, RECORD_KEYS))
+            return cls(**parse_task(record, (*RECORD_KEYS, *OPTIONAL_RECORD_KEYS)))
         except TaskError as error:
             raise TaskError(f"the manifest's task: {error}") from error
 
@@ -175,6 +199,11 @@ class Task:
         """
         return load_examples(self, split, limit=limit, seed=seed)
 
+    @property
+    def judged_as(self) -> str:
+        """What metrics have to be for: `classification`, `multilabel` or `generation`."""
+        return "multilabel" if self.multilabel else self.kind
+
     def training_weights(self, examples: Sequence[Example]) -> dict[str, float] | None:
         """The weight of each label in the training loss, or None if all count alike.
 
@@ -183,7 +212,10 @@ class Task:
         """
         if self.class_weights is None or self.verbalizer is None:
             return None
-        return training_weights(self.class_weights, self.verbalizer.labels, examples)
+        labels = self.verbalizer.labels
+        if self.multilabel:
+            return positive_weights(self.class_weights, labels, examples)
+        return training_weights(self.class_weights, labels, examples)
 
     def _check_answers(self) -> None:
         classification = self.kind == "classification"
@@ -192,6 +224,8 @@ class Task:
             if getattr(self, key) is not None:
                 raise TaskError(f"{key}: does not belong to a task of kind {self.kind}; remove it")
         needed = "label_column" if classification else "target_column"
+        if not classification and (self.multilabel or self.decision != ALWAYS_ANSWER):
+            raise TaskError("multilabel and decision are for a classification; remove them")
         if classification and self.verbalizer is None:
             raise TaskError("verbalizer: missing; a classification needs the words of its labels")
         if self.dataset is not None and getattr(self, needed) is None:
@@ -208,15 +242,20 @@ class Task:
                 )
         if self.class_weights is not None:
             check_class_weights(self.class_weights, labels)
+        if self.multilabel:
+            check_separable(labels)
+            check_yes_no(self.yes_no)
+        elif self.yes_no != YES_NO:
+            raise TaskError("yes_no: answers for a task with multilabel: true; add that, or remove")
 
     def _check_metrics(self) -> None:
         for name in self.metrics:
             if name not in METRICS:
                 raise TaskError(f"metrics: unknown metric {name!r}{did_you_mean(name, METRICS)}")
-            if self.kind not in METRICS[name].kinds:
-                fitting = [other for other in METRICS if self.kind in METRICS[other].kinds]
+            if self.judged_as not in METRICS[name].kinds:
+                fitting = [other for other in METRICS if self.judged_as in METRICS[other].kinds]
                 raise TaskError(
-                    f"metrics: {name} does not judge a {self.kind}; use {', '.join(fitting)}"
+                    f"metrics: {name} does not judge a {self.judged_as}; use {', '.join(fitting)}"
                 )
             if METRICS[name].judges == "outcomes" and self.test_column is None:
                 raise TaskError(

@@ -9,6 +9,7 @@ import yaml
 
 from softhub.errors import TaskError, did_you_mean
 from softhub.tasks.dataset import DatasetSource
+from softhub.tasks.decision import Decision
 from softhub.tasks.template import Template
 from softhub.tasks.verbalizer import Verbalizer
 
@@ -200,6 +201,9 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "verbalizer": _verbalizer,
     "label_column": _text,
     "label_map": _label_map,
+    "multilabel": _switch,
+    "yes_no": _list_of_text,
+    "decision": lambda value: Decision.from_record(_mapping(value)),
     "class_weights": _class_weights,
     "target_column": _text,
     "code_column": _text,
@@ -212,5 +216,6 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "system": _text,
     "generation": _mapping,
     "description": _text,
+    "limitations": _text,
     "language": _text,
 }

@@ -13,11 +13,15 @@ from softhub.assembly import pad_rows
 from softhub.encoding import Candidates, Encoder
 from softhub.errors import TrainingError
 from softhub.tasks import Example, Task
+from softhub.tasks.multilabel import split_labels
 
 _MEGA_BATCH = 50
 """Batches sorted together: enough to pad little, few enough to mix lengths over an epoch."""
 
 IGNORED = -100
+
+Answer = int | tuple[int, ...]
+"""A label's index, a bool for each label, or the token ids of a target."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,13 @@ class EncodedExamples(Dataset[Mapping[str, Any]]):
 
     Attributes:
         inputs: Token ids of each text.
-        answers: For each row its label's index, or the target's token ids.
+        answers: For each row its label's index, whether each label applies, or the target's token
+            ids.
         cut: How many texts were too long and lost their end.
     """
 
     inputs: tuple[tuple[int, ...], ...]
-    answers: tuple[int | tuple[int, ...], ...]
+    answers: tuple[Answer, ...]
     cut: int = 0
 
     def __len__(self) -> int:
@@ -46,7 +51,7 @@ class EncodedExamples(Dataset[Mapping[str, Any]]):
     def lengths(self) -> list[int]:
         """Tokens of each row, the answer's included where it is fed."""
         return [
-            len(ids) + (0 if isinstance(answer, int) else len(answer))
+            len(ids) + len(_target(answer))
             for ids, answer in zip(self.inputs, self.answers, strict=True)
         ]
 
@@ -86,11 +91,10 @@ def encode_examples(
         raise TrainingError("There are no examples to train or evaluate on; check the task's data.")
     inputs, answers, cut = [], [], 0
     for example in examples:
-        answer: int | tuple[int, ...]
         if candidates is None:
-            answer = encoder.target(task.template, str(example.target))
+            answer: Answer = encoder.target(task.template, str(example.target))
         else:
-            answer = candidates.labels.index(str(example.label))
+            answer = _label_answer(candidates, str(example.label))
         limits = [task.max_length] if task.max_length else []
         if room is not None:
             limits.append(room - _reserve(answer, candidates))
@@ -106,18 +110,29 @@ def encode_examples(
     return EncodedExamples(tuple(inputs), tuple(answers), cut)
 
 
-def _reserve(answer: int | tuple[int, ...], candidates: Candidates | None) -> int:
+def _label_answer(candidates: Candidates, label: str) -> Answer:
+    if not candidates.yes_no:
+        return candidates.labels.index(label)
+    applying = split_labels(label)
+    return tuple(label in applying for label in candidates.labels)
+
+
+def _target(answer: Answer) -> tuple[int, ...]:
+    """The tokens of an answer that are fed behind the text: none of a label's."""
+    fed = isinstance(answer, tuple) and not isinstance(answer[0], bool)
+    return answer if fed else ()  # type: ignore[return-value]
+
+
+def _reserve(answer: Answer, candidates: Candidates | None) -> int:
     """Tokens that the answer takes behind the text."""
-    if candidates is not None:
-        return max(map(len, candidates.sequences))
-    return len(answer) if isinstance(answer, tuple) else 0
+    return len(_target(answer)) if candidates is None else max(map(len, candidates.sequences))
 
 
 def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     """Stack rows: texts padded on the left, target tokens on the right with -100."""
     texts = pad_rows([row["input_ids"] for row in rows])
     batch = {"input_ids": texts.ids, "attention_mask": texts.mask}
-    if isinstance(rows[0]["labels"], int):
+    if not _target(rows[0]["labels"]):
         batch["labels"] = torch.tensor([row["labels"] for row in rows])
     else:
         targets = pad_rows([row["labels"] for row in rows], side="right")

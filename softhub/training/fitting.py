@@ -103,7 +103,7 @@ def fit(
     set_seed(args.seed)
     task = render_chat(task, base.tokenizer)
     encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
-    candidates = encoder.candidates(task.template, task.verbalizer) if task.verbalizer else None
+    candidates = encoder.candidates_of(task)
     room = _room(base, config)
     encoded_train = encode_examples(encoder, task, train, candidates, room)
     encoded_dev = encode_examples(encoder, task, dev, candidates, room)

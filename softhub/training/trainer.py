@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from transformers import (
     EvalPrediction,
@@ -19,6 +21,7 @@ from transformers import (
 
 from softhub.tasks import Task
 from softhub.tasks.metrics import compute
+from softhub.tasks.multilabel import join_labels
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import ProgressLines
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
@@ -82,10 +85,10 @@ class PromptTrainer(Trainer):
         return self._trained / max(runtime - self._evaluation_seconds, 1e-9)
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        labels = self._task.verbalizer.labels  # type: ignore[union-attr]
-        chosen = np.asarray(prediction.predictions).argmax(axis=-1)
-        predictions = [labels[index] for index in chosen]
-        references = [labels[index] for index in np.asarray(prediction.label_ids)]
+        scores_of_labels = np.asarray(prediction.predictions)
+        applying = scores_of_labels > 0 if self._task.multilabel else scores_of_labels.argmax(-1)
+        predictions = self._names(applying)
+        references = self._names(np.asarray(prediction.label_ids))
         scores = {
             name: compute(name, predictions, references)
             for name in self._task.metrics or ("accuracy",)
@@ -95,6 +98,13 @@ class PromptTrainer(Trainer):
             "labels_predicted": len(set(predictions)),
             "labels_present": len(set(references)),
         }
+
+    def _names(self, answers: NDArray[Any]) -> list[str]:
+        """Label names of indices `[N]`, or of sets of labels `[N, labels]`."""
+        labels = self._task.verbalizer.labels  # type: ignore[union-attr]
+        if not self._task.multilabel:
+            return [labels[index] for index in answers]
+        return [join_labels(set(compress(labels, row)), labels) for row in answers]
 
     # --- what Trainer leaves to its subclasses ---
 

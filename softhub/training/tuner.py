@@ -59,13 +59,19 @@ class Tuner(nn.Module):
                     module.training = True
         return self
 
-    def gradient_checkpointing_enable(self, **options: Any) -> None:
+    def activation_checkpointing_enable(self, **options: Any) -> None:
         """Recompute activations in the backward pass; the prompt is then fed with every row."""
         for module in self.model.modules():
             for name, value in vars(module).items():
                 if "dropout" in name and isinstance(value, float):
                     setattr(module, name, 0.0)
-        self.model.gradient_checkpointing_enable(**options)
+        if hasattr(self.model, "activation_checkpointing_enable"):
+            self.model.activation_checkpointing_enable(**options)
+        else:
+            self.model.gradient_checkpointing_enable(**options)
+
+    # Trainer calls it by this name before transformers 5.23, the first that needs Python 3.11.
+    gradient_checkpointing_enable = activation_checkpointing_enable
 
     def forward(
         self,
@@ -79,7 +85,8 @@ class Tuner(nn.Module):
         Args:
             input_ids: Texts `[B, T]`, padded on the left.
             attention_mask: Which of them are real `[B, T]`, bool.
-            labels: Label indices `[B]`, or target tokens `[B, N]` with -100 at pads.
+            labels: Label indices `[B]`, whether each label applies `[B, labels]` (bool), or target
+                tokens `[B, N]` with -100 at pads.
             num_items_in_batch: Labels or target tokens of the whole step over all processes.
 
         Returns:
@@ -99,13 +106,17 @@ class Tuner(nn.Module):
         scores = label_scores(self.base, encoded, self.candidates)
         loss = self._label_loss(scores, labels.to(scores.device))
         return {
-            "loss": _normalised(loss, labels.shape[0], num_items_in_batch),
+            "loss": _normalised(loss, labels.numel(), num_items_in_batch),
             "logits": scores,
         }
 
     def _label_loss(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Loss of the label scores `[B, labels]`, summed over the batch."""
         weights = None if self.weights is None else self.weights.to(scores.device)
+        if labels.dtype == torch.bool:
+            return nn.functional.binary_cross_entropy_with_logits(
+                scores, labels.float(), pos_weight=weights, reduction="sum"
+            )
         return nn.functional.cross_entropy(scores, labels, weight=weights, reduction="sum")
 
     def _prepared_prompt(self) -> Prompt:

@@ -103,7 +103,7 @@ def fit_weights(
     set_seed(args.seed)
     task = render_chat(task, base.tokenizer)
     encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
-    candidates = encoder.candidates(task.template, task.verbalizer) if task.verbalizer else None
+    candidates = encoder.candidates_of(task)
     rows = [
         encode_examples(encoder, task, split, candidates, base.max_positions)
         for split in (train, dev)

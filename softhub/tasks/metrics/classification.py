@@ -11,8 +11,8 @@ class Accuracy(Metric):
     """Share of predictions that are the reference."""
 
     name = "accuracy"
-    description = "Share of examples whose predicted label is right."
-    kinds = ("classification",)
+    description = "Share of examples whose label is right, or all of whose labels are."
+    kinds: tuple[str, ...] = ("classification", "multilabel")
 
     def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> Floats:
         """Return `[N, 2]`: right or not, and 1."""

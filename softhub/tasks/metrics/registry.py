@@ -7,11 +7,14 @@ from softhub.errors import TaskError, did_you_mean
 from softhub.tasks.metrics.base import Metric, check_pairs
 from softhub.tasks.metrics.classification import Accuracy, MacroF1
 from softhub.tasks.metrics.code import PassAt1, ValidPython
+from softhub.tasks.metrics.multilabel import MultilabelMacroF1, MultilabelMicroF1
 from softhub.tasks.metrics.texts import ChrF, ExactMatch, Rouge, SacreBleu
 
 _ALL: tuple[Metric, ...] = (
     Accuracy(),
     MacroF1(),
+    MultilabelMicroF1(),
+    MultilabelMacroF1(),
     ExactMatch(),
     SacreBleu(),
     ChrF(),
