@@ -8,8 +8,7 @@ Every key of the config file is a flag too, and so is every training argument of
 The adapter is written to <output_dir>/adapter, the figures to <output_dir>/report.json.
 """
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 
 from accelerate import PartialState
 from peft import PromptTuningConfig
@@ -17,29 +16,14 @@ from peft import PromptTuningConfig
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
 from softhub.cli import run_recipe
 from softhub.comparison import choose_hard_prompts, evaluate_hard_prompts, majority_class
-from softhub.config import parse_config
+from softhub.config import RunConfig, parse_config
 from softhub.pipeline import evaluate
-from softhub.report import Row, folder_bytes, print_table, with_scores, write_report
+from softhub.report import write_run
 from softhub.training import PromptTrainingArguments
 
 
-@dataclass
-class ClassificationConfig:
-    task: str = field(metadata={"help": "Task file: data, template, words of the labels, metrics."})
-    base_model: str = field(metadata={"help": "Hub id, local folder or .gguf file of the base."})
-    base_name: str | None = field(default=None, metadata={"help": "Its canonical name for cards."})
-    dtype: str | None = field(default=None, metadata={"help": "float32, bfloat16, float16, auto."})
-    num_virtual_tokens: int = field(default=16, metadata={"help": "Rows of the soft prompt."})
-    init: str | None = field(default="labels", metadata={"help": "labels, vocabulary, random."})
-    init_from: str | None = field(default=None, metadata={"help": "Adapter folder to go on from."})
-    max_train_examples: int | None = field(default=None, metadata={"help": "A fixed subset."})
-    max_dev_examples: int | None = field(default=None, metadata={"help": "A fixed subset."})
-    max_test_examples: int | None = field(default=None, metadata={"help": "A fixed subset."})
-    resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint."})
-
-
 def main() -> None:
-    config, args = parse_config(ClassificationConfig, PromptTrainingArguments)
+    config, args = parse_config(RunConfig, PromptTrainingArguments)
     task = Task.from_file(config.task)
     train = task.load("train", limit=config.max_train_examples)
     dev = task.load("dev", limit=config.max_dev_examples)
@@ -63,16 +47,8 @@ def main() -> None:
     baselines |= evaluate_hard_prompts(model, task, hard_prompts, test)
     soft = evaluate(model, task, test, prompt="soft prompt")
 
-    prompt = with_scores(result.prompt, soft, split="test", baselines=baselines)
-    adapter = prompt.save_pretrained(Path(args.output_dir) / "adapter")
-    size, numbers = folder_bytes(adapter), prompt.vectors.numel()
-    rows = [Row(name, evaluation) for name, evaluation in baselines.items()]
-    rows.append(Row("soft prompt", soft, numbers, size, result.seconds))
-    print_table(rows, title=f"{task.name} on {base.name}: {len(test)} test examples")
-    report = Path(args.output_dir) / "report.json"
     choices = {"config": asdict(config), "hard_prompts": [asdict(hard) for hard in hard_prompts]}
-    write_report(report, rows, **choices, history=result.history, warnings=result.warnings)
-    print(f"Adapter: {args.output_dir}/adapter\nReport:  {report}")
+    write_run(args.output_dir, result, soft, baselines, **choices)
 
 
 if __name__ == "__main__":

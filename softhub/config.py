@@ -6,10 +6,42 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from softhub.errors import ConfigError
+
+
+@dataclass
+class RunConfig:
+    """What every recipe that trains a prompt is told beside its training arguments.
+
+    Attributes:
+        task: Task file: data, template, words of the labels, metrics.
+        base_model: Hub id, local folder or `.gguf` file of the base.
+        base_name: Its canonical name for cards.
+        dtype: Of the weights.
+        num_virtual_tokens: Rows of the soft prompt.
+        init: Where training starts.
+        init_from: Adapter folder to go on from, instead.
+        max_train_examples: At most so many of the split: a fixed subset.
+        max_dev_examples: The same for dev.
+        max_test_examples: The same for test.
+        resume: Whether to go on from the last checkpoint.
+    """
+
+    task: str = field(metadata={"help": "Task file: data, template, words of the labels, metrics."})
+    base_model: str = field(metadata={"help": "Hub id, local folder or .gguf file of the base."})
+    base_name: str | None = field(default=None, metadata={"help": "Its canonical name for cards."})
+    dtype: str | None = field(default=None, metadata={"help": "float32, bfloat16, float16, auto."})
+    num_virtual_tokens: int = field(default=16, metadata={"help": "Rows of the soft prompt."})
+    init: str | None = field(default="labels", metadata={"help": "labels, vocabulary, random."})
+    init_from: str | None = field(default=None, metadata={"help": "Adapter folder to go on from."})
+    max_train_examples: int | None = field(default=None, metadata={"help": "A fixed subset."})
+    max_dev_examples: int | None = field(default=None, metadata={"help": "A fixed subset."})
+    max_test_examples: int | None = field(default=None, metadata={"help": "A fixed subset."})
+    resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint."})
 
 
 def softhub_home() -> Path:
@@ -17,7 +49,9 @@ def softhub_home() -> Path:
     return Path(os.environ.get("SOFTHUB_HOME") or Path.home() / ".softhub").expanduser()
 
 
-def parse_config(*settings: Any, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
+def parse_config(
+    *settings: Any, default: Path | None = None, argv: Sequence[str] | None = None
+) -> tuple[Any, ...]:
     """Read `--config file.yaml` and `--key value` flags into dataclasses.
 
     The file's keys become flags in front of the real ones, so that types, defaults and unknown
@@ -27,6 +61,7 @@ def parse_config(*settings: Any, argv: Sequence[str] | None = None) -> tuple[Any
     Args:
         settings: Dataclasses whose fields are the known keys, e.g. a recipe's own and
             `PromptTrainingArguments`.
+        default: The config file that is read where `--config` names none.
         argv: Arguments without the program's name; the default is the command line.
 
     Returns:
@@ -43,7 +78,7 @@ def parse_config(*settings: Any, argv: Sequence[str] | None = None) -> tuple[Any
 
     parser = Parser(list(settings), allow_abbrev=False)
     arguments = list(sys.argv[1:] if argv is None else argv)
-    flags = _file_flags(_pop_config(arguments)) + arguments
+    flags = _file_flags(_pop_config(arguments) or default) + arguments
     known = [option for action in parser._actions for option in action.option_strings]
     _refuse_unknown(flags, known)
     try:

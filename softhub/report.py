@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +16,12 @@ from rich.table import Table
 from softhub.artefact.manifest import Metric
 from softhub.pipeline import Evaluation
 from softhub.prompt import SoftPrompt
+from softhub.tasks.intervals import Interval
+
+if TYPE_CHECKING:
+    from softhub.training.fitting import FitResult
+
+_NOT_A_SHARE = ("perplexity",)  # all other metrics are between 0 and 1, and printed in per cent
 
 
 @dataclass(frozen=True)
@@ -38,19 +44,19 @@ class Row:
 
 
 def print_table(rows: Sequence[Row], *, title: str) -> None:
-    """Print the rows to stdout; scores in per cent with their 95 % interval. Fits 80 columns."""
+    """Print the rows to stdout; scores with their 95 % interval. Fits 80 columns."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("", width=14)
     metrics = list(rows[0].evaluation.metrics)
     for metric in metrics:
-        table.add_column(f"{metric.replace('_', ' ')}, %", justify="right", no_wrap=True)
+        heading = metric.replace("_", " ") + ("" if metric in _NOT_A_SHARE else ", %")
+        table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("trained\nnumbers", "bytes", "time to\ntrain", "texts\n/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        intervals = [row.evaluation.metrics[metric] for metric in metrics]
         table.add_row(
             row.name,
-            *(f"{100 * i.value:.1f} ({100 * i.low:.1f}-{100 * i.high:.1f})" for i in intervals),
+            *(_score(metric, row.evaluation.metrics[metric]) for metric in metrics),
             f"{row.trainable_parameters:,}" if row.trainable_parameters else "-",
             f"{row.bytes_on_disk:,}" if row.bytes_on_disk else "-",
             f"{row.train_seconds:.0f} s" if row.train_seconds else "-",
@@ -62,6 +68,47 @@ def print_table(rows: Sequence[Row], *, title: str) -> None:
     console.print(
         "\nIn brackets: 95 % interval. Bytes: what is stored and shipped beside the base."
     )
+
+
+def _score(metric: str, interval: Interval) -> str:
+    value, low, high = (x * (1 if metric in _NOT_A_SHARE else 100) for x in interval)
+    return f"{value:.1f} ({low:.1f}-{high:.1f})"
+
+
+def write_run(
+    folder: str | Path,
+    result: FitResult,
+    soft: Evaluation,
+    baselines: Mapping[str, Evaluation],
+    **details: Any,
+) -> Path:
+    """Save a trained prompt with its scores, print the table, and write `report.json`.
+
+    Args:
+        folder: Where to: the adapter goes to `adapter` in it.
+        result: What training gave.
+        soft: The prompt's scores on the test split.
+        baselines: What it is held against, on the same examples.
+        **details: As in `write_report`; training's history and warnings are added.
+
+    Returns:
+        The adapter's folder.
+    """
+    prompt = with_scores(result.prompt, soft, split="test", baselines=baselines)
+    adapter = prompt.save_pretrained(Path(folder) / "adapter")
+    rows = [Row(name, evaluation) for name, evaluation in baselines.items()]
+    size, numbers = folder_bytes(adapter), prompt.vectors.numel()
+    rows.append(Row("soft prompt", soft, numbers, size, result.seconds))
+    manifest = prompt.manifest
+    task = (manifest.task or {}).get("name", "soft prompt")
+    print_table(
+        rows, title=f"{task} on {manifest.base_model}: {len(soft.references)} test examples"
+    )
+    report = Path(folder) / "report.json"
+    write_report(report, rows, **details, history=result.history, warnings=result.warnings)
+    # As it was asked for, not resolved: people paste it.
+    print(f"Adapter: {folder}/adapter\nReport:  {report}")
+    return adapter
 
 
 def write_report(path: str | Path, rows: Sequence[Row], **details: Any) -> Path:
@@ -107,7 +154,7 @@ def with_scores(
             low=interval.low,
             high=interval.high,
             split=split,
-            examples=len(evaluation.predictions),
+            examples=len(evaluation.references),
             baselines={key: other.metrics[name].value for key, other in baselines.items()},
         )
         for name, interval in evaluation.metrics.items()
@@ -125,7 +172,7 @@ def _row_record(row: Row) -> dict[str, Any]:
     evaluation = row.evaluation
     return {
         **record,
-        "examples": len(evaluation.predictions),
+        "examples": len(evaluation.references),
         "metrics": {
             name: {"value": i.value, "low": i.low, "high": i.high}
             for name, i in evaluation.metrics.items()

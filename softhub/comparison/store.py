@@ -12,6 +12,7 @@ from typing import Any
 from softhub.errors import ConfigError
 
 ROWS, ABOUT = "rows.jsonl", "comparison.json"
+_WORDS = ("description", "limitations")  # of a task: they change no row
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ class RowStore:
             text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
             (self.folder / ABOUT).write_text(text, encoding="utf-8")
             return
-        before = self.about()
-        changed = sorted(k for k in {*before, *record} if before.get(k) != record.get(k))
+        before, after = _decisive(self.about()), _decisive(record)
+        changed = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
         if changed:
             raise ConfigError(
                 f"{self.folder} holds rows of another comparison (other {', '.join(changed)}): "
@@ -120,3 +121,8 @@ class RowStore:
             file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _decisive(about: Mapping[str, Any]) -> dict[str, Any]:
+    task = {key: value for key, value in about.get("task", {}).items() if key not in _WORDS}
+    return {**about, "task": task}

@@ -207,6 +207,12 @@ def test_a_malformed_task_is_left_out_but_for_its_name() -> None:
     assert "What the model reads" not in card
 
 
+def test_what_the_answers_are_not_good_for_is_the_first_of_the_limits() -> None:
+    card = render_card(manifest(task={**TASK_RECORD, "limitations": "Not for pets."}))
+    assert "## Limits\n\n- Not for pets.\n- It belongs" in card
+    assert "## Limits\n\n- It belongs" in render_card(manifest())
+
+
 def test_a_title_replaces_the_heading_and_is_no_mark_up() -> None:
     (heading, *_) = [
         token.content
@@ -234,6 +240,7 @@ def _cards_with(text: str) -> Mapping[str, Callable[[], str]]:
     return {
         "title": lambda: render_card(manifest(), title=text),
         "description": lambda: render_card(manifest(task=_record(description=text))),
+        "limitations": lambda: render_card(manifest(task=_record(limitations=text))),
         "template": lambda: render_card(manifest(task=_record(template=f"{text}{{text}}"))),
         "label": lambda: render_card(manifest(task=_record(verbalizer=label))),
         "word": lambda: render_card(manifest(task=_record(verbalizer=word))),

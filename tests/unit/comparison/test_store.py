@@ -45,7 +45,17 @@ def test_another_comparison_in_the_folder_is_refused_by_what_differs(tmp_path):
     store.open(ABOUT)
     with pytest.raises(ConfigError, match=r"other data\).*another output_dir"):
         store.open({**ABOUT, "data": {"test": {"examples": 3}}})
+    with pytest.raises(ConfigError, match=r"other task\)"):
+        store.open({**ABOUT, "task": {"name": "topic"}})
     assert len(store.rows()) == 1
+
+
+def test_other_words_about_a_task_are_no_other_comparison(tmp_path):
+    store = RowStore(tmp_path)
+    store.open({**ABOUT, "task": {"name": "mood", "description": "Moods."}})
+    store.add(row())
+    store.open({**ABOUT, "task": {"name": "mood", "limitations": "Not for pets."}})
+    assert store.about()["task"]["description"] == "Moods."
 
 
 def test_without_rows_a_folder_is_taken_over(tmp_path):

@@ -68,6 +68,17 @@ def test_flags_override_the_file(read):
     assert read("max_steps: 3", "--max_steps=7").max_steps == 7
 
 
+def test_a_default_file_is_read_where_none_is_named(tmp_path):
+    default, named = tmp_path / "default.yaml", tmp_path / "named.yaml"
+    default.write_text("max_steps: 3\ntask: ./mood.yaml\n")
+    named.write_text("max_steps: 4\n")
+    (found,) = parse_config(Settings, default=default, argv=["--resume"])
+    assert (found.max_steps, found.resume) == (3, True)
+    assert Path(found.task).resolve() == tmp_path / "mood.yaml"
+    argv = ["--config", str(named)]
+    assert parse_config(Settings, default=default, argv=argv) == (Settings(max_steps=4),)
+
+
 def test_several_dataclasses_share_file_and_flags(tmp_path):
     (tmp_path / "c.yaml").write_text("seed: 4\ntask: mood\n")
     settings, more = parse_config(Settings, More, argv=[f"--config={tmp_path / 'c.yaml'}"])

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from softhub.pipeline import Evaluation
-from softhub.report import Row, folder_bytes, print_table, with_scores, write_report
+from softhub.prompt import SoftPrompt
+from softhub.report import Row, folder_bytes, print_table, with_scores, write_report, write_run
 from softhub.tasks.intervals import Interval
+from softhub.training.fitting import FitResult
 from tests.unit.core.prompts import MOOD, soft_prompt
 
 
@@ -88,6 +90,35 @@ def test_scores_and_baselines_go_into_the_manifest(loaded):
     assert metric.baselines == {"majority label": 0.6, "zero-shot": 0.88}
     assert [metric.name for metric in scored.manifest.metrics] == ["accuracy", "macro_f1"]
     assert prompt.manifest.metrics == ()
+
+
+def test_perplexity_is_no_share(capsys):
+    scores = Evaluation({"perplexity": Interval(12.34, 11.04, 13.64)}, (), ("a", "b"), 2.0)
+    print_table([Row("soft prompt", scores)], title=TITLE)
+    found = capsys.readouterr().out
+    assert "12.3 (11.0-13.6)" in found and "%" not in found.partition("In brackets")[0]
+
+
+def test_a_run_leaves_adapter_report_and_table(loaded, tmp_path, capsys):
+    prompt = soft_prompt(loaded("llama"), 4, MOOD)
+    history = [{"step": 1, "loss": 0.5}]
+    result = FitResult(prompt, history, 0.5, 1, 1, 7.0, 3.0, 2**20, ["a warning"])
+    baselines = {"majority label": evaluation(0.6)}
+    adapter = write_run(tmp_path, result, evaluation(0.93), baselines, config={"seed": 1})
+    saved = SoftPrompt.from_pretrained(adapter)
+    assert saved.manifest.metrics[0].baselines == {"majority label": 0.6}
+    record = json.loads((tmp_path / "report.json").read_text())
+    assert [row["name"] for row in record["rows"]] == ["majority label", "soft prompt"]
+    assert record["rows"][1]["bytes_on_disk"] == folder_bytes(adapter)
+    assert (record["rows"][1]["trainable_parameters"], record["rows"][1]["train_seconds"]) == (
+        4 * 32,
+        7.0,
+    )
+    assert (record["history"], record["warnings"]) == (history, ["a warning"])
+    assert record["config"] == {"seed": 1}
+    out = capsys.readouterr().out
+    assert "mood on example/tiny-llama: 4 test examples" in out
+    assert f"Adapter: {tmp_path}/adapter" in out and "93.0" in out
 
 
 def test_the_bytes_of_a_folder_are_those_of_its_files(tmp_path):
