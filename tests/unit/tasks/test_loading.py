@@ -316,3 +316,34 @@ def test_the_hash_of_a_dataset_depends_on_all_that_training_sees() -> None:
     hashes |= {dataset_hash([example, others[0]]), dataset_hash([others[0], example])}
     assert len(hashes) == 9
     assert dataset_hash([example]) == dataset_hash(iter([replace(example)]))
+
+
+PAIR = {
+    "verbalizer": None,
+    "label_column": None,
+    "kind": "generation",
+    "template": Template("Write: {text}\n"),
+    "target_column": "body",
+}
+
+
+def test_references_that_a_stop_string_cuts_off_are_counted(task_on: TaskOn) -> None:
+    rows = [{"text": "a", "body": body} for body in ("one", "one\ntwo", "one\n")]
+    task = task_on("a.jsonl", _jsonl(*rows), **PAIR, generation={"stop": ["\n\n", "\n"]})
+    with pytest.warns(SoftHubWarning, match=r"a.jsonl: 2 of 3 reference texts go on behind a stop"):
+        task.load("train")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        replace(task, generation={"stop": ["\n\n"]}).load("train")
+
+
+def test_code_and_tests_come_with_the_row_and_tests_are_never_blank(task_on: TaskOn) -> None:
+    row = {"text": "Add.", "head": "def f():\n", "body": "    pass", "test": "f()", "more": 1}
+    keys = {**PAIR, "code_column": "head", "test_column": "test", "metrics": ("pass_at_1",)}
+    task = task_on("a.jsonl", _jsonl(row, {**row, "head": ""}), **keys)
+    first, second = task.load("train")
+    assert first.row == {key: row[key] for key in ("text", "head", "test")}
+    assert second.row["head"] == ""
+    blank = task_on("b.jsonl", _jsonl(row, {**row, "test": " "}), **keys)
+    with pytest.raises(DatasetError, match=r"b.jsonl, line 2: 'test' is missing"):
+        blank.load("train")

@@ -313,3 +313,12 @@ def test_a_program_is_the_row_s_code_and_the_answer() -> None:
     assert sandbox.tests_of(TASK, example) == CHECK
     with pytest.raises(DatasetError, match=r"no tests in the column 'test'"):
         sandbox.tests_of(TASK, Example(row={**row, "test": " \n"}, target=""))
+
+
+def test_the_task_in_the_documentation_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "sandbox.md").read_text(encoding="utf-8")
+    file = tmp_path / "code.yaml"
+    file.write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    task = Task.from_file(file)
+    assert (task.code_column, task.test_column) == ("signature", "test")
+    assert task.metrics[0] == "pass_at_1"
