@@ -70,7 +70,7 @@ class Tuner(nn.Module):
         else:
             self.model.gradient_checkpointing_enable(**options)
 
-    # Trainer calls it by this name before transformers 5.23, the first that needs Python 3.11.
+    # Trainer calls it by this name before transformers 5.23, which Python 3.10 cannot have.
     gradient_checkpointing_enable = activation_checkpointing_enable
 
     def forward(

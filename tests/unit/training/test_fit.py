@@ -131,9 +131,10 @@ def test_goes_on_from_a_prompt(toy_fit, tmp_path):
         toy_fit(init=parent, tokens=5)
 
 
-def test_gradient_checkpointing_gives_the_same_prompt(toy_fit, tmp_path):
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_activation_checkpointing_gives_the_same_prompt(toy_fit, tmp_path):
     _, plain = toy_fit(output_dir=str(tmp_path / "a"), max_steps=4)
-    _, saving = toy_fit(output_dir=str(tmp_path / "b"), max_steps=4, gradient_checkpointing=True)
+    _, saving = toy_fit(output_dir=str(tmp_path / "b"), max_steps=4, activation_checkpointing=True)
     assert losses(saving) == pytest.approx(losses(plain), abs=1e-4)
 
 
