@@ -20,6 +20,8 @@ VERBS = (
     ("train",),
     ("predict",),
     ("generate",),
+    ("evaluate",),
+    ("calibrate",),
     ("push",),
     ("pull",),
     ("list",),

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Evaluation:
         references: Right label of each example, or its reference text.
         seconds: Wall time of predicting.
         outcomes: How each generated program ended, if they were run.
+        details: Probabilities and scores behind each predicted label.
     """
 
     metrics: Mapping[str, Interval]
@@ -40,6 +41,7 @@ class Evaluation:
     references: tuple[str, ...]
     seconds: float
     outcomes: tuple[Outcome, ...] = ()
+    details: tuple[Prediction, ...] = ()
 
     @property
     def examples_per_second(self) -> float:
@@ -170,10 +172,10 @@ def evaluate(
         The evaluation.
 
     Raises:
-        TaskError: The prompt was made for the other kind of task.
+        TaskError: The prompt was made for another kind of task, or other labels.
         ConfigError: There are generation options and the task classifies; or as in `judge`.
     """
-    _check_kind(model, task, prompt)
+    check_task(model, task, prompt)
     names = _metric_names(task, run_code)
     start = time.perf_counter()
     if task.kind == "generation":
@@ -189,7 +191,8 @@ def evaluate(
         raise ConfigError(f"{', '.join(options)}: the task {task.name} classifies; leave this out.")
     else:
         found = predict_examples(model, task, examples, prompt=prompt, batch_size=batch_size)
-        answers = [prediction.best for prediction in found]
+        best, seconds = [prediction.best for prediction in found], time.perf_counter() - start
+        return replace(_judge(task, names, examples, best, seconds), details=tuple(found))
     return _judge(task, names, examples, answers, time.perf_counter() - start)
 
 
@@ -256,7 +259,7 @@ def target_loss(
     """
     if task.kind != "generation":
         raise TaskError(f"The task {task.name} is of kind {task.kind}; expected reference texts.")
-    _check_kind(model, task, prompt)
+    check_task(model, task, prompt)
     scores = model.target_logprobs(
         [example.row for example in examples],
         references_of(task, examples),
@@ -273,10 +276,30 @@ def target_loss(
     return TargetLoss(nll, Interval(*map(math.exp, nll)), sum(map(len, scores)))
 
 
-def _check_kind(model: PromptModel, task: Task, prompt: str | None) -> None:
+def check_task(model: PromptModel, task: Task, prompt: str | None) -> None:
+    """Refuse to judge a prompt by a task that asks for other answers than it gives.
+
+    Args:
+        model: The engine.
+        task: What it is to be judged by.
+        prompt: Name of a loaded prompt; None is the bare base, which has no task of its own.
+
+    Raises:
+        TaskError: The prompt was made for another kind of task, or has not the task's labels.
+    """
     own = model.task_of(prompt) if prompt is not None else None
-    if own is not None and own.kind != task.kind:
+    if own is None:
+        return
+    if own.judged_as != task.judged_as:
         raise TaskError(
-            f"The prompt {prompt!r} was made for the task {own.name}, of kind {own.kind}, and "
-            f"{task.name} is of kind {task.kind}; evaluate it with a task of its own kind."
+            f"The prompt {prompt!r} was made for the task {own.name}, of kind {own.judged_as}, and "
+            f"{task.name} is of kind {task.judged_as}; evaluate it with a task of its own kind."
         )
+    known = own.verbalizer.labels if own.verbalizer else ()
+    for label in task.verbalizer.labels if task.verbalizer else ():
+        if label not in known:
+            raise TaskError(
+                f"The task {task.name} has the label {label!r}, which the prompt {prompt!r} never "
+                f"gives; its labels are {', '.join(known)}. Rename the task's labels, or map the "
+                f"dataset's values to them with label_map."
+            )

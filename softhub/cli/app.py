@@ -11,6 +11,7 @@ from softhub.cli import (
     INTERRUPTED,
     drafting,
     environment,
+    evaluation,
     hub,
     hub_account,
     hub_history,
@@ -103,6 +104,18 @@ app.command(
         "softhub generate me/summary --file texts.jsonl --json > summaries.jsonl",
     ),
 )(inference.generate)
+app.command(
+    epilog=examples(
+        "softhub evaluate runs/sentiment/adapter --base ./my-base --task sentiment.yaml",
+        "softhub evaluate me/triage --base ./my-base --task triage.yaml --per-class",
+    ),
+)(evaluation.evaluate)
+app.command(
+    epilog=examples(
+        "softhub calibrate runs/triage/adapter --base ./my-base --task triage.yaml",
+        "softhub calibrate runs/triage/adapter --base ./my-base --task triage.yaml --accuracy 0.95",
+    ),
+)(evaluation.calibrate)
 app.command(
     epilog=examples(
         "softhub push runs/sentiment/adapter me/sentiment --tag v1 -m 'First good one'",
