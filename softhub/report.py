@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,10 +18,12 @@ from softhub.artefact.manifest import Metric
 from softhub.pipeline import Evaluation
 from softhub.prompt import SoftPrompt
 from softhub.tasks.intervals import Interval
+from softhub.tasks.metrics import METRICS
 
 if TYPE_CHECKING:
     from softhub.training.fitting import FitResult
 
+_SCORES_BESIDE_COSTS, _SCORES_ALONE = 2, 3  # that fit 80 columns
 _NOT_A_SHARE = ("perplexity",)  # all other metrics are between 0 and 1, and printed in per cent
 
 
@@ -44,29 +47,50 @@ class Row:
 
 
 def print_table(rows: Sequence[Row], *, title: str) -> None:
-    """Print the rows to stdout; scores with their 95 % interval. Fits 80 columns."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("", width=14)
-    metrics = list(rows[0].evaluation.metrics)
-    for metric in metrics:
-        heading = metric.replace("_", " ") + ("" if metric in _NOT_A_SHARE else ", %")
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("trained\nnumbers", "bytes", "time to\ntrain", "texts\n/s"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row.name,
-            *(_score(metric, row.evaluation.metrics[metric]) for metric in metrics),
-            f"{row.trainable_parameters:,}" if row.trainable_parameters else "-",
-            f"{row.bytes_on_disk:,}" if row.bytes_on_disk else "-",
-            f"{row.train_seconds:.0f} s" if row.train_seconds else "-",
-            f"{row.evaluation.examples_per_second:.1f}" if row.evaluation.seconds else "-",
-        )
+    """Print the rows to stdout; scores with their 95 % interval.
+
+    Fits 80 columns: what is too much for one table is printed as several, one below the other.
+    """
     console = Console(highlight=False)
     console.print(f"\n{title}\n", markup=False, soft_wrap=True)
-    console.print(table)
+    metrics = list(rows[0].evaluation.metrics)
+    if len(metrics) <= _SCORES_BESIDE_COSTS:
+        console.print(_table(rows, metrics, costs=True))
+    else:
+        for start in range(0, len(metrics), _SCORES_ALONE):
+            console.print(_table(rows, metrics[start : start + _SCORES_ALONE], costs=False))
+            console.print()
+        console.print(_table(rows, [], costs=True))
     console.print(
         "\nIn brackets: 95 % interval. Bytes: what is stored and shipped beside the base."
+    )
+
+
+def _table(rows: Sequence[Row], metrics: Sequence[str], *, costs: bool) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("", width=14)
+    headings = [_heading(metric) for metric in metrics]
+    if costs:
+        headings += ["trained\nnumbers", "bytes", "time to\ntrain", "texts\n/s"]
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        scores = [_score(metric, row.evaluation.metrics[metric]) for metric in metrics]
+        table.add_row(row.name, *scores, *(_costs(row) if costs else ()))
+    return table
+
+
+def _heading(metric: str) -> str:
+    name = METRICS[metric].heading if metric in METRICS else metric.replace("_", " ")
+    return name if metric in _NOT_A_SHARE else f"{name}, %"
+
+
+def _costs(row: Row) -> tuple[str, ...]:
+    return (
+        f"{row.trainable_parameters:,}" if row.trainable_parameters else "-",
+        f"{row.bytes_on_disk:,}" if row.bytes_on_disk else "-",
+        f"{row.train_seconds:.0f} s" if row.train_seconds else "-",
+        f"{row.evaluation.examples_per_second:.1f}" if row.evaluation.seconds else "-",
     )
 
 
@@ -177,6 +201,7 @@ def _row_record(row: Row) -> dict[str, Any]:
             name: {"value": i.value, "low": i.low, "high": i.high}
             for name, i in evaluation.metrics.items()
         },
+        "outcomes": dict(Counter(outcome.kind for outcome in evaluation.outcomes)) or None,
         "predict_seconds": evaluation.seconds,
         "examples_per_second": evaluation.examples_per_second if evaluation.seconds else None,
     }

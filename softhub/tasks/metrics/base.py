@@ -20,12 +20,19 @@ class Metric(ABC):
         kinds: Kinds of task that it can judge.
         judges: What it takes as predictions: `answers` (labels or texts), `code` (the program that
             an answer makes) or `outcomes` (of running that program and its tests).
+        title: Its usual name, where that is not `name` in words.
     """
 
     name: str
     description: str
     kinds: tuple[str, ...]
     judges: str = "answers"
+    title: str = ""
+
+    @property
+    def heading(self) -> str:
+        """What tables call it."""
+        return self.title or self.name.replace("_", " ")
 
     @abstractmethod
     def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> Floats:

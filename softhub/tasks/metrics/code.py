@@ -19,6 +19,7 @@ class ValidPython(Accuracy):
     """Share of programs that Python can parse; the references do not matter."""
 
     name = "valid_python"
+    title = "valid Python"
     description = "Share of generated programs that parse as Python."
     kinds = ("generation",)
     judges = "code"
@@ -31,6 +32,7 @@ class PassAt1(Accuracy):
     """Share of programs that pass their tests at the first try (Chen et al. 2021, pass@1)."""
 
     name = "pass_at_1"
+    title = "pass@1"
     description = "Share of generated programs that pass their tests."
     kinds = ("generation",)
     judges = "outcomes"

@@ -31,6 +31,7 @@ class SacreBleu(Metric):
     """
 
     name = "sacrebleu"
+    title = "BLEU"
     description = "Corpus BLEU (sacreBLEU, 13a tokens), from 0 to 1."
     kinds = ("generation",)
 
@@ -64,6 +65,7 @@ class ChrF(Metric):
     """
 
     name = "chrf"
+    title = "chrF"
     description = "Corpus chrF2 (sacreBLEU), from 0 to 1."
     kinds = ("generation",)
 
@@ -96,7 +98,7 @@ class Rouge(Metric):
 
     def __init__(self, variant: str) -> None:
         """Choose `1`, `2` or `L`."""
-        self.name = f"rouge{variant}"
+        self.name, self.title = f"rouge{variant}", f"ROUGE-{variant}"
         self.description = f"Mean ROUGE-{variant} F1 (rouge-score): {self._TITLES[variant]}."
 
     def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> Floats:

@@ -1,6 +1,7 @@
 """The table that people read, and the report that programs read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from softhub.pipeline import Evaluation
 from softhub.prompt import SoftPrompt
 from softhub.report import Row, folder_bytes, print_table, with_scores, write_report, write_run
 from softhub.tasks.intervals import Interval
+from softhub.tasks.sandbox import Outcome
 from softhub.training.fitting import FitResult
 from tests.unit.core.prompts import MOOD, soft_prompt
 
@@ -97,6 +99,31 @@ def test_perplexity_is_no_share(capsys):
     print_table([Row("soft prompt", scores)], title=TITLE)
     found = capsys.readouterr().out
     assert "12.3 (11.0-13.6)" in found and "%" not in found.partition("In brackets")[0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
+def test_any_number_of_metrics_fits_80_columns(count, capsys):
+    names = ["sacrebleu", "chrf", "exact_match", "rouge2", "rougeL", "valid_python", "pass_at_1"]
+    interval = Interval(0.1234, 0.1034, 1.0)
+    scores = Evaluation(dict.fromkeys(names[:count], interval), ("a",), ("a",), 2.0)
+    print_table(
+        [Row("zero-shot", scores), Row("soft prompt", scores, 28_800, 116_000, 1500.0)], title=TITLE
+    )
+    found = capsys.readouterr().out
+    assert max(map(len, found.splitlines())) <= 80
+    headings = ["BLEU", "chrF", "exact match", "ROUGE-2", "ROUGE-L", "valid Python", "pass@1"]
+    assert [heading for heading in headings if f"{heading}, %" in found] == headings[:count]
+    assert found.count("12.3 (10.3-100.0)") == 2 * count
+    assert "28,800" in found and "1500 s" in found and "…" not in found
+
+
+def test_how_programs_ended_is_counted(tmp_path):
+    ends = tuple(Outcome(kind) for kind in ("passed", "failed", "failed", "timeout"))
+    ran = replace(evaluation(0.25), outcomes=ends)
+    path = write_report(tmp_path / "report.json", [Row("soft prompt", ran), ROWS[0]])
+    record, plain = json.loads(path.read_text())["rows"]
+    assert record["outcomes"] == {"passed": 1, "failed": 2, "timeout": 1}
+    assert plain["outcomes"] is None
 
 
 def test_a_run_leaves_adapter_report_and_table(loaded, tmp_path, capsys):
