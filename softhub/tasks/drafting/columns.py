@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from softhub.errors import DatasetError, did_you_mean
-from softhub.tasks.drafting.sources import is_missing
+from softhub.tasks.drafting.sources import read_column
+from softhub.tasks.multilabel import SEPARATOR, split_labels
 from softhub.tasks.task import KINDS
 from softhub.tasks.template import Template
 
@@ -45,6 +46,7 @@ _LOOKED_AT = 10_000
 _FEW = 20
 _LONG_LABEL = 100
 _ID_GROUPS = 5
+_SETS_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,10 @@ class Column:
 
     Attributes:
         name: Its name.
-        kind: `text`, `number`, `classes` (with names), or `other` (lists and records).
+        kind: `text`, `number`, `classes` (with names), `sets` (several labels in a cell), or
+            `other` (lists and records).
         filled: Rows that have a value, of those that were looked at.
-        distinct: Different values among them.
+        distinct: Different values among them; of `sets` different labels.
         words: Words in a value, on average.
         longest: Characters of the longest value.
     """
@@ -89,7 +92,7 @@ class Choices:
         label: The column of labels.
         target: The column of reference texts.
         group: The column that says which rows belong together.
-        kind: `classification` or `generation`.
+        kind: `classification`, `multilabel` (a classification, too) or `generation`.
     """
 
     texts: tuple[str, ...] = ()
@@ -110,6 +113,7 @@ class Roles:
         answer: The column of labels or reference texts.
         group: The column that says which rows belong together.
         reasons: For each key of the task file, why it is so.
+        multilabel: Whether a row may have several labels, or none.
     """
 
     kind: str
@@ -118,6 +122,7 @@ class Roles:
     answer: str
     group: str | None
     reasons: Mapping[str, str]
+    multilabel: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -161,26 +166,43 @@ def guess_roles(columns: Sequence[Column], choices: Choices) -> Roles:
     reasons["text_column"] = _text_reason(by_name[text], len(texts))
     if group is not None:
         reasons["group_column"] = _group_reason(by_name[group])
-    return Roles(kind, texts, text, answer, group, reasons)
+    multilabel = choices.kind == "multilabel" or (
+        choices.kind is None and choices.label is not None and by_name[answer].kind == "sets"
+    )
+    return Roles(kind, texts, text, answer, group, reasons, multilabel)
 
 
 def _describe(name: str, sample: Dataset) -> Column:
-    feature = sample.features[name]
-    values = [value for value in sample[name] if not is_missing(value)]
-    if getattr(feature, "names", None):
-        known = [value for value in values if value >= 0]
-        return Column(name, "classes", len(known), len(set(known)), 1, max(map(len, feature.names)))
-    if any(not isinstance(value, str | int | float) for value in values):
+    values = [value for value in read_column(sample, name) if value is not None]
+    if any(not isinstance(value, str | int | float | tuple) for value in values):
         return Column(name, "other", len(values), 0, 0, 0)
-    texts = [str(value) for value in values]
+    labels = [label for value in values for label in _labels_in(value)]
+    if _are_sets(values, labels):
+        return Column(name, "sets", len(values), len(set(labels)), 1, max(map(len, labels)))
+    texts = ["\n".join(value) if isinstance(value, tuple) else str(value) for value in values]
     words = sum(len(text.split()) for text in texts) / max(1, len(texts))
-    kind = "number" if texts and all(map(_is_number, values)) else "text"
+    kind = "number" if texts and all(map(_is_number, texts)) else "text"
+    if getattr(sample.features[name], "names", None):
+        kind = "classes"
     return Column(name, kind, len(texts), len(set(texts)), words, max(map(len, texts), default=0))
 
 
-def _is_number(value: Any) -> bool:
+def _labels_in(value: Any) -> Sequence[str]:
+    return value if isinstance(value, tuple) else split_labels(str(value))
+
+
+def _are_sets(values: Sequence[Any], labels: Sequence[str]) -> bool:
+    """Whether cells hold several labels: lists of them, or names parted by `;`."""
+    several = sum(isinstance(value, tuple) or SEPARATOR in str(value) for value in values)
+    if not labels or several < _SETS_SHARE * len(values):
+        return False
+    short = max(map(len, labels)) <= _LONG_LABEL
+    return short and 2 <= len(set(labels)) <= len(labels) / 2
+
+
+def _is_number(text: str) -> bool:
     try:
-        float(value)
+        float(text)
     except ValueError:
         return False
     return True
@@ -200,11 +222,12 @@ def _check_choices(choices: Choices, columns: Mapping[str, Column]) -> None:
                 f"a template cannot read the column {name!r}: its name must begin with a letter "
                 f"and hold letters, digits, spaces, '.', '-' or '_'; rename it in the data"
             )
-    if choices.kind is not None and choices.kind not in KINDS:
-        raise DatasetError(f"unknown kind {choices.kind!r}{did_you_mean(choices.kind, KINDS)}")
+    if choices.kind is not None and choices.kind not in (*KINDS, "multilabel"):
+        known = (*KINDS, "multilabel")
+        raise DatasetError(f"unknown kind {choices.kind!r}{did_you_mean(choices.kind, known)}")
     if choices.label and (choices.target or choices.kind == "generation"):
         raise DatasetError("a label is for classification, a target for generation; choose one")
-    if choices.target and choices.kind == "classification":
+    if choices.target and choices.kind not in (None, "generation"):
         raise DatasetError("a target is for generation; name the column of labels with --label")
 
 
@@ -212,11 +235,12 @@ def _with_answer(columns: Sequence[Column], choices: Choices) -> Choices:
     free = [c for c in columns if c.name not in (*choices.texts, choices.group)]
     label = _best((column, _label_score(column)) for column in free)
     target = _best((column, _target_score(column)) for column in free)
-    sure = label is not None and (label.kind == "classes" or label.rank(_LABELS) > 0)
+    sure = label is not None and (label.kind in ("classes", "sets") or label.rank(_LABELS) > 0)
     named = target is not None and target.rank(_TARGETS) > 0
+    pair = sum(_target_score(column) > 0 for column in free) == 2  # one becomes the other
     if choices.kind != "generation" and label and (sure or not named or choices.kind):
         return replace(choices, label=label.name)
-    if choices.kind != "classification" and target and (named or len(free) == 2 or choices.kind):
+    if choices.kind in (None, "generation") and target and (named or pair or choices.kind):
         return replace(choices, target=target.name)
     raise DatasetError(
         f"cannot tell which column holds the answers; the columns are "
@@ -237,8 +261,8 @@ def _best(scored: Iterable[tuple[Column, float]]) -> Column | None:
 def _label_score(column: Column) -> float:
     if column.kind == "other" or column.distinct < 2 or column.longest > _LONG_LABEL:
         return 0
-    if column.kind == "classes":
-        return 200 + column.rank(_LABELS)
+    if column.kind in ("classes", "sets"):
+        return (200 if column.kind == "classes" else 150) + column.rank(_LABELS)
     repeated = column.distinct <= column.filled / 2
     rank = column.rank(_LABELS) or (len(_LABELS) if column.name.lower().startswith("is_") else 0)
     # A number without a telling name is a measurement, but for a switch.
@@ -301,6 +325,8 @@ def _kind_reason(answer: Column, kind: str) -> str:
 def _answer_reason(answer: Column, kind: str) -> str:
     if answer.kind == "classes":
         return f"the dataset declares {answer.distinct} classes"
+    if answer.kind == "sets":
+        return f"{answer.distinct} labels, of which a row may have several or none"
     if kind == "generation":
         return f"free text of {answer.words:.0f} words on average"
     values = "numbers" if answer.kind == "number" else "short values"

@@ -113,6 +113,8 @@ def _dataset_lines(dataset: DatasetSource, folder: Path) -> Iterable[str]:
         yield from (f"    {ours}: {quoted(theirs)}" for ours, theirs in dataset.splits.items())
     if "dev" not in dataset.split_names:
         yield "  # There is no dev: a tenth of train is held out to choose the best checkpoint by."
+    if dataset.drop_incomplete:
+        yield "  drop_incomplete: true  # some rows lack a value; without this they are an error"
     yield "  # license: What the data may be used for."
     yield "  # source: Who made the data, and where."
 
@@ -127,6 +129,8 @@ def _relative(file: str, folder: Path) -> str:
 def _answer_lines(proposal: Proposal) -> Iterable[str]:
     key = "label_column" if proposal.labels else "target_column"
     yield f"{key}: {quoted(proposal.roles.answer)}{_why(proposal.roles, key)}"
+    if proposal.roles.multilabel:
+        yield "multilabel: true  # each label is a question of its own, answered by yes or no"
     spellings = proposal.labels.spellings if proposal.labels else {}
     if spellings:
         yield "label_map:  # as it is spelt in the data: the label"
@@ -156,7 +160,8 @@ def _template_lines(proposal: Proposal) -> Iterable[str]:
         return
     yield "# What the model reads. It ends without a space, so the space belongs to the words."
     yield f"template: {quoted(proposal.template)}"
-    yield "# Label: the word that stands for it (or a list of words)."
+    what = "question that asks for" if proposal.roles.multilabel else "word that stands for"
+    yield f"# Label: the {what} it (or a list of such)."
     yield "verbalizer:"
     for label, word in labels.words.items():
         yield f"  {quoted(label)}: {quoted(word)}  # {labels.counts[label]} training rows"

@@ -23,6 +23,7 @@ from softhub.tasks.drafting.splitting import divide
 from softhub.tasks.drafting.wording import (
     find_labels,
     hard_templates_of,
+    labels_in,
     metrics_of,
     task_name,
     template_of,
@@ -132,7 +133,8 @@ def draft_task(
     """
     path, ruler = Path(path), ruler or WordRuler()
     roles = guess_roles(look_at(source.table), choices or Choices())
-    tables = {key: Table.read(rows, roles.columns) for key, rows in source.rows.items()}
+    sets = roles.answer if roles.multilabel else None
+    tables = {key: Table.read(rows, roles.columns, sets=sets) for key, rows in source.rows.items()}
     prepared = (
         _divided(source, tables, roles, path, seed) if split else _labelled(source, tables, roles)
     )
@@ -189,7 +191,7 @@ def _divided(
             f"file); put the task file into another folder"
         )
     left_out = len(table.whole) - sum(map(len, parts.values()))
-    findings = [*missing_rows(tables, left_out=True)]
+    findings = [*missing_rows(tables)]
     if left_out:
         findings.append(
             Finding(
@@ -197,7 +199,9 @@ def _divided(
                 f"{left_out} rows are left out of dev and test, because their text is in train",
             )
         )
-    everything = Table.read(source.rows["train"], source.plain_columns)
+    plain = [column for column in source.plain_columns if column not in roles.columns]
+    others = Table.read(source.rows["train"], plain)
+    everything = replace(table, columns={**table.columns, **others.columns})
     return _Prepared(
         dataset=DatasetSource(data_files=files),
         tables={split: table.take(rows) for split, rows in parts.items()},
@@ -213,14 +217,14 @@ def _json_lines(table: Table, rows: Sequence[int]) -> str:
 
 def _labelled(source: Source, tables: Mapping[str, Table], roles: Roles) -> _Prepared:
     """Do without a test split that has no labels, as many on the Hub: dev serves as test."""
-    findings = [*missing_rows(tables, left_out=False)]
+    findings = [*missing_rows(tables)]
     kept, dataset = dict(tables), source.dataset
     if "test" in kept and not any(
         value is not None for value in kept["test"].columns[roles.answer]
     ):
         places = dict(dataset.splits or dataset.data_files)
         del kept["test"], places["test"]
-        findings = [*missing_rows(kept, left_out=False)]
+        findings = [*missing_rows(kept)]
         if "dev" in kept:
             kept["test"], places["test"] = kept.pop("dev"), places.pop("dev")
         findings.append(
@@ -234,6 +238,8 @@ def _labelled(source: Source, tables: Mapping[str, Table], roles: Roles) -> _Pre
             dataset = replace(dataset, data_files=places)
         else:
             dataset = replace(dataset, splits=places)
+    if any(len(table.whole) < table.size for table in kept.values()):
+        dataset = replace(dataset, drop_incomplete=True)
     return _Prepared(dataset, kept, findings)
 
 
@@ -245,16 +251,13 @@ def _propose(
     name: str | None,
     max_length: int | None,
 ) -> Proposal:
-    labels, words = None, 0.0
-    answers = {
-        split: [None if value is None else str(value) for value in table.columns[roles.answer]]
-        for split, table in prepared.tables.items()
-    }
+    labels, targets = None, list[str]()
     if roles.kind == "classification":
-        labels = find_labels(answers, roles.answer)
+        labels = find_labels(prepared.tables, roles)
     else:
-        counts = sorted(len(value.split()) for value in answers["train"] if value is not None)
-        words = sum(counts) / max(1, len(counts))
+        answers = prepared.tables["train"].columns[roles.answer]
+        targets = [str(answer) for answer in answers if answer is not None]
+    words = sorted(len(target.split()) for target in targets)
     skewed = labels is not None and is_skewed(labels)
     return Proposal(
         name=name or task_name(source.name),
@@ -264,16 +267,15 @@ def _propose(
         labels=labels,
         template=template_of(roles),
         hard_templates=hard_templates_of(roles, labels),
-        metrics=metrics_of(roles, skewed=skewed, target_words=words),
+        metrics=metrics_of(roles, skewed=skewed, target_words=sum(words) / max(1, len(words))),
         skewed=skewed,
         max_length=max_length,
-        new_tokens=_new_tokens(answers["train"]),
+        new_tokens=_new_tokens(words),
     )
 
 
-def _new_tokens(targets: Sequence[str | None]) -> int:
+def _new_tokens(words: Sequence[int]) -> int:
     """Room for all but the longest reference texts."""
-    words = sorted(len(target.split()) for target in targets if target is not None)
     most = words[int(0.95 * (len(words) - 1))] if words else 0
     return max(_LEAST_NEW_TOKENS, min(_MOST_NEW_TOKENS, _WORDS_TO_TOKENS * most))
 
@@ -298,10 +300,12 @@ def _samples(table: Table, roles: Roles, task: Task, ruler: Ruler) -> list[Sampl
 
 
 def _sample(row: Mapping[str, Any], roles: Roles, task: Task, ruler: Ruler) -> Sample:
-    answer = str(row[roles.answer])
+    answer = row[roles.answer]
+    words = str(answer)
     if task.verbalizer is not None:
-        answer = task.verbalizer.words_of((task.label_map or {}).get(answer, answer))[0]
-    return Sample(task.template.render(row), answer, ruler.length(task.template, row))
+        known = [(task.label_map or {}).get(label, label) for label in labels_in(answer)]
+        words = ",".join(task.verbalizer.words_of(label)[0] for label in known)
+    return Sample(task.template.render(row), words, ruler.length(task.template, row))
 
 
 def _word_problems(task: Task, ruler: Ruler) -> list[Finding]:

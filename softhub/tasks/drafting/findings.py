@@ -12,7 +12,7 @@ from softhub.tasks.drafting.columns import Roles
 from softhub.tasks.drafting.lengths import Lengths
 from softhub.tasks.drafting.sources import Table
 from softhub.tasks.drafting.splitting import same_text
-from softhub.tasks.drafting.wording import Labels
+from softhub.tasks.drafting.wording import Labels, labels_in
 
 FEW_ROWS = 8
 """A label with fewer training rows is hardly learned."""
@@ -60,7 +60,8 @@ def find_all(
     found = [*_splits(tables), *_repeated(tables, roles), *_across(tables, roles)]
     if labels is not None:
         found += [*_labels(labels), *_balance(labels), *_absent(tables, roles, labels)]
-        found += _telling_words(tables["train"], roles, labels)
+        if not roles.multilabel:
+            found += _telling_words(tables["train"], roles, labels)
     else:
         found += _copies(tables["train"], roles)
     return [*found, *_too_long(lengths)]
@@ -72,23 +73,21 @@ def is_skewed(labels: Labels) -> bool:
     return bool(counts) and max(counts) >= SKEW * min(counts)
 
 
-def missing_rows(tables: Mapping[str, Table], *, left_out: bool) -> Iterator[Finding]:
+def missing_rows(tables: Mapping[str, Table]) -> Iterator[Finding]:
     """Say in which rows something is missing.
 
     Args:
         tables: The rows of each split.
-        left_out: Whether such rows are left out when the data is divided.
     """
     for table in tables.values():
         lacking = sorted(set(range(table.size)) - set(table.whole))
         if not lacking:
             continue
         columns = [name for name, values in table.columns.items() if None in values]
-        step = "they are left out" if left_out else "training refuses them: fill or drop them"
         yield Finding(
             "missing",
             f"{table.place(lacking[0])}: {' or '.join(map(repr, columns))} is missing, as in "
-            f"{len(lacking)} of {table.size} rows in all; {step}",
+            f"{len(lacking)} of {table.size} rows in all; they are left out",
         )
 
 
@@ -118,7 +117,7 @@ def _repeated(tables: Mapping[str, Table], roles: Roles) -> Iterator[Finding]:
     if again:
         yield Finding("repeated", f"{again} of {len(texts)} training texts stand there twice")
     both = sum(1 for found in answers.values() if len(found) > 1)
-    if both and roles.kind == "classification":
+    if both and roles.kind == "classification":  # several translations, say, are sound
         example = next(text for text, found in answers.items() if len(found) > 1)
         yield Finding(
             "contradictions",
@@ -196,8 +195,8 @@ def _balance(labels: Labels) -> Iterator[Finding]:
 
 def _absent(tables: Mapping[str, Table], roles: Roles, labels: Labels) -> Iterator[Finding]:
     for split, table in tables.items():
-        found = {value for value in table.columns[roles.answer] if value is not None}
-        present = {labels.spellings.get(str(value), str(value)) for value in found}
+        found = {label for cell in table.columns[roles.answer] for label in labels_in(cell)}
+        present = {labels.spellings.get(value, value) for value in found}
         absent = [label for label in labels.words if label not in present]
         if absent:
             yield Finding(

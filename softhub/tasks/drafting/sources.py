@@ -13,6 +13,7 @@ from softhub.errors import DatasetError
 from softhub.tasks.data_files import BUILDERS
 from softhub.tasks.dataset import SPLITS, DatasetSource
 from softhub.tasks.loading import Rows, asking_the_hub, read_rows
+from softhub.tasks.multilabel import split_labels
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -61,7 +62,8 @@ class Table:
     """Some columns of one split, read into memory.
 
     Attributes:
-        columns: Values by column; a missing one is `None`, a class is its name.
+        columns: Values by column; a missing one is `None`, a class is its name, several labels
+            are a tuple.
         size: Number of rows.
         place: Says where a row stands, for a message.
     """
@@ -71,20 +73,30 @@ class Table:
     place: Callable[[int], str]
 
     @classmethod
-    def read(cls, rows: Rows, columns: Sequence[str]) -> Table:
+    def read(cls, rows: Rows, columns: Sequence[str], *, sets: str | None = None) -> Table:
         """Read columns that hold text, numbers, switches or classes.
 
+        Args:
+            rows: The rows of a split.
+            columns: The columns to read.
+            sets: One of them whose cells hold several labels, which become a tuple.
+
         Raises:
-            DatasetError: If a column is not there, or holds lists or records.
+            DatasetError: If a column is not there, or holds other lists or records.
         """
         present = rows.table.column_names
+        read: dict[str, Sequence[Any]] = {}
         for column in columns:
             if column not in present:
                 raise DatasetError(
                     f"{rows.origin}: has no column {column!r}, only {', '.join(present)}; "
                     f"all splits need the same columns"
                 )
-        read = {column: [*_values(rows, column)] for column in dict.fromkeys(columns)}
+            values = read_column(rows.table, column)
+            if column == sets:
+                read[column] = [*map(_as_set, rows.table[column], values)]
+            else:
+                read[column] = _checked(values, rows, column)
         return cls(read, len(rows.table), rows.place)
 
     def row(self, index: int) -> dict[str, Any]:
@@ -209,22 +221,45 @@ def _check_columns(rows: Rows) -> None:
     )
 
 
-def is_missing(value: Any) -> bool:
-    """Tell whether a value is none at all: empty, blank, or not a number."""
-    return value is None or value != value or (isinstance(value, str) and not value.strip())
+def read_column(table: Dataset, name: str) -> list[Any]:
+    """Return a column's values: classes by name, lists of text as tuples, `None` where missing.
+
+    Args:
+        table: The rows.
+        name: The column.
+    """
+    feature = table.features[name]
+    classes = getattr(feature, "names", None) or getattr(
+        getattr(feature, "feature", None), "names", None
+    )
+    return [_cell(value, classes) for value in table[name]]
 
 
-def _values(rows: Rows, column: str) -> list[Any]:
-    """Return a column's values, classes by name, and `None` for all that is missing."""
-    feature = rows.table.features[column]
-    values: list[Any] = list(rows.table[column])
-    names = getattr(feature, "names", None)
-    if names:  # -1 is the Hub's word for a row without a label
-        return [None if value is None or value < 0 else names[value] for value in values]
-    for row, value in enumerate(values):
+def _cell(value: Any, classes: Sequence[str] | None) -> Any:
+    if isinstance(value, list):
+        items = [_cell(item, classes) for item in value]
+        return tuple(items) if all(isinstance(item, str) for item in items) else value
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        return None
+    if classes:  # -1 is the Hub's word for a row without a label
+        return classes[value] if value >= 0 else None
+    return value
+
+
+def _checked(values: Sequence[Any], rows: Rows, column: str) -> list[Any]:
+    """The values of a column of text, numbers or switches; a list of texts is its lines."""
+    joined = ["\n".join(value) if isinstance(value, tuple) else value for value in values]
+    for row, value in enumerate(joined):
         if value is not None and not isinstance(value, str | int | float):
             raise DatasetError(
                 f"{rows.place(row)}: {column!r} is a {type(value).__name__}; expected text or a "
-                f"number. Flatten it, or choose another column"
+                f"number. Choose another column"
             )
-    return [None if is_missing(value) else value for value in values]
+    return joined
+
+
+def _as_set(written: Any, value: Any) -> Any:
+    """The labels of one row, where it may have several: a blank cell is none of them."""
+    if isinstance(written, str):
+        return split_labels(written)
+    return value

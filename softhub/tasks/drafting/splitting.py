@@ -10,6 +10,7 @@ from softhub.errors import DatasetError
 from softhub.tasks.dataset import SPLITS
 from softhub.tasks.drafting.columns import Roles
 from softhub.tasks.drafting.sources import Table
+from softhub.tasks.drafting.wording import labels_in
 
 _PARTS = 10
 # Of every ten pieces one is for dev and one for test, the last ones: few pieces are for training.
@@ -57,7 +58,10 @@ def divide(table: Table, roles: Roles, *, seed: int) -> Mapping[str, list[int]]:
     for number, piece in enumerate(sorted(pieces, key=order)):
         parts[_PLACES.get(number % _PARTS, "train")].append(piece)
     if roles.kind == "classification":
-        labels = {piece: {answers[row] for row in rows} for piece, rows in pieces.items()}
+        labels = {
+            piece: {label for row in rows for label in labels_in(answers[row])}
+            for piece, rows in pieces.items()
+        }
         _keep_labels_in_train(parts, labels)
     divided = {split: [row for piece in parts[split] for row in pieces[piece]] for split in SPLITS}
     if roles.group is not None:
@@ -77,7 +81,7 @@ def _pieces(table: Table, roles: Roles) -> Mapping[str, list[int]]:
     return pieces
 
 
-def _keep_labels_in_train(parts: dict[str, list[str]], labels: Mapping[str, set[object]]) -> None:
+def _keep_labels_in_train(parts: dict[str, list[str]], labels: Mapping[str, set[str]]) -> None:
     """What stands nowhere in train could not be learned: move its pieces there."""
     known = {label for piece in parts["train"] for label in labels[piece]}
     for split in ("dev", "test"):

@@ -6,9 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from softhub.errors import DatasetError
 from softhub.tasks.drafting.columns import Roles
+from softhub.tasks.drafting.sources import Table
 
 _LONGEST_LABEL = 100
 _LISTED = 8
@@ -45,17 +47,29 @@ class Labels:
         return all(re.fullmatch(r"[+-]?\d+(\.\d+)?", label) for label in self.words)
 
 
-def find_labels(values: Mapping[str, Sequence[str | None]], column: str) -> Labels:
+def labels_in(value: Any) -> tuple[str, ...]:
+    """Return the labels of one row: one, several, or none."""
+    if value is None:
+        return ()
+    return value if isinstance(value, tuple) else (str(value),)
+
+
+def find_labels(tables: Mapping[str, Table], roles: Roles) -> Labels:
     """Collect the labels of all splits.
 
     Args:
-        values: The labels in the data, by split.
-        column: Where they are from, for a message.
+        tables: The rows of each split.
+        roles: Which column holds labels.
 
     Raises:
         DatasetError: If there are fewer than two, or they are no labels but texts.
     """
-    found = Counter(value for split in values.values() for value in split if value is not None)
+    column = roles.answer
+    by_split = {
+        split: Counter(label for cell in table.columns[column] for label in labels_in(cell))
+        for split, table in tables.items()
+    }
+    found = sum(by_split.values(), Counter[str]())
     long = next((value for value in found if len(value) > _LONGEST_LABEL), None)
     if long is not None:
         raise DatasetError(
@@ -69,10 +83,15 @@ def find_labels(values: Mapping[str, Sequence[str | None]], column: str) -> Labe
             f"{column!r} holds {'a single label, ' + repr(labels[0]) if labels else 'no label'}; "
             f"expected two or more. Choose another column with --label"
         )
-    train = Counter(spellings[value] for value in values["train"] if value is not None)
+    train: Counter[str] = Counter()
+    for value, count in by_split["train"].items():
+        train[spellings[value]] += count
     merged = len(labels) < len(found) or any(value != label for value, label in spellings.items())
     counts = {label: train[label] for label in labels}
-    return Labels(_words(labels), spellings if merged else {}, counts)
+    # With several labels a row, each is asked for by itself.
+    end = "?" if roles.multilabel else ""
+    words = {label: word + end for label, word in _words(labels).items()}
+    return Labels(words, spellings if merged else {}, counts)
 
 
 def heading(column: str) -> str:
@@ -97,6 +116,8 @@ def hard_templates_of(roles: Roles, labels: Labels | None) -> tuple[str, ...]:
     template = template_of(roles)
     what, asked = heading(roles.text).lower(), heading(roles.answer).lower()
     body = template.rpartition("\n")[0] if labels else template[:-1].rpartition("\n")[0]
+    if roles.multilabel:
+        return (template, f"{body}\nQuestion: Is this {what} about")
     if labels is None:
         return (template, f"{body}\n\nWrite the {asked} of this {what}:\n")
     if len(labels.words) > _LISTED:
@@ -118,6 +139,8 @@ def metrics_of(roles: Roles, *, skewed: bool, target_words: float = 0) -> tuple[
         skewed: Whether one label is far commoner than another.
         target_words: Words of a reference text, on average.
     """
+    if roles.multilabel:
+        return ("multilabel_macro_f1", "multilabel_micro_f1", "accuracy")
     if roles.kind == "classification":
         return ("macro_f1", "accuracy") if skewed else ("accuracy", "macro_f1")
     named = heading(roles.answer).lower().split()

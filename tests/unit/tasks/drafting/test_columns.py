@@ -1,0 +1,136 @@
+"""Which column is what: by names and by values, and never against what a person says."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from softhub.errors import DatasetError
+from softhub.tasks.drafting.columns import Choices, Roles, guess_roles, look_at
+
+SENTENCES = [
+    f"{subject} {verb} the {thing} on day {day}."
+    for day, subject in enumerate(("She", "He", "They", "We", "Nobody"))
+    for verb in ("liked", "broke")
+    for thing in ("old phone", "new screen")
+]
+
+
+def roles(columns: Mapping[str, Sequence[Any]], **choices: Any) -> Roles:
+    return guess_roles(look_at(Dataset.from_dict(dict(columns))), Choices(**choices))
+
+
+def numbered(count: int = 20) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+def moods(count: int = 20) -> list[str]:
+    return [("good", "bad")[number % 2] for number in range(count)]
+
+
+def test_names_tell_and_values_confirm() -> None:
+    found = roles(
+        {
+            "id": numbered(),
+            "review_text": SENTENCES,
+            "stars": [str(1 + n % 5) for n in range(20)],
+            "sentiment": moods(),
+            "user_id": [f"u{n % 6}" for n in range(20)],
+        }
+    )
+    assert (found.kind, found.text, found.answer) == ("classification", "review_text", "sentiment")
+    assert found.group == "user_id"
+    assert found.columns == ("review_text", "sentiment", "user_id")
+    assert found.reasons["label_column"] == "2 different short values in 20 rows"
+    assert found.reasons["group_column"] == "6 different values, in 3.3 rows each"
+
+
+def test_values_tell_where_names_say_nothing() -> None:
+    found = roles({"a": moods(), "b": numbered(), "c": SENTENCES})
+    assert (found.kind, found.text, found.answer, found.group) == ("classification", "c", "a", None)
+
+
+def test_two_columns_of_free_text_are_text_and_target() -> None:
+    found = roles({"de": SENTENCES, "en": [f"{text} Indeed so." for text in SENTENCES]})
+    assert (found.kind, found.text, found.answer) == ("generation", "de", "en")
+
+
+def test_a_named_target_beats_an_unnamed_label() -> None:
+    columns = {"body": SENTENCES, "summary": [s[:12] for s in SENTENCES], "part": moods()}
+    assert roles(columns).answer == "summary"
+    assert roles(columns, kind="classification").answer == "part"
+    assert roles(columns, label="part").kind == "classification"
+
+
+def test_an_unsplit_answer_column_depends_on_its_values() -> None:
+    assert roles({"question": SENTENCES, "answer": moods()}).kind == "classification"
+    assert roles({"question": SENTENCES, "answer": SENTENCES[::-1]}).kind == "generation"
+
+
+def test_numbers_are_no_labels_unless_their_name_says_so() -> None:
+    counts = [str(n % 7) for n in range(20)]
+    with pytest.raises(DatasetError, match="cannot tell which column holds the answers"):
+        roles({"text": SENTENCES, "votes": counts})
+    assert roles({"text": SENTENCES, "rating": counts}).answer == "rating"
+    assert roles({"text": SENTENCES, "spam": [str(n % 2) for n in range(20)]}).answer == "spam"
+    assert roles({"text": SENTENCES, "votes": counts}, label="votes").answer == "votes"
+
+
+def test_classes_that_the_dataset_declares_come_first() -> None:
+    features = Features(
+        {
+            "text": Value("string"),
+            "label_id": Value("int64"),
+            "kind": ClassLabel(names=["ham", "spam"]),
+        }
+    )
+    rows = {"text": SENTENCES, "label_id": [n % 3 for n in range(20)], "kind": [0, 1] * 10}
+    found = guess_roles(look_at(Dataset.from_dict(rows, features=features)), Choices())
+    assert found.answer == "kind"
+    assert found.reasons["label_column"] == "the dataset declares 2 classes"
+
+
+def test_pairs_stand_together_and_the_longer_is_cut() -> None:
+    longer = [f"{text} {text}" for text in SENTENCES]
+    found = roles({"premise": longer, "hypothesis": SENTENCES, "label": moods()})
+    assert (found.texts, found.text) == (("premise", "hypothesis"), "premise")
+
+
+def test_thousands_of_labels_are_labels_if_named() -> None:
+    labels = [f"intent {number % 1000}" for number in range(2100)]
+    texts = [f"please do number {number} for me" for number in range(2100)]
+    assert roles({"text": texts, "intent": labels}).kind == "classification"
+
+
+@pytest.mark.parametrize(
+    ("choices", "reason"),
+    [
+        ({"label": "mod"}, "there is no column 'mod'; did you mean 'mood'"),
+        ({"texts": ("text", "text")}, "'text' is given twice"),
+        ({"label": "mood", "group": "mood"}, "'mood' is given twice"),
+        ({"kind": "clasification"}, "unknown kind 'clasification'; did you mean 'classification'"),
+        ({"label": "mood", "target": "text"}, "choose one"),
+        ({"label": "mood", "kind": "generation"}, "choose one"),
+        ({"target": "text", "kind": "multilabel"}, "a target is for generation"),
+        ({"target": "text", "kind": "classification"}, "a target is for generation"),
+        ({"texts": ("1st note",)}, "a template cannot read the column '1st note'"),
+        ({"label": "mood", "group": "text"}, "cannot tell which column holds the texts"),
+    ],
+)
+def test_choices_that_cannot_be(choices: dict[str, Any], reason: str) -> None:
+    columns = {"text": SENTENCES, "mood": moods(), "1st note": SENTENCES}
+    with pytest.raises(DatasetError, match=reason):
+        roles(columns, **choices)
+
+
+def test_what_is_chosen_is_not_guessed_again() -> None:
+    columns = {"text": SENTENCES, "title": SENTENCES[::-1], "mood": moods(), "topic": moods()}
+    found = roles(columns, texts=("title", "text"), label="mood")
+    assert (found.texts, found.answer) == (("title", "text"), "mood")
+
+
+def test_an_id_of_every_row_is_no_group_and_neither_is_a_flag() -> None:
+    columns = {"text": SENTENCES, "label": moods(), "user": numbered(), "source": moods()}
+    assert roles(columns).group is None
+    assert roles(columns, group="source").group == "source"
