@@ -5,7 +5,8 @@
         --methods "soft prompt" LoRA --seeds 0 1
 
 Rows are kept in <output_dir>/rows.jsonl as they come; a run that was stopped goes on where it was.
-The table is printed and written to <output_dir>/comparison.md, with all figures in report.json.
+The table is printed and written to <output_dir>/comparison.md, with all figures in report.json,
+plots in report.html and a picture of the whole in overview.svg and overview.png.
 """
 
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from functools import partial
 from softhub import Task, load_base
 from softhub.cli import run_recipe
 from softhub.comparison import METHODS, Contest, compare
+from softhub.comparison.results import print_results, write_results
 from softhub.config import parse_config
 from softhub.training import PromptTrainingArguments
 
@@ -62,6 +64,7 @@ def main() -> None:
         fine_tuning_rate=config.fine_tuning_rate,
     )
     compare(contest, config.methods)
+    print_results(write_results(args.output_dir))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from softhub.comparison.summary import FEW_SHOT, is_few_shot
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#010203"  # stands for the page's own colour of text
 _FONTS = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_PIXELS = 1.5  # of a page for each of a figure's points
 _LIGHT, _DARK = "#1f2328", "#e6edf3"
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -43,6 +47,7 @@ _SETTINGS: dict[Any, Any] = {
     "grid.alpha": 0.12,
     "grid.linewidth": 0.6,
     "text.color": INK,
+    "text.parse_math": False,  # names are no formulas
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.major.width": 0.6,
@@ -68,7 +73,7 @@ _OTHER = Look("#8c8c8c", "x")
 _LOOKS = {
     "zero-shot": Look("#E69F00", "v"),
     "zero-shot, calibrated": Look("#E69F00", "^"),
-    "few-shot": Look("#CC79A7", "h"),
+    FEW_SHOT: Look("#CC79A7", "h"),
     "soft prompt": Look("#0072B2", "o"),
     "soft-prompt ensemble": Look("#56B4E9", "P"),
     "LoRA": Look("#009E73", "s"),
@@ -78,9 +83,7 @@ _LOOKS = {
 
 def look(method: str) -> Look:
     """The look of a method, the same in every plot."""
-    return _LOOKS.get(
-        "few-shot" if method.endswith("-shot") and method[0].isdigit() else method, _OTHER
-    )
+    return _LOOKS.get(FEW_SHOT if is_few_shot(method) else method, _OTHER)
 
 
 @contextmanager
@@ -117,9 +120,9 @@ def to_svg(figure: Figure, name: str, description: str, *, standalone: bool = Fa
         _move_style(element)
     for junk in root.findall(f"{{{_SVG}}}metadata"):
         root.remove(junk)
-    width, height = root.attrib["viewBox"].split()[2:]
+    width, height = (_PIXELS * float(side) for side in root.attrib["viewBox"].split()[2:])
     root.attrib.update(
-        {"width": width, "height": height, "role": "img", "font-family": _FONTS}
+        {"width": f"{width:.0f}", "height": f"{height:.0f}", "role": "img", "font-family": _FONTS}
         | {"stroke-linejoin": "round", "stroke-linecap": "butt"}
     )
     title = ElementTree.Element(f"{{{_SVG}}}title")
@@ -138,7 +141,7 @@ def _parsed(figure: Figure) -> ElementTree.Element:
     buffer = io.BytesIO()
     with style():
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    root = ElementTree.fromstring(buffer.getvalue())
+    root = ElementTree.fromstring(_NOT_IN_XML.sub("", buffer.getvalue().decode()))
     for parent in list(root.iter()):
         for sheet in parent.findall(f"{{{_SVG}}}style"):  # its two rules go to the root
             parent.remove(sheet)

@@ -9,7 +9,7 @@ import numpy as np
 
 from softhub.comparison.drawing import INK, look, style
 from softhub.comparison.summary import MAJORITY, SOFT_PROMPT, Line, Summary
-from softhub.comparison.wording import metric_name, percent, short_count, short_size, size
+from softhub.comparison.wording import in_words, metric_name, short_count, short_size, size
 from softhub.tasks.metrics import Floats
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def score_against_virtual_tokens(summary: Summary) -> Figure | None:
         for line in _neighbours(summary):
             _level(axes, line, summary)
         axes.set_xticks(x, [str(tokens) for tokens in x])
+        axes.set_xticks([], minor=True)
         axes.set_xlabel("virtual tokens (log scale)")
         _name_axis(axes, summary)
         _legend(figure, axes)
@@ -123,13 +124,8 @@ def score_against_virtual_tokens(summary: Summary) -> Figure | None:
 
 def _neighbours(summary: Summary) -> list[Line]:
     """What a soft prompt's score is held against: the best hard prompt, and fine-tuning."""
-    hard = [line for line in summary.table if _is_hard(line)]
-    best = max(hard, key=lambda line: summary.score(line).value, default=None)
-    return [line for line in (best, summary.fine_tuning) if line is not None]
-
-
-def _is_hard(line: Line) -> bool:
-    return line.method.startswith("zero-shot") or line.method.endswith("-shot")
+    lines = (summary.best_hard_prompt, summary.fine_tuning)
+    return [line for line in lines if line is not None]
 
 
 def _level(axes: Axes, line: Line, summary: Summary) -> None:
@@ -260,7 +256,7 @@ def _matrix(axes: Axes, shares: Floats, labels: Sequence[str], upright: bool) ->
 
 def bytes_for_tasks(summary: Summary, base_bytes: int) -> Figure | None:
     """Bytes to hold N tasks: one base with N small parts, against N fine-tuned copies."""
-    chosen = (summary.soft_prompt, _first(summary, "LoRA"), summary.fine_tuning)
+    chosen = (summary.soft_prompt, summary.first("LoRA"), summary.fine_tuning)
     lines = [line for line in chosen if line is not None and line.bytes]
     if not lines or not base_bytes:
         return None
@@ -272,8 +268,7 @@ def bytes_for_tasks(summary: Summary, base_bytes: int) -> Figure | None:
             total = shared + _TASKS * line.bytes
             axes.plot(_TASKS, total, color=look(line.method).color)
             what = "copies" if line is summary.fine_tuning else "on one base"
-            text = f" {line.name}: {size(total[-1])}"
-            axes.text(_TASKS[-1], total[-1], text, va="center", color=INK, fontsize=8.5)
+            _beside(axes, _TASKS[-1], total[-1], f"{line.name}: {size(total[-1])}")
             axes.plot([], [], color=look(line.method).color, label=f"{line.name}, {what}")
         axes.axhline(base_bytes, color=INK, alpha=0.6, linestyle=":", linewidth=1)
         axes.text(
@@ -326,10 +321,6 @@ def _shown(summary: Summary) -> list[Line]:
     return [line for line in summary.table if line.method != MAJORITY]
 
 
-def _first(summary: Summary, method: str) -> Line | None:
-    return next((line for line in summary.table if line.method == method), None)
-
-
 def _by_method(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
     methods = dict.fromkeys(line.method for line in lines)
     return [(method, [line for line in lines if line.method == method]) for method in methods]
@@ -372,9 +363,9 @@ def _name_axis(axes: Axes, summary: Summary) -> None:
 
 
 def _say_majority(figure: Figure, summary: Summary) -> None:
-    line = _first(summary, MAJORITY)
+    line = summary.first(MAJORITY)
     if line is not None:
-        text = f"Not drawn: majority label, {percent(summary.score(line))} %"
+        text = f"Not drawn: majority label, {in_words(summary.score(line))}"
         figure.supxlabel(text, x=0.01, ha="left", fontsize=8)
 
 
@@ -384,19 +375,19 @@ def _room_on_the_right(axes: Axes, share: float) -> None:
 
 
 def _ticks(axis: Any, text: Callable[[float], str], most: int = 8) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(numticks=most))
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
 
 
 def _plain_log(axes: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=12))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

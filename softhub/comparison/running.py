@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from softhub.comparison.methods import METHODS, Contest, jobs
+from softhub.comparison.results import keep_context
 from softhub.comparison.store import ComparedRow, RowStore
 from softhub.tasks import Example, dataset_hash
 
@@ -29,6 +30,7 @@ def compare(contest: Contest, methods: Sequence[str] = METHODS) -> list[Compared
     wanted = list(jobs(contest, methods))
     store = RowStore(contest.args.output_dir)
     store.open(about(contest))
+    keep_context(store.folder, contest.task, contest.test)
     done = {row.key for row in store.rows()}
     for number, job in enumerate(wanted, start=1):
         words = " ".join(str(part) for part in job.key if part not in ("", None))

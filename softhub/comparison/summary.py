@@ -20,12 +20,13 @@ from softhub.tasks.intervals import Interval, Resampled, Resamples
 from softhub.tasks.metrics import find_metric
 
 SOFT_PROMPT, FINE_TUNING, MAJORITY = "soft prompt", "full fine-tuning", "majority label"
+FEW_SHOT = "few-shot"
 DEFAULT_SETTING = "P = 20"
 _ORDER = (
     MAJORITY,
     "zero-shot",
     "zero-shot, calibrated",
-    "few-shot",
+    FEW_SHOT,
     SOFT_PROMPT,
     "soft-prompt ensemble",
     "LoRA",
@@ -69,6 +70,11 @@ class Line:
         """P of a soft prompt, else 0."""
         found = re.fullmatch(r"P = (\d+)", self.setting)
         return int(found[1]) if found and self.method == SOFT_PROMPT else 0
+
+    @property
+    def is_hard_prompt(self) -> bool:
+        """Whether it is the bare base with words before the text."""
+        return self.method.startswith("zero-shot") or is_few_shot(self.method)
 
     @property
     def trainable_parameters(self) -> int:
@@ -146,6 +152,26 @@ class Summary:
         """Full fine-tuning, if it was run."""
         return _anchors(self.table)[1]
 
+    @property
+    def best_hard_prompt(self) -> Line | None:
+        """The hard prompt with the best test score: chosen with hindsight, to be hard to beat."""
+        hard = [line for line in self.table if line.is_hard_prompt]
+        return max(hard, key=lambda line: self.score(line).value, default=None)
+
+    def first(self, method: str) -> Line | None:
+        """The first line of a method, None if it was not run."""
+        return next((line for line in self.table if line.method == method), None)
+
+    @property
+    def anchors(self) -> list[Line]:
+        """What differences are taken to, as far as it was run."""
+        return [line for line in (self.soft_prompt, self.fine_tuning) if line is not None]
+
+    def differences(self, line: Line) -> list[Interval | None]:
+        """A line's differences to the anchors."""
+        to = [(self.soft_prompt, line.to_soft_prompt), (self.fine_tuning, line.to_fine_tuning)]
+        return [difference for anchor, difference in to if anchor is not None]
+
     def score(self, line: Line) -> Interval:
         """A line's score by the main metric."""
         return line.scores[self.metric]
@@ -204,6 +230,11 @@ def summarise(
     return Summary(table, tuple(references), tuple(labels), len(known) or None)
 
 
+def is_few_shot(method: str) -> bool:
+    """Whether it is the method of some number of solved examples, e.g. `8-shot`."""
+    return re.fullmatch(r"\d+-shot", method) is not None
+
+
 _Key = tuple[str, str]
 
 
@@ -240,7 +271,7 @@ def _seed(row: ComparedRow) -> int:
 def _rank(key: _Key) -> tuple[int, list[int], str]:
     """Place in a table: by the order of methods, then by the numbers in the name."""
     method, setting = key
-    family = "few-shot" if re.fullmatch(r"\d+-shot", method) else method
+    family = FEW_SHOT if is_few_shot(method) else method
     place = _ORDER.index(family) if family in _ORDER else len(_ORDER)
     return place, [int(digits) for digits in re.findall(r"\d+", method + setting)], method
 

@@ -22,20 +22,20 @@ from softhub.comparison.wording import (
 )
 from softhub.tasks.intervals import Interval
 
-_COSTS = ("trainable\nparameters", "bytes", "prompt\ntokens", "time to\ntrain", "ms per\nexample")
+COSTS = ("trainable\nparameters", "bytes", "prompt\ntokens", "time to\ntrain", "ms per\nexample")
 
 
 def print_table(summary: Summary, *, title: str = "") -> None:
     """Print scores and costs to stdout, in 100 columns."""
     scores = _table("", "seeds", f"{metric_name(summary.metric)}, %", *_to_what(summary))
-    costs = _table("", *_COSTS)
+    prices = _table("", *COSTS)
     for line in summary.table:
         scores.add_row(Text(line.name), str(line.seeds), *map(plain, _scores(line, summary)))
-        costs.add_row(Text(line.name), *map(plain, _costs(line)))
+        prices.add_row(Text(line.name), *map(plain, costs(line)))
     console = Console(highlight=False, width=100)
     if title:
         console.print(f"\n{title}", markup=False, soft_wrap=True)
-    for table in (scores, costs):
+    for table in (scores, prices):
         console.print()
         console.print(table)
     console.print(f"\n{plain(_note(summary))}", markup=False)
@@ -43,10 +43,10 @@ def print_table(summary: Summary, *, title: str = "") -> None:
 
 def markdown_table(summary: Summary) -> str:
     """The table as Markdown, with a note on the intervals below it."""
-    headings = ["", "seeds", f"{metric_name(summary.metric)}, %", *_to_what(summary), *_COSTS]
+    headings = ["", "seeds", f"{metric_name(summary.metric)}, %", *_to_what(summary), *COSTS]
     lines = [_markdown(headings), _markdown(["---", *["---:"] * (len(headings) - 1)])]
     for line in summary.table:
-        cells = [_cell(line.name), str(line.seeds), *_scores(line, summary), *_costs(line)]
+        cells = [one_line(line.name), str(line.seeds), *_scores(line, summary), *costs(line)]
         bold = line is summary.soft_prompt
         lines.append(_markdown([f"**{cells[0]}**" if bold else cells[0], *cells[1:]]))
     return "\n".join([*lines, "", _note(summary), ""])
@@ -67,22 +67,15 @@ def difference(interval: Interval | None) -> str:
 
 
 def _to_what(summary: Summary) -> list[str]:
-    """Headings of the differences that there are."""
-    soft, full = summary.soft_prompt, summary.fine_tuning
-    named = [f"minus {line.name}" for line in (soft, full) if line is not None]
-    return [name.replace(" soft", "\nsoft").replace(" full", "\nfull") for name in named]
+    return [f"minus\n{line.name}" for line in summary.anchors]
 
 
 def _scores(line: Line, summary: Summary) -> list[str]:
-    differences = []
-    if summary.soft_prompt is not None:
-        differences.append(difference(line.to_soft_prompt))
-    if summary.fine_tuning is not None:
-        differences.append(difference(line.to_fine_tuning))
-    return [percent(summary.score(line)), *differences]
+    return [percent(summary.score(line)), *map(difference, summary.differences(line))]
 
 
-def _costs(line: Line) -> list[str]:
+def costs(line: Line) -> list[str]:
+    """What a line costs, as `COSTS` names it."""
     return [
         count(line.trainable_parameters) if line.trainable_parameters else DASH,
         size(line.bytes) if line.bytes else DASH,
@@ -114,7 +107,7 @@ def _markdown(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace(chr(10), ' ') for cell in cells)} |"
 
 
-def _cell(text: str) -> str:
-    """A name from a rows file, which may hold anything."""
+def one_line(text: str) -> str:
+    """A name from a file, which may hold anything, as Markdown that shows it and no more."""
     words = " ".join(text.split())
     return "".join(f"\\{c}" if c in "\\|*_`[]<>" else c for c in words)

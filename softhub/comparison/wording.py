@@ -14,6 +14,11 @@ def percent(interval: Interval) -> str:
     return f"{100 * interval.value:.1f} ({100 * interval.low:.1f}{DASH}{100 * interval.high:.1f})"
 
 
+def in_words(interval: Interval) -> str:
+    """The same for a sentence: `92.5 % (90.8-94.1)`."""
+    return percent(interval).replace(" (", " % (")
+
+
 def points(interval: Interval) -> str:
     """A difference with its interval, in points: `+1.0 (-0.2 to +2.4)`."""
     return f"{_signed(interval.value)} ({_signed(interval.low)} to {_signed(interval.high)})"
