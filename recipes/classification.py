@@ -8,15 +8,17 @@ Every key of the config file is a flag too, and so is every training argument of
 The adapter is written to <output_dir>/adapter, the figures to <output_dir>/report.json.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from accelerate import PartialState
 from peft import PromptTuningConfig
 
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
+from softhub.calibration import calibrate
 from softhub.cli import run_recipe
 from softhub.comparison import choose_hard_prompts, evaluate_hard_prompts, majority_class
 from softhub.config import RunConfig, parse_config
+from softhub.label_report import report_labels
 from softhub.pipeline import evaluate
 from softhub.report import write_run
 from softhub.training import PromptTrainingArguments
@@ -42,12 +44,17 @@ def main() -> None:
 
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="soft prompt")
+    calibration = calibrate(model, task, dev, prompt="soft prompt")
+    result = replace(result, prompt=calibration.applied_to(result.prompt))
+    model.load_prompt(result.prompt, name="soft prompt")
     hard_prompts = choose_hard_prompts(model, task, dev)
     baselines = {"majority label": majority_class(task, train, test)}
     baselines |= evaluate_hard_prompts(model, task, hard_prompts, test)
     soft = evaluate(model, task, test, prompt="soft prompt")
 
+    labels = report_labels(task, test, soft, calibration.decision)
     choices = {"config": asdict(config), "hard_prompts": [asdict(hard) for hard in hard_prompts]}
+    choices |= {"labels": labels.to_record(), "reliability_on_dev": calibration.dev.to_record()}
     write_run(args.output_dir, result, soft, baselines, **choices)
 
 

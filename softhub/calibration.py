@@ -97,7 +97,7 @@ def calibrate(
         dev: Examples that training did not see; never the test split.
         prompt: Name of a loaded prompt; None calibrates the bare base.
         accuracy: Abstain where that is needed for this share of the answers to be right on dev.
-        abstain_below: Abstain below this confidence instead.
+        abstain_below: Abstain below this confidence instead; without either, as the task says.
         batch_size: Examples in one pass.
 
     Returns:
@@ -113,7 +113,8 @@ def calibrate(
     check_task(model, task, prompt)
     references = references_of(task, dev)
     predictions = predict_examples(model, task, dev, prompt=prompt, batch_size=batch_size)
-    decision = Decision(temperature=fit_temperature(*_choices(predictions, references)))
+    temperature = fit_temperature(*_choices(predictions, references))
+    decision = replace(task.decision, temperature=temperature)
     if task.multilabel:
         metric = task.metrics[0] if task.metrics else "accuracy"
         decision = _with_threshold(predictions, references, decision, metric)

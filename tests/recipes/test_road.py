@@ -77,6 +77,8 @@ def test_train_push_list_pull_predict(
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert listed["task"] == "mood"
     (row,) = [row for row in report["rows"] if row["name"] == "soft prompt"]
+    assert len(report["labels"]["per_class"]["confusion"]) == 2
+    assert report["labels"]["decision"]["temperature"] > 0
     assert listed["score"] == ["accuracy", pytest.approx(row["metrics"]["accuracy"]["value"])]
     pulled = Path(softhub("pull", "me/mood", "--revision", "v1").out.strip())
     assert all((pulled / name).read_bytes() == (adapter / name).read_bytes() for name in FILES)

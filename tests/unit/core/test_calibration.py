@@ -60,6 +60,13 @@ def test_calibration_travels_in_the_manifest(mood, tmp_path):
     assert [p.label is None for p in after] == [each < 0.6 for each in sure]
 
 
+def test_a_task_s_own_rule_for_abstaining_stays(mood):
+    model, _ = mood
+    careful = replace(MOOD, decision=Decision(abstain_below=0.9))
+    found = calibrate(model, careful, examples("good", "bad", "bad"), prompt="mood")
+    assert found.decision.abstain_below == 0.9
+
+
 def test_abstaining_reaches_the_wanted_accuracy(mood):
     model, _ = mood
     dev = examples("good", "bad", "bad")
