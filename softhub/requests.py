@@ -116,7 +116,9 @@ class RequestEncoder:
         """
         ready = _task_of(prompt, fallback)
         if ready is None or ready.candidates is None:
-            found = f"of kind {ready.task.kind!r}" if ready else "none"
+            found = "none"
+            if ready is not None:
+                found = f"of kind {ready.task.kind!r}, which is for generate (softhub generate)"
             raise TaskError(
                 f"Classifying needs a classification task; found {found}. Pass task=Task.from_file"
                 "('task.yaml') (--task task.yaml), or use a prompt that brings one."

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from softhub.engine import PromptModel
+from softhub.tasks import Task
 from tests.command import Command
 from tests.unit.cli.conftest import SENTIMENT, SUMMARY, MakeAdapter
 
@@ -156,3 +157,32 @@ def test_generate_follows_the_task_and_the_option(
     text = json.loads(longer.out)["output"]
     assert text == model.generate(TEXTS[:1], prompt=name, max_new_tokens=12)[0]
     assert text != record["output"]
+
+
+def test_a_foreign_adapter_generates_with_a_task_and_ends_where_it_says(
+    softhub: Command, make_adapter: MakeAdapter, base: Path, tmp_path: Path
+) -> None:
+    foreign = make_adapter(task=None)
+    file = tmp_path / "sum.yaml"
+    file.write_text(
+        'name: sum\nkind: generation\ntemplate: "Sum up: {text}\\n"\n'
+        "generation: {max_new_tokens: 9}\n"
+    )
+    model = PromptModel.from_pretrained(base)
+    name = model.load_prompt(foreign, task=Task.from_file(file))
+    (whole,) = model.generate(TEXTS[:1], prompt=name)
+    ask = ("generate", foreign, TEXTS[0], "--base", base, "--task", file, "--json")
+    assert json.loads(softhub(*ask).out)["output"] == whole
+    stop = whole[3:5]
+    file.write_text(
+        file.read_text().replace("9}", f"9, stop: [{json.dumps(stop, ensure_ascii=False)}]}}")
+    )
+    assert json.loads(softhub(*ask).out)["output"] == whole.split(stop)[0]
+
+
+def test_a_prompt_that_generates_does_not_classify(
+    softhub: Command, make_adapter: MakeAdapter, base: Path
+) -> None:
+    done = softhub("predict", make_adapter(task=SUMMARY), "text", "--base", base)
+    assert (done.code, done.out) == (1, "")
+    assert "found of kind 'generation'" in done.err and "softhub generate" in done.err
