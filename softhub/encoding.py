@@ -66,6 +66,12 @@ class Candidates:
                 rows.append(prefix)
         return tuple(rows)
 
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """All tokens in order, which is where a prompt of init `labels` starts."""
+        ids = tuple(token for sequence in self.sequences for token in sequence)
+        return tuple(dict.fromkeys(ids)) if self.yes_no else ids  # yes and no stand in every label
+
     def row_of(self, sequence: tuple[int, ...]) -> int:
         """Index of the continuation that a sequence runs along."""
         prefix = sequence[:-1]

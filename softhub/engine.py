@@ -7,7 +7,6 @@ can run in several threads at once.
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +19,9 @@ from softhub.base import BaseModel, load_base
 from softhub.encoding import Candidates, Encoder
 from softhub.errors import (
     ConfigError,
-    IncompatiblePrompt,
     PromptNotLoaded,
-    SoftHubWarning,
     TaskError,
 )
-from softhub.fingerprint import compare_fingerprints
 from softhub.generation import generate_texts
 from softhub.kv_cache import shares_prefixes
 from softhub.prediction import Prediction, decide
@@ -104,7 +100,7 @@ class PromptModel:
             soft_prompt, default = source, None
         else:
             soft_prompt, default = SoftPrompt.from_pretrained(source), Path(source).name
-        self._check_fits(soft_prompt, force=force)
+        soft_prompt.check_fits(self.base, force=force)
         record = soft_prompt.manifest.task
         task = task or (Task.from_record(record) if record else None)
         name = name or (task.name if task else default) or "prompt"
@@ -272,22 +268,6 @@ class PromptModel:
         return [scores[index] for index in range(len(requests))]
 
     # --- what a prompt needs ---
-
-    def _check_fits(self, soft_prompt: SoftPrompt, *, force: bool) -> None:
-        manifest, base = soft_prompt.manifest, self.base
-        made_for = f"This prompt was made for {manifest.base_model}"
-        width = soft_prompt.vectors.shape[1]
-        if width != base.hidden_size or manifest.task_type != base.task_type:
-            raise IncompatiblePrompt(
-                f"{made_for} (width {width}, {manifest.task_type}) and cannot run on {base.name} "
-                f"(width {base.hidden_size}, {base.task_type}): load the base it was made for."
-            )
-        verdict = compare_fingerprints(manifest.fingerprint, base.fingerprint)
-        message = f"{made_for}; the base at hand is {base.name}: {verdict.reason}."
-        if verdict.kind == "different" and not force:
-            raise IncompatiblePrompt(f"{message} Load that base, or pass force=True (--force).")
-        if verdict.kind != "exact":
-            warnings.warn(message, SoftHubWarning, stacklevel=3)
 
     def _find(self, name: str | None) -> LoadedPrompt | None:
         if name is None:

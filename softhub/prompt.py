@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from softhub.artefact import layout
 from softhub.artefact.manifest import Manifest
 from softhub.artefact.portable import UNKNOWN_BASE, portable_base_name, without_local_paths
 from softhub.artefact.validation import Adapter, check_files, parse_weights, read_folder
+from softhub.base import BaseModel
 from softhub.card import render_card
-from softhub.errors import InvalidArtefact
+from softhub.errors import IncompatiblePrompt, InvalidArtefact, SoftHubWarning
+from softhub.fingerprint import compare_fingerprints
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -81,6 +84,30 @@ class SoftPrompt:
         rows = torch.frombuffer(bytearray(raw), dtype=_DTYPES[dtype]).view(shape)
         manifest = adapter.manifest or _foreign_manifest(adapter)
         return cls(vectors=rows[: manifest.num_virtual_tokens], manifest=manifest)
+
+    def check_fits(self, base: BaseModel, *, force: bool = False) -> None:
+        """Refuse a base that the prompt was not made for; warn where that cannot be told.
+
+        Args:
+            base: The base model at hand.
+            force: Only warn, if the base is at least of the same width.
+
+        Raises:
+            IncompatiblePrompt: It was made for another base.
+        """
+        made_for = f"This prompt was made for {self.manifest.base_model}"
+        width, task_type = self.vectors.shape[1], self.manifest.task_type
+        if width != base.hidden_size or task_type != base.task_type:
+            raise IncompatiblePrompt(
+                f"{made_for} (width {width}, {task_type}) and cannot run on {base.name} "
+                f"(width {base.hidden_size}, {base.task_type}): load the base it was made for."
+            )
+        verdict = compare_fingerprints(self.manifest.fingerprint, base.fingerprint)
+        message = f"{made_for}; the base at hand is {base.name}: {verdict.reason}."
+        if verdict.kind == "different" and not force:
+            raise IncompatiblePrompt(f"{message} Load that base, or pass force=True (--force).")
+        if verdict.kind != "exact":
+            warnings.warn(message, SoftHubWarning, stacklevel=3)
 
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> Path:
         """Write the adapter's four files, all or none; equal prompts give equal bytes.

@@ -69,9 +69,7 @@ def initial_vectors(
     elif name == "labels":
         if candidates is None:
             raise TrainingError("init 'labels' needs a classification task; use 'vocabulary'.")
-        ids = [token for sequence in candidates.sequences for token in sequence]
-        if candidates.yes_no:  # every label has the same answers
-            ids = list(dict.fromkeys(ids))
+        ids = [*candidates.token_ids]
     else:
         raise TrainingError(f"Unknown init {name!r}: expected one of {', '.join(INITS)}.")
     if name == "text":
