@@ -18,6 +18,7 @@ VERBS = (
     ("recipes", "copy"),
     ("init-task",),
     ("train",),
+    ("compare",),
     ("predict",),
     ("generate",),
     ("evaluate",),

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 import softhub
 from softhub.cli import (
     INTERRUPTED,
+    comparing,
     drafting,
     environment,
     evaluation,
@@ -90,6 +91,14 @@ app.command(
         "softhub train --task task.yaml --base_model MODEL --output_dir runs/mine",
     ),
 )(training.train)
+app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog=examples(
+        "softhub compare --config recipes/configs/compare_sentiment.yaml",
+        "softhub compare --config my.yaml --virtual_tokens 5 20 --seeds 0 1 2",
+        "softhub compare --report runs/compare-sentiment",
+    ),
+)(comparing.compare)
 app.command(
     epilog=examples(
         "softhub predict me/sentiment 'Worth every penny.' --base ORG/BASE-MODEL",
