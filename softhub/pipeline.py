@@ -20,6 +20,7 @@ from softhub.tasks.sandbox import Outcome, code_of, confinement, run_programs, t
 
 logger = logging.getLogger("softhub")
 
+_HOW_TO_RUN = "run_code=True (recipes: --run_generated_code true; softhub: --run-generated-code)"
 _DEFAULT_METRICS = {"classification": ("accuracy",), "generation": ("exact_match",)}
 
 
@@ -94,12 +95,10 @@ def _metric_names(task: Task, run_code: bool) -> tuple[str, ...]:
     if len(runs) == len(names):
         raise ConfigError(
             f"{', '.join(runs)}, the only metric of the task {task.name}, runs generated code; "
-            "pass run_code=True (--run_generated_code true) to run it in the sandbox."
+            f"pass {_HOW_TO_RUN} to run it in the sandbox."
         )
     logger.warning(
-        "%s is left out: it runs generated code, which needs run_code=True "
-        "(--run_generated_code true).",
-        ", ".join(runs),
+        "%s is left out: it runs generated code, which needs %s.", ", ".join(runs), _HOW_TO_RUN
     )
     return tuple(name for name in names if name not in runs)
 

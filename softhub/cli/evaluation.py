@@ -1,5 +1,6 @@
 """`softhub evaluate` and `softhub calibrate`: how good an adapter is, and how sure it may be."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,6 +53,13 @@ def evaluate(
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Also each label, and what is taken for what.")
     ] = False,
+    run_generated_code: Annotated[
+        bool,
+        typer.Option(
+            "--run-generated-code",
+            help="Run generated code with its tests, in the sandbox; pass_at_1 needs this.",
+        ),
+    ] = False,
     revision: RevisionOption = None,
     hub: HubOption = None,
     batch_size: BatchOption = 32,
@@ -62,14 +70,22 @@ def evaluate(
     """Judge an adapter on labelled data: the task's metrics with their 95 % intervals.
 
     For classifications also the calibration of the probabilities and, where the adapter abstains,
-    how much it answers and how much of that is right.
+    how much it answers and how much of that is right. Adapters that generate are judged by the
+    texts that they write.
     """
     folder = adapter_folder(adapter, hub=hub, revision=revision)
     model, data, examples, _ = _load(base, folder, task, split, limit, device_map, force)
     from softhub.label_report import report_labels
     from softhub.pipeline import evaluate as judge
 
-    evaluation = judge(model, data, examples, prompt="prompt", batch_size=batch_size)
+    evaluation = judge(
+        model,
+        data,
+        examples,
+        prompt="prompt",
+        batch_size=batch_size,
+        run_code=run_generated_code,
+    )
     own = model.task_of("prompt")
     report = None
     if own is not None and own.verbalizer is not None:
@@ -128,9 +144,7 @@ def calibrate(
         abstain_below=abstain_below,
         batch_size=batch_size,
     )
-    card = folder / "README.md"  # people edit it; nothing in it is changed by calibration
-    text = card.read_text(encoding="utf-8") if card.is_file() else None
-    fitted.applied_to(prompt).save_pretrained(folder, card=text)
+    fitted.applied_to(prompt).save_pretrained(folder, card=_edited_card(folder, prompt))
     if as_json:
         emit_json({"decision": fitted.decision.to_record(), "dev": fitted.dev.to_record()})
         return
@@ -179,6 +193,15 @@ def _load(
     return model, data, examples, prompt
 
 
+def _edited_card(folder: Path, prompt: "SoftPrompt") -> str | None:
+    """The card's text if somebody changed it; else None, and it is written anew."""
+    from softhub.card import render_card
+
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else None
+    return None if text == render_card(prompt.manifest) else text
+
+
 def _record(
     evaluation: "Evaluation", report: "LabelReport | None", per_class: bool
 ) -> dict[str, Any]:
@@ -187,6 +210,8 @@ def _record(
         "metrics": {name: each._asdict() for name, each in evaluation.metrics.items()},
         "examples_per_second": evaluation.examples_per_second,
     }
+    if evaluation.outcomes:
+        record["outcomes"] = dict(Counter(outcome.kind for outcome in evaluation.outcomes))
     details = report.to_record() if report else {}
     if not per_class:
         details.pop("per_class", None)

@@ -66,6 +66,8 @@ def test_calibrate_writes_into_the_folder_and_leaves_the_card(
     softhub: Command, adapter: Path, base: Path, task: Path
 ) -> None:
     card = adapter / "README.md"
+    softhub("calibrate", adapter, "--base", base, "--task", task, "--abstain-below", "0.6")
+    assert "below 0.600, no answer is given" in card.read_text()
     card.write_text(card.read_text() + "\nEdited by hand.\n")
     before = SoftPrompt.from_pretrained(adapter)
     options = ("--base", base, "--task", task)
@@ -97,3 +99,33 @@ def test_calibrate_is_for_folders_and_labels(
     wrong = softhub("calibrate", texts, "--base", base, "--task", task)
     assert wrong.code == 1
     assert "of kind generation" in wrong.err
+
+
+def test_an_adapter_that_generates_is_judged_by_its_texts_and_runs_code_only_if_asked_to(
+    softhub: Command, make_adapter: MakeAdapter, base: Path, tmp_path: Path
+) -> None:
+    row = {"text": "x = 1\n", "body": "y = 2", "test": "raise ValueError"}
+    (tmp_path / "test.jsonl").write_text((json.dumps(row) + "\n") * 10)
+    file = tmp_path / "code.yaml"
+    content = {
+        "name": "code",
+        "kind": "generation",
+        "template": SUMMARY.template.text,
+        "target_column": "body",
+        "test_column": "test",
+        "metrics": ["pass_at_1", "chrf"],
+        "dataset": {"data_files": {"test": "test.jsonl"}},
+    }
+    file.write_text(yaml.safe_dump(content))
+    ask = ("evaluate", make_adapter(task=SUMMARY), "--base", base, "--task", file, "--json")
+    plain = softhub(*ask)
+    assert plain.code == 0, plain.err
+    assert list(json.loads(plain.out)["metrics"]) == ["chrf"]
+    assert "pass_at_1 is left out" in plain.err and "--run-generated-code" in plain.err
+    done = softhub(*ask, "--run-generated-code")
+    if "only where the kernel confines it" in done.err:
+        assert done.code == 1
+        return
+    record = json.loads(done.out)
+    assert record["metrics"]["pass_at_1"]["value"] == 0
+    assert record["outcomes"] == {"failed": 10}
