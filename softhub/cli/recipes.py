@@ -60,6 +60,12 @@ def _scripts() -> list[Path]:
     return sorted(recipes_folder().glob("*.py"))
 
 
+def _files(folder: Path) -> list[str]:
+    """The YAML files below a folder: those of the folder itself first, then `hub/…` and others."""
+    found = [path.relative_to(folder) for path in folder.rglob("*.yaml")]
+    return [path.as_posix() for path in sorted(found, key=lambda path: (len(path.parts), path))]
+
+
 def _summary(script: Path) -> str:
     """First line of the docstring, read without running the script."""
     return (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").partition("\n")[
@@ -74,8 +80,8 @@ def list_recipes(as_json: JsonOption = False) -> None:
     record = {
         "folder": str(folder),
         "recipes": {script.stem: _summary(script) for script in _scripts()},
-        "configs": sorted(path.name for path in (folder / "configs").glob("*.yaml")),
-        "tasks": sorted(path.name for path in (folder / "tasks").glob("*.yaml")),
+        "configs": _files(folder / "configs"),
+        "tasks": _files(folder / "tasks"),
     }
     if as_json:
         emit_json(record)

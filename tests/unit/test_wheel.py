@@ -28,7 +28,7 @@ def test_wheel_holds_package_and_recipes_only(wheel: Path) -> None:
     assert "softhub/py.typed" in packed
     sources = {
         path.relative_to(ROOT / "recipes").as_posix()
-        for pattern in ("*.py", "data/*.py", "configs/*.yaml", "tasks/*.yaml")
+        for pattern in ("*.py", "data/*.py", "configs/**/*.yaml", "tasks/**/*.yaml")
         for path in (ROOT / "recipes").glob(pattern)
     }
     recipes = {

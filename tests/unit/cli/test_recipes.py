@@ -12,8 +12,8 @@ from tests.command import Command
 def test_list_shows_recipes_configs_and_tasks(softhub: Command) -> None:
     record = json.loads(softhub("recipes", "list", "--json").out)
     assert record["recipes"]["classification"]
-    assert "sentiment.yaml" in record["configs"]
-    assert "sentiment.yaml" in record["tasks"]
+    assert {"sentiment.yaml", "hub/sst2.yaml", "accelerate/fsdp.yaml"} <= set(record["configs"])
+    assert {"sentiment.yaml", "hub/sst2.yaml"} <= set(record["tasks"])
     rows = [line.split("\t") for line in softhub("recipes", "list").out.splitlines()]
     assert ["recipe", "classification", record["recipes"]["classification"]] in rows
     assert ["task", "sentiment.yaml", "tasks/sentiment.yaml"] in rows

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 COMMIT = "c0ffee" + "0" * 34
@@ -16,7 +16,7 @@ def serve(repos: Mapping[str, Mapping[str, bytes]]) -> ThreadingHTTPServer:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
+            path, _, query = self.path.partition("?")
             asked = re.fullmatch(r"(/api)?/datasets/([^/]+/[^/]+)(?:/(.+))?", path)
             if asked is None or asked[2] not in repos:
                 self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
@@ -25,7 +25,7 @@ def serve(repos: Mapping[str, Mapping[str, bytes]]) -> ThreadingHTTPServer:
             if asked[1] is None and rest.startswith("resolve/"):
                 self._send_file(files, rest.split("/", 2)[2])
             elif rest.startswith("tree/"):
-                self._send_json([_entry(name, data) for name, data in files.items()])
+                self._send_json(_listing(files, rest.split("/")[2:], "recursive=true" in query))
             else:
                 siblings = [{"rfilename": name} for name in files]
                 self._send_json({"id": asked[2], "sha": COMMIT, "siblings": siblings})
@@ -56,6 +56,24 @@ def serve(repos: Mapping[str, Mapping[str, bytes]]) -> ThreadingHTTPServer:
             pass
 
     return ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+
+def _listing(
+    files: Mapping[str, bytes], folder: Sequence[str], recursive: bool
+) -> list[dict[str, object]]:
+    """What lies in a folder, as the Hub lists it: folders too, and all below if it is recursive."""
+    depth = len(folder)
+    inside = [name for name in files if name.split("/")[:depth] == list(folder)]
+    deepest = max((name.count("/") for name in inside), default=0) if recursive else depth
+    folders = {
+        "/".join(name.split("/")[: level + 1])
+        for name in inside
+        for level in range(depth, min(deepest + 1, name.count("/")))
+    }
+    return [
+        *({"type": "directory", "path": path, "size": 0, "oid": COMMIT} for path in folders),
+        *(_entry(name, files[name]) for name in inside if name.count("/") <= deepest),
+    ]
 
 
 def _entry(name: str, data: bytes) -> dict[str, object]:
