@@ -50,7 +50,8 @@ def peft_code(manifest: Manifest, task: Task | None) -> str:
         *_input_lines(task),
     ]
     if task is not None and task.verbalizer is not None and not seq2seq:
-        return "\n".join([*lines, *_label_lines(task)])
+        labels = _yes_no_lines(task) if task.multilabel else _label_lines(task)
+        return "\n".join([*lines, *labels])
     return "\n".join([*lines, *_generate_lines(task, seq2seq)])
 
 
@@ -81,15 +82,37 @@ def _input_lines(task: Task | None) -> list[str]:
     ]
 
 
-def _label_lines(task: Task) -> list[str]:
+def _words(task: Task) -> str:
     assert task.verbalizer is not None
     words = ", ".join(
         f"{_quoted(label)}: {_quoted(words[0])}" for label, words in task.verbalizer.words
     )
+    return f"words = {{{words}}}"
+
+
+def _yes_no_lines(task: Task) -> list[str]:
+    """Ask for each label behind the text, and compare the first tokens of the two answers."""
+    yes, no = map(_quoted, task.yes_no)
+    return [
+        _words(task),
+        "for label, word in words.items():",
+        "    question = tokenizer(word, add_special_tokens=False, return_tensors='pt').input_ids",
+        "    ids = torch.cat([inputs.input_ids, question], dim=1)",
+        "    with torch.no_grad():",
+        "        logits = model(input_ids=ids).logits[0, -1]",
+        "    yes, no = (",
+        "        logits[tokenizer(answer, add_special_tokens=False).input_ids[0]]",
+        f"        for answer in ({yes}, {no})",
+        "    )",
+        "    print(label, torch.sigmoid(yes - no).item())",
+    ]
+
+
+def _label_lines(task: Task) -> list[str]:
     return [
         "with torch.no_grad():",
         "    logits = model(**inputs).logits[0, -1]",
-        f"words = {{{words}}}",
+        _words(task),
         "scores = {",
         "    label: logits[tokenizer(word, add_special_tokens=False).input_ids[0]].item()",
         "    for label, word in words.items()",

@@ -398,6 +398,11 @@ TASKS = {
         verbalizer=[{"label": word, "words": [word]} for word in ("negative", "positive")],
     ),
     "two columns": _record(template="{title}\n{text}\nSentiment:"),
+    "multilabel": _record(
+        multilabel=True,
+        yes_no=[" yes", " no"],
+        decision={"temperature": 1.6, "threshold": 0.35, "abstain_below": 0.7},
+    ),
     "generation": _record(kind="generation", verbalizer=None, generation={"max_new_tokens": 4}),
     "no task": None,
 }
@@ -430,8 +435,21 @@ def test_the_code_for_plain_peft_runs(
         exec(compile(program, "card", "exec"), {})
     if name in ("classification", "chat", "two columns") and kind == "llama":
         assert printed.getvalue().strip() in ("negative", "positive")
+    elif name == "multilabel" and kind == "llama":
+        rows = [line.split() for line in printed.getvalue().splitlines()]
+        assert [label for label, _ in rows] == ["negative", "positive"]
+        assert all(0 <= float(chance) <= 1 for _, chance in rows)
     else:
         assert printed.getvalue().endswith("\n")
+
+
+def test_the_card_says_how_scores_become_answers() -> None:
+    card = render_card(manifest(task=TASKS["multilabel"]))
+    assert "applies where `yes` has a probability of at least 0.350 against `no`" in card
+    assert "divided by 1.600" in card
+    assert "below 0.700, no answer is given" in card
+    plain = render_card(manifest(task=TASKS["classification"]))
+    assert "temperature" not in plain and "no answer is given" not in plain
 
 
 @pytest.mark.parametrize("name", TASKS)
