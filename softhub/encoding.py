@@ -13,6 +13,8 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
+
 from softhub.errors import TaskError
 from softhub.tasks import Task, Template, Verbalizer
 
@@ -286,7 +288,8 @@ def render_chat(task: Task, tokenizer: PreTrainedTokenizerBase) -> Task:
         The task with its template rendered and no system text left to render.
 
     Raises:
-        TaskError: The tokenizer has no chat template.
+        TaskError: The tokenizer has no chat template, it refuses a system text, or the task's words
+            do not begin as it ends.
     """
     if task.system is None:
         return task
@@ -299,8 +302,29 @@ def render_chat(task: Task, tokenizer: PreTrainedTokenizerBase) -> Task:
         *([{"role": "system", "content": task.system}] if task.system else []),
         {"role": "user", "content": task.template.text},
     ]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return replace(task, template=Template(str(text)), system=None)
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        raise TaskError(
+            f"The base's chat format refuses the task {task.name!r} ({error}): put the system text "
+            "into the template, and write system: ''."
+        ) from error
+    _check_words(task, str(text))
+    template = Template(str(text).rstrip(" \t"))  # a space at the end belongs to the words
+    return replace(task, template=template, hard_templates=(), system=None)
+
+
+def _check_words(task: Task, chat: str) -> None:
+    """Raise if the words of a task do not begin as its rendered chat ends."""
+    if task.verbalizer is None:
+        return
+    word, end = task.verbalizer.words[0][1][0], chat[len(chat.rstrip()) :]
+    wanted = f" {word.strip()}" if end.endswith((" ", "\t")) else word.strip()
+    if end and word != wanted:
+        raise TaskError(
+            f"The chat that the base's format makes of the task {task.name!r} ends in {end!r}: "
+            f"write {wanted!r}, not {word!r}, in the verbalizer, and its other words alike."
+        )
 
 
 def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:

@@ -153,6 +153,7 @@ class Task:
         except TaskError as error:
             raise TaskError(f"{path}: {error}") from error
         task._warn_of_glued_words(path)
+        task._warn_of_written_line_breaks(path)
         if task.dataset is None:
             return task
         return replace(task, dataset=resolve_data_files(task.dataset, path.parent))
@@ -292,6 +293,8 @@ class Task:
         self._check_end(key, template.text)
 
     def _check_end(self, key: str, text: str) -> None:
+        if self.system is not None:
+            return  # the base's chat format stands between the template and the words
         spaced = self.verbalizer is not None and self.verbalizer.spaced
         if text.rstrip(" \t") != text or (spaced and text != text.rstrip()):
             words = "the words begin with one" if spaced else "tokenizers join it to the next word"
@@ -311,6 +314,18 @@ class Task:
                 SoftHubWarning,
                 stacklevel=3,
             )
+
+
+    def _warn_of_written_line_breaks(self, path: Path) -> None:
+        keys = {"template": [self.template], "hard_templates": self.hard_templates}
+        for key, templates in keys.items():
+            if any(r"\n" in template.text for template in templates):
+                warnings.warn(
+                    f"{path}: {key}: holds a backslash and an n, two characters; a line break is "
+                    r'"\n" in double quotes',
+                    SoftHubWarning,
+                    stacklevel=3,
+                )
 
 
 _CLASSIFICATION_KEYS = ("verbalizer", "label_column", "label_map", "class_weights")

@@ -119,6 +119,37 @@ def test_a_chat_needs_a_chat_template():
         render_chat(chat_task(), tokenizer)
 
 
+def spaced(task):
+    words = {label: f" {words[0]}" for label, words in task.verbalizer.words}
+    return replace(task, verbalizer=Verbalizer.from_mapping(words))
+
+
+def test_the_end_of_a_chats_template_is_not_where_its_words_begin(encoder):
+    template = Template("Review: {text} ")
+    task = chat_task(hard_templates=(template,))
+    rendered = render_chat(replace(task, template=template), encoder.tokenizer)
+    assert "Review: {text}" in rendered.template.text
+
+
+def test_words_are_written_as_the_chat_format_ends(encoder):
+    with pytest.raises(TaskError, match=r"'mood'.*ends in '\\n'.*write 'positive', not ' positive'"):
+        render_chat(spaced(chat_task()), encoder.tokenizer)
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = "{{ messages[-1]['content'] }}\nASSISTANT: "
+    with pytest.raises(TaskError, match=r"ends in ' '.*write ' positive', not 'positive'"):
+        render_chat(chat_task(), tokenizer)
+    rendered = render_chat(spaced(chat_task()), tokenizer)
+    assert rendered.template.text == "Review: {text}\nASSISTANT:"
+
+
+def test_a_chat_format_may_refuse_a_system_text():
+    tokenizer = build_tokenizer()
+    refusal = "{{ raise_exception('System role not supported') }}"
+    tokenizer.chat_template = f"{{% if messages[0]['role'] == 'system' %}}{refusal}{{% endif %}}"
+    with pytest.raises(TaskError, match=r"refuses .*System role not supported.*system: ''"):
+        render_chat(chat_task(), tokenizer)
+
+
 # --- frames ---
 
 

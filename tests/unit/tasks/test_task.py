@@ -95,6 +95,14 @@ def test_a_record_survives_json_and_holds_only_what_predict_needs(
     assert not {"dataset", "metrics", "label_column", "target_column"} & set(record)
 
 
+def test_a_line_break_written_as_two_characters_is_warned_of(task_file: Path) -> None:
+    single = SENTIMENT.replace('- "{text}\\nSentiment:"', r"- '{text}\nSentiment:'")
+    assert single != SENTIMENT
+    task_file.write_text(single)
+    with pytest.warns(SoftHubWarning, match=r"hard_templates: .*two characters.*double quotes"):
+        Task.from_file(task_file)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
