@@ -21,6 +21,7 @@ VERBS = (
     ("compare",),
     ("predict",),
     ("generate",),
+    ("inspect",),
     ("evaluate",),
     ("calibrate",),
     ("push",),

@@ -18,6 +18,7 @@ from softhub.cli import (
     hub_history,
     hub_search,
     inference,
+    inspection,
     recipes,
     training,
 )
@@ -125,6 +126,12 @@ app.command(
         "softhub calibrate runs/triage/adapter --base ./my-base --task triage.yaml --accuracy 0.95",
     ),
 )(evaluation.calibrate)
+app.command(
+    epilog=examples(
+        "softhub inspect me/sentiment --base ./my-base",
+        "softhub inspect runs/sentiment/adapter --compare me/sentiment --html inspection.html",
+    ),
+)(inspection.inspect)
 app.command(
     epilog=examples(
         "softhub push runs/sentiment/adapter me/sentiment --tag v1 -m 'First good one'",
