@@ -132,7 +132,7 @@ def test_the_end_of_a_chats_template_is_not_where_its_words_begin(encoder):
 
 
 def test_words_are_written_as_the_chat_format_ends(encoder):
-    with pytest.raises(TaskError, match=r"'mood'.*ends in '\\n'.*write 'positive', not ' positive'"):
+    with pytest.raises(TaskError, match=r"ends in '\\n': write 'positive', not ' positive'"):
         render_chat(spaced(chat_task()), encoder.tokenizer)
     tokenizer = build_tokenizer()
     tokenizer.chat_template = "{{ messages[-1]['content'] }}\nASSISTANT: "
