@@ -16,7 +16,7 @@ from peft import PromptTuningConfig
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
 from softhub.calibration import calibrate
 from softhub.cli import run_recipe
-from softhub.comparison import choose_hard_prompts, evaluate_hard_prompts, majority_class
+from softhub.comparison import choose_hard_prompts, evaluate_hard_prompts, without_model
 from softhub.config import RunConfig, parse_config
 from softhub.label_report import report_labels
 from softhub.pipeline import evaluate
@@ -48,7 +48,7 @@ def main() -> None:
     result = replace(result, prompt=calibration.applied_to(result.prompt))
     model.load_prompt(result.prompt, name="soft prompt")
     hard_prompts = choose_hard_prompts(model, task, dev)
-    baselines = {"majority label": majority_class(task, train, test)}
+    baselines = without_model(task, train, test)
     baselines |= evaluate_hard_prompts(model, task, hard_prompts, test)
     soft = evaluate(model, task, test, prompt="soft prompt")
 

@@ -17,7 +17,7 @@ from peft import PromptTuningConfig
 
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
 from softhub.cli import run_recipe
-from softhub.comparison import choose_hard_prompts, evaluate_hard_prompts, majority_class
+from softhub.comparison import choose_hard_prompts, evaluate_hard_prompts, without_model
 from softhub.comparison.perplexity import evaluate_perplexity, likeliest_template
 from softhub.config import RunConfig, parse_config
 from softhub.pipeline import evaluate
@@ -62,9 +62,8 @@ def main() -> None:
         soft = evaluate_perplexity(model, task, test, prompt="soft prompt")
     else:
         chosen = choose_hard_prompts(model, task, dev)
-        baselines = evaluate_hard_prompts(model, task, chosen, test)
-        if task.kind == "classification":
-            baselines = {"majority label": majority_class(task, train, test)} | baselines
+        baselines = without_model(task, train, test)
+        baselines |= evaluate_hard_prompts(model, task, chosen, test)
         soft = evaluate(model, task, test, prompt="soft prompt")
     choices = {"hard_prompts": [asdict(hard) for hard in chosen]}
     write_run(args.output_dir, result, soft, baselines, config=asdict(config), **choices)

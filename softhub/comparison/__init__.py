@@ -5,6 +5,7 @@ from softhub.comparison.hard_prompts import (
     choose_hard_prompts,
     evaluate_hard_prompts,
     majority_class,
+    without_model,
 )
 from softhub.comparison.methods import METHODS, Contest
 from softhub.comparison.running import compare
@@ -20,4 +21,5 @@ __all__ = [
     "compare",
     "evaluate_hard_prompts",
     "majority_class",
+    "without_model",
 ]

@@ -1,4 +1,4 @@
-"""What a soft prompt has to beat: the commonest label, and the base's best hard prompt."""
+"""What a soft prompt has to beat: what needs no model, and the base's best hard prompt."""
 
 from __future__ import annotations
 
@@ -42,6 +42,18 @@ def majority_class(task: Task, train: Sequence[Example], test: Sequence[Example]
     """Always answer the commonest label of the training split."""
     label = Counter(str(example.label) for example in train).most_common(1)[0][0]
     return judge(task, test, [label] * len(test), 0.0)
+
+
+def without_model(
+    task: Task, train: Sequence[Example], test: Sequence[Example]
+) -> dict[str, Evaluation]:
+    """What needs no model at all: the majority label, or each text given back as it is.
+
+    Copying scores well where answers share words with their texts, as in translation.
+    """
+    if task.kind == "classification":
+        return {"majority label": majority_class(task, train, test)}
+    return {"copied text": judge(task, test, [example.text for example in test], 0.0)}
 
 
 def choose_hard_prompts(

@@ -76,7 +76,7 @@ def test_findings_are_sorted_and_the_example_is_shown(medical, tiny_base):
 @pytest.mark.slow
 def test_lay_words_become_terms_on_an_encoder_decoder(medical, tiny_base):
     _, report, prompt = medical("terms", tiny_base("t5"))
-    assert list(scores(report, "chrf")) == ["zero-shot", "soft prompt"]
+    assert list(scores(report, "chrf")) == ["copied text", "zero-shot", "soft prompt"]
     assert {metric.name for metric in prompt.manifest.metrics} == {"chrf", "exact_match"}
     assert report["hard_prompts"][0]["template"]["text"].count("{text}") == 1
 

@@ -10,11 +10,12 @@ from softhub.comparison import (
     choose_hard_prompts,
     evaluate_hard_prompts,
     majority_class,
+    without_model,
 )
 from softhub.engine import Prediction, PromptModel
 from softhub.pipeline import evaluate, judge
 from softhub.tasks import Example, Template
-from tests.unit.core.prompts import MOOD, TOPIC, soft_prompt
+from tests.unit.core.prompts import MOOD, SUMMARY, TOPIC, soft_prompt
 
 TASK = replace(MOOD, metrics=("accuracy", "macro_f1"))
 
@@ -100,6 +101,15 @@ def test_the_majority_is_of_the_training_split():
     assert found.predictions == ("bad",) * 4
     assert found.metrics["accuracy"].value == 0.25
     assert found.seconds == 0
+
+
+def test_without_a_model_a_text_is_copied_or_the_majority_answered():
+    train, test = examples("bad", "bad", "good"), examples("bad", "good")
+    assert without_model(TASK, train, test) == {"majority label": majority_class(TASK, train, test)}
+    summary = replace(SUMMARY, metrics=("exact_match",))
+    rows = [Example({"text": "yes"}, target="yes"), Example({"text": "no"}, target="not")]
+    (copied,) = without_model(summary, rows, rows).values()
+    assert (copied.predictions, copied.metrics["exact_match"].value) == (("yes", "no"), 0.5)
 
 
 def test_evaluation_of_a_prompt_is_what_it_predicts(loaded):
