@@ -315,7 +315,6 @@ class Task:
                 stacklevel=3,
             )
 
-
     def _warn_of_written_line_breaks(self, path: Path) -> None:
         keys = {"template": [self.template], "hard_templates": self.hard_templates}
         for key, templates in keys.items():
