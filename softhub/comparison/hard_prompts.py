@@ -57,7 +57,12 @@ def without_model(
 
 
 def choose_hard_prompts(
-    model: PromptModel, task: Task, dev: Sequence[Example], *, batch_size: int = 32
+    model: PromptModel,
+    task: Task,
+    dev: Sequence[Example],
+    *,
+    batch_size: int = 32,
+    run_code: bool = False,
 ) -> tuple[HardPrompt, ...]:
     """Judge the task's hard templates on dev, each as it is and, for labels, calibrated.
 
@@ -68,12 +73,13 @@ def choose_hard_prompts(
         task: The task; without `hard_templates` its own template is the only candidate.
         dev: Examples that choose.
         batch_size: Examples in one pass.
+        run_code: As in `evaluate`.
 
     Returns:
         The best template as it is and, for a classification, the best calibrated one.
     """
     if task.kind == "generation":
-        return (_best(_generating(model, task, dev, batch_size)),)
+        return (_best(_generating(model, task, dev, batch_size, run_code)),)
     metric = task.metrics[0] if task.metrics else "accuracy"
     references = [str(example.label) for example in dev]
     plain: list[HardPrompt] = []
@@ -93,6 +99,7 @@ def evaluate_hard_prompts(
     examples: Sequence[Example],
     *,
     batch_size: int = 32,
+    run_code: bool = False,
 ) -> dict[str, Evaluation]:
     """Judge hard prompts by name on examples that did not choose them; a template is run once."""
     runs: dict[Template, tuple[list[Prediction], float]] = {}
@@ -101,7 +108,9 @@ def evaluate_hard_prompts(
         template = hard_prompt.template
         if task.kind == "generation":
             plain = replace(task, template=template)
-            evaluations[hard_prompt.name] = evaluate(model, plain, examples, batch_size=batch_size)
+            evaluations[hard_prompt.name] = evaluate(
+                model, plain, examples, batch_size=batch_size, run_code=run_code
+            )
             continue
         if template not in runs:
             start = time.perf_counter()
@@ -125,12 +134,12 @@ def _predict(
 
 
 def _generating(
-    model: PromptModel, task: Task, dev: Sequence[Example], batch_size: int
+    model: PromptModel, task: Task, dev: Sequence[Example], batch_size: int, run_code: bool
 ) -> Iterator[HardPrompt]:
     """The templates of a generation task, judged by the task's first metric."""
     for template in task.hard_templates or (task.template,):
         plain = replace(task, template=template)
-        metrics = evaluate(model, plain, dev, batch_size=batch_size).metrics
+        metrics = evaluate(model, plain, dev, batch_size=batch_size, run_code=run_code).metrics
         yield HardPrompt(template, None, next(iter(metrics.values())).value)
 
 
