@@ -153,7 +153,7 @@ def _drawn(
     yield (
         "tasks",
         "Bytes for many tasks",
-        "One base with a small part for each task, against a fine-tuned copy for each.",
+        "One base with a small part for each task, against a fine-tuned copy of it for each.",
         plots.bytes_for_tasks(summary, bytes_of_base),
     )
     yield (

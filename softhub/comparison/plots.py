@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softhub.comparison.drawing import INK, look, style
-from softhub.comparison.summary import MAJORITY, SOFT_PROMPT, Line, Summary
+from softhub.comparison.summary import FINE_TUNING, MAJORITY, SOFT_PROMPT, Line, Summary
 from softhub.comparison.wording import in_words, metric_name, short_count, short_size, size
 from softhub.tasks.metrics import Floats
 
@@ -33,6 +33,7 @@ def overview(summary: Summary) -> Figure:
             _point(scores, line, [100 * score.value], [place], xerr=_arms([score]))
             _beside(scores, 100 * score.high, place, f"{100 * score.value:.1f}")
         scores.set_yticks(range(len(lines)), [line.name for line in lines])
+        scores.set_ylim(-0.6, len(lines) - 0.4)
         scores.grid(axis="y", visible=False)
         scores.set_title(f"{_capital(metric_name(summary.metric))}, %, with its 95 % interval")
         _room_on_the_right(scores, 0.12)
@@ -56,28 +57,39 @@ def _cost_dots(axes: Axes, lines: Sequence[Line]) -> None:
     axes.set_title("To store and ship for each task")
 
 
-def score_against_parameters(summary: Summary) -> Figure:
-    """Score by trainable parameters; what trains nothing stands to the left."""
+def score_against_parameters(summary: Summary) -> Figure | None:
+    """Score by trainable parameters; what trains nothing stands to the left.
+
+    None if all that was trained has the same size.
+    """
     untrained = [line for line in _shown(summary) if not line.trainable_parameters]
     trained = [line for line in _shown(summary) if line.trainable_parameters]
+    if len({line.trainable_parameters for line in trained}) < 2:
+        return None
     with style():
         figure = _figure(7.6, 3.9)
-        ratio = [max(1, len(untrained)), 9]
-        left, right = figure.subplots(1, 2, sharey=True, width_ratios=ratio)
-        for place, line in enumerate(untrained):
-            score = summary.score(line)
-            _point(left, line, [place], [100 * score.value], yerr=_arms([score]))
-        left.set_xticks(range(len(untrained)), [_broken(x.name) for x in untrained])
-        left.tick_params(axis="x", labelrotation=90, labelsize=8)
-        left.set_xlim(-0.6, max(1, len(untrained)) - 0.4)
-        left.set_title("Nothing trained")
+        if untrained:
+            ratio = [len(untrained), 9]
+            left, right = figure.subplots(1, 2, sharey=True, width_ratios=ratio)
+            _untrained_points(left, summary, untrained)
+            right.tick_params(axis="y", length=0)
+        else:
+            right = figure.subplots()
         _trained_points(right, summary, trained)
-        right.set_title("Trainable parameters (log scale)")
-        right.tick_params(axis="y", length=0)
-        _name_axis(left, summary)
+        _name_axis(figure.axes[0], summary)
         _say_majority(figure, summary)
         _legend(figure, right)
     return figure
+
+
+def _untrained_points(axes: Axes, summary: Summary, lines: Sequence[Line]) -> None:
+    for place, line in enumerate(lines):
+        score = summary.score(line)
+        _point(axes, line, [place], [100 * score.value], yerr=_arms([score]))
+    axes.set_xticks(range(len(lines)), [_broken(line.name) for line in lines])
+    axes.tick_params(axis="x", labelrotation=90, labelsize=8)
+    axes.set_xlim(-0.6, len(lines) - 0.4)
+    axes.set_title("Nothing trained" if len(lines) > 1 else "")
 
 
 def _trained_points(axes: Axes, summary: Summary, lines: Sequence[Line]) -> None:
@@ -92,6 +104,7 @@ def _trained_points(axes: Axes, summary: Summary, lines: Sequence[Line]) -> None
         for line, place, score in zip(of_method, x, scores, strict=True):
             _above(axes, place, 100 * score.high, _label(line))
     axes.margins(x=0.12)
+    axes.set_title("Trainable parameters (log scale)")
     _ticks(axes.xaxis, short_count)
 
 
@@ -256,36 +269,34 @@ def _matrix(axes: Axes, shares: Floats, labels: Sequence[str], upright: bool) ->
 
 def bytes_for_tasks(summary: Summary, base_bytes: int) -> Figure | None:
     """Bytes to hold N tasks: one base with N small parts, against N fine-tuned copies."""
-    chosen = (summary.soft_prompt, summary.first("LoRA"), summary.fine_tuning)
-    lines = [line for line in chosen if line is not None and line.bytes]
-    if not lines or not base_bytes:
+    parts = [line for line in (summary.soft_prompt, summary.first("LoRA")) if line is not None]
+    if not parts or not base_bytes:
         return None
+    copy = summary.fine_tuning.bytes if summary.fine_tuning else base_bytes
+    totals = [(line.method, line.name, base_bytes + _TASKS * line.bytes) for line in parts]
+    totals.append((FINE_TUNING, "fine-tuned copies", _TASKS * copy))
     with style():
         figure = _figure(7.6, 3.4)
         axes = figure.subplots()
-        for line in lines:
-            shared = 0 if line is summary.fine_tuning else base_bytes
-            total = shared + _TASKS * line.bytes
-            axes.plot(_TASKS, total, color=look(line.method).color)
-            what = "copies" if line is summary.fine_tuning else "on one base"
-            _beside(axes, _TASKS[-1], total[-1], f"{line.name}: {size(total[-1])}")
-            axes.plot([], [], color=look(line.method).color, label=f"{line.name}, {what}")
+        for method, name, total in totals:
+            axes.plot(_TASKS, total, color=look(method).color)
+            _beside(axes, _TASKS[-1], total[-1], f"{name}: {size(total[-1])}")
         axes.axhline(base_bytes, color=INK, alpha=0.6, linestyle=":", linewidth=1)
-        axes.text(
-            1.1, base_bytes / 1.12, f"the base alone: {size(base_bytes)}", va="top", fontsize=8
-        )
+        alone = f"the base alone: {size(base_bytes)}"
+        axes.text(1.1, base_bytes / 1.12, alone, va="top", fontsize=8)
         axes.set(xscale="log", yscale="log", xlabel="tasks (log scale)", ylabel="bytes (log scale)")
-        axes.set_xlim(1, 1000)
+        axes.set_xlim(1, _TASKS[-1])
         axes.set_ylim(bottom=base_bytes / 3)
         _ticks(axes.xaxis, short_count)
         _ticks(axes.yaxis, short_size)
-        _legend(figure, axes)
     return figure
 
 
-def times(summary: Summary) -> Figure:
-    """Seconds to train, and milliseconds to answer one example."""
-    lines = [line for line in summary.table if line.method != MAJORITY][::-1]
+def times(summary: Summary) -> Figure | None:
+    """Seconds to train, and milliseconds to answer one example; None if nothing takes time."""
+    lines = _shown(summary)[::-1]
+    if not lines:
+        return None
     with style():
         figure = _figure(7.6, 0.9 + 0.27 * len(lines))
         panels = figure.subplots(1, 2, sharey=True)
@@ -303,6 +314,7 @@ def times(summary: Summary) -> Figure:
             axes.margins(x=0.15)
             axes.set_xlim(left=0)
         panels[0].set_yticks(range(len(lines)), [line.name for line in lines])
+        panels[0].set_ylim(-0.6, len(lines) - 0.4)
         panels[1].tick_params(axis="y", length=0)
     return figure
 

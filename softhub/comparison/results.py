@@ -108,9 +108,7 @@ def read_results(folder: str | Path) -> Results:
     """
     store = RowStore(folder)
     about, context = store.about(), _context(store.folder)
-    verbalizer = (about.get("task") or {}).get("verbalizer") or []
-    labels = [entry["label"] for entry in verbalizer]
-    summary = summarise(store.rows(), context["references"], context["groups"], labels)
+    summary = summarise(store.rows(), context["references"], context["groups"], _labels(about))
     return Results(store.folder, summary, about, context["machine"])
 
 
@@ -147,6 +145,12 @@ def print_results(results: Results) -> None:
     """Print the table to stdout, and where the report is."""
     print_table(results.summary, title=results.title)
     print(f"\nReport: {results.folder / REPORT}")
+
+
+def _labels(about: Mapping[str, Any]) -> list[str]:
+    """The task's labels; none where an answer may have several, as for generation."""
+    task = about.get("task") or {}
+    return [] if task.get("multilabel") else [e["label"] for e in task.get("verbalizer") or []]
 
 
 def _context(folder: Path) -> dict[str, Any]:
