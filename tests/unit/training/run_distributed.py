@@ -20,6 +20,7 @@ def main(base_folder, out, per_device, reparameterization):
         template=Template("Review: {text}\nSentiment:"),
         verbalizer=Verbalizer.from_mapping({"good": " positive", "bad": [" negative", " not"]}),
         label_column="label",
+        class_weights=None if reparameterization == "none" else "balanced",
     )
     examples = [example(index) for index in range(40)]
     args = PromptTrainingArguments(

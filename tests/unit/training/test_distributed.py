@@ -34,7 +34,7 @@ def run(tmp_path, base, processes, per_device, reparameterization):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reparameterization", ["none", "residual"])
+@pytest.mark.parametrize("reparameterization", ["none", "residual"])  # the latter: weighted too
 def test_two_processes_give_the_same_curve_as_one(reparameterization, tmp_path, tiny_base):
     one = run(tmp_path, tiny_base("llama"), 1, 8, reparameterization)
     two = run(tmp_path, tiny_base("llama"), 2, 4, reparameterization)
