@@ -25,7 +25,7 @@ _FONTS = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _PIXELS = 1.5  # of a page for each of a figure's points
-_LIGHT, _DARK = "#1f2328", "#e6edf3"
+_LIGHT, _DARK = ("#1f2328", "#ffffff"), ("#e6edf3", "#0d1117")
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "softhub",
@@ -58,6 +58,8 @@ _SETTINGS: dict[Any, Any] = {
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.6,
     "figure.facecolor": "none",
+    "figure.constrained_layout.w_pad": 0.08,
+    "figure.constrained_layout.h_pad": 0.08,
 }
 
 
@@ -112,7 +114,7 @@ def to_svg(figure: Figure, name: str, description: str, *, standalone: bool = Fa
         figure: What was drawn within `style()`.
         name: Letters that make its ids unlike those of other figures of the page.
         description: What is to be seen, for people who do not see it.
-        standalone: For a file of its own, which brings its ink for light and dark; else the
+        standalone: For a file of its own, which brings ink and ground for light and dark; else the
             element is to be put into a page.
     """
     root = _parsed(figure)
@@ -129,7 +131,7 @@ def to_svg(figure: Figure, name: str, description: str, *, standalone: bool = Fa
     title.text = description
     root.insert(0, title)
     if standalone:
-        root.insert(1, _own_ink())
+        root[1:1] = _own_page()
     text = ElementTree.tostring(root, encoding="unicode")
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     return text.replace(INK, "currentColor") + ("\n" if standalone else "")
@@ -165,7 +167,13 @@ def _font(shorthand: str) -> Mapping[str, str]:
     return found | ({"font-weight": "bold"} if re.match(r"\s*(bold|[67]00)\b", shorthand) else {})
 
 
-def _own_ink() -> ElementTree.Element:
+def _own_page() -> tuple[ElementTree.Element, ElementTree.Element]:
+    """Ink and ground, light or dark by the reader's wish: the page around it may be either."""
     sheet = ElementTree.Element(f"{{{_SVG}}}style")
-    sheet.text = f"svg{{color:{_LIGHT}}}@media (prefers-color-scheme:dark){{svg{{color:{_DARK}}}}}"
-    return sheet
+    sheet.text = (
+        f"svg{{color:{_LIGHT[0]}}}.ground{{fill:{_LIGHT[1]}}}"
+        "@media (prefers-color-scheme:dark)"
+        f"{{svg{{color:{_DARK[0]}}}.ground{{fill:{_DARK[1]}}}}}"
+    )
+    attributes = {"width": "100%", "height": "100%", "class": "ground"}
+    return sheet, ElementTree.Element(f"{{{_SVG}}}rect", attributes)
