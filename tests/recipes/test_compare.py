@@ -1,6 +1,7 @@
 """recipes/compare.py on a tiny base: every method gives a row; a second run adds what is new."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,13 @@ def test_every_method_gives_a_row_and_a_second_run_goes_on(compare):
     assert soft["bytes"] < full["bytes"] == 4 * full["trainable_parameters"]
     assert by_key["2-shot", "", 0]["prompt_tokens"] > by_key["zero-shot", "", None]["prompt_tokens"]
     assert [logs["step"] for logs in soft["history"]] == [1, 2]
+    report = Path(done.out.splitlines()[-1].removeprefix("Report: "))
+    table = json.loads(report.with_name("report.json").read_text())["lines"]
+    assert [(line["method"], line["seeds"]) for line in table[-2:]] == [
+        ("LoRA", [0, 1]),
+        ("full fine-tuning", [0, 1]),
+    ]
+    assert "Left out" in report.read_text()
 
 
 @pytest.mark.parametrize(
