@@ -1,0 +1,43 @@
+"""Mixtures of tasks: how often each task's examples are drawn when one prompt learns several.
+
+After T5 (Raffel et al. 2020, arXiv 1910.10683, section 3.5.2): proportional to size, equal, or in
+between by a temperature.
+"""
+
+from collections.abc import Mapping
+
+from softhub.errors import TaskError, did_you_mean
+
+MIXTURES = ("proportional", "temperature", "equal")
+_TEMPERATURE = 2.0
+
+
+def mixture_weights(
+    sizes: Mapping[str, int], mixture: str = "temperature", *, temperature: float = _TEMPERATURE
+) -> dict[str, float]:
+    """Return how likely a batch is of each task.
+
+    Args:
+        sizes: Number of training examples of each task.
+        mixture: `proportional` to the sizes; `equal`; or `temperature`, proportional to the sizes
+            to the power of 1 / temperature, so that small tasks are seen more often than
+            proportionally and less often than equally.
+        temperature: 1 is proportional, and equal is what it comes to as it grows.
+
+    Returns:
+        Probabilities by task, which sum to 1.
+
+    Raises:
+        TaskError: There is no such mixture, a task without examples, or no task at all.
+    """
+    if mixture not in MIXTURES:
+        raise TaskError(f"unknown mixture {mixture!r}{did_you_mean(mixture, MIXTURES)}")
+    if not sizes or min(sizes.values()) < 1:
+        empty = ", ".join(name for name, size in sizes.items() if size < 1) or "all of them"
+        raise TaskError(f"a mixture needs examples of every task; there are none of {empty}")
+    if not temperature >= 1:
+        raise TaskError(f"temperature is {temperature}; expected 1 (proportional) or more")
+    power = {"proportional": 1.0, "temperature": 1 / temperature, "equal": 0.0}[mixture]
+    shares = {name: size**power for name, size in sizes.items()}
+    total = sum(shares.values())
+    return {name: share / total for name, share in shares.items()}
