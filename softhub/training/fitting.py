@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
-import torch
 from peft import PeftType, PromptTuningConfig
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from softhub import __version__
-from softhub.artefact.manifest import Manifest
 from softhub.base import BaseModel
-from softhub.encoding import Encoder, render_chat
+from softhub.encoding import Candidates, Encoder, render_chat
 from softhub.errors import SoftHubError, SoftHubWarning, TrainingError
 from softhub.prompt import SoftPrompt
-from softhub.tasks import Example, Task, dataset_hash
+from softhub.tasks import Example, Task
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import InterruptCallback, WatchCallback
 from softhub.training.data import EncodedExamples, encode_examples
 from softhub.training.initialization import frequent_embeddings, initial_vectors
-from softhub.training.reparameterization import reparameterize
+from softhub.training.memory import peak_memory
+from softhub.training.provenance import dataset_record, manifest_of, provenance_of
+from softhub.training.reparameterization import Reparameterization, reparameterize
 from softhub.training.trainer import PromptTrainer
 from softhub.training.tuner import PromptTuner
-
-_PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets")
 
 
 class TrainingInterrupted(SoftHubError):
@@ -99,52 +93,69 @@ def fit(
         TaskError: Template, words and tokenizer do not fit together.
     """
     args = args or PromptTrainingArguments()
-    _check_config(base, config)
+    check_config(base, config)
     set_seed(args.seed)
     task = render_chat(task, base.tokenizer)
     encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
     candidates = encoder.candidates_of(task)
-    room = _room(base, config)
+    room = room_beside(base, config)
     encoded_train = encode_examples(encoder, task, train, candidates, room)
     encoded_dev = encode_examples(encoder, task, dev, candidates, room)
+    module = start_module(base, config, args, init, encoded_train.inputs, candidates)
+    weights, watch = task.training_weights(train), _watch(task, dev)
+    tuner = PromptTuner(base, module, candidates, weights)
+    trainer = PromptTrainer(tuner, task, args, encoded_train, encoded_dev, [watch])
+    seconds = run_trainer(trainer, resume=resume)
+    provenance = provenance_of(args, config, init)
+    provenance["dataset"] = dataset_record(task, (train, dev))
+    if weights is not None:
+        provenance["training"]["class_weights"] = dict(weights)
+    vectors = trainer.prompt_vectors()
+    manifest = manifest_of(base, vectors, task=task, provenance=provenance)
+    found = [*cut_warnings(encoded_train, encoded_dev), *watch.warnings()]
+    return result_of(trainer, SoftPrompt(vectors, manifest), watch, seconds, found)
+
+
+def start_module(
+    base: BaseModel,
+    config: PromptTuningConfig,
+    args: PromptTrainingArguments,
+    init: str | SoftPrompt | None,
+    texts: Sequence[Sequence[int]],
+    candidates: Candidates | None,
+) -> Reparameterization:
+    """What is trained, at its start: the init's vectors, reparameterised as `args` says."""
     vectors = initial_vectors(
-        base, config, init, texts=encoded_train.inputs, candidates=candidates, seed=args.seed
+        base, config, init, texts=texts, candidates=candidates, seed=args.seed
     )
-    module = reparameterize(
+    return reparameterize(
         args.reparameterization,
         vectors,
         size=args.reparameterization_size,
         seed=args.seed,
-        draw=partial(frequent_embeddings, base, encoded_train.inputs, seed=args.seed),
+        draw=partial(frequent_embeddings, base, texts, seed=args.seed),
     )
-    weights = task.training_weights(train)
-    interrupt, watch = InterruptCallback(), _watch(task, dev)
-    tuner = PromptTuner(base, module, candidates, weights)
-    trainer = PromptTrainer(tuner, task, args, encoded_train, encoded_dev, [interrupt, watch])
+
+
+def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
+    """Train to the end.
+
+    Args:
+        trainer: The trainer.
+        resume: Whether to go on from the last checkpoint.
+
+    Returns:
+        Wall seconds.
+
+    Raises:
+        TrainingError: There is no checkpoint to go on from.
+        TrainingInterrupted: Ctrl-C; a checkpoint was saved.
+    """
+    args, interrupt = trainer.prompt_arguments, InterruptCallback()
+    trainer.add_callback(interrupt)
     if args.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
-    seconds = _train(trainer, interrupt, _last_checkpoint(args) if resume else None)
-    found = [*_cut_warnings(encoded_train, encoded_dev), *watch.warnings()]
-    for message in found:
-        warnings.warn(message, SoftHubWarning, stacklevel=2)
-    return FitResult(
-        prompt=SoftPrompt(
-            vectors=trainer.prompt_vectors(),
-            manifest=_manifest(base, task, vectors, args, (train, dev), init, config),
-        ),
-        history=watch.history,
-        best_score=trainer.state.best_metric,
-        best_step=trainer.state.best_global_step or trainer.state.global_step,
-        steps=trainer.state.global_step,
-        seconds=seconds,
-        examples_per_second=trainer.training_speed(seconds),
-        peak_memory=_peak_memory(),
-        warnings=found,
-    )
-
-
-def _train(trainer: PromptTrainer, interrupt: InterruptCallback, checkpoint: str | None) -> float:
-    """Run the trainer; returns wall seconds."""
+    checkpoint = _last_checkpoint(args) if resume else None
     start = time.perf_counter()
     with interrupt.listening():
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -156,7 +167,35 @@ def _train(trainer: PromptTrainer, interrupt: InterruptCallback, checkpoint: str
     return time.perf_counter() - start
 
 
-def _check_config(base: BaseModel, config: PromptTuningConfig) -> None:
+def result_of(
+    trainer: PromptTrainer,
+    prompt: SoftPrompt,
+    watch: WatchCallback,
+    seconds: float,
+    found: list[str],
+) -> FitResult:
+    """Sum a run up, and warn of what was found."""
+    for message in found:
+        warnings.warn(message, SoftHubWarning, stacklevel=3)
+    return FitResult(
+        prompt=prompt,
+        history=watch.history,
+        best_score=trainer.state.best_metric,
+        best_step=trainer.state.best_global_step or trainer.state.global_step,
+        steps=trainer.state.global_step,
+        seconds=seconds,
+        examples_per_second=trainer.training_speed(seconds),
+        peak_memory=peak_memory(),
+        warnings=found,
+    )
+
+
+def check_config(base: BaseModel, config: PromptTuningConfig) -> None:
+    """Refuse a PEFT configuration that this base cannot be trained with.
+
+    Raises:
+        TrainingError: Naming what was found and what was expected.
+    """
     if config.peft_type != PeftType.PROMPT_TUNING:
         raise TrainingError(
             f"Found a PEFT configuration of type {config.peft_type}; expected PromptTuningConfig."
@@ -172,7 +211,8 @@ def _check_config(base: BaseModel, config: PromptTuningConfig) -> None:
         )
 
 
-def _room(base: BaseModel, config: PromptTuningConfig) -> int | None:
+def room_beside(base: BaseModel, config: PromptTuningConfig) -> int | None:
+    """Tokens that text and answer may have beside the prompt; None for no limit."""
     if base.max_positions is None:
         return None
     return base.max_positions - int(config.num_virtual_tokens)
@@ -187,7 +227,8 @@ def _watch(task: Task, dev: Sequence[Example]) -> WatchCallback:
     return WatchCallback(metric, floor=commonest / len(dev) if metric == "accuracy" else None)
 
 
-def _cut_warnings(*encoded: EncodedExamples) -> list[str]:
+def cut_warnings(*encoded: EncodedExamples) -> list[str]:
+    """Say how many texts were too long, if any were."""
     cut, total = sum(rows.cut for rows in encoded), sum(map(len, encoded))
     return [f"{cut} of {total} texts were too long and lost their end."] if cut else []
 
@@ -203,75 +244,3 @@ def _last_checkpoint(args: PromptTrainingArguments) -> str:
             "start without resume."
         )
     return str(checkpoint)
-
-
-def _manifest(
-    base: BaseModel,
-    task: Task,
-    vectors: torch.Tensor,
-    args: PromptTrainingArguments,
-    splits: tuple[Sequence[Example], Sequence[Example]],
-    init: str | SoftPrompt | None,
-    config: PromptTuningConfig,
-) -> Manifest:
-    return Manifest(
-        base_model=base.name,
-        base_revision=base.revision,
-        base_quantization=base.quantization,
-        fingerprint=base.fingerprint,
-        task_type=base.task_type,
-        num_virtual_tokens=vectors.shape[0],
-        hidden_size=vectors.shape[1],
-        task=task.to_record(),
-        provenance=_provenance(task, args, splits, init, config),
-        metrics=(),
-        license=None,
-        files={},
-        softhub_version=__version__,
-    )
-
-
-def _provenance(
-    task: Task,
-    args: PromptTrainingArguments,
-    splits: tuple[Sequence[Example], Sequence[Example]],
-    init: str | SoftPrompt | None,
-    config: PromptTuningConfig,
-) -> dict[str, Any]:
-    train, dev = splits
-    source = task.dataset
-    start: Any = init or str(getattr(config.prompt_tuning_init, "value", "RANDOM")).lower()
-    if isinstance(init, SoftPrompt):
-        start = {"parent": dict(init.manifest.files)}
-    dataset: Mapping[str, Any] = {
-        "id": source.path if source else None,
-        "name": source.name if source else None,
-        "revision": source.revision if source else None,
-        "source": source.source if source else None,
-        "license": source.license if source else None,
-        "train": {"examples": len(train), "sha256": dataset_hash(train)},
-        "dev": {"examples": len(dev), "sha256": dataset_hash(dev)},
-    }
-    training = args.to_provenance()
-    if task.class_weights is not None:
-        training["class_weights"] = task.training_weights(train)
-    return {
-        "dataset": dataset,
-        "seed": args.seed,
-        "init": start,
-        "training": training,
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-    }
-
-
-def _peak_memory() -> int:
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    if sys.platform == "win32":
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)

@@ -19,6 +19,7 @@ from transformers import (
     TrainerCallback,
 )
 
+from softhub.base import BaseModel
 from softhub.tasks import Task
 from softhub.tasks.metrics import compute
 from softhub.tasks.multilabel import join_labels
@@ -52,6 +53,7 @@ class PromptTrainer(Trainer):
         dev: EncodedExamples,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
+        self.prompt_arguments = args
         self._task = task
         self._evaluation_seconds = 0.0
         self._trained = 0
@@ -107,6 +109,15 @@ class PromptTrainer(Trainer):
         return [join_labels(set(compress(labels, row)), labels) for row in answers]
 
     # --- what Trainer leaves to its subclasses ---
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; the base can be used as before afterwards, though FSDP keeps its layers cut up."""
+        base: BaseModel = self._module.base  # type: ignore[assignment]
+        _ = base.fingerprint  # while the weights are whole
+        output = super().train(*args, **kwargs)
+        if base.is_sharded:
+            self._module.unshard()  # type: ignore[operator]  # what no layer holds
+        return output
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBucketSampler:
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps

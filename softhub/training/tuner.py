@@ -44,9 +44,12 @@ class Tuner(nn.Module):
         self.base = base
         self.model = base.model
         self.candidates = candidates
-        self.weights: torch.Tensor | None = None
-        if weights is not None and candidates is not None:
-            self.weights = torch.tensor([weights[label] for label in candidates.labels])
+        self.weights = weights_of(candidates, weights)
+
+    @property
+    def _no_split_modules(self) -> Any:
+        """Classes of the layers that FSDP shards one by one; Accelerate asks for them."""
+        return self.model._no_split_modules
 
     def train(self, mode: bool = True) -> Tuner:
         """Set the mode; the base keeps its dropout off whatever the mode."""
@@ -94,30 +97,34 @@ class Tuner(nn.Module):
             and divided by `num_items_in_batch` (the batch's own count if None); for classification
             also `logits`, the label scores `[B, labels]`.
         """
-        texts = Rows(input_ids, attention_mask)
-        prompts = [self._prepared_prompt()] * input_ids.shape[0]
-        if self.candidates is None:
+        return self._loss(
+            Rows(input_ids, attention_mask),
+            labels,
+            num_items_in_batch,
+            self.candidates,
+            self.weights,
+        )
+
+    def _loss(
+        self,
+        texts: Rows,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None,
+        candidates: Candidates | None,
+        weights: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        prompts = [self._prepared_prompt()] * texts.ids.shape[0]
+        if candidates is None:
             targets = Rows(labels.clamp_min(0), labels != IGNORED)
             losses = -target_logprobs(self.base, prompts, texts, targets)
             return {"loss": _normalised(losses.sum(), targets.mask.sum(), num_items_in_batch)}
-        encoded = encode_rows(
-            self.base, prompts, texts, keep_cache=any(self.candidates.continuations)
-        )
-        scores = label_scores(self.base, encoded, self.candidates)
-        loss = self._label_loss(scores, labels.to(scores.device))
+        encoded = encode_rows(self.base, prompts, texts, keep_cache=any(candidates.continuations))
+        scores = label_scores(self.base, encoded, candidates)
+        loss = _label_loss(scores, labels.to(scores.device), weights)
         return {
             "loss": _normalised(loss, labels.numel(), num_items_in_batch),
             "logits": scores,
         }
-
-    def _label_loss(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Loss of the label scores `[B, labels]`, summed over the batch."""
-        weights = None if self.weights is None else self.weights.to(scores.device)
-        if labels.dtype == torch.bool:
-            return nn.functional.binary_cross_entropy_with_logits(
-                scores, labels.float(), pos_weight=weights, reduction="sum"
-            )
-        return nn.functional.cross_entropy(scores, labels, weight=weights, reduction="sum")
 
     def _prepared_prompt(self) -> Prompt:
         """What stands before every text."""
@@ -150,6 +157,27 @@ class PromptTuner(Tuner):
         with torch.autocast(self.base.device.type, enabled=False):
             vectors: torch.Tensor = self.prompt()
         return encode_prefix(self.base, vectors) if shares_prefixes(self.base) else vectors
+
+
+def weights_of(
+    candidates: Candidates | None, weights: Mapping[str, float] | None
+) -> torch.Tensor | None:
+    """Weights of the labels in the candidates' order; None for all alike."""
+    if weights is None or candidates is None:
+        return None
+    return torch.tensor([weights[label] for label in candidates.labels])
+
+
+def _label_loss(
+    scores: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
+) -> torch.Tensor:
+    """Loss of the label scores `[B, labels]`, summed over the batch."""
+    weights = None if weights is None else weights.to(scores.device)
+    if labels.dtype == torch.bool:
+        return nn.functional.binary_cross_entropy_with_logits(
+            scores, labels.float(), pos_weight=weights, reduction="sum"
+        )
+    return nn.functional.cross_entropy(scores, labels, weight=weights, reduction="sum")
 
 
 def _normalised(
