@@ -116,7 +116,8 @@ def init_task(
         say(f"warning: {finding.text}")
     for path in written:
         emit(f"Wrote {path}")
-    command = ["softhub", "train", "--task", str(output), "--base_model", base or "MODEL"]
+    recipe = [] if draft.task.kind == "classification" else ["--recipe", draft.task.kind]
+    command = ["softhub", "train", *recipe, "--task", str(output), "--base_model", base or "MODEL"]
     run = shlex.join([*command, "--output_dir", f"runs/{draft.task.name}"])
     say(f"next: read {output}, then: {run}")
 

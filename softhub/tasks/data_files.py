@@ -17,6 +17,11 @@ BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parqu
 _LONGEST_FIELD = 2**31 - 1
 
 
+def ending(path: Path) -> str:
+    """Return a file's ending as `BUILDERS` has it: in small letters."""
+    return path.suffix.lower()
+
+
 def check_file(path: Path, *, prepare: str | None = None) -> None:
     """Refuse a file that is missing, empty, damaged or cut off.
 
@@ -27,14 +32,14 @@ def check_file(path: Path, *, prepare: str | None = None) -> None:
     Raises:
         DatasetError: Naming the file, the line, and what to do.
     """
-    if path.suffix not in BUILDERS:
+    if ending(path) not in BUILDERS:
         endings = ", ".join(BUILDERS)
         raise DatasetError(f"{path}: expected a file that ends in one of {endings}; convert it")
     if not path.is_file():
         step = f"make it with: {prepare}" if prepare else "check data_files in the task file"
         raise DatasetError(f"{path}: there is no such file; {step}")
     # Arrow checks parquet's own structure; there are no lines to name.
-    if path.suffix == ".parquet":
+    if ending(path) == ".parquet":
         return
     if sum(1 for _ in _places(path)) == 0:
         raise DatasetError(f"{path}: is empty; expected at least one row")
@@ -46,13 +51,15 @@ def builder_options(path: Path) -> dict[str, Any]:
     Args:
         path: A file that `check_file` has accepted.
     """
-    if path.suffix != ".csv":
+    if ending(path) != ".csv":
         return {}
     from datasets import Features, Value
 
     # pandas would make 7 of 007, and nothing of the word NA.
     _, header = next(iter(_csv_rows(path)))
-    features = Features({column: Value("string") for column in header})
+    # pandas itself writes an index without a name, and reads it back under this one.
+    names = [column or f"Unnamed: {place}" for place, column in enumerate(header)]
+    features = Features({column: Value("string") for column in names})
     return {"features": features, "keep_default_na": False}
 
 
@@ -66,7 +73,7 @@ def place_of(path: Path, row: int) -> str:
     Returns:
         `file, line 12`, or `file, row 12` (from 1) where rows are not lines.
     """
-    if path.suffix == ".parquet":
+    if ending(path) == ".parquet":
         return f"{path}, row {row + 1}"
     for number, place in enumerate(_places(path)):
         if number == row:
@@ -76,9 +83,9 @@ def place_of(path: Path, row: int) -> str:
 
 def _places(path: Path) -> Iterator[str]:
     """Yield where each row stands, in order; raise where one is damaged."""
-    if path.suffix == ".csv":
+    if ending(path) == ".csv":
         return _csv_places(path)
-    if path.suffix == ".json" and _first_character(path) == "[":
+    if ending(path) == ".json" and _first_character(path) == "[":
         return _array_places(path)
     return _jsonl_places(path)
 
@@ -90,7 +97,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise DatasetError(
-                    f"{path}, line {number}: is not UTF-8 ({error.reason}); save the file as UTF-8"
+                    f"{path}, line {number}: is not UTF-8 ({error.reason}); save the file as "
+                    f"UTF-8, e.g. with: iconv -f CP1252 -t UTF-8 {path.name} > new-{path.name}"
                 ) from None
 
 

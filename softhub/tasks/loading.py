@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softhub.errors import DatasetError, SoftHubWarning, did_you_mean
-from softhub.tasks.data_files import BUILDERS, builder_options, check_file, place_of
+from softhub.tasks.data_files import BUILDERS, builder_options, check_file, ending, place_of
 from softhub.tasks.dataset import SPLITS, DatasetSource, Example
 from softhub.tasks.multilabel import SEPARATOR, join_labels, split_labels
 
@@ -139,7 +139,7 @@ def _read_file(source: DatasetSource, split: str) -> Rows:
     files, options = {split: str(path)}, builder_options(path)
     try:
         with _bars_only_on_terminals():
-            table = load_dataset(BUILDERS[path.suffix], data_files=files, split=split, **options)
+            table = load_dataset(BUILDERS[ending(path)], data_files=files, split=split, **options)
     except Exception as error:  # what Arrow, pandas and datasets raise has no common root
         raise DatasetError(f"{path}: cannot be read ({_root_message(error)})") from error
     return Rows(table, str(path), path)

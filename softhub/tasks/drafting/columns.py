@@ -41,6 +41,7 @@ _PAIRS = (
     ("question1", "question2"),
     ("context", "question"),
     ("passage", "question"),
+    ("instruction", "input"),
 )
 _LOOKED_AT = 10_000
 _FEW = 20
@@ -57,7 +58,8 @@ class Column:
         name: Its name.
         kind: `text`, `number`, `classes` (with names), `sets` (several labels in a cell), or
             `other` (lists and records).
-        filled: Rows that have a value, of those that were looked at.
+        rows: Rows that were looked at.
+        filled: Those of them that have a value.
         distinct: Different values among them; of `sets` different labels.
         words: Words in a value, on average.
         longest: Characters of the longest value.
@@ -65,10 +67,16 @@ class Column:
 
     name: str
     kind: str
+    rows: int
     filled: int
     distinct: int
     words: float
     longest: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row has a value."""
+        return self.filled == self.rows
 
     @property
     def placeable(self) -> bool:
@@ -125,6 +133,11 @@ class Roles:
     multilabel: bool = False
 
     @property
+    def side_texts(self) -> tuple[str, ...]:
+        """Texts beside the one that may be cut; these may be blank."""
+        return tuple(column for column in self.texts if column != self.text)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """All columns that the task needs."""
         return (*self.texts, self.answer, *([self.group] if self.group else []))
@@ -162,7 +175,7 @@ def guess_roles(columns: Sequence[Column], choices: Choices) -> Roles:
     )
     free = [column for column in columns if column.name not in (answer, group)]
     texts = choices.texts or _guess_texts(free, columns)
-    text = max(texts, key=lambda name: (by_name[name].longest, by_name[name].words))
+    text = max(texts, key=lambda name: (by_name[name].complete, by_name[name].longest))
     reasons["text_column"] = _text_reason(by_name[text], len(texts))
     if group is not None:
         reasons["group_column"] = _group_reason(by_name[group])
@@ -173,18 +186,21 @@ def guess_roles(columns: Sequence[Column], choices: Choices) -> Roles:
 
 
 def _describe(name: str, sample: Dataset) -> Column:
+    rows = len(sample)
     values = [value for value in read_column(sample, name) if value is not None]
     if any(not isinstance(value, str | int | float | tuple) for value in values):
-        return Column(name, "other", len(values), 0, 0, 0)
+        return Column(name, "other", rows, len(values), 0, 0, 0)
     labels = [label for value in values for label in _labels_in(value)]
     if _are_sets(values, labels):
-        return Column(name, "sets", len(values), len(set(labels)), 1, max(map(len, labels)))
+        return Column(name, "sets", rows, len(values), len(set(labels)), 1, max(map(len, labels)))
     texts = ["\n".join(value) if isinstance(value, tuple) else str(value) for value in values]
     words = sum(len(text.split()) for text in texts) / max(1, len(texts))
     kind = "number" if texts and all(map(_is_number, texts)) else "text"
     if getattr(sample.features[name], "names", None):
         kind = "classes"
-    return Column(name, kind, len(texts), len(set(texts)), words, max(map(len, texts), default=0))
+    return Column(
+        name, kind, rows, len(texts), len(set(texts)), words, max(map(len, texts), default=0)
+    )
 
 
 def _labels_in(value: Any) -> Sequence[str]:
@@ -301,7 +317,7 @@ def _text_score(column: Column) -> float:
     if column.kind != "text" or not column.placeable:
         return 0
     score = 1 + min(column.words, 60) + column.rank(_TEXTS)
-    return score * (column.distinct / max(1, column.filled))
+    return score * (column.distinct / max(1, column.rows))
 
 
 def _guess_group(free: Sequence[Column]) -> str | None:
@@ -336,7 +352,7 @@ def _answer_reason(answer: Column, kind: str) -> str:
 def _text_reason(text: Column, count: int) -> str:
     share = text.distinct / max(1, text.filled)
     found = f"{text.words:.0f} words on average, {share:.0%} of them different"
-    return f"{found}; the longest of {count}, so the one to cut" if count > 1 else found
+    return f"{found}; of {count} texts the one to cut" if count > 1 else found
 
 
 def _group_reason(group: Column) -> str:

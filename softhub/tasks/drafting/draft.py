@@ -134,7 +134,10 @@ def draft_task(
     path, ruler = Path(path), ruler or WordRuler()
     roles = guess_roles(look_at(source.table), choices or Choices())
     sets = roles.answer if roles.multilabel else None
-    tables = {key: Table.read(rows, roles.columns, sets=sets) for key, rows in source.rows.items()}
+    tables = {
+        key: Table.read(rows, roles.columns, sets=sets, blanks=roles.side_texts)
+        for key, rows in source.rows.items()
+    }
     prepared = (
         _divided(source, tables, roles, path, seed) if split else _labelled(source, tables, roles)
     )

@@ -59,7 +59,12 @@ def find_all(
     """
     found = [*_splits(tables), *_repeated(tables, roles), *_across(tables, roles)]
     if labels is not None:
-        found += [*_labels(labels), *_balance(labels), *_absent(tables, roles, labels)]
+        found += [
+            *_header(roles, labels),
+            *_labels(labels),
+            *_balance(labels),
+            *_absent(tables, roles, labels),
+        ]
         if not roles.multilabel:
             found += _telling_words(tables["train"], roles, labels)
     else:
@@ -152,6 +157,15 @@ def _across(tables: Mapping[str, Table], roles: Roles) -> Iterator[Finding]:
                     f"in {other} too; divide by {roles.group!r}, or say that it is no group",
                 )
         groups[split] = own
+
+
+def _header(roles: Roles, labels: Labels) -> Iterator[Finding]:
+    if roles.answer in labels.words:
+        yield Finding(
+            "no-header",
+            f"the column {roles.answer!r} holds {roles.answer!r} as well, so the first line of the "
+            f"file may be data; expected the columns' names there",
+        )
 
 
 def _labels(labels: Labels) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softhub.errors import DatasetError
-from softhub.tasks.data_files import BUILDERS
+from softhub.tasks.data_files import BUILDERS, ending
 from softhub.tasks.dataset import SPLITS, DatasetSource
 from softhub.tasks.loading import Rows, asking_the_hub, read_rows
 from softhub.tasks.multilabel import split_labels
@@ -73,13 +73,21 @@ class Table:
     place: Callable[[int], str]
 
     @classmethod
-    def read(cls, rows: Rows, columns: Sequence[str], *, sets: str | None = None) -> Table:
+    def read(
+        cls,
+        rows: Rows,
+        columns: Sequence[str],
+        *,
+        sets: str | None = None,
+        blanks: Sequence[str] = (),
+    ) -> Table:
         """Read columns that hold text, numbers, switches or classes.
 
         Args:
             rows: The rows of a split.
             columns: The columns to read.
             sets: One of them whose cells hold several labels, which become a tuple.
+            blanks: Those of them that may be blank, which is not missing.
 
         Raises:
             DatasetError: If a column is not there, or holds other lists or records.
@@ -95,8 +103,11 @@ class Table:
             values = read_column(rows.table, column)
             if column == sets:
                 read[column] = [*map(_as_set, rows.table[column], values)]
-            else:
-                read[column] = _checked(values, rows, column)
+                continue
+            checked = _checked(values, rows, column)
+            if column in blanks:
+                checked = [*map(_or_blank, rows.table[column], checked)]
+            read[column] = checked
         return cls(read, len(rows.table), rows.place)
 
     def row(self, index: int) -> dict[str, Any]:
@@ -136,7 +147,7 @@ def find_source(
         DatasetError: If the data is missing, empty or damaged; names file and line.
     """
     path = Path(place).expanduser()
-    if path.exists() or path.suffix in BUILDERS or not _HUB_ID.fullmatch(place):
+    if path.exists() or ending(path) in BUILDERS or not _HUB_ID.fullmatch(place):
         dataset, name = _files(path, dev, test, subset or revision), _name_of(path)
     elif dev is not None or test is not None:
         raise DatasetError(
@@ -263,3 +274,7 @@ def _as_set(written: Any, value: Any) -> Any:
     if isinstance(written, str):
         return split_labels(written)
     return value
+
+
+def _or_blank(written: Any, value: Any) -> Any:
+    return "" if value is None and isinstance(written, str) else value

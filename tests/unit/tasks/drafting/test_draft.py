@@ -310,3 +310,29 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "bom.csv", ROWS)
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
     assert written(file).text_column == "review"
+
+
+def test_tables_as_other_programs_write_them(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "REVIEWS.CSV", [{"": n, **row} for n, row in enumerate(ROWS)])
+    task = written(file, split=True, task="new/task.yaml")
+    assert (task.name, task.text_column) == ("REVIEWS", "review")
+    assert len(task.load("train")) > 40
+
+
+def test_a_side_text_may_be_blank(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": f"do {n} now", "input": "" if n % 2 else f"with {n}", "output": f"did {n}"}
+        for n in range(20)
+    ]
+    made = draft(write_csv(tmp_path / "orders.csv", rows))
+    assert made.task.template.text == "Instruction: {instruction}\nInput: {input}\nOutput:\n"
+    assert made.task.text_column == "instruction"
+    assert {item.name for item in made.findings} == {"no-test"}
+    made.write()
+    assert len(Task.from_file(made.path).load("train")) == 18
+
+
+def test_a_file_without_names_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "bare.csv"
+    file.write_text("".join(f"text number {n},{'ab'[n % 2]}\n" for n in range(30)))
+    assert "no-header" in {item.name for item in draft(file).findings}
