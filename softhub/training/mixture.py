@@ -1,0 +1,312 @@
+"""`fit_mixture`: one prompt for several tasks, which new tasks can then start from.
+
+PEFT has MultitaskPromptTuning for this; its prompts carry a local path of their source, and a
+task's prompt is a product that has to be exported before it is a plain one. Here the shared prompt
+is plain from the start, and a task is specialised by `fit(init=shared)`, as in SPoT (Vu et al.
+2022, arXiv 2110.07904).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PromptTuningConfig
+from torch.utils.data import Dataset, Sampler
+from transformers import set_seed
+
+from softhub.assembly import Rows
+from softhub.base import BaseModel
+from softhub.encoding import Candidates, Encoder, render_chat
+from softhub.errors import TaskError
+from softhub.prompt import SoftPrompt
+from softhub.tasks import Example, Task
+from softhub.tasks.mixture import mixture_weights
+from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.callbacks import WatchCallback
+from softhub.training.data import EncodedExamples, LengthBucketSampler, collate, encode_examples
+from softhub.training.fitting import (
+    FitResult,
+    check_config,
+    cut_warnings,
+    result_of,
+    room_beside,
+    run_trainer,
+    start_module,
+)
+from softhub.training.provenance import dataset_record, manifest_of, provenance_of
+from softhub.training.reparameterization import Reparameterization
+from softhub.training.trainer import PromptTrainer
+from softhub.training.tuner import PromptTuner, weights_of
+
+
+@dataclass(frozen=True)
+class Part:
+    """One task of a mixture.
+
+    Attributes:
+        task: The task.
+        train: Examples to learn from.
+        dev: Examples that help to choose the best checkpoint.
+    """
+
+    task: Task
+    train: Sequence[Example]
+    dev: Sequence[Example]
+
+
+def fit_mixture(
+    base: BaseModel,
+    parts: Sequence[Part],
+    config: PromptTuningConfig,
+    *,
+    args: PromptTrainingArguments | None = None,
+    init: str | SoftPrompt | None = "vocabulary",
+    mixture: str = "temperature",
+    resume: bool = False,
+) -> FitResult:
+    """Train one prompt on several tasks.
+
+    A batch is of one task, which is drawn by the mixture's weights; each task has its own template,
+    words and loss. The best checkpoint, and early stopping, go by the mean of the tasks' dev
+    losses; the history has each of them.
+
+    Args:
+        base: A frozen base from `load_base`.
+        parts: The tasks, of different names, with their examples.
+        config: PEFT's configuration.
+        args: Training arguments.
+        init: As in `fit`; `"labels"` takes those of the first task.
+        mixture: `proportional`, `temperature` or `equal`; see `softhub.tasks.mixture`.
+        resume: Go on from the last checkpoint in `args.output_dir`.
+
+    Returns:
+        The prompt, which has no task of its own, and how training went.
+
+    Raises:
+        TrainingError: The configuration cannot train, or the loss is no longer a number.
+        TrainingInterrupted: Ctrl-C; a checkpoint was saved.
+        TaskError: Two tasks have one name, one has no examples, or the mixture is unknown.
+    """
+    args = args or PromptTrainingArguments()
+    check_config(base, config)
+    set_seed(args.seed)
+    shares = mixture_weights(_sizes(parts), mixture)
+    learned = [_encode(base, part, room_beside(base, config)) for part in parts]
+    texts = [ids for one in learned for ids in one.train.inputs]
+    module = start_module(base, config, args, init, texts, learned[0].candidates)
+    watch = WatchCallback("loss", floor=None)
+    trainer = MixtureTrainer(MixtureTuner(base, module, learned), args, learned, shares, watch)
+    seconds = run_trainer(trainer, resume=resume)
+    provenance = provenance_of(args, config, init)
+    provenance["mixture"] = {
+        part.task.name: {
+            "weight": shares[part.task.name],
+            **dataset_record(part.task, (part.train, part.dev)),
+        }
+        for part in parts
+    }
+    vectors = trainer.prompt_vectors()
+    prompt = SoftPrompt(vectors, manifest_of(base, vectors, task=None, provenance=provenance))
+    cut = [rows for one in learned for rows in (one.train, one.dev)]
+    return result_of(trainer, prompt, watch, seconds, [*cut_warnings(*cut), *watch.warnings()])
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """A part as it is trained on."""
+
+    task: Task
+    train: EncodedExamples
+    dev: EncodedExamples
+    candidates: Candidates | None
+    weights: Mapping[str, float] | None
+
+
+def _sizes(parts: Sequence[Part]) -> dict[str, int]:
+    names = [part.task.name for part in parts]
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise TaskError(f"Several tasks of a mixture are called {', '.join(double)}; rename them.")
+    return {part.task.name: len(part.train) for part in parts}
+
+
+def _encode(base: BaseModel, part: Part, room: int | None) -> _Learned:
+    task = render_chat(part.task, base.tokenizer)
+    encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
+    candidates = encoder.candidates_of(task)
+    train, dev = (
+        encode_examples(encoder, task, split, candidates, room) for split in (part.train, part.dev)
+    )
+    return _Learned(task, train, dev, candidates, task.training_weights(part.train))
+
+
+class MixtureTuner(PromptTuner):
+    """A frozen base with one trainable prompt, and the loss of each task's batches.
+
+    Args:
+        base: The base model.
+        prompt: The module whose output is the prompt.
+        learned: The tasks.
+    """
+
+    def __init__(
+        self, base: BaseModel, prompt: Reparameterization, learned: Sequence[_Learned]
+    ) -> None:
+        super().__init__(base, prompt, None)
+        self.of_task = [
+            (one.candidates, weights_of(one.candidates, one.weights)) for one in learned
+        ]
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        labels: torch.Tensor,
+        task: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Loss of a batch, as in `Tuner`.
+
+        Args:
+            input_ids: Texts `[B, T]`, padded on the left.
+            attention_mask: Which of them are real `[B, T]`, bool.
+            labels: As in `Tuner`, for that task.
+            task: The index of the batch's task, `[B]`, all equal.
+            num_items_in_batch: Labels or target tokens of the whole step over all processes.
+
+        Returns:
+            `loss`, a scalar.
+        """
+        rows = Rows(input_ids, attention_mask)
+        answers = self._loss(rows, labels, num_items_in_batch, *self.of_task[int(task[0])])
+        return {"loss": answers["loss"]}
+
+
+class _Rows(Dataset[Mapping[str, Any]]):
+    """Rows of one or several tasks, each with its task's index."""
+
+    def __init__(self, parts: Sequence[tuple[int, EncodedExamples]]) -> None:
+        self._rows = [(task, rows, i) for task, rows in parts for i in range(len(rows))]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        task, rows, row = self._rows[index]
+        return {**rows[row], "task": task}
+
+
+def _collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    return {**collate(rows), "task": torch.tensor([row["task"] for row in rows])}
+
+
+class MixtureSampler(Sampler[int]):
+    """Batches of one task each, drawn by weight, of rows of like length.
+
+    A task goes through all its rows before one comes again, whatever its weight.
+
+    Args:
+        lengths: For each task the tokens of its rows; row indices go on from task to task.
+        shares: How likely a batch is of each task.
+        batch_size: Rows of one optimizer step over all processes.
+        seed: Seed of the order.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[Sequence[int]],
+        shares: Sequence[float],
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.shares = list(shares)
+        self.seed = seed
+        self.epoch = 0
+        self._samplers = [LengthBucketSampler(rows, batch_size, seed) for rows in lengths]
+        self._offsets = [sum(map(len, lengths[:task])) for task in range(len(lengths))]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Accelerate calls this."""
+        self.epoch = epoch
+
+    @property
+    def _draws(self) -> int:
+        return sum(len(sampler) // sampler.batch_size for sampler in self._samplers)
+
+    def __len__(self) -> int:
+        """Rows of an epoch, if each task were drawn as often as it has rows."""
+        return sum(map(len, self._samplers))
+
+    def __iter__(self) -> Iterator[int]:
+        """Row indices of the epoch."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        shares = torch.tensor(self.shares)
+        order = torch.multinomial(shares, self._draws, replacement=True, generator=generator)
+        streams = [self._batches(task) for task in range(len(self._samplers))]
+        for task in order.tolist():
+            yield from next(streams[task])
+
+    def _batches(self, task: int) -> Iterator[list[int]]:
+        """A task's batches without end, each round in another order."""
+        sampler, offset = self._samplers[task], self._offsets[task]
+        turn = self.epoch * 1_000
+        while True:
+            sampler.set_epoch(turn)
+            rows = [offset + row for row in sampler]
+            size = sampler.batch_size
+            yield from (rows[start : start + size] for start in range(0, len(rows), size))
+            turn += 1
+
+
+class MixtureTrainer(PromptTrainer):
+    """Trainer of a `MixtureTuner`.
+
+    Args:
+        tuner: The module.
+        args: Training arguments.
+        learned: The tasks.
+        shares: How likely a batch is of each.
+        watch: Collects what is logged.
+    """
+
+    def __init__(
+        self,
+        tuner: MixtureTuner,
+        args: PromptTrainingArguments,
+        learned: Sequence[_Learned],
+        shares: Mapping[str, float],
+        watch: WatchCallback,
+    ) -> None:
+        self._learned, self._shares = learned, shares
+        super().__init__(tuner, learned[0].task, args, learned[0].train, learned[0].dev, [watch])
+        self.train_dataset = _Rows([(task, one.train) for task, one in enumerate(learned)])
+        self.data_collator = _collate
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> MixtureSampler:  # type: ignore[override]
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return MixtureSampler(
+            [one.train.lengths for one in self._learned],
+            [self._shares[one.task.name] for one in self._learned],
+            step * self.args.world_size,
+            self.args.seed,
+        )
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Loss of each task on its dev split, and their mean."""
+        start, losses = time.perf_counter(), {}
+        for task, one in enumerate(self._learned):
+            rows = _Rows([(task, one.dev.by_length())])
+            loader = self.get_eval_dataloader(rows)
+            found = self.evaluation_loop(loader, "evaluation", prediction_loss_only=True).metrics
+            losses[f"eval_{one.task.name}_loss"] = (found or {})["eval_loss"]
+        metrics = {"eval_loss": sum(losses.values()) / len(losses), **losses}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        self._evaluation_seconds += time.perf_counter() - start
+        return metrics
