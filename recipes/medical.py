@@ -50,7 +50,7 @@ def main() -> None:
     result = fit(
         base, task, peft_config, train=train, dev=dev, args=args, init=init, resume=config.resume
     )
-    if not PartialState().is_main_process:
+    if not (PartialState().is_main_process or base.is_sharded):
         return
 
     model = PromptModel(base)

@@ -100,6 +100,15 @@ class BaseModel:
         """Whether gradient checkpointing is on; its layers are then run twice, without a cache."""
         return any(getattr(m, "gradient_checkpointing", False) for m in self.model.modules())
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether FSDP keeps the layers in pieces; every process must then take part in a pass."""
+        if not torch.distributed.is_available():
+            return False
+        from torch.distributed.fsdp import FSDPModule
+
+        return any(isinstance(module, FSDPModule) for module in self.model.modules())
+
     @cached_property
     def forward_parameters(self) -> frozenset[str]:
         """Names of the arguments that the model's `forward` takes."""

@@ -39,7 +39,7 @@ def shares_prefixes(base: BaseModel) -> bool:
     """
     if base.is_encoder_decoder or "past_key_values" not in base.forward_parameters:
         return False
-    if base.checkpoints_activations:
+    if base.checkpoints_activations or base.is_sharded:  # both act on what a layer puts out
         return False
     cache = DynamicCache(config=base.model.config)
     return bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
@@ -116,8 +117,10 @@ def write_run(
         **details: As in `write_report`; training's history and warnings are added.
 
     Returns:
-        The adapter's folder.
+        The adapter's folder. Of several processes only the main one writes it.
     """
+    if not PartialState().is_main_process:
+        return Path(folder) / "adapter"
     prompt = with_scores(result.prompt, soft, split="test", baselines=baselines)
     adapter = prompt.save_pretrained(Path(folder) / "adapter")
     rows = [Row(name, evaluation) for name, evaluation in baselines.items()]

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a known error (one line on stderr), 2 wrong usage, 130 int
 """
 
 import io
+import os
 import sys
 from collections.abc import Callable
 
@@ -48,6 +49,8 @@ def _run() -> int:
 def run_recipe(recipe: Callable[[], None]) -> None:
     """Run a recipe's `main` as a command runs: one line for a user's mistake, and no traceback.
 
+    Of several processes the first alone has a stdout.
+
     Args:
         recipe: The recipe's `main`.
     """
@@ -56,6 +59,8 @@ def run_recipe(recipe: Callable[[], None]) -> None:
     from softhub.training import TrainingInterrupted
 
     route_warnings()
+    if os.environ.get("RANK", "0") != "0":
+        _silence_stdout()
     try:
         recipe()
     except TrainingInterrupted as stopped:
@@ -71,7 +76,5 @@ def run_recipe(recipe: Callable[[], None]) -> None:
 
 def _silence_stdout() -> None:
     """Point stdout at nothing, so that the interpreter's last flush does not complain."""
-    import os
-
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())

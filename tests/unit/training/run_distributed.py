@@ -1,18 +1,41 @@
-"""Train the toy task and write its losses and vectors; run alone or under torchrun."""
+"""Train the toy task and write its losses, vectors and answers; run alone or under torchrun.
+
+With ACCELERATE_USE_FSDP the base is sharded: Accelerate does that for GPUs alone, so it is told
+that these CPUs are some.
+"""
 
 import json
+import os
 import sys
 from pathlib import Path
 
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from peft import PromptTuningConfig
 
+from softhub import PromptModel
 from softhub.base import load_base
+from softhub.cli import run_recipe
+from softhub.pipeline import predict_examples
 from softhub.tasks import Task, Template, Verbalizer
 from softhub.training import PromptTrainingArguments, fit
 from tests.unit.training.conftest import example
 
 
+def call_cpus_gpus():
+    plain = PartialState.__init__
+
+    def state(self, *args, **kwargs):
+        plain(self, *args, **kwargs)
+        if self._shared_state["distributed_type"] == DistributedType.MULTI_CPU:
+            self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = state
+
+
 def main(base_folder, out, per_device, reparameterization):
+    if "ACCELERATE_USE_FSDP" in os.environ:
+        call_cpus_gpus()
     base = load_base(base_folder)
     task = Task(
         name="toy",
@@ -39,15 +62,21 @@ def main(base_folder, out, per_device, reparameterization):
     result = fit(
         base, task, config, train=examples[:32], dev=examples[32:], args=args, init="labels"
     )
+    model = PromptModel(base)
+    model.load_prompt(result.prompt, name="toy")
+    predictions = predict_examples(model, task, examples[32:], prompt="toy", batch_size=8)
     if args.process_index == 0:
         record = {
             "losses": [logs["loss"] for logs in result.history if "loss" in logs],
             "dev": [logs["eval_loss"] for logs in result.history if "eval_loss" in logs],
             "vectors": result.prompt.vectors.tolist(),
+            "probabilities": [p.probabilities["good"] for p in predictions],
             "processes": args.world_size,
+            "sharded": base.is_sharded,
         }
         Path(out).write_text(json.dumps(record))
+    print("done")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_recipe(lambda: main(*sys.argv[1:]))

@@ -4,15 +4,21 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[3]
 
 
-def run(tmp_path, base, processes, per_device, reparameterization):
+FSDP = yaml.safe_load((ROOT / "recipes/configs/accelerate/fsdp.yaml").read_text())["fsdp_config"]
+
+
+def run(tmp_path, base, processes, per_device, reparameterization, **environment):
+    tmp_path.mkdir(exist_ok=True)
     out = tmp_path / f"{processes}.json"
     alone = [sys.executable]
     torchrun = [*alone, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -24,21 +30,43 @@ def run(tmp_path, base, processes, per_device, reparameterization):
     done = subprocess.run(
         [*command, str(base), str(out), str(per_device), reparameterization],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
         timeout=500,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == "done\n"  # of all processes the first alone has a stdout
     return json.loads(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, tiny_base):
+    """`alone(reparameterization)`: the run of one process, made once."""
+    folder = tmp_path_factory.mktemp("alone")
+    return cache(lambda name: run(folder / name, tiny_base("llama"), 1, 8, name))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reparameterization", ["none", "residual"])  # the latter: weighted too
-def test_two_processes_give_the_same_curve_as_one(reparameterization, tmp_path, tiny_base):
-    one = run(tmp_path, tiny_base("llama"), 1, 8, reparameterization)
+def test_two_processes_give_the_same_curve_as_one(reparameterization, alone, tmp_path, tiny_base):
+    one = alone(reparameterization)
     two = run(tmp_path, tiny_base("llama"), 2, 4, reparameterization)
     assert (one["processes"], two["processes"]) == (1, 2)
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-4)
     np.testing.assert_allclose(two["dev"], one["dev"], rtol=1e-4)
     np.testing.assert_allclose(two["vectors"], one["vectors"], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_sharded_base_trains_and_answers_as_a_whole_one(alone, tmp_path, tiny_base):
+    """By the launch file's own settings, which Accelerate hands on in the environment."""
+    settings = {key.upper(): str(value).lower() for key, value in FSDP.items()}
+    settings["FSDP_AUTO_WRAP_POLICY"] = FSDP["fsdp_auto_wrap_policy"]
+    settings["FSDP_STATE_DICT_TYPE"] = FSDP["fsdp_state_dict_type"]
+    one = alone("none")
+    two = run(tmp_path, tiny_base("llama"), 2, 4, "none", ACCELERATE_USE_FSDP="true", **settings)
+    assert (one["sharded"], two["sharded"]) == (False, True)
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-4)
+    np.testing.assert_allclose(two["vectors"], one["vectors"], atol=1e-4)
+    np.testing.assert_allclose(two["probabilities"], one["probabilities"], atol=1e-4)
