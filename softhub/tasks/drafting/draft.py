@@ -93,6 +93,8 @@ class Draft:
         contents = {folder / name: text for name, text in self.data.items()}
         contents[self.path] = self.text
         there = next((path for path in contents if path.exists()), None)
+        if there is not None and there.is_dir():
+            raise TaskError(f"{there}: is a folder; name a file, e.g. {there / 'task.yaml'}")
         if there is not None and not force:
             raise TaskError(f"{there}: is there already; name another file, or replace it: --force")
         try:
@@ -100,7 +102,7 @@ class Draft:
             for path, text in contents.items():
                 _replace(path, text)
         except OSError as error:
-            raise TaskError(f"{folder}: cannot be written to ({error.strerror})") from error
+            raise TaskError(f"{self.path}: cannot be written ({error.strerror})") from error
         return [*contents]
 
 

@@ -120,7 +120,7 @@ def _repeated(tables: Mapping[str, Table], roles: Roles) -> Iterator[Finding]:
         answers[text].add(str(train.columns[roles.answer][row]))
     again = len(texts) - len(answers)
     if again:
-        yield Finding("repeated", f"{again} of {len(texts)} training texts stand there twice")
+        yield Finding("repeated", f"{again} of {len(texts)} training texts repeat another")
     both = sum(1 for found in answers.values() if len(found) > 1)
     if both and roles.kind == "classification":  # several translations, say, are sound
         example = next(text for text, found in answers.items() if len(found) > 1)
@@ -268,9 +268,10 @@ def _copies(table: Table, roles: Roles) -> Iterator[Finding]:
 
 def _too_long(lengths: Lengths) -> Iterator[Finding]:
     if lengths.cut:
+        cut = f"{'about ' if lengths.estimated else ''}{lengths.cut}"
         yield Finding(
             "cut",
-            f"{lengths.cut} of {lengths.texts} training texts have more than {lengths.limit} "
+            f"{cut} of {lengths.texts} training texts have more than {lengths.limit} "
             f"{lengths.unit} (the longest {lengths.longest}) and lose their end; shorten them, or "
             f"take a base with more room",
         )

@@ -66,6 +66,7 @@ class Lengths:
         limit: Where texts are cut; None if unknown.
         cut: Texts that are longer than the limit.
         texts: Texts there are.
+        estimated: Whether `cut` is estimated from a sample, because too many could be too long.
     """
 
     unit: str
@@ -75,6 +76,7 @@ class Lengths:
     limit: int | None
     cut: int
     texts: int
+    estimated: bool = False
 
 
 def measure(
@@ -94,13 +96,12 @@ def measure(
     lengths = {row: ruler.length(template, _shown(table, roles, row)) for row in sampled}
     limits = [limit for limit in (ruler.limit, max_length) if limit is not None]
     limit = min(limits) if limits and ruler.unit == "tokens" else None
-    size = {row: sum(len(str(table.columns[c][row])) for c in roles.texts) for row in rows}
-    longest_first = sorted(rows, key=lambda row: -size[row])
-    for row in longest_first[: 1 if limit is None else _COUNTED]:
-        # A token has a character at least, but for those that are written in several bytes each.
-        if limit is None or 4 * size[row] + len(template.text) > limit:
-            lengths[row] = ruler.length(template, _shown(table, roles, row))
-    cut = sum(1 for length in lengths.values() if limit is not None and length > limit)
+    doubtful = _doubtful(table, roles, rows, template, limit)
+    for row in doubtful[:_COUNTED]:
+        lengths[row] = ruler.length(template, _shown(table, roles, row))
+    estimated = len(doubtful) > _COUNTED
+    looked_at = sampled if estimated else [*lengths]
+    cut = sum(limit is not None and lengths[row] > limit for row in looked_at)
     ordered = sorted(lengths[row] for row in sampled)
     return Lengths(
         unit=ruler.unit,
@@ -108,9 +109,25 @@ def measure(
         most=_quantile(ordered, 0.95),
         longest=max(lengths.values(), default=0),
         limit=limit,
-        cut=cut,
+        cut=round(cut * len(rows) / len(sampled)) if estimated else cut,
         texts=len(rows),
+        estimated=estimated,
     )
+
+
+def _doubtful(
+    table: Table, roles: Roles, rows: Sequence[int], template: Template, limit: int | None
+) -> list[int]:
+    """Rows that could be longer than the limit, longest first; without a limit the longest row."""
+    size = {
+        row: sum(len(str(table.columns[column][row]).encode()) for column in roles.texts)
+        for row in rows
+    }
+    longest_first = sorted(rows, key=lambda row: -size[row])
+    if limit is None:
+        return longest_first[:1]
+    room = limit - len(template.text.encode())  # no token has less than a byte
+    return [row for row in longest_first if size[row] > room]
 
 
 def _shown(table: Table, roles: Roles, row: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softhub.errors import DatasetError, TaskError
-from softhub.tasks import DatasetSource, Task
-from softhub.tasks.drafting import Choices, Draft, draft_task, find_source
+from softhub.tasks import DatasetSource, Task, Template
+from softhub.tasks.drafting import Choices, Draft, draft_task, find_source, lengths
 from softhub.tasks.drafting.columns import Roles
 from softhub.tasks.drafting.document import Proposal, quoted, write_document
 from softhub.tasks.drafting.sources import Table
@@ -336,3 +336,42 @@ def test_a_file_without_names_is_noticed(tmp_path: Path) -> None:
     file = tmp_path / "bare.csv"
     file.write_text("".join(f"text number {n},{'ab'[n % 2]}\n" for n in range(30)))
     assert "no-header" in {item.name for item in draft(file).findings}
+
+
+class Characters:
+    """A ruler whose tokens are characters."""
+
+    unit, limit = "tokens", 20
+
+    def length(self, template: Template, row: Mapping[str, Any]) -> int:
+        return len(template.render(row))
+
+    def problem(self, task: Task) -> str | None:
+        return "no such words"
+
+
+def test_texts_that_are_cut_are_counted_or_estimated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"text": "x" * (n % 40), "label": "ab"[n % 2]} for n in range(1, 4001)]
+    file = write_csv(tmp_path / "long.csv", [row for row in rows if row["text"]])
+    exact = draft(file, ruler=Characters()).lengths
+    template = len("Text: \nLabel:")
+    expected = sum(row["text"] and len(row["text"]) + template > 20 for row in rows)
+    assert (exact.cut, exact.estimated, exact.longest) == (expected, False, 39 + template)
+    monkeypatch.setattr(lengths, "_COUNTED", 10)
+    rough = draft(file, ruler=Characters(), max_length=18)
+    assert rough.lengths.estimated and rough.lengths.limit == 18
+    assert rough.lengths.cut == pytest.approx(3900 * 34 / 39, rel=0.05)
+    told = {item.name: item.text for item in rough.findings}
+    assert told["cut"].startswith(f"about {rough.lengths.cut} of 3900 training texts")
+    assert told["words"] == "no such words"
+
+
+def test_a_folder_is_no_task_file(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "reviews.csv", ROWS)
+    (tmp_path / "tasks").mkdir()
+    with pytest.raises(TaskError, match=r"is a folder; name a file, e\.g\. .*task\.yaml"):
+        draft(file, task="tasks").write(force=True)
+    with pytest.raises(TaskError, match=r"t\.yaml: cannot be written"):
+        draft(file, task="reviews.csv/t.yaml").write()

@@ -65,7 +65,7 @@ def test_repeated_texts_and_contradictions() -> None:
     texts = [*train.columns["text"], "Twice  said", "twice said", "twice said"]
     doubled = table(text=texts, label=[*train.columns["label"], "a", "b", "a"])
     told = found(splits(doubled))
-    assert told["repeated"] == "2 of 103 training texts stand there twice"
+    assert told["repeated"] == "2 of 103 training texts repeat another"
     assert told["contradictions"] == "1 text has two different labels, e.g. 'twice said': a and b"
 
 
