@@ -1,0 +1,64 @@
+"""What the pages of docs/ name is there, and their figures are those of the benchmarks."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+FETCHED = ("recipes/data/files/",)  # what scripts fetch is not in a checkout
+
+
+def named(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_files_that_a_page_names_exist(page):
+    text = page.read_text(encoding="utf-8")
+    pattern = r"(?:recipes|docs|tests|benchmarks|softhub)/[\w./-]*\w\.(?:py|yaml|md|json)\b"
+    files = {file for file in re.findall(rf"(?<![\w/.-]){pattern}", text)}
+    files = {file for file in files if not file.startswith(FETCHED)}
+    missing = [f for f in files if not (ROOT / f).exists() and not (page.parent / f).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_commands_that_a_page_shows_exist(page):
+    from typer.main import get_command
+
+    from softhub.cli.app import app
+
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    used = {line.split()[1] for line in lines if line.startswith("softhub ")}
+    assert {verb for verb in used if not verb.startswith("-")} <= set(get_command(app).commands)
+    doors = {line.split()[1] for line in lines if line.startswith("make ")}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert all(f"\n{door}:" in makefile for door in doors)
+
+
+def test_the_figures_of_concepts_are_measured():
+    """Where softhub's figures change, this page changes with them."""
+    page = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
+    page = page.replace("\u2013", "-").replace("\u2212", "-")  # en dash and minus
+    results = json.loads((ROOT / "benchmarks/results/sentiment.json").read_text(encoding="utf-8"))
+    for method in ("hard prompt", "soft prompt", "full fine-tuning"):
+        value, low, high = (100 * number for number in results["accuracy"][method])
+        assert f"{value:.1f} % ({low:.1f}-{high:.1f})" in page
+    gain = [f"{100 * number:+.1f}" for number in results["full fine-tuning minus soft prompt"]]
+    shown = f"{gain[0]} point for fine-tuning, with an interval from {gain[1]} to {gain[2]}"
+    assert shown in page
+    assert f"accuracy on {results['test_sentences']:,} sentences" in page
+    (tuned,) = [row for row in results["rows"] if row["method"] == "full fine-tuning"]
+    prompts = [row for row in results["rows"] if row["method"] == "soft prompt"]
+    assert len(prompts) == 3
+    for number in ("trained_numbers", "bytes"):
+        assert f"| {prompts[0][number]:,}" in page
+        assert f"| {tuned[number]:,}" in page
+    assert f"one base and {100 * prompts[0]['bytes'] / 1e6:.1f} MB" in page
+    assert f"| {100 * tuned['bytes'] / 1e9:.1f} GB" in page
+    minutes = sum(row["train_seconds"] for row in prompts) / len(prompts) / 60
+    assert f"| {minutes:.0f} minutes | {tuned['train_seconds'] / 60:.0f} minutes |" in page
