@@ -47,7 +47,7 @@ class PromptModel:
     Args:
         base: The base model, from `load_base`.
 
-    Example:
+    Examples:
         >>> model = PromptModel.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
         >>> model.load_prompt("runs/sentiment/adapter", name="mood")
         >>> model.predict(["Broke after two days."], prompt="mood")[0].label
