@@ -62,3 +62,12 @@ def test_the_figures_of_concepts_are_measured():
     assert f"| {100 * tuned['bytes'] / 1e9:.1f} GB" in page
     minutes = sum(row["train_seconds"] for row in prompts) / len(prompts) / 60
     assert f"| {minutes:.0f} minutes | {tuned['train_seconds'] / 60:.0f} minutes |" in page
+
+
+def test_the_other_differences_that_concepts_quotes_are_those_of_the_results():
+    concepts, results = (
+        (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("concepts.md", "results.md")
+    )
+    quoted = re.findall(r"[+\u2212]\d+\.\d \([+\u2212]\d+\.\d to [+\u2212]\d+\.\d\)", concepts)
+    assert len(quoted) == 2
+    assert all(difference in results for difference in quoted)
