@@ -41,7 +41,7 @@ lint: $(STAMP) ## Check style, types, the floors of the house, and the documenta
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/mkdocs build --quiet  # strict; the site is build/site/index.html
+	$(BIN)/mkdocs build --strict
 
 bench: $(STAMP) ## Measure training speed against stock PEFT; results go to benchmarks/results
 	$(BIN)/python benchmarks/train_step.py
