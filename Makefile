@@ -34,7 +34,7 @@ demo: $(STAMP) ## Train, judge, push, pull and use a sentiment prompt on a real 
 	$(BIN)/softhub predict demo/sentiment --base $(DEMO_BASE) "I would buy it again tomorrow." "It broke after two days."
 
 test: $(STAMP) ## Run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(STAMP) ## Check style, types, the floors of the house, and the documentation's links
 	$(BIN)/ruff check .
