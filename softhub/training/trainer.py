@@ -20,7 +20,6 @@ from transformers import (
 )
 
 from softhub.base import BaseModel
-from softhub.base import BaseModel
 from softhub.tasks import Task
 from softhub.tasks.metrics import compute
 from softhub.tasks.multilabel import join_labels
@@ -110,15 +109,6 @@ class PromptTrainer(Trainer):
         return [join_labels(set(compress(labels, row)), labels) for row in answers]
 
     # --- what Trainer leaves to its subclasses ---
-
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; the base can be used as before afterwards, though FSDP keeps its layers cut up."""
-        base: BaseModel = self._module.base  # type: ignore[assignment]
-        _ = base.fingerprint  # while the weights are whole
-        output = super().train(*args, **kwargs)
-        if base.is_sharded:
-            self._module.unshard()  # type: ignore[operator]  # what no layer holds
-        return output
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; the base can be used as before afterwards, though FSDP keeps its layers cut up."""

@@ -51,11 +51,6 @@ class Tuner(nn.Module):
         """Classes of the layers that FSDP shards one by one; Accelerate asks for them."""
         return self.model._no_split_modules
 
-    @property
-    def _no_split_modules(self) -> Any:
-        """Classes of the layers that FSDP shards one by one; Accelerate asks for them."""
-        return self.model._no_split_modules
-
     def train(self, mode: bool = True) -> Tuner:
         """Set the mode; the base keeps its dropout off whatever the mode."""
         super().train(mode)
