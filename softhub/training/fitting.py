@@ -145,7 +145,7 @@ def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
         resume: Whether to go on from the last checkpoint.
 
     Returns:
-        Wall seconds.
+        Wall seconds; 0 for a run that has made all its steps before.
 
     Raises:
         TrainingError: There is no checkpoint to go on from.
@@ -157,6 +157,8 @@ def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     checkpoint = _last_checkpoint(args) if resume else None
     start = time.perf_counter()
+    if checkpoint and trainer.take_over(checkpoint):
+        return 0.0
     with interrupt.listening():
         trainer.train(resume_from_checkpoint=checkpoint)
     if interrupt.interrupted:
@@ -179,7 +181,7 @@ def result_of(
         warnings.warn(message, SoftHubWarning, stacklevel=3)
     return FitResult(
         prompt=prompt,
-        history=watch.history,
+        history=watch.history or trainer.state.log_history,  # of a run that was at its end
         best_score=trainer.state.best_metric,
         best_step=trainer.state.best_global_step or trainer.state.global_step,
         steps=trainer.state.global_step,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from itertools import compress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from transformers import (
     ProgressCallback,
     Trainer,
     TrainerCallback,
+    TrainerState,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 
 from softhub.base import BaseModel
 from softhub.tasks import Task
@@ -76,6 +79,25 @@ class PromptTrainer(Trainer):
     def prompt_vectors(self) -> torch.Tensor:
         """The prompt as it stands, `[P, H]`, float32 on the CPU; gathered if it is sharded."""
         return fold(self.accelerator.unwrap_model(self._module).prompt)
+
+    def take_over(self, checkpoint: str) -> bool:
+        """Take over a run that has made all its steps, as it is; transformers would add one.
+
+        Args:
+            checkpoint: Folder of its last checkpoint.
+
+        Returns:
+            Whether it has; if not, nothing was done.
+        """
+        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if sharded or not 0 < self.args.max_steps <= state.global_step:
+            return False
+        self.state = state
+        self._load_from_checkpoint(checkpoint)
+        if state.best_model_checkpoint:
+            self._load_best_model()
+        return True
 
     @property
     def _module(self) -> nn.Module:

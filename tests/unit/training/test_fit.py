@@ -120,6 +120,18 @@ def test_ctrl_c_saves_and_the_run_goes_on(toy_fit, tmp_path, monkeypatch):
     assert torch.allclose(resumed.prompt.vectors, whole.prompt.vectors, atol=1e-6)
 
 
+def test_a_run_that_is_at_its_end_is_taken_over_as_it_is(toy_fit, tmp_path):
+    """All its steps are made: not one more, and the best checkpoint again."""
+    _, whole = toy_fit()
+    _, again = toy_fit(resume=True)
+    assert (again.steps, again.best_step, again.seconds) == (12, whole.best_step, 0.0)
+    assert again.best_score == whole.best_score
+    assert again.prompt.vectors.equal(whole.prompt.vectors)
+    assert losses(again) == losses(whole)
+    _, longer = toy_fit(resume=True, max_steps=16)
+    assert longer.steps == 16
+
+
 def test_goes_on_from_a_prompt(toy_fit, tmp_path):
     _, first = toy_fit(output_dir=str(tmp_path / "a"))
     folder = first.prompt.save_pretrained(tmp_path / "adapter")
