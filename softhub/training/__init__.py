@@ -1,8 +1,9 @@
-"""Making a soft prompt: `fit`, `fit_mixture`, their arguments and result."""
+"""Making soft prompts: `fit`, `fit_mixture`, `fit_tasks`, their arguments and result."""
 
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.fitting import FitResult, TrainingInterrupted, fit
 from softhub.training.mixture import Part, fit_mixture
+from softhub.training.specialization import fit_tasks
 
 __all__ = [
     "FitResult",
@@ -11,4 +12,5 @@ __all__ = [
     "TrainingInterrupted",
     "fit",
     "fit_mixture",
+    "fit_tasks",
 ]
