@@ -357,7 +357,7 @@ def test_texts_that_are_cut_are_counted_or_estimated(
     file = write_csv(tmp_path / "long.csv", [row for row in rows if row["text"]])
     exact = draft(file, ruler=Characters()).lengths
     template = len("Text: \nLabel:")
-    expected = sum(row["text"] and len(row["text"]) + template > 20 for row in rows)
+    expected = sum(bool(row["text"]) and len(row["text"]) + template > 20 for row in rows)
     assert (exact.cut, exact.estimated, exact.longest) == (expected, False, 39 + template)
     monkeypatch.setattr(lengths, "_COUNTED", 10)
     rough = draft(file, ruler=Characters(), max_length=18)
