@@ -11,6 +11,8 @@ import runpy
 import sys
 from pathlib import Path
 
+import yaml
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = {
     "dtype": "float32",
@@ -19,8 +21,8 @@ SMALL = {
     "save_steps": 1,
     "num_virtual_tokens": 4,
     "max_train_examples": 8,
-    "max_dev_examples": 4,
-    "max_test_examples": 4,
+    "max_dev_examples": 2,
+    "max_test_examples": 2,
     "per_device_train_batch_size": 4,
     "use_cpu": "true",
 }
@@ -42,6 +44,9 @@ def main(base, output, *configs):
         folder = Path(output) / config.stem
         settings = {**SMALL, "base_model": base, "output_dir": folder}
         flags = [f"--{key}={value}" for key, value in settings.items()]
+        steps = yaml.safe_load(config.read_text(encoding="utf-8")).get("steps")
+        if steps:  # of each task
+            flags += ["--steps", *("1" for _ in steps)]
         sys.argv = [str(recipe_of(config)), "--config", str(config), *flags]
         runpy.run_path(sys.argv[0])["main"]()
 
