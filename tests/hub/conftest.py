@@ -49,6 +49,13 @@ def server() -> Iterator[HubServer]:
         yield server
 
 
+@pytest.fixture(params=["regular", "lfs", "xet"])
+def any_server(request: pytest.FixtureRequest) -> Iterator[HubServer]:
+    """A hub for each way of storing weights."""
+    with running(request.param) as server:
+        yield server
+
+
 @pytest.fixture
 def remote_hub(server: HubServer) -> Hub:
     return hub_of(server)

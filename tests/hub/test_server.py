@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,21 +25,6 @@ from huggingface_hub.utils import get_session
 
 from tests.hub.server import HubServer
 from tests.hub.server.client import CARD, REPO, WEIGHTS, api_of, push, running
-
-UPLOADS = ("regular", "lfs", "xet")
-
-
-@pytest.fixture
-def server() -> Iterator[HubServer]:
-    with running() as hub:
-        yield hub
-
-
-@pytest.fixture(params=UPLOADS)
-def any_server(request: pytest.FixtureRequest) -> Iterator[HubServer]:
-    """A hub for each way of storing weights."""
-    with running(request.param) as hub:
-        yield hub
 
 
 def add(**files: bytes) -> list[CommitOperationAdd]:

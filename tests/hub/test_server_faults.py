@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,21 +20,6 @@ from huggingface_hub.utils import get_session
 
 from tests.hub.server import HubServer
 from tests.hub.server.client import REPO, WEIGHTS, api_of, push, running
-
-UPLOADS = ("regular", "lfs", "xet")
-
-
-@pytest.fixture
-def server() -> Iterator[HubServer]:
-    with running() as hub:
-        yield hub
-
-
-@pytest.fixture(params=UPLOADS)
-def any_server(request: pytest.FixtureRequest) -> Iterator[HubServer]:
-    """A hub for each way of storing weights."""
-    with running(request.param) as hub:
-        yield hub
 
 
 def test_a_lost_response_leaves_the_commit(server: HubServer) -> None:

@@ -2,25 +2,8 @@
 
 from collections.abc import Iterator
 
-import pytest
-
 from tests.hub.server import HubServer
-from tests.hub.server.client import CARD, WEIGHTS, api_of, running
-
-UPLOADS = ("regular", "lfs", "xet")
-
-
-@pytest.fixture
-def server() -> Iterator[HubServer]:
-    with running() as hub:
-        yield hub
-
-
-@pytest.fixture(params=UPLOADS)
-def any_server(request: pytest.FixtureRequest) -> Iterator[HubServer]:
-    """A hub for each way of storing weights."""
-    with running(request.param) as hub:
-        yield hub
+from tests.hub.server.client import CARD, WEIGHTS, api_of
 
 
 def seed_models(server: HubServer, count: int = 7) -> None:
