@@ -2,11 +2,16 @@
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
+import stat
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from softhub.artefact.exchange import exchange
 from softhub.errors import InvalidArtefact
 
 WEIGHTS = "adapter_model.safetensors"
@@ -31,6 +36,8 @@ MAX_BYTES: dict[str, int] = {
 """Largest size in bytes that is read or downloaded, by file name."""
 
 _FILE_MODE = 0o644
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}\.(tmp|old)", re.DOTALL)
+_ABANDONED_SECONDS = 3600.0
 
 
 def sha256_of(data: bytes) -> str:
@@ -42,7 +49,9 @@ def write_atomically(folder: Path, files: Mapping[str, bytes]) -> Path:
     """Write an adapter folder so that it is there completely or not at all.
 
     The files go to a hidden sibling directory, are flushed to the disk, and the directory is
-    renamed into place. An adapter that stood there is replaced as a whole.
+    renamed into place. An adapter that stood there is replaced as a whole, in one step where the
+    system can exchange two folders (Linux, macOS), and elsewhere by two renames: whoever is killed
+    between these leaves the old adapter under a hidden name.
 
     Args:
         folder: Where the adapter shall be. Missing parents are made.
@@ -59,14 +68,35 @@ def write_atomically(folder: Path, files: Mapping[str, bytes]) -> Path:
     _check_names(files)
     _check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.parent / f".{folder.name}.{secrets.token_hex(6)}.tmp"
+    staging = unfinished_beside(folder)
     try:
         write_durably(staging, files)
         _move_into_place(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     sync_directory(folder.parent)
+    remove_abandoned(folder)
     return folder
+
+
+def read_regular(path: Path, *, most: int) -> bytes:
+    """Return a file's content up to `most` bytes and one more, which tells that it is too long.
+
+    Raises:
+        InvalidArtefact: It is no regular file.
+        OSError: The system refuses to open or read it.
+    """
+    # O_NONBLOCK: opening a named pipe must not wait for a writer that never comes.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InvalidArtefact(f"{path} is no regular file; expected one. Remove it.")
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            # Not the size that the directory tells: the file may grow while it is read.
+            return stream.read(most + 1)
+    finally:
+        os.close(descriptor)
 
 
 def write_durably(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -83,6 +113,31 @@ def write_durably(folder: Path, files: Mapping[str, bytes]) -> None:
             os.fsync(stream.fileno())
         (folder / name).chmod(_FILE_MODE)
     sync_directory(folder)
+
+
+def unfinished_beside(path: Path) -> Path:
+    """Return a new hidden path beside `path`, for what is renamed to it when it is finished."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+
+
+def unfinished_name(name: str) -> str | None:
+    """Return what an entry of a folder was to become, or None if it is nothing unfinished."""
+    match = _UNFINISHED.fullmatch(name)
+    return match["name"] if match else None
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what killed writers of `path` left beside it an hour ago or longer.
+
+    A younger one may belong to a writer at work, who needs seconds.
+    """
+    for entry in path.parent.iterdir():
+        if unfinished_name(entry.name) != path.name:
+            continue
+        with suppress(OSError):
+            status = entry.stat()
+            if time.time() - max(status.st_mtime, status.st_ctime) > _ABANDONED_SECONDS:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def sync_directory(folder: Path) -> None:
@@ -120,9 +175,14 @@ def _check_replaceable(folder: Path) -> None:
 
 
 def _move_into_place(staging: Path, folder: Path) -> None:
-    """Rename `staging` to `folder`; what stood there is put back if that fails."""
+    """Rename `staging` to `folder`; what stood there may then be at `staging`, to be removed.
+
+    If that fails, it stays where it was.
+    """
     if not folder.exists():
         staging.rename(folder)
+        return
+    if exchange(staging, folder):
         return
     previous = staging.with_suffix(".old")
     folder.rename(previous)

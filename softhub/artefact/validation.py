@@ -6,7 +6,6 @@ the safetensors header are parsed strictly, and the parts must agree with each o
 
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,20 +158,10 @@ def _pickled(origin: str) -> UnsupportedAdapter:
 def _read_file(folder: Path, name: str) -> bytes:
     path = folder / name
     _check_link(folder, path)
-    # O_NONBLOCK: opening a named pipe must not wait for a writer that never comes.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(path, flags)
+        data = layout.read_regular(path, most=MAX_BYTES[name])
     except OSError as error:
         raise InvalidArtefact(f"{path} cannot be read: {error.strerror}.") from error
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InvalidArtefact(f"{path} is no regular file; expected an adapter's {name}.")
-        with os.fdopen(descriptor, "rb", closefd=False) as stream:
-            # Not the size that the directory tells: the file may grow while it is read.
-            data = stream.read(MAX_BYTES[name] + 1)
-    finally:
-        os.close(descriptor)
     _check_size(name, len(data), str(folder))
     return data
 

@@ -8,11 +8,18 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from softhub.artefact.layout import sync_directory
+from softhub.artefact.layout import (
+    read_regular,
+    remove_abandoned,
+    sync_directory,
+    unfinished_beside,
+)
 from softhub.errors import HubError, InvalidArtefact
+
+LOCK_SECONDS = 120.0
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -23,12 +30,38 @@ def write_file(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def replace_file(path: Path, data: bytes, *, staging: Path) -> None:
-    """Give `path` new content in one step, by way of a temporary file in `staging`."""
-    temporary = staging / f"{path.name}.tmp"
-    write_file(temporary, data)
-    temporary.replace(path)
+def replace_file(path: Path, data: bytes, *, staging: Path | None = None) -> None:
+    """Give `path` new content in one step, by way of a temporary file.
+
+    Args:
+        path: The file.
+        data: Its new content.
+        staging: Folder for the temporary file, where nobody else writes now; None for a hidden
+            name beside `path`.
+    """
+    temporary = staging / f"{path.name}.tmp" if staging else unfinished_beside(path)
+    try:
+        write_file(temporary, data)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
+    if staging is None:
+        remove_abandoned(path)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add `data` to the end of a file in one write, whole or not at all; make it if need be."""
+    # O_NONBLOCK: a named pipe that somebody put there fails, where it would wait for a reader.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o644)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
 
 
 def make_folders(folder: Path) -> None:
@@ -44,14 +77,13 @@ def read_file(path: Path, *, most: int) -> bytes:
     """Return the content of `path`.
 
     Raises:
-        InvalidArtefact: It is longer than `most` bytes.
+        InvalidArtefact: It is longer than `most` bytes, or no regular file.
         HubError: The system refuses to read it.
         FileNotFoundError: It does not exist.
     """
     try:
-        with path.open("rb") as stream:
-            data = stream.read(most + 1)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        data = read_regular(path, most=most)
+    except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
         raise HubError(f"cannot read {path}: {error.strerror}; check its rights") from error
@@ -66,6 +98,29 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file at `path`, as one process at a time can.
+
+    Raises:
+        HubError: Another process holds it for too long; says that it is busy with `what`.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=LOCK_SECONDS, poll_interval=0.01)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise HubError(
+            f"another process has been {what} for {LOCK_SECONDS:.0f} s; "
+            "wait for it or end it, then run the command again"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

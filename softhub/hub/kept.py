@@ -14,16 +14,22 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from softhub.artefact.layout import FILES, MAX_BYTES, write_atomically
+from softhub.artefact.layout import FILES, MAX_BYTES, unfinished_name, write_atomically
 from softhub.artefact.strict_json import parse_object
-from softhub.artefact.validation import read_folder
 from softhub.errors import HubUnavailable, InvalidArtefact
 from softhub.hub.backend import Fetched
-from softhub.hub.disk import make_folders, read_file, replace_file, told_as_hub_error
+from softhub.hub.disk import (
+    locked,
+    make_folders,
+    read_file,
+    remove,
+    replace_file,
+    told_as_hub_error,
+)
 from softhub.hub.names import is_commit, repo_folder_name
 from softhub.hub.records import FileEntry
 
@@ -38,22 +44,21 @@ class Kept:
 
     def keep(self, fetched: Fetched) -> Path:
         """Write validated files and return their folder; nothing is written twice."""
-        repo = self.root / repo_folder_name(fetched.repo_id)
-        folder = repo / "snapshots" / fetched.revision
-        with told_as_hub_error(f"keeping {fetched.repo_id}"):
-            if self._present(fetched.repo_id, fetched.revision) != fetched.files:
-                _write_beside_others(folder, fetched.files)
-                entries = {n: vars(FileEntry.of(data)) for n, data in fetched.files.items()}
-                record = json.dumps({"files": entries}, sort_keys=True).encode()
-                self._write(repo / "commits" / f"{fetched.revision}.json", record)
+        folder = self._repo(fetched.repo_id) / "snapshots" / fetched.revision
+        if not self._holds(fetched):
+            with self._writing(fetched.repo_id) as repo:
+                if not self._holds(fetched):  # nor has another process written them meanwhile
+                    write_atomically(folder, fetched.files)
+                    entries = {n: vars(FileEntry.of(data)) for n, data in fetched.files.items()}
+                    record = json.dumps({"files": entries}, sort_keys=True).encode()
+                    _write(repo / "commits" / f"{fetched.revision}.json", record)
         return folder
 
     def remember(self, repo_id: str, revision: str, commit: str) -> None:
         """Note what a branch or tag means now, for offline use."""
-        if not is_commit(revision):
-            path = self.root / repo_folder_name(repo_id) / "refs" / revision
-            with told_as_hub_error(f"keeping {repo_id}"):
-                self._write(path, commit.encode())
+        if not is_commit(revision) and self._ref(repo_id, revision) != commit:
+            with self._writing(repo_id) as repo:
+                _write(repo / "refs" / revision, commit.encode())
 
     def fetch(self, repo_id: str, revision: str) -> Fetched:
         """Return what was pulled before under this name.
@@ -73,14 +78,14 @@ class Kept:
 
     def file(self, repo_id: str, commit: str, name: str) -> bytes | None:
         """Return a kept file as it is on the disk, or None; the caller checks it."""
-        folder = self.root / repo_folder_name(repo_id) / "snapshots" / commit
+        folder = self._repo(repo_id) / "snapshots" / commit
         try:
             return read_file(folder / name, most=MAX_BYTES[name])
         except (FileNotFoundError, InvalidArtefact):
             return None
 
     def _present(self, repo_id: str, commit: str) -> Mapping[str, bytes] | None:
-        path = self.root / repo_folder_name(repo_id) / "commits" / f"{commit}.json"
+        path = self._repo(repo_id) / "commits" / f"{commit}.json"
         try:
             record = parse_object(read_file(path, most=64 * 1024), origin=str(path))
         except (FileNotFoundError, InvalidArtefact):
@@ -94,24 +99,32 @@ class Kept:
         return files
 
     def _ref(self, repo_id: str, revision: str) -> str | None:
-        path = self.root / repo_folder_name(repo_id) / "refs" / revision
+        path = self._repo(repo_id) / "refs" / revision
         try:
             commit = read_file(path, most=100).decode("ascii", errors="replace")
         except (FileNotFoundError, InvalidArtefact):
             return None
         return commit if is_commit(commit) else None
 
-    def _write(self, path: Path, data: bytes) -> None:
-        make_folders(path.parent)
-        # A temporary name of its own for each writer: others may pull the same at this moment.
-        with tempfile.TemporaryDirectory(prefix=".", dir=self.root) as staging:
-            replace_file(path, data, staging=Path(staging))
+    def _holds(self, fetched: Fetched) -> bool:
+        return self._present(fetched.repo_id, fetched.revision) == fetched.files
+
+    def _repo(self, repo_id: str) -> Path:
+        return self.root / repo_folder_name(repo_id)
+
+    @contextmanager
+    def _writing(self, repo_id: str) -> Iterator[Path]:
+        """Be the only writer of a repository's folder; remove first what a killed writer left."""
+        repo = self._repo(repo_id)
+        with told_as_hub_error(f"keeping {repo_id}"):
+            make_folders(repo)
+            with locked(repo / ".lock", f"keeping {repo_id}"):
+                for entry in repo.glob("*/.*"):
+                    if unfinished_name(entry.name):
+                        remove(entry)
+                yield repo
 
 
-def _write_beside_others(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a snapshot; another process that just wrote the same is no trouble."""
-    try:
-        write_atomically(folder, files)
-    except OSError:
-        if any(not (folder / name).is_file() for name in files) or read_folder(folder) != files:
-            raise
+def _write(path: Path, data: bytes) -> None:
+    make_folders(path.parent)
+    replace_file(path, data)

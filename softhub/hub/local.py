@@ -109,7 +109,7 @@ class LocalHub:
         try:
             commit = repo.ref(DEFAULT_REVISION)
             return self._describe(repo, commit) if commit else None
-        except (RevisionNotFound, InvalidArtefact) as error:
+        except InvalidArtefact as error:
             owner = repo_id.split("/")[0]
             return AdapterInfo(repo_id, "", author=owner, unchecked=f"damaged: {plain(str(error))}")
 
@@ -186,7 +186,7 @@ class LocalHub:
             repo.check_names(commit)
             check_files(files, origin=f"{repo.repo_id}@{commit}")
             return None, repo.commit(commit).parent
-        except (InvalidArtefact, RevisionNotFound) as error:
+        except InvalidArtefact as error:
             return str(error), None
 
     def _describe(self, repo: Repository, commit: str) -> AdapterInfo:

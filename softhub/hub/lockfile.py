@@ -98,7 +98,7 @@ def write_lockfile(path: Path, prompts: Mapping[str, LockedPrompt]) -> None:
     }
     text = json.dumps(record, indent=2, sort_keys=True) + "\n"
     with told_as_hub_error(f"writing {path}"):
-        replace_file(path, text.encode(), staging=path.absolute().parent)
+        replace_file(path.absolute(), text.encode())
 
 
 def check_name(name: str) -> str:

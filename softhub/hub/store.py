@@ -26,8 +26,16 @@ from pathlib import Path
 from typing import Any
 
 from softhub.artefact.layout import FILES, MAX_BYTES, sync_directory, write_durably
-from softhub.errors import HubError, InvalidArtefact, RepositoryNotFound, RevisionNotFound
-from softhub.hub.disk import make_folders, read_file, remove, replace_file, write_file
+from softhub.errors import InvalidArtefact, RepositoryNotFound, RevisionNotFound
+from softhub.hub.disk import (
+    append,
+    locked,
+    make_folders,
+    read_file,
+    remove,
+    replace_file,
+    write_file,
+)
 from softhub.hub.names import (
     DEFAULT_REVISION,
     check_repo_id,
@@ -39,7 +47,6 @@ from softhub.hub.names import (
 from softhub.hub.records import MAX_COMMIT_BYTES, Commit, FileEntry
 
 HIDDEN = ".softhub"
-LOCK_SECONDS = 120.0
 
 
 class Store:
@@ -66,8 +73,7 @@ class Store:
 
     def note_change(self, repo_id: str) -> None:
         """Tell the index that a repository changed; one short append, whole or not at all."""
-        with (self.hidden / "changes").open("ab", buffering=0) as stream:
-            stream.write(f"{repo_id}\n".encode())
+        append(self.hidden / "changes", f"{repo_id}\n".encode())
 
     def sweep_trash(self) -> None:
         """Remove for good what was thrown away; what cannot be removed waits for the next time."""
@@ -94,8 +100,12 @@ class Repository:
         """Return the commit that a branch or tag names, or None."""
         try:
             content = read_file(self.folder / "refs" / name, most=100)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except InvalidArtefact:
+            if (self.folder / "refs" / name).is_dir():  # `history`, which holds refs
+                return None
+            raise
         commit = content.decode("ascii", errors="replace").strip()
         if not is_commit(commit):
             raise InvalidArtefact(
@@ -139,12 +149,15 @@ class Repository:
         Raises:
             RepositoryNotFound: There is no such repository.
             RevisionNotFound: It has no such revision.
+            InvalidArtefact: The record of the commit is missing.
         """
         check_revision(revision)
         commit = revision if is_commit(revision) else self.ref(revision)
-        known = commit is not None and self._commit_path(commit).is_file()
+        known = commit is not None and os.path.lexists(self._commit_path(commit))
         if commit and known and (revision == DEFAULT_REVISION or self._is_published(commit)):
             return commit
+        if commit and not known and self.ref(revision) == commit:
+            raise self._without_record(commit)
         refs = self.refs()
         if not refs:
             raise RepositoryNotFound(
@@ -160,15 +173,14 @@ class Repository:
         """Return the record of a commit, checked against its own name.
 
         Raises:
-            RevisionNotFound: There is none.
-            InvalidArtefact: It was altered.
+            InvalidArtefact: It is missing, or was altered.
         """
         if commit not in self._commits:
             path = self._commit_path(commit)
             try:
                 data = read_file(path, most=MAX_COMMIT_BYTES)
             except FileNotFoundError as error:
-                raise RevisionNotFound(f"{self.repo_id} has no commit {commit}") from error
+                raise self._without_record(commit) from error
             self._commits[commit] = Commit.from_bytes(data, expected=commit, origin=str(path))
         return self._commits[commit]
 
@@ -218,26 +230,12 @@ class Repository:
         Raises:
             HubError: Another process holds the lock for too long.
         """
-        from filelock import FileLock, Timeout
-
         locks = self.store.hidden / "locks"
         for folder in (locks, self.store.hidden / "staging", self.store.hidden / "trash"):
             make_folders(folder)
-        lock = FileLock(
-            locks / f"{self.folder.name}.lock", timeout=LOCK_SECONDS, poll_interval=0.01
-        )
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise HubError(
-                f"another process has been writing to {self.repo_id} for {LOCK_SECONDS:.0f} s; "
-                "wait for it or end it, then run the command again"
-            ) from error
-        try:
+        with locked(locks / f"{self.folder.name}.lock", f"writing to {self.repo_id}"):
             self._recover()
             yield
-        finally:
-            lock.release()
 
     def publish(
         self, commit: Commit, files: Mapping[str, bytes], *, branch: str, tags: Sequence[str]
@@ -346,16 +344,18 @@ class Repository:
         branch = _branch_of(stage)
         return branch is not None and self.ref(branch) == commit
 
+    def _without_record(self, commit: str) -> InvalidArtefact:
+        return InvalidArtefact(
+            f"{self._commit_path(commit)} is missing, so nothing vouches for that commit of "
+            f"{self.repo_id}; restore it from a copy of the hub"
+        )
+
     def _commit_path(self, commit: str) -> Path:
         return self.folder / "commits" / f"{commit}.json"
 
 
 _LEFT_BY_FILE_BROWSERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _FOLDERS = ("refs/history", "branches", "snapshots", "commits")
-
-
-def _is_ref(entry: os.DirEntry[str]) -> bool:
-    return entry.is_file() and not entry.name.startswith(".")
 
 
 def _branch_of(stage: Path) -> str | None:

@@ -183,11 +183,18 @@ def test_everything_is_flushed_before_the_branch_moves(
     assert ("fsync", "refs") in [(event, Path(path).name) for event, path in calls[moved:]]
 
 
-def test_a_pull_into_a_folder_is_whole_or_absent(tmp_path: Path, make_adapter: MakeAdapter) -> None:
+@pytest.mark.parametrize("replaced", [False, True], ids=["new folder", "replaced folder"])
+def test_a_pull_into_a_folder_is_whole_wherever_it_is_killed(
+    replaced: bool, tmp_path: Path, make_adapter: MakeAdapter
+) -> None:
     hub = Hub(f"local:{tmp_path / 'hub'}")
-    hub.push(make_adapter(1), REPO)
+    hub.push(make_adapter(1), REPO, tags=["v1"])
+    hub.push(make_adapter(2), REPO)
+    before = adapter_files(1) if replaced else {}
     for step in range(1, 100):
         target = tmp_path / f"pulled-{step}" / "adapter"
+        if replaced:
+            hub.pull(REPO, revision="v1", local_dir=target)
 
         def work(target: Path = target, step: int = step) -> int:
             Steps(target.parent, kill, step).watch()
@@ -195,8 +202,8 @@ def test_a_pull_into_a_folder_is_whole_or_absent(tmp_path: Path, make_adapter: M
             return 0
 
         code = in_child(work)
-        if target.exists():
-            assert sorted(p.name for p in target.iterdir()) == sorted(adapter_files())
+        present = {p.name: p.read_bytes() for p in target.iterdir()} if target.exists() else {}
+        assert present in (before, adapter_files(2))
         hub.pull(REPO, local_dir=target)
         if code == 0:
             break

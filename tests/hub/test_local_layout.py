@@ -260,6 +260,35 @@ def test_a_damaged_ref_is_found(
         local_hub.pull(REPO)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("place", ["refs/main", "commits/{}.json", f"snapshots/{{}}/{WEIGHTS}"])
+def test_a_pipe_in_the_hub_holds_nobody_up(
+    local_hub: Hub, root: Path, make_adapter: MakeAdapter, place: str
+) -> None:
+    commit = local_hub.push(make_adapter(1), REPO).revision
+    path = root / "models--me--sentiment" / place.format(commit)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InvalidArtefact, match="no regular file"):
+        local_hub.pull(REPO)
+    assert len(local_hub.list()) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.timeout(30)
+def test_a_pipe_for_the_indexs_notes_holds_nobody_up(
+    local_hub: Hub, root: Path, make_adapter: MakeAdapter
+) -> None:
+    commit = local_hub.push(make_adapter(1), REPO).revision
+    (root / ".softhub" / "changes").unlink()
+    os.mkfifo(root / ".softhub" / "changes")
+    with pytest.raises(HubError, match="changes"):
+        local_hub.push(make_adapter(2), REPO)
+    assert [info.repo_id for info in local_hub.list()] == [REPO]
+    assert local_hub.info(REPO).revision != commit  # it was published; the index was not told
+
+
 def test_strange_folders_in_the_root_are_passed_over(
     local_hub: Hub, root: Path, make_adapter: MakeAdapter
 ) -> None:

@@ -202,6 +202,7 @@ def test_a_pull_that_is_killed_anywhere_leaves_nothing_half(
         weights = (hub.pull(REPO) / WEIGHTS).read_bytes()
         close_session()
         assert weights == (source / WEIGHTS).read_bytes()
+        assert not [path for path in home.rglob(".*") if path.name != ".lock"], "cleaned up"
         if code == 0:
             break
     assert step > 10

@@ -1,12 +1,14 @@
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from softhub.artefact import layout
+from softhub.artefact.exchange import exchange
 from softhub.artefact.layout import CARD, CONFIG, FILES, WEIGHTS, write_atomically, write_durably
 from softhub.errors import InvalidArtefact
 from tests.hostile.sound import sound_files
@@ -87,6 +89,49 @@ def test_follows_a_link_to_the_adapters_folder(tmp_path: Path) -> None:
     assert _contents(target) == sound_files()
 
 
+@pytest.fixture
+def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be a system that cannot exchange two folders in one step."""
+    monkeypatch.setattr(layout, "exchange", lambda one, other: False)
+
+
+def test_two_folders_trade_places(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        write_durably(tmp_path / name, {CARD: name.encode()})
+    if not exchange(tmp_path / "one", tmp_path / "other"):
+        pytest.skip("this system or disk cannot exchange folders")
+    assert (tmp_path / "one" / CARD).read_bytes() == b"other"
+    assert (tmp_path / "other" / CARD).read_bytes() == b"one"
+
+
+def test_folders_that_cannot_trade_places_stay(tmp_path: Path) -> None:
+    write_durably(tmp_path / "one", {CARD: b"one"})
+    assert exchange(tmp_path / "one", tmp_path / "missing") is False
+    assert [entry.name for entry in tmp_path.iterdir()] == ["one"]
+
+
+@pytest.mark.usefixtures("no_exchange")
+def test_replaces_an_adapter_where_folders_cannot_trade_places(tmp_path: Path) -> None:
+    test_replaces_an_adapter_as_a_whole(tmp_path)
+
+
+def test_what_killed_writers_left_is_removed_when_it_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [".mood.0123456789ab.tmp", ".mood.0123456789ab.old"]
+    others = [".mood.notes.tmp", ".moody.0123456789ab.tmp", "mood.0123456789ab.tmp"]
+    for name in (*left, *others):
+        write_durably(tmp_path / name, {CARD: b"x"})
+    present = {*left, *others, "mood"}
+    write_atomically(tmp_path / "mood", sound_files())
+    assert {entry.name for entry in tmp_path.iterdir()} == present, "they may be at work"
+    later = time.time() + 4_000
+    monkeypatch.setattr(time, "time", lambda: later)
+    write_atomically(tmp_path / "mood", sound_files())
+    assert {entry.name for entry in tmp_path.iterdir()} == {*others, "mood"}
+
+
+@pytest.mark.usefixtures("no_exchange")
 @pytest.mark.parametrize("failing", range(2))
 def test_a_failed_rename_leaves_the_earlier_adapter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
