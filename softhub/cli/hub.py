@@ -28,7 +28,11 @@ def push(
     folder: Annotated[
         Path,
         typer.Argument(
-            exists=True, file_okay=False, help="The adapter folder.", show_default=False
+            metavar="FOLDER",
+            exists=True,
+            file_okay=False,
+            help="The adapter folder.",
+            show_default=False,
         ),
     ],
     repo_id: RepoArgument,
@@ -40,6 +44,10 @@ def push(
     private: Annotated[
         bool, typer.Option("--private", help="Make a new repository private (remote hubs).")
     ] = False,
+    parent_commit: Annotated[
+        str | None,
+        typer.Option(metavar="HEX", help="Refuse unless the branch still names this commit."),
+    ] = None,
     hub: HubOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,7 +58,13 @@ def push(
 
     to = Hub(hub)
     commit = to.push(
-        folder, repo_id, revision=revision, message=message, tags=tag or (), private=private
+        folder,
+        repo_id,
+        revision=revision,
+        message=message,
+        tags=tag or (),
+        private=private,
+        parent_commit=parent_commit,
     )
     if not commit.created:
         say(f"{repo_id} on {to.uri} already holds exactly this; no new commit")
@@ -62,7 +76,7 @@ def push(
 
 def pull(
     repo_id: Annotated[
-        str | None, typer.Argument(metavar="[REPO_ID]", help="NAMESPACE/NAME.", show_default=False)
+        str | None, typer.Argument(metavar="REPO_ID", help="NAMESPACE/NAME.", show_default=False)
     ] = None,
     revision: RevisionOption = None,
     to: Annotated[
@@ -124,7 +138,7 @@ def list_adapters(hub: HubOption = None, as_json: JsonOption = False) -> None:
     if not found:
         say(f"hub {where.uri} is empty; put an adapter there: softhub push FOLDER NAMESPACE/NAME")
         return
-    columns = ("repository", "task", "base model", "score", "tokens", "size", "tags")
+    columns = ("repository", "task", "base model", "score", "tokens", "size", "tags", "note")
     emit_table(columns, [_row(info) for info in found])
 
 
@@ -177,7 +191,13 @@ def _row(info: "AdapterInfo") -> tuple[str, ...]:
         str(info.num_virtual_tokens or ""),
         size(info.total_bytes),
         ", ".join(info.tags),
+        note(info),
     )
+
+
+def note(info: "AdapterInfo") -> str:
+    """Return what a person must know before using an adapter."""
+    return f"deprecated: {info.deprecated}" if info.deprecated else info.unchecked or ""
 
 
 def _facts(info: "AdapterInfo") -> list[tuple[str, str]]:

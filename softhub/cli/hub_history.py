@@ -145,7 +145,7 @@ def lock(
     prompts: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME=REPO_ID[@REV]...", help="Prompts by the name to use.", show_default=False
+            metavar="NAME=REPO_ID[@REV]", help="Prompts by the name to use.", show_default=False
         ),
     ],
     file: Annotated[Path, typer.Option(metavar="FILE", help="The lock file.")] = Path(
@@ -182,7 +182,9 @@ def _row(entry: "CommitInfo") -> tuple[str, ...]:
 
 
 def _value(value: Any) -> str:
-    return "" if value is None else str(value)
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _moves(found: Any) -> list[tuple[str, str]]:

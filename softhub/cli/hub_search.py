@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from softhub.cli.hub import note
 from softhub.cli.options import AdapterArgument, HubOption, JsonOption
 from softhub.cli.output import emit_json, emit_table, say, size
 
@@ -16,7 +17,7 @@ _COLUMNS = ("repository", "task", "base model", "score", "tokens", "size", "date
 
 def search(
     text: Annotated[
-        list[str] | None, typer.Argument(metavar="[WORD]...", help="Words that must all occur.")
+        list[str] | None, typer.Argument(metavar="WORD", help="Words that must all occur.")
     ] = None,
     task: Annotated[str | None, typer.Option(help="Name of the task.")] = None,
     kind: Annotated[
@@ -130,5 +131,5 @@ def _row(info: "AdapterInfo", metric: str | None) -> tuple[str, ...]:
         str(info.num_virtual_tokens or ""),
         size(info.total_bytes),
         info.date[:10],
-        f"deprecated: {info.deprecated}" if info.deprecated else info.unchecked or "",
+        note(info),
     )

@@ -90,3 +90,9 @@ def conflict_message(push: Push, expected: str | None, theirs: str) -> str:
         f"{push.repo_id}: your push expects {push.revision} at {expected}, but it "
         f"{theirs}; pull it, compare with `softhub diff`, then push again on top of it"
     )
+
+
+def taken_message(repo_id: str, tag: str, commit: str, *, is_branch: bool) -> str:
+    """Say that a name for a tag is taken, and what can be done."""
+    kind, fix = ("branch", "") if is_branch else ("tag", f", or `softhub untag {repo_id} {tag}`")
+    return f"{repo_id} already has the {kind} {tag!r} (at {commit}); choose another name{fix}"

@@ -14,6 +14,7 @@ from softhub.errors import HubError, InvalidArtefact, RevisionNotFound, SoftHubW
 from softhub.hub.backend import Backend, Fetched, Push
 from softhub.hub.description import describe
 from softhub.hub.difference import Difference, difference
+from softhub.hub.disk import told_as_hub_error
 from softhub.hub.front_matter import DEPRECATED, read_front_matter, with_front_matter
 from softhub.hub.leaks import local_path, refuse_tokens
 from softhub.hub.lockfile import LockedPrompt, read_lockfile, write_lockfile
@@ -146,7 +147,10 @@ class Hub:
             )
         self._warn_if_deprecated(fetched, revision)
         folder = self._backend.keep(fetched)
-        return folder if local_dir is None else write_atomically(Path(local_dir), fetched.files)
+        if local_dir is None:
+            return folder
+        with told_as_hub_error(f"copying {repo_id} to {local_dir}"):
+            return write_atomically(Path(local_dir), fetched.files)
 
     def lock(self, path: str | Path, prompts: Mapping[str, str]) -> Locked:
         """Add prompts to a lock file, each pinned to its commit and to the hash of its weights.
@@ -273,10 +277,17 @@ class Hub:
             repo_id: The repository.
             reason: Why, in one sentence.
             replacement: Repository to use instead.
+
+        Raises:
+            HubError: There is no reason, or the replacement is the repository itself.
         """
         notice = {"reason": plain(reason)}
+        if not notice["reason"]:
+            raise HubError("a deprecation needs a reason, in one sentence that pulls can show")
         if replacement is not None:
             notice["replacement"] = check_repo_id(replacement)
+        if replacement == repo_id:
+            raise HubError(f"{repo_id} cannot be replaced by itself; name another repository")
         fetched = self._fetch(repo_id, DEFAULT_REVISION)
         card = fetched.files.get(CARD, b"")
         marked = with_front_matter(card, {**read_front_matter(card), DEPRECATED: notice})

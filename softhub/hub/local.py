@@ -19,7 +19,7 @@ from softhub.errors import (
     PushConflict,
     RevisionNotFound,
 )
-from softhub.hub.backend import Fetched, Push, conflict_message
+from softhub.hub.backend import Fetched, Push, conflict_message, taken_message
 from softhub.hub.description import DESCRIBING, describe, manifest_metrics
 from softhub.hub.disk import told_as_hub_error
 from softhub.hub.index import Index
@@ -43,9 +43,11 @@ class LocalHub:
         """Use the hub at `root`, which is made by the first push.
 
         Raises:
-            HubError: `root` is Hugging Face's download cache or inside it, where an online
-                download of an equal name would overwrite what was pushed.
+            HubError: `root` is a file, or is Hugging Face's download cache or inside it, where an
+                online download of an equal name would overwrite what was pushed.
         """
+        if root.is_file():
+            raise HubError(f"the hub {root} is a file; expected a folder (--hub local:FOLDER)")
         self.root = root
         self.store = Store(root)
         _refuse_download_cache(root)
@@ -252,11 +254,7 @@ def _check_tag(repo: Repository, tag: str, commit: str | None) -> None:
     present = repo.ref(tag)
     if present is None or (present == commit and not repo.is_branch(tag)):
         return
-    kind = "branch" if repo.is_branch(tag) else "tag"
-    raise HubError(
-        f"{repo.repo_id} already has the {kind} {tag!r} (at {present}); choose another name, "
-        f"or remove a tag with `softhub untag {repo.repo_id} {tag}`"
-    )
+    raise HubError(taken_message(repo.repo_id, tag, present, is_branch=repo.is_branch(tag)))
 
 
 def _refuse_download_cache(root: Path) -> None:

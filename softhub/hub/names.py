@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from softhub.artefact.strict_json import quoted
 from softhub.config import softhub_home
 from softhub.errors import HubError, RevisionNotFound
 
@@ -36,13 +37,23 @@ def check_repo_id(repo_id: str) -> str:
     Raises:
         HubError: It is not; the message says what is allowed.
     """
-    parts = repo_id.split("/")
-    if len(parts) != 2 or not all(_is_repo_part(part) for part in parts):
+    if _is_repo_id(repo_id):
+        return repo_id
+    name, at, revision = repo_id.partition("@")
+    if at and _is_repo_id(name):
         raise HubError(
-            f"{repo_id!r} is not a repository name; expected namespace/name, each of letters, "
-            "digits, '-', '_' and '.', without '--' or '..' (for example me/sentiment)"
+            f"{quoted(repo_id)} is a repository and a revision; give them apart: {name} with "
+            f"--revision {revision[:100]}"
         )
-    return repo_id
+    raise HubError(
+        f"{quoted(repo_id)} is not a repository name; expected namespace/name, each of letters, "
+        "digits, '-', '_' and '.', without '--' or '..' (for example me/sentiment)"
+    )
+
+
+def _is_repo_id(repo_id: str) -> bool:
+    parts = repo_id.split("/")
+    return len(parts) == 2 and all(map(_is_repo_part, parts))
 
 
 def _is_repo_part(part: str) -> bool:
@@ -70,8 +81,8 @@ def check_revision_name(name: str) -> str:
         or is_commit(name)
     ):
         raise HubError(
-            f"{name!r} cannot name a branch or tag; expected letters, digits, '-', '_' and '.', "
-            "at most 100, not a commit hash and not a reserved word (for example v1)"
+            f"{quoted(name)} cannot name a branch or tag; expected letters, digits, '-', '_' and "
+            "'.', at most 100, not a commit hash and not a reserved word (for example v1)"
         )
     return name
 
@@ -85,7 +96,8 @@ def check_revision(revision: str) -> str:
     if is_commit(revision) or (_REVISION.fullmatch(revision) and ".." not in revision):
         return revision
     raise RevisionNotFound(
-        f"{revision!r} is not a revision; expected a branch, a tag or a full 40-digit commit hash"
+        f"{quoted(revision)} is not a revision; expected a branch, a tag or a full commit hash of "
+        "40 digits"
     )
 
 
@@ -104,8 +116,7 @@ def repo_id_of(folder_name: str) -> str | None:
     if not folder_name.startswith("models--"):
         return None
     repo_id = folder_name.removeprefix("models--").replace("--", "/")
-    parts = repo_id.split("/")
-    return repo_id if len(parts) == 2 and all(map(_is_repo_part, parts)) else None
+    return repo_id if _is_repo_id(repo_id) else None
 
 
 @dataclass(frozen=True)

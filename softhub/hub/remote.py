@@ -20,7 +20,7 @@ from softhub.errors import (
     RevisionNotFound,
     UnsupportedAdapter,
 )
-from softhub.hub.backend import Fetched, Push
+from softhub.hub.backend import Fetched, Push, taken_message
 from softhub.hub.connection import Connection
 from softhub.hub.described import DescribedCache
 from softhub.hub.description import DESCRIBING, describe, manifest_metrics
@@ -233,11 +233,8 @@ class RemoteHub:
             HubError: It is taken.
         """
         if tag in branches or tags.get(tag, commit) != commit or (commit is None and tag in tags):
-            kind = "branch" if tag in branches else "tag"
-            raise HubError(
-                f"{repo_id} already has the {kind} {tag!r}; choose another name, or remove a tag "
-                f"with `softhub untag {repo_id} {tag}`"
-            )
+            present = branches.get(tag) or tags[tag]
+            raise HubError(taken_message(repo_id, tag, present, is_branch=tag in branches))
 
     def _file(self, repo_id: str, commit: str, file: RemoteFile) -> bytes:
         """Return a file from what was kept, if it is what the tree lists, or download it."""

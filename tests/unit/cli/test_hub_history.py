@@ -137,3 +137,58 @@ def test_offline_asks_no_remote_hub(softhub: Command) -> None:
     done = softhub("pull", REPO, "--hub", "hf+https://hub.invalid", "--offline")
     assert done.code == 1
     assert "was not pulled before" in done.err
+
+
+def test_diff_prints_no_noise_of_floats(softhub: Command, tmp_path: Path) -> None:
+    for seed, score in enumerate((0.8 + 0.03, 0.9)):
+        softhub("push", write(tmp_path / str(seed), adapter_files(seed, score=score)), REPO)
+    first = lines(softhub("log", REPO).out)[-1][0]
+    assert "metric\taccuracy (test)\t0.83\t0.9" in softhub("diff", REPO, first).out
+
+
+@pytest.mark.parametrize("option", ["--to", "--file"])
+def test_a_place_that_cannot_be_written_is_told_in_one_line(
+    option: str, pushed: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    verb = ("pull", REPO) if option == "--to" else ("lock", f"mood={REPO}")
+    for place in (tmp_path / "file" / "x", tmp_path / "file" / "x" / "y"):
+        done = pushed(*verb, option, place)
+        assert done.code == 1
+        assert done.err.startswith("error: ") and str(place.parent) in done.err
+        assert "Traceback" not in done.err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_is_no_lock_file(pushed: Command, tmp_path: Path) -> None:
+    for arguments in (("pull", "--lock", tmp_path), ("lock", f"a={REPO}", "--file", tmp_path)):
+        done = pushed(*arguments)
+        assert (done.code, done.out) == (1, "")
+        assert "no lock file" in done.err
+
+
+def test_a_repository_and_revision_in_one_are_taken_apart(pushed: Command) -> None:
+    done = pushed("pull", f"{REPO}@v1")
+    assert done.code == 1
+    assert "--revision v1" in done.err
+
+
+def test_endless_names_make_no_endless_message(softhub: Command) -> None:
+    for arguments in (("pull", "x" * 9_000), ("pull", REPO, "--revision", "-" + "x" * 9_000)):
+        assert len(softhub(*arguments).err) < 500
+
+
+def test_a_deprecation_says_why_and_leads_elsewhere(pushed: Command) -> None:
+    assert "reason" in pushed("deprecate", REPO, "--reason", " ").err
+    assert "itself" in pushed("deprecate", REPO, "--reason", "Old.", "--replacement", REPO).err
+    assert len(lines(pushed("log", REPO).out)) == 3
+
+
+def test_a_push_onto_another_commit_than_expected_is_refused(
+    pushed: Command, folders: list[Path]
+) -> None:
+    newest, oldest = (row[0] for row in lines(pushed("log", REPO).out)[1:])
+    late = pushed("push", folders[0], REPO, "--parent-commit", oldest)
+    assert late.code == 1
+    assert newest in late.err
+    assert pushed("push", folders[0], REPO, "--parent-commit", newest).code == 0

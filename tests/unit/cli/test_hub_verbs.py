@@ -51,6 +51,7 @@ def test_list_is_tab_separated_when_piped(softhub: Command, make_adapter: MakeAd
         "tokens": "5",
         "size": found["me/sentiment"]["size"],
         "tags": "v1",
+        "note": "",
     }
     assert found["me/sentiment"]["size"].endswith(" kB")
     assert found["you/other"]["task"] == "unknown"
@@ -136,3 +137,17 @@ def test_hostile_card_steers_no_terminal(softhub: Command, make_adapter: MakeAda
         shown = softhub(*arguments)
         assert shown.code == 0, shown.err
         assert not set(shown.out) & set("\x1b\x07\x9b\u202e")
+
+
+def test_list_says_what_is_damaged(softhub: Command, adapter: Path, softhub_home: Path) -> None:
+    softhub("push", adapter, "me/sentiment")
+    (softhub_home / "hub" / "models--me--sentiment" / "refs" / "main").write_text("nonsense")
+    header, row = [line.split("\t") for line in softhub("list").out.splitlines()]
+    assert dict(zip(header, row, strict=True))["note"].startswith("damaged: ")
+
+
+def test_a_file_is_no_hub(softhub: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    done = softhub("list", "--hub", f"local:{tmp_path / 'file'}")
+    assert (done.code, done.out) == (1, "")
+    assert "is a file" in done.err
