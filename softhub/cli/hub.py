@@ -191,7 +191,7 @@ def _row(info: "AdapterInfo") -> tuple[str, ...]:
         str(info.num_virtual_tokens or ""),
         size(info.total_bytes),
         ", ".join(info.tags),
-        note(info),
+        note(info).partition(":")[0],  # `search` and `info` have room for all of it
     )
 
 
