@@ -148,6 +148,11 @@ class Encoder:
         """Tokenise a text without a template, as the bare base would see it."""
         return self.encode(Template("{text}"), {"text": text}, text_column="text", room=room)
 
+    def tokens_around(self, template: Template, row: Mapping[str, Any], text_column: str) -> int:
+        """Tokens that a template adds to a row's text: what a request costs beside the text."""
+        text = str(row[text_column])
+        return len(self.encode(template, row).ids) - len(self.encode_plain(text).ids)
+
     def continuation(self, template: Template, word: str) -> tuple[int, ...]:
         """Token ids that a word adds behind a rendered template.
 

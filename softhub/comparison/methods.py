@@ -340,6 +340,4 @@ def _training(result: FitResult | WeightsResult) -> dict[str, Any]:
 def _frame_tokens(contest: Contest, template: Template) -> int:
     """Tokens that a template puts around the text of the first test example."""
     encoder = PromptModel(contest.base).encoder
-    example = contest.test[0]
-    text = str(example.row[contest.task.text_column])
-    return len(encoder.encode(template, example.row).ids) - len(encoder.encode_plain(text).ids)
+    return encoder.tokens_around(template, contest.test[0].row, contest.task.text_column)

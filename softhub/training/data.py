@@ -57,9 +57,13 @@ class EncodedExamples(Dataset[Mapping[str, Any]]):
 
     def by_length(self) -> EncodedExamples:
         """The same rows, longest first: little padding, and a batch too large fails early."""
-        order = sorted(range(len(self)), key=lambda i: -self.lengths[i])
+        lengths = self.lengths
+        return self.take(sorted(range(len(self)), key=lambda index: -lengths[index]))
+
+    def take(self, indices: Sequence[int]) -> EncodedExamples:
+        """Some of the rows, in the order given."""
         return EncodedExamples(
-            tuple(self.inputs[i] for i in order), tuple(self.answers[i] for i in order), self.cut
+            tuple(self.inputs[i] for i in indices), tuple(self.answers[i] for i in indices), self.cut
         )
 
 
