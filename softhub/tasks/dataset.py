@@ -21,6 +21,8 @@ class Example:
         target: The reference text, for generation.
         group: What the example belongs with (a review, a patient); never split, resampled whole.
         text_column: The column that holds the example's own text.
+        soft_label: The probability of each label, for classification: training then matches these
+            rather than the label. In a multi-label task each is that of a decision of its own.
     """
 
     row: Mapping[str, Any]
@@ -28,6 +30,7 @@ class Example:
     target: str | None = None
     group: str | None = None
     text_column: str = "text"
+    soft_label: Mapping[str, float] | None = None
 
     @property
     def text(self) -> str:
@@ -105,11 +108,14 @@ def dataset_hash(examples: Iterable[Example]) -> str:
         examples: The examples, in order.
 
     Returns:
-        SHA-256 (64 hex digits) over rows, labels, targets and groups.
+        SHA-256 (64 hex digits) over rows, labels, targets and groups, and soft labels if there are
+        any.
     """
     digest = hashlib.sha256()
     for example in examples:
         record = [dict(example.row), example.label, example.target, example.group]
+        if example.soft_label is not None:
+            record.append(dict(example.soft_label))
         line = json.dumps(record, sort_keys=True, ensure_ascii=False, default=str)
         digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
     return digest.hexdigest()

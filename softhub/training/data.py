@@ -20,8 +20,8 @@ _MEGA_BATCH = 50
 
 IGNORED = -100
 
-Answer = int | tuple[int, ...]
-"""A label's index, a bool for each label, or the token ids of a target."""
+Answer = int | tuple[int, ...] | tuple[float, ...]
+"""A label's index, a bool or a probability for each label, or the token ids of a target."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class EncodedExamples(Dataset[Mapping[str, Any]]):
 
     Attributes:
         inputs: Token ids of each text.
-        answers: For each row its label's index, whether each label applies, or the target's token
-            ids.
+        answers: For each row its label's index, whether each label applies, the probability of each
+            label, or the target's token ids.
         cut: How many texts were too long and lost their end.
     """
 
@@ -63,7 +63,9 @@ class EncodedExamples(Dataset[Mapping[str, Any]]):
     def take(self, indices: Sequence[int]) -> EncodedExamples:
         """Some of the rows, in the order given."""
         return EncodedExamples(
-            tuple(self.inputs[i] for i in indices), tuple(self.answers[i] for i in indices), self.cut
+            tuple(self.inputs[i] for i in indices),
+            tuple(self.answers[i] for i in indices),
+            self.cut,
         )
 
 
@@ -98,7 +100,7 @@ def encode_examples(
         if candidates is None:
             answer: Answer = encoder.target(task.template, str(example.target))
         else:
-            answer = _label_answer(candidates, str(example.label))
+            answer = _label_answer(candidates, example)
         limits = [task.max_length] if task.max_length else []
         if room is not None:
             limits.append(room - _reserve(answer, candidates))
@@ -114,16 +116,18 @@ def encode_examples(
     return EncodedExamples(tuple(inputs), tuple(answers), cut)
 
 
-def _label_answer(candidates: Candidates, label: str) -> Answer:
+def _label_answer(candidates: Candidates, example: Example) -> Answer:
+    if example.soft_label is not None:
+        return tuple(float(example.soft_label[label]) for label in candidates.labels)
     if not candidates.yes_no:
-        return candidates.labels.index(label)
-    applying = split_labels(label)
+        return candidates.labels.index(str(example.label))
+    applying = split_labels(str(example.label))
     return tuple(label in applying for label in candidates.labels)
 
 
 def _target(answer: Answer) -> tuple[int, ...]:
     """The tokens of an answer that are fed behind the text: none of a label's."""
-    fed = isinstance(answer, tuple) and not isinstance(answer[0], bool)
+    fed = isinstance(answer, tuple) and type(answer[0]) is int  # no bool, no probability
     return answer if fed else ()  # type: ignore[return-value]
 
 

@@ -109,10 +109,11 @@ class PromptTrainer(Trainer):
         return self._trained / max(runtime - self._evaluation_seconds, 1e-9)
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        scores_of_labels = np.asarray(prediction.predictions)
-        applying = scores_of_labels > 0 if self._task.multilabel else scores_of_labels.argmax(-1)
-        predictions = self._names(applying)
-        references = self._names(np.asarray(prediction.label_ids))
+        predictions = self._names(self._applying(np.asarray(prediction.predictions), 0.0))
+        answers = np.asarray(prediction.label_ids)
+        if np.issubdtype(answers.dtype, np.floating):  # a teacher's probabilities
+            answers = self._applying(answers, 0.5)
+        references = self._names(answers)
         scores = {
             name: compute(name, predictions, references)
             for name in self._task.metrics or ("accuracy",)
@@ -122,6 +123,10 @@ class PromptTrainer(Trainer):
             "labels_predicted": len(set(predictions)),
             "labels_present": len(set(references)),
         }
+
+    def _applying(self, scores: NDArray[Any], threshold: float) -> NDArray[Any]:
+        """The label of most score, or where there are several those above the threshold."""
+        return scores > threshold if self._task.multilabel else scores.argmax(-1)
 
     def _names(self, answers: NDArray[Any]) -> list[str]:
         """Label names of indices `[N]`, or of sets of labels `[N, labels]`."""

@@ -88,14 +88,15 @@ class Tuner(nn.Module):
         Args:
             input_ids: Texts `[B, T]`, padded on the left.
             attention_mask: Which of them are real `[B, T]`, bool.
-            labels: Label indices `[B]`, whether each label applies `[B, labels]` (bool), or target
-                tokens `[B, N]` with -100 at pads.
+            labels: Label indices `[B]`, whether each label applies `[B, labels]` (bool), their
+                probabilities `[B, labels]` (float), or target tokens `[B, N]` with -100 at pads.
             num_items_in_batch: Labels or target tokens of the whole step over all processes.
 
         Returns:
             `loss`, a scalar: the negative log-likelihood, weighted by label, summed over this batch
-            and divided by `num_items_in_batch` (the batch's own count if None); for classification
-            also `logits`, the label scores `[B, labels]`.
+            and divided by `num_items_in_batch` (the batch's own count if None); for probabilities
+            the Kullback-Leibler divergence from them. For classification also `logits`, the label
+            scores `[B, labels]`.
         """
         return self._loss(
             Rows(input_ids, attention_mask),
@@ -120,7 +121,11 @@ class Tuner(nn.Module):
             return {"loss": _normalised(losses.sum(), targets.mask.sum(), num_items_in_batch)}
         encoded = encode_rows(self.base, prompts, texts, keep_cache=any(candidates.continuations))
         scores = label_scores(self.base, encoded, candidates)
-        loss = _label_loss(scores, labels.to(scores.device), weights)
+        labels = labels.to(scores.device)
+        if labels.is_floating_point():
+            loss = _divergence(scores, labels, yes_no=candidates.yes_no)
+        else:
+            loss = _label_loss(scores, labels, weights)
         return {
             "loss": _normalised(loss, labels.numel(), num_items_in_batch),
             "logits": scores,
@@ -178,6 +183,16 @@ def _label_loss(
             scores, labels.float(), pos_weight=weights, reduction="sum"
         )
     return nn.functional.cross_entropy(scores, labels, weight=weights, reduction="sum")
+
+
+def _divergence(scores: torch.Tensor, shares: torch.Tensor, *, yes_no: bool) -> torch.Tensor:
+    """Kullback-Leibler divergence of the label scores `[B, labels]` from probabilities, summed."""
+    if yes_no:
+        logs = nn.functional.logsigmoid(torch.stack([scores, -scores]))
+        return nn.functional.kl_div(logs, torch.stack([shares, 1 - shares]), reduction="sum")
+    logs = scores.log_softmax(dim=-1)
+    divergence = nn.functional.kl_div(logs, shares, reduction="sum")
+    return divergence * shares.shape[-1]  # which the count of items counts once a label
 
 
 def _normalised(
