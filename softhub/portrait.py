@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import jinja2
 
 import softhub
-from softhub.comparison.drawing import INK, look, style, to_svg
+from softhub.comparison.looks import look
+from softhub.drawing import INK, style, to_svg
 from softhub.inspection import CAVEAT, Inspection, Neighbour
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def draw(inspection: Inspection) -> Figure:
         inspection: What was found.
 
     Returns:
-        A figure; `softhub.comparison.drawing` turns it into PNG and SVG.
+        A figure; `softhub.drawing` turns it into PNG and SVG.
     """
     from matplotlib.figure import Figure
 

@@ -75,7 +75,7 @@ def inspect(
 def _write(found: "Inspection", name: str, png: Path | None, html: Path | None) -> list[Path]:
     contents: dict[Path, bytes] = {}
     if png is not None or html is not None:
-        from softhub.comparison.drawing import to_png
+        from softhub.drawing import to_png
         from softhub.portrait import draw, render_page
 
         if png is not None:

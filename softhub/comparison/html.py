@@ -17,11 +17,12 @@ import jinja2
 
 import softhub
 from softhub.comparison import plots
-from softhub.comparison.drawing import look, to_svg
 from softhub.comparison.findings import findings, left_out, meaning
+from softhub.comparison.looks import look
 from softhub.comparison.summary import MAJORITY, Line, Summary
 from softhub.comparison.tables import COSTS, costs, difference, other_scores
 from softhub.comparison.wording import in_words, metric_name, percent
+from softhub.drawing import to_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

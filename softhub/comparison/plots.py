@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softhub.comparison.drawing import INK, look, style
+from softhub.comparison.looks import look
 from softhub.comparison.summary import FINE_TUNING, MAJORITY, SOFT_PROMPT, Line, Summary
 from softhub.comparison.wording import in_words, metric_name, short_count, short_size, size
+from softhub.drawing import INK, style
 from softhub.tasks.metrics import Floats
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from typing import Any
 
 import softhub
 from softhub.comparison import plots
-from softhub.comparison.drawing import to_png, to_svg
 from softhub.comparison.html import render_html
 from softhub.comparison.store import RowStore
 from softhub.comparison.summary import Summary, summarise
 from softhub.comparison.tables import markdown_table, one_line, print_table
+from softhub.drawing import to_png, to_svg
 from softhub.errors import ConfigError
 from softhub.pipeline import references_of
 from softhub.tasks import Example, Task

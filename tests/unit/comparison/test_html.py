@@ -10,12 +10,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from softhub.comparison.drawing import to_svg
 from softhub.comparison.html import render_html
 from softhub.comparison.plots import overview
 from softhub.comparison.results import read_results, write_results
 from softhub.comparison.store import RowStore
 from softhub.comparison.summary import summarise
+from softhub.drawing import to_svg
 from softhub.errors import ConfigError
 from tests.unit.comparison.rows import GROUPS, LABELS, REFERENCES, rows
 

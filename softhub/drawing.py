@@ -1,8 +1,7 @@
 """How plots look, and how they become SVG that can stand in any page.
 
 The SVG takes its ink from the page (`currentColor`), so it reads on light and dark. It carries no
-styles, which a strict content security policy would refuse, and its ids are its own. Colours are
-those of Okabe & Ito, which people with any kind of colour vision tell apart; markers differ too.
+styles, which a strict content security policy would refuse, and its ids are its own.
 """
 
 from __future__ import annotations
@@ -11,11 +10,8 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
-
-from softhub.comparison.summary import FEW_SHOT, is_few_shot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,31 +57,6 @@ _SETTINGS: dict[Any, Any] = {
     "figure.constrained_layout.w_pad": 0.08,
     "figure.constrained_layout.h_pad": 0.08,
 }
-
-
-@dataclass(frozen=True)
-class Look:
-    """Colour and marker of a method."""
-
-    color: str
-    marker: str
-
-
-_OTHER = Look("#8c8c8c", "x")
-_LOOKS = {
-    "zero-shot": Look("#E69F00", "v"),
-    "zero-shot, calibrated": Look("#E69F00", "^"),
-    FEW_SHOT: Look("#CC79A7", "h"),
-    "soft prompt": Look("#0072B2", "o"),
-    "soft-prompt ensemble": Look("#56B4E9", "P"),
-    "LoRA": Look("#009E73", "s"),
-    "full fine-tuning": Look("#D55E00", "D"),
-}
-
-
-def look(method: str) -> Look:
-    """The look of a method, the same in every plot."""
-    return _LOOKS.get(FEW_SHOT if is_few_shot(method) else method, _OTHER)
 
 
 @contextmanager
