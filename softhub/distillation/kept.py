@@ -1,0 +1,163 @@
+"""What a student keeps of its teacher: score, answers, and what a request costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from softhub.distillation.teachers import Teacher
+from softhub.encoding import render_chat
+from softhub.engine import PromptModel
+from softhub.pipeline import Evaluation, evaluate, judge
+from softhub.prompt import SoftPrompt
+from softhub.tasks import Example, Task
+from softhub.tasks.intervals import Interval, Resampled, Resamples
+from softhub.tasks.metrics import compute, find_metric
+
+_STUDENT = "student"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A student beside its teacher, on the same labelled texts.
+
+    Attributes:
+        teacher: The teacher's scores.
+        student: The soft prompt's.
+        short: Those of the base with the student's template and no prompt: what needs no training.
+        agreement: How like the teacher's answers the student's are: the share of equal ones, for
+            generated texts their chrF.
+        share: For each metric the student's score over the teacher's, with its 95 % interval; None
+            where the teacher's may be 0.
+        difference: For each metric the student's score minus the teacher's, paired over the texts.
+        tokens: What stands beside the text in a request: of `teacher` (None: it has no prompt),
+            `student` (virtual tokens and template) and `short` (the template).
+    """
+
+    teacher: Evaluation
+    student: Evaluation
+    short: Evaluation
+    agreement: float
+    share: Mapping[str, Interval | None]
+    difference: Mapping[str, Interval]
+    tokens: Mapping[str, int | None]
+
+    @property
+    def tokens_saved(self) -> int | None:
+        """Tokens that a request is shorter by; None where the teacher has no prompt."""
+        teacher, student = self.tokens["teacher"], self.tokens["student"]
+        return None if teacher is None or student is None else teacher - student
+
+    def to_record(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        evaluations = {"teacher": self.teacher, "student": self.student, "short": self.short}
+        return {
+            "examples": len(self.student.references),
+            "scores": {
+                name: {metric: each._asdict() for metric, each in evaluation.metrics.items()}
+                for name, evaluation in evaluations.items()
+            },
+            "agreement": self.agreement,
+            "share": {name: each and each._asdict() for name, each in self.share.items()},
+            "difference": {name: each._asdict() for name, each in self.difference.items()},
+            "tokens": dict(self.tokens),
+            "tokens_saved": self.tokens_saved,
+        }
+
+
+def judge_student(
+    model: PromptModel,
+    task: Task,
+    prompt: SoftPrompt,
+    teacher: Teacher,
+    examples: Sequence[Example],
+    *,
+    batch_size: int = 32,
+) -> Kept:
+    """Judge a distilled prompt, its teacher and the bare template on labelled texts.
+
+    Args:
+        model: The engine of the student's base.
+        task: The student's task, with the metrics.
+        prompt: The student.
+        teacher: The teacher.
+        examples: Labelled texts that neither learned from.
+        batch_size: Texts in one pass.
+
+    Returns:
+        The scores, and what is kept of them.
+
+    Raises:
+        DatasetError: An example has no label or reference text.
+    """
+    model.load_prompt(prompt, name=_STUDENT)
+    student = evaluate(model, task, examples, prompt=_STUDENT, batch_size=batch_size)
+    short = evaluate(model, task, examples, batch_size=batch_size)
+    start = time.perf_counter()
+    answers = answers_of(teacher, task, examples)
+    taught = judge(task, examples, answers, time.perf_counter() - start)
+    share, difference = _kept(taught, student, [example.group for example in examples])
+    return Kept(
+        taught,
+        student,
+        short,
+        alike(task, student.predictions, answers),
+        share,
+        difference,
+        _tokens(model, task, prompt, teacher, examples[0]),
+    )
+
+
+def answers_of(teacher: Teacher, task: Task, examples: Sequence[Example]) -> list[str]:
+    """A teacher's answers: labels, or the texts that it writes."""
+    if task.kind == "generation":
+        return teacher.write(examples)
+    return [prediction.best for prediction in teacher.classify(examples)]
+
+
+def alike(task: Task, answers: Sequence[str], teachers: Sequence[str]) -> float:
+    """Share of equal answers; for generated texts the chrF of the one against the other."""
+    if task.kind == "generation":
+        return compute("chrf", answers, teachers)
+    return sum(a == b for a, b in zip(answers, teachers, strict=True)) / len(teachers)
+
+
+def _kept(
+    teacher: Evaluation, student: Evaluation, groups: Sequence[str | None]
+) -> tuple[dict[str, Interval | None], dict[str, Interval]]:
+    """Ratio and difference of each metric, on the same resamples; those of code have none."""
+    resamples = Resamples(len(groups), groups)
+    share: dict[str, Interval | None] = {}
+    difference: dict[str, Interval] = {}
+    for metric in student.metrics:
+        if find_metric(metric).judges != "answers":
+            continue
+        theirs, ours = (
+            resamples.score([list(each.predictions)], list(each.references), metric)
+            for each in (teacher, student)
+        )
+        difference[metric] = (ours - theirs).interval()
+        share[metric] = _ratio(ours, theirs)
+    return share, difference
+
+
+def _ratio(ours: Resampled, theirs: Resampled) -> Interval | None:
+    if theirs.value <= 0 or np.any(theirs.samples <= 0):
+        return None
+    return Resampled(ours.value / theirs.value, ours.samples / theirs.samples).interval()
+
+
+def _tokens(
+    model: PromptModel, task: Task, prompt: SoftPrompt, teacher: Teacher, example: Example
+) -> dict[str, int | None]:
+    template = render_chat(task, model.base.tokenizer).template
+    short = model.encoder.tokens_around(template, example.row, task.text_column)
+    return {
+        "teacher": teacher.tokens_beside(example),
+        "student": prompt.num_virtual_tokens + short,
+        "short": short,
+    }
