@@ -10,6 +10,7 @@ import softhub
 from softhub.cli import (
     INTERRUPTED,
     comparing,
+    distilling,
     drafting,
     environment,
     evaluation,
@@ -100,6 +101,15 @@ app.command(
         "softhub compare --report runs/compare-sentiment",
     ),
 )(comparing.compare)
+app.command(
+    epilog=examples(
+        "softhub distill --task task.yaml --base ./my-base --shots 8 --output-dir runs/short",
+        "softhub distill --task task.yaml --base ./my-base --template 3 --tokens 10",
+        'softhub distill --task task.yaml --base ./my-base --template "$(cat instructions.txt)"',
+        "softhub distill --task chat.yaml --base ./my-base --system --texts questions.txt",
+        "softhub distill --task task.yaml --base ./my-base --teacher me/sentiment-100",
+    ),
+)(distilling.distill)
 app.command(
     epilog=examples(
         "softhub predict me/sentiment 'Worth every penny.' --base ORG/BASE-MODEL",

@@ -1,7 +1,7 @@
 """Distillation: a long prompt, or any teacher, turned into a short soft prompt without labels."""
 
 from softhub.distillation.distilling import distill
-from softhub.distillation.kept import Kept, judge_student
+from softhub.distillation.kept import Kept, agreement, judge_student, tokens_beside
 from softhub.distillation.teachers import (
     CalibratedTeacher,
     FewShotTeacher,
@@ -17,6 +17,8 @@ __all__ = [
     "ModelTeacher",
     "TableTeacher",
     "Teacher",
+    "agreement",
     "distill",
     "judge_student",
+    "tokens_beside",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from softhub.distillation.teachers import Teacher
+from softhub.distillation.teachers import ModelTeacher, Teacher
 from softhub.encoding import render_chat
 from softhub.engine import PromptModel
 from softhub.pipeline import Evaluation, evaluate, judge
@@ -46,12 +46,6 @@ class Kept:
     difference: Mapping[str, Interval]
     tokens: Mapping[str, int | None]
 
-    @property
-    def tokens_saved(self) -> int | None:
-        """Tokens that a request is shorter by; None where the teacher has no prompt."""
-        teacher, student = self.tokens["teacher"], self.tokens["student"]
-        return None if teacher is None or student is None else teacher - student
-
     def to_record(self) -> dict[str, Any]:
         """Plain JSON values."""
         evaluations = {"teacher": self.teacher, "student": self.student, "short": self.short}
@@ -65,7 +59,6 @@ class Kept:
             "share": {name: each and each._asdict() for name, each in self.share.items()},
             "difference": {name: each._asdict() for name, each in self.difference.items()},
             "tokens": dict(self.tokens),
-            "tokens_saved": self.tokens_saved,
         }
 
 
@@ -105,10 +98,10 @@ def judge_student(
         taught,
         student,
         short,
-        alike(task, student.predictions, answers),
+        _alike(task, student.predictions, answers),
         share,
         difference,
-        _tokens(model, task, prompt, teacher, examples[0]),
+        tokens_beside(model, task, prompt, teacher, examples[0]),
     )
 
 
@@ -119,8 +112,31 @@ def answers_of(teacher: Teacher, task: Task, examples: Sequence[Example]) -> lis
     return [prediction.best for prediction in teacher.classify(examples)]
 
 
-def alike(task: Task, answers: Sequence[str], teachers: Sequence[str]) -> float:
-    """Share of equal answers; for generated texts the chrF of the one against the other."""
+def agreement(
+    model: PromptModel,
+    task: Task,
+    prompt: SoftPrompt,
+    teacher: Teacher,
+    examples: Sequence[Example],
+) -> float:
+    """How like the teacher's a student's answers are, on texts that need no labels.
+
+    Args:
+        model: The engine of the student's base.
+        task: The student's task.
+        prompt: The student.
+        teacher: The teacher.
+        examples: Texts.
+
+    Returns:
+        As `Kept.agreement`.
+    """
+    student = ModelTeacher(model, task, prompt=prompt)
+    answers = (answers_of(each, task, examples) for each in (student, teacher))
+    return _alike(task, *answers)
+
+
+def _alike(task: Task, answers: Sequence[str], teachers: Sequence[str]) -> float:
     if task.kind == "generation":
         return compute("chrf", answers, teachers)
     return sum(a == b for a, b in zip(answers, teachers, strict=True)) / len(teachers)
@@ -151,9 +167,10 @@ def _ratio(ours: Resampled, theirs: Resampled) -> Interval | None:
     return Resampled(ours.value / theirs.value, ours.samples / theirs.samples).interval()
 
 
-def _tokens(
+def tokens_beside(
     model: PromptModel, task: Task, prompt: SoftPrompt, teacher: Teacher, example: Example
 ) -> dict[str, int | None]:
+    """What stands beside an example's text in a request, as `Kept.tokens` has it."""
     template = render_chat(task, model.base.tokenizer).template
     short = model.encoder.tokens_around(template, example.row, task.text_column)
     return {

@@ -20,7 +20,6 @@ from softhub.prompt import SoftPrompt
 from softhub.tasks import Example, Task, Template, dataset_hash
 from softhub.tasks.multilabel import join_labels
 
-_PROMPT = "teacher"
 Answer = TypeVar("Answer", Prediction, str)
 
 
@@ -109,7 +108,7 @@ class ModelTeacher(Teacher):
         self._name: str | None = None
         if prompt is not None:
             foreign = task if prompt.manifest.task is None else None
-            self._name = model.load_prompt(prompt, name=_PROMPT, task=foreign)
+            self._name = model.load_prompt(prompt, name=f"teacher {id(self)}", task=foreign)
             self.task = model.task_of(self._name) or task
 
     def _classify(self, examples: Sequence[Example]) -> list[Prediction]:
@@ -123,7 +122,7 @@ class ModelTeacher(Teacher):
             prompt=self._name,
             task=self.task,
             batch_size=self.batch_size,
-            progress=_PROMPT,
+            progress="teacher",
         )
 
     def tokens_beside(self, example: Example) -> int | None:
