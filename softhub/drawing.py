@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK = "#010203"  # stands for the page's own colour of text
@@ -66,6 +67,25 @@ def style() -> Iterator[None]:
 
     with matplotlib.rc_context(_SETTINGS):
         yield
+
+
+def plain_log(axes: Axes) -> None:
+    """Write the numbers of a log scale as they are: 0.5, 1, 2."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=12))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def legend_outside(figure: Figure, *of: Axes, place: str = "upper left") -> None:
+    """A legend of these axes above or below them, where it hides nothing."""
+    found = [axes.get_legend_handles_labels() for axes in of]
+    handles = [handle for pair in found for handle in pair[0]]
+    labels = [label for pair in found for label in pair[1]]
+    if labels:
+        rows = -(-sum(len(label) + 8 for label in labels) // 110)
+        figure.legend(handles, labels, loc=f"outside {place}", ncols=-(-len(labels) // rows))
 
 
 def to_png(figure: Figure, *, dpi: int = 200) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 from softhub.comparison.looks import look
 from softhub.comparison.summary import FINE_TUNING, MAJORITY, SOFT_PROMPT, Line, Summary
 from softhub.comparison.wording import in_words, metric_name, short_count, short_size, size
-from softhub.drawing import INK, style
+from softhub.drawing import INK, legend_outside, plain_log, style
 from softhub.tasks.metrics import Floats
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def score_against_parameters(summary: Summary) -> Figure | None:
         _trained_points(right, summary, trained)
         _name_axis(figure.axes[0], summary)
         _say_majority(figure, summary)
-        _legend(figure, right)
+        legend_outside(figure, right)
     return figure
 
 
@@ -132,7 +132,7 @@ def score_against_virtual_tokens(summary: Summary) -> Figure | None:
         axes.set_xticks([], minor=True)
         axes.set_xlabel("virtual tokens (log scale)")
         _name_axis(axes, summary)
-        _legend(figure, axes)
+        legend_outside(figure, axes)
     return figure
 
 
@@ -168,11 +168,11 @@ def learning_curves(summary: Summary, lines: Sequence[Line]) -> Figure | None:
                 _curve(axes, line, key, color)
             axes.set_xlabel("training steps")
         panels[0].set_yscale("log")
-        _plain_log(panels[0])
+        plain_log(panels[0])
         panels[0].set_title("Loss on dev (log scale)")
         if len(keys) > 1:
             panels[1].set_title(f"{_capital(metric_name(summary.metric))} on dev, %")
-        _legend(figure, panels[0])
+        legend_outside(figure, panels[0])
     return figure
 
 
@@ -393,22 +393,6 @@ def _ticks(axis: Any, text: Callable[[float], str], most: int = 8) -> None:
     axis.set_major_locator(LogLocator(numticks=most))
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
     axis.set_minor_locator(NullLocator())
-
-
-def _plain_log(axes: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=12))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    """Above the axes, where it hides nothing."""
-    handles, labels = axes.get_legend_handles_labels()
-    if labels:
-        rows = -(-sum(len(label) + 8 for label in labels) // 110)
-        figure.legend(handles, labels, loc="outside upper left", ncols=-(-len(labels) // rows))
 
 
 def _broken(name: str) -> str:

@@ -1,0 +1,174 @@
+"""The learning curve of a run, as a picture beside its figures."""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from softhub.drawing import INK, legend_outside, plain_log, style, to_png, to_svg
+from softhub.tasks.metrics import METRICS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from softhub.artefact.manifest import Manifest
+    from softhub.training.running import FitResult
+
+CURVE = "curve"
+"""Name of the picture, without its ending."""
+
+_TRAINING, _DEV, _METRIC, _BEST = "#8c8c8c", "#0072B2", "#009E73", "#D55E00"
+_TASKS = ("#E69F00", "#CC79A7", "#56B4E9", "#009E73", "#F0E442", "#D55E00")
+_LETTERS = 95  # of a title that fit the width
+
+Points = dict[float, float]
+"""Values by step."""
+
+
+def write_curve(folder: str | Path, result: FitResult) -> Path | None:
+    """Draw how training went, as `curve.png` and `curve.svg`.
+
+    Args:
+        folder: Where to.
+        result: What training gave.
+
+    Returns:
+        The PNG; None if nothing was logged that could be drawn.
+    """
+    title = _title(result.prompt.manifest)
+    figure = draw_curve(result.history, title=title, best_step=result.best_step)
+    if figure is None:
+        return None
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    description = f"Loss and score by training step: {title}"
+    svg = to_svg(figure, CURVE, description, standalone=True)
+    (folder / f"{CURVE}.svg").write_text(svg, encoding="utf-8")
+    path = folder / f"{CURVE}.png"
+    path.write_bytes(to_png(figure, dpi=150))
+    return path
+
+
+def draw_curve(
+    history: Sequence[Mapping[str, float]], *, title: str, best_step: int | None = None
+) -> Figure | None:
+    """Loss on training batches and on dev, the learning rate, and the main metric on dev, by step.
+
+    Args:
+        history: What was logged, each mapping with its `step`, as in `FitResult`. Of a mixture each
+            task's dev loss is drawn too.
+        title: What the picture is headed.
+        best_step: The step whose checkpoint was kept.
+
+    Returns:
+        The figure; None if there is no value that is a number.
+    """
+    losses, metric = [points_of(history, key) for key in ("loss", "eval_loss")], _metric(history)
+    score = points_of(history, f"eval_{metric}") if metric else {}
+    if not (any(losses) or score):
+        return None
+    from matplotlib.figure import Figure
+
+    with style():
+        figure = Figure(figsize=(7.6, 3.5), layout="constrained")
+        panels = figure.subplots(1, bool(any(losses)) + bool(score), squeeze=False)[0]
+        rate = None
+        if any(losses):
+            _draw_losses(panels[0], *losses, _by_task(history))
+            rate = _draw_rate(panels[0], points_of(history, "learning_rate"))
+        if metric and score:
+            _draw_score(panels[-1], metric, score)
+        for axes in panels:
+            axes.set_xlabel("training steps")
+            _whole_steps(axes, last=max(logs.get("step", 0) for logs in history))
+            if best_step and (losses[1] or score):
+                label = f"best step: {best_step}"
+                axes.axvline(best_step, color=_BEST, linewidth=1, linestyle="--", label=label)
+        figure.suptitle(textwrap.fill(title, _LETTERS), x=0.01, ha="left", fontsize=10)
+        legend_outside(figure, panels[0], *([rate] if rate else []), place="lower left")
+    return figure
+
+
+def points_of(history: Sequence[Mapping[str, float]], key: str) -> Points:
+    """Values of `key` by step, those that are numbers."""
+    return {
+        logs["step"]: float(logs[key])
+        for logs in history
+        if key in logs and math.isfinite(logs[key]) and math.isfinite(logs.get("step", math.nan))
+    }
+
+
+def _title(manifest: Manifest) -> str:
+    tasks = manifest.provenance.get("mixture", {})
+    name = (manifest.task or {}).get("name") or ", ".join(tasks) or "soft prompt"
+    seed = manifest.provenance.get("seed")
+    length = f"{manifest.num_virtual_tokens} virtual tokens"
+    ending = f", seed {seed}" if seed is not None else ""
+    return f"{name} on {manifest.base_model}: {length}{ending}"
+
+
+def _metric(history: Sequence[Mapping[str, float]]) -> str | None:
+    """The task's first metric that was scored on dev."""
+    names = (key.removeprefix("eval_") for logs in history for key in logs if key[:5] == "eval_")
+    return next((name for name in names if name in METRICS), None)
+
+
+def _by_task(history: Sequence[Mapping[str, float]]) -> dict[str, Points]:
+    """Dev losses of a mixture's tasks."""
+    keys = dict.fromkeys(key for logs in history for key in logs)
+    found = (re.fullmatch(r"eval_(.+)_loss", key, re.DOTALL) for key in keys)
+    return {match[1]: points_of(history, match[0]) for match in found if match}
+
+
+def _draw_losses(axes: Axes, training: Points, dev: Points, tasks: Mapping[str, Points]) -> None:
+    _line(axes, training, color=_TRAINING, linewidth=1.1, label="loss on training batches")
+    _line(axes, dev, color=_DEV, marker="o", markersize=4, label="loss on dev")
+    for position, (name, points) in enumerate(tasks.items()):
+        color = _TASKS[position % len(_TASKS)]
+        _line(axes, points, color=color, linewidth=1, label=f"{name}, dev")
+    values = [value for points in (training, dev, *tasks.values()) for value in points.values()]
+    positive = min(values) > 0
+    if positive:
+        axes.set_yscale("log")
+        plain_log(axes)
+    axes.set_title("Loss (log scale)" if positive else "Loss")
+
+
+def _draw_rate(axes: Axes, rates: Points) -> Axes | None:
+    """The learning rate, thin and behind; its highest value is in the legend."""
+    if not rates:
+        return None
+    behind: Axes = axes.twinx()
+    label = f"learning rate, up to {max(rates.values()):.3g}"
+    _line(behind, rates, color=INK, linewidth=0.7, linestyle=":", label=label)
+    behind.set_ylim(0, 1.05 * max(rates.values()) or 1)
+    behind.set_yticks([])
+    behind.spines.right.set_visible(False)
+    return behind
+
+
+def _draw_score(axes: Axes, metric: str, score: Points) -> None:
+    percent = {step: 100 * value for step, value in score.items()}
+    _line(axes, percent, color=_METRIC, marker="o", markersize=4)
+    heading = METRICS[metric].heading
+    axes.set_title(f"{heading[:1].upper()}{heading[1:]} on dev, %")
+
+
+def _line(axes: Axes, points: Points, **looks: Any) -> None:
+    """Draw values by step; a single one, which makes no line, as a dot."""
+    if points:
+        steps = sorted(points)
+        dot = {"marker": "o", "markersize": 4} if len(points) == 1 else {}
+        axes.plot(steps, [points[step] for step in steps], **{**looks, **dot})
+
+
+def _whole_steps(axes: Axes, last: float) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlim(0, 1.02 * last)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
