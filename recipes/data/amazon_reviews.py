@@ -11,6 +11,7 @@ split, because its sentences give each other away.
 import hashlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -185,7 +186,7 @@ def write_files(folder: Path, splits: Mapping[str, Sequence[Sentence]]) -> None:
     for name, split in splits.items():
         rows = ({"text": s.text, "label": s.label, "review": s.review} for s in split)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        unfinished = folder / f"{name}.jsonl.part"
+        unfinished = folder / f"{name}.jsonl.{os.getpid()}.part"  # of this run alone
         unfinished.write_bytes(lines.encode("utf-8"))
         unfinished.replace(folder / f"{name}.jsonl")
 

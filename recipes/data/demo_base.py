@@ -7,6 +7,7 @@ writes `recipes/data/files/SmolLM2-135M-Instruct.Q4_1.gguf`, and does nothing wh
 """
 
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -52,7 +53,7 @@ def fetch(file: Path) -> None:
     if found != SHA256:
         raise OSError(f"the model has the hash {found}; expected {SHA256}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
+    partial = file.with_name(f".{file.name}.{os.getpid()}.part")  # of this run alone
     partial.write_bytes(data)
     partial.replace(file)
 

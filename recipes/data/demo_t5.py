@@ -13,6 +13,7 @@ but for the 8-bit rounding of activations, which is left out.
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -275,7 +276,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write the files; each is whole or not there."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
-        unfinished = folder / f"{name}.part"
+        unfinished = folder / f"{name}.{os.getpid()}.part"  # of this run alone
         unfinished.write_bytes(data)
         unfinished.replace(folder / name)
 

@@ -20,6 +20,7 @@ import ast
 import gzip
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -382,7 +383,7 @@ def write_files(folder: Path, splits: Mapping[str, Sequence[Row]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in splits.items():
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        unfinished = folder / f"{name}.jsonl.part"
+        unfinished = folder / f"{name}.jsonl.{os.getpid()}.part"  # of this run alone
         unfinished.write_bytes(lines.encode("utf-8"))
         unfinished.replace(folder / f"{name}.jsonl")
 

@@ -18,6 +18,7 @@ npm, which comes with Node.js, downloads the package; nothing of it is run.
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -217,7 +218,7 @@ def write_files(folder: Path, splits: Mapping[str, Sequence[Row]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in splits.items():
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        unfinished = folder / f"{name}.jsonl.part"
+        unfinished = folder / f"{name}.jsonl.{os.getpid()}.part"  # of this run alone
         unfinished.write_bytes(lines.encode("utf-8"))
         unfinished.replace(folder / f"{name}.jsonl")
 

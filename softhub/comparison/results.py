@@ -23,6 +23,7 @@ from softhub.comparison.summary import Summary, summarise
 from softhub.comparison.tables import markdown_table, one_line, print_table
 from softhub.drawing import to_png, to_svg
 from softhub.errors import ConfigError
+from softhub.hub.disk import replace_file
 from softhub.pipeline import references_of
 from softhub.tasks import Example, Task
 
@@ -45,7 +46,7 @@ def keep_context(folder: str | Path, task: Task, test: Sequence[Example]) -> Non
         "machine": machine(),
     }
     text = json.dumps(record, ensure_ascii=False) + "\n"
-    _write(Path(folder) / CONTEXT, text.encode())
+    replace_file(Path(folder) / CONTEXT, text.encode())
 
 
 def machine() -> dict[str, Any]:
@@ -136,8 +137,8 @@ def write_results(folder: str | Path) -> Results:
         f"{OVERVIEW}.svg": to_svg(overview, OVERVIEW, results.title, standalone=True),
     }
     for name, text in texts.items():
-        _write(folder / name, text.encode())
-    _write(folder / f"{OVERVIEW}.png", to_png(overview))
+        replace_file(folder / name, text.encode())
+    replace_file(folder / f"{OVERVIEW}.png", to_png(overview))
     return results
 
 
@@ -170,10 +171,3 @@ def _processor() -> str:
     lines = facts.read_text(encoding="utf-8").splitlines() if facts.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)

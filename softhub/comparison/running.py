@@ -31,10 +31,9 @@ def compare(contest: Contest, methods: Sequence[str] = METHODS) -> list[Compared
     store = RowStore(contest.args.output_dir)
     store.open(about(contest))
     keep_context(store.folder, contest.task, contest.test)
-    done = {row.key for row in store.rows()}
     for number, job in enumerate(wanted, start=1):
         words = " ".join(str(part) for part in job.key if part not in ("", None))
-        if job.key in done:
+        if job.key in {row.key for row in store.rows()}:  # of this run, or of another meanwhile
             continue
         logger.warning("[%d/%d] %s", number, len(wanted), words)
         row = job.run()

@@ -1,17 +1,22 @@
-"""Rows of a comparison on disk: one JSON line each, so that a run can stop and go on."""
+"""Rows of a comparison on disk: one JSON line each, so that a run can stop and go on.
+
+Several runs may add rows to one folder at the same time, each with methods or seeds of its own.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from softhub.errors import ConfigError
+from softhub.hub.disk import locked, replace_file
 
-ROWS, ABOUT = "rows.jsonl", "comparison.json"
+ROWS, ABOUT, LOCK = "rows.jsonl", "comparison.json", ".lock"
 _WORDS = ("description", "limitations")  # of a task: they change no row
 
 
@@ -66,6 +71,7 @@ class RowStore:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._opened: dict[str, Any] | None = None
 
     def open(self, about: Mapping[str, Any]) -> None:
         """Begin a comparison, or go on with it.
@@ -76,19 +82,14 @@ class RowStore:
         Raises:
             ConfigError: The folder holds rows of another comparison.
         """
-        record = json.loads(json.dumps(about, default=str))
-        if not (self.folder / ROWS).is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-            (self.folder / ABOUT).write_text(text, encoding="utf-8")
-            return
-        before, after = _decisive(self.about()), _decisive(record)
-        changed = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
-        if changed:
-            raise ConfigError(
-                f"{self.folder} holds rows of another comparison (other {', '.join(changed)}): "
-                "use another output_dir, or delete it to start anew."
-            )
+        self._opened = json.loads(json.dumps(about, default=str))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            if (self.folder / ROWS).is_file():
+                self._check_opened()
+                return
+            text = json.dumps(self._opened, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+            replace_file(self.folder / ABOUT, text.encode())
 
     def about(self) -> dict[str, Any]:
         """What all rows have in common.
@@ -112,15 +113,44 @@ class RowStore:
         return [ComparedRow(**json.loads(line)) for line in lines if line.endswith("\n")]
 
     def add(self, row: ComparedRow) -> None:
-        """Append a row; it is on the disk when this returns."""
-        path = self.folder / ROWS
-        if path.is_file() and not path.read_bytes().endswith(b"\n"):
-            whole = [json.dumps(asdict(row), ensure_ascii=False) for row in self.rows()]
-            path.write_text("".join(f"{line}\n" for line in whole), encoding="utf-8")
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Append a row; it is on the disk when this returns. One that is there already stays.
+
+        Raises:
+            ConfigError: Another comparison took the folder over before it had a row.
+        """
+        with self._locked():
+            self._check_opened()
+            there = self.rows()
+            if row.key in {one.key for one in there}:
+                return
+            path = self.folder / ROWS
+            if path.is_file() and not path.read_bytes().endswith(b"\n"):
+                replace_file(path, "".join(map(_line, there)).encode())
+            with path.open("a", encoding="utf-8") as file:
+                file.write(_line(row))
+                file.flush()
+                os.fsync(file.fileno())
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with locked(self.folder / LOCK, f"writing to {self.folder}"):
+            yield
+
+    def _check_opened(self) -> None:
+        """Refuse to mix rows: the folder must hold the comparison that was opened."""
+        if self._opened is None:
+            return
+        before, after = _decisive(self.about()), _decisive(self._opened)
+        changed = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
+        if changed:
+            raise ConfigError(
+                f"{self.folder} holds rows of another comparison (other {', '.join(changed)}): "
+                "use another output_dir, or delete it to start anew."
+            )
+
+
+def _line(row: ComparedRow) -> str:
+    return json.dumps(asdict(row), ensure_ascii=False) + "\n"
 
 
 def _decisive(about: Mapping[str, Any]) -> dict[str, Any]:
