@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jinja2
 
@@ -26,6 +27,9 @@ from softhub.drawing import to_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_Drawn: TypeAlias = "tuple[str, str, str, Figure | None]"
+"""Name, title, caption and figure of a plot; None where there is nothing to draw."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def render_html(summary: Summary, about: Mapping[str, Any], machine: Mapping[str
         differences=[line.name for line in summary.anchors],
         cost_headings=[heading.replace("\n", " ") for heading in COSTS],
         rows=[_row(line, summary) for line in summary.table],
-        overview=_svg(plots.overview(summary), "overview", _as_text(summary)),
+        overview=to_svg(plots.overview(summary), "overview", _as_text(summary)),
         plots=list(_plots(summary, about)),
         choices=list(_choices(summary)),
         training=_facts(about.get("training") or {}),
@@ -107,18 +111,14 @@ def _bar(line: Line, summary: Summary) -> list[float]:
 
 
 def _plots(summary: Summary, about: Mapping[str, Any]) -> Iterator[Plot]:
-    for name, title, caption, figure in _drawn(summary, about):
-        if figure is not None:
-            yield Plot(title, caption, _svg(figure, name, f"{title}. {caption}"))
-
-
-def _drawn(
-    summary: Summary, about: Mapping[str, Any]
-) -> Iterator[tuple[str, str, str, Figure | None]]:
-    """Name, title, caption and figure of each plot; None where there is nothing to draw."""
-    soft = [line for line in summary.table if line.virtual_tokens]
-    trained = [summary.soft_prompt, summary.first("LoRA"), summary.fine_tuning]
     bytes_of_base = int((about.get("base") or {}).get("bytes") or 0)
+    drawn = (_of_scores(summary), _of_curves(summary), _of_costs(summary, bytes_of_base))
+    for name, title, caption, figure in chain(*drawn):
+        if figure is not None:
+            yield Plot(title, caption, to_svg(figure, name, f"{title}. {caption}"))
+
+
+def _of_scores(summary: Summary) -> Iterator[_Drawn]:
     yield (
         "parameters",
         "Score against trainable parameters",
@@ -133,6 +133,17 @@ def _drawn(
         plots.score_against_virtual_tokens(summary),
     )
     yield (
+        "confusion",
+        "What was taken for what",
+        "Per cent of the examples of each right label, over all seeds.",
+        plots.confusion(summary, _confused(summary)),
+    )
+
+
+def _of_curves(summary: Summary) -> Iterator[_Drawn]:
+    soft = [line for line in summary.table if line.virtual_tokens]
+    trained = [summary.soft_prompt, summary.first("LoRA"), summary.fine_tuning]
+    yield (
         "curves",
         "Learning curves",
         "Thin lines are seeds, thick lines their mean. The checkpoint with the lowest loss on dev "
@@ -145,12 +156,9 @@ def _drawn(
         "As above, for soft prompts of each length.",
         plots.learning_curves(summary, soft) if len(soft) > 1 else None,
     )
-    yield (
-        "confusion",
-        "What was taken for what",
-        "Per cent of the examples of each right label, over all seeds.",
-        plots.confusion(summary, _confused(summary)),
-    )
+
+
+def _of_costs(summary: Summary, bytes_of_base: int) -> Iterator[_Drawn]:
     yield (
         "tasks",
         "Bytes for many tasks",
@@ -173,10 +181,6 @@ def _confused(summary: Summary) -> list[Line]:
         line for line in summary.table if line.method != MAJORITY
     ]
     return lines[: 3 if len(summary.labels) <= 4 else 1]
-
-
-def _svg(figure: Figure, name: str, description: str) -> str:
-    return to_svg(figure, name, description)
 
 
 def _as_text(summary: Summary) -> str:
