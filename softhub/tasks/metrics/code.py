@@ -1,4 +1,4 @@
-"""Metrics of generated Python: whether it parses, and whether it passes its tests."""
+"""Metrics of generated Python: whether it is a program, and whether it passes its tests."""
 
 import ast
 import warnings
@@ -16,16 +16,16 @@ _LONGEST_PROGRAM = 20_000
 
 
 class ValidPython(Accuracy):
-    """Share of programs that Python can parse; the references do not matter."""
+    """Share of answers that are Python programs; the references do not matter."""
 
     name = "valid_python"
     title = "valid Python"
-    description = "Share of generated programs that parse as Python."
+    description = "Share of generated programs that parse, with no function left empty."
     kinds = ("generation",)
     judges = "code"
 
     def _right(self, prediction: str, reference: str) -> bool:
-        return parses(prediction)
+        return is_program(prediction)
 
 
 class PassAt1(Accuracy):
@@ -53,14 +53,27 @@ class PassAt1(Accuracy):
         return super().statistics(predictions, references)
 
 
-def parses(program: str) -> bool:
-    """Whether a text is a Python program; one of white space alone is not."""
-    if not program.strip() or len(program) > _LONGEST_PROGRAM:
+def is_program(text: str) -> bool:
+    """Whether a text parses as Python and does something, each of its functions too.
+
+    What holds nothing but comments, strings, `pass` and `...` does nothing: a signature with its
+    docstring is what was asked, not an answer.
+    """
+    if len(text) > _LONGEST_PROGRAM:
         return False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the parser's own, about the program's style
-            ast.parse(program)
+            tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    return True
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, functions)]
+    return all(any(map(_does_something, body)) for body in [tree.body, *bodies])
+
+
+def _does_something(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Pass):
+        return False
+    empty = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return not empty

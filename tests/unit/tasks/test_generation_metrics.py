@@ -112,7 +112,7 @@ def test_an_answer_that_is_nothing_scores_nothing(name: str) -> None:
     assert compute(name, ["", " \n"], ["x = 1 + 2 + 3", "y = x"]) == 0
 
 
-def test_valid_python_is_what_parses() -> None:
+def test_valid_python_parses() -> None:
     programs = {
         "def f(x):\n    return x\n": True,
         "return 1": True,  # a body is judged with its signature before it, if the task names one
@@ -124,12 +124,32 @@ def test_valid_python_is_what_parses() -> None:
         "(" * 9_000 + ")" * 9_000: False,
         "-" * 19_000 + "1": False,
         "x = 1\n" * 5_000: False,  # no answer is that long
-        "'\\d'": True,
+        "x = '\\d'": True,
     }
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = [compute("valid_python", [program], ["any"]) for program in programs]
     assert found == [float(right) for right in programs.values()]
+
+
+@pytest.mark.parametrize("body", ['"""Sum."""', "pass", "...", '"""Sum."""\n    pass', "1"])
+@pytest.mark.parametrize("begin", ["def f(x):", "async def f(x):", "class A:\n  def f(self):"])
+def test_a_function_that_does_nothing_is_no_valid_answer(begin: str, body: str) -> None:
+    """A base that repeats the signature and its docstring has answered nothing."""
+    empty = f"{begin}\n    {body}\n"
+    answered = f"{begin}\n    {body}\n    return 0\n"
+    assert compute("valid_python", [empty], ["any"]) == 0
+    assert compute("valid_python", [answered], ["any"]) == 1
+    assert compute("valid_python", [f"y = 1\n{empty}"], ["any"]) == 0
+
+
+@pytest.mark.parametrize("program", ["# to do\n", '"""Sums."""\n', "pass", "..."])
+def test_a_program_that_does_nothing_is_no_valid_answer(program: str) -> None:
+    assert compute("valid_python", [program], ["any"]) == 0
+
+
+def test_a_class_may_be_empty() -> None:
+    assert compute("valid_python", ["class Wrong(Exception):\n    pass\n"], ["any"]) == 1
 
 
 def test_pass_at_1_judges_outcomes_and_refuses_texts() -> None:
