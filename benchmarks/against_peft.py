@@ -1,0 +1,415 @@
+"""How much sooner does softhub's default training reach what plain PEFT prompt tuning reaches?
+
+    python benchmarks/against_peft.py                  # resumable: runs that are there are kept
+    python benchmarks/against_peft.py --task medical --sides peft     # a part of it
+    python benchmarks/against_peft.py --sides softhub --steps 80      # a shorter run of ours
+    python benchmarks/against_peft.py --summary        # only the figures of the runs that are there
+
+PEFT's side is what its documentation shows: `get_peft_model`, the stock Trainer, batches padded on
+the right, the loss on the tokens of the label's (first) word, linear decay, weight decay 0. With
+seed 0 it is trained in six ways, RANDOM and TEXT init at three learning rates each; with the other
+seeds only in the way of the lowest dev loss. softhub's side is `fit` with all its defaults. Both
+train the same base in one process, in turn, on the same texts in batches of 8 with as many virtual
+tokens, and the checkpoint of the lowest dev loss answers the test split.
+
+On dev both are judged by the same scores of the same label words, of the vectors alone. A step is a
+step of any optimizer, and the CPU seconds are the process's own, from before the texts are encoded:
+a range test, trials of starts and restarts count, judging on dev does not, on either side.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+import tempfile
+from contextlib import contextmanager
+from unittest import mock
+
+import torch
+from peft import PromptTuningConfig, get_peft_model
+from record import DEMO_BASE, DEMO_NAME, RESULTS, write
+from torch.nn.utils.rnn import pad_sequence
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from softhub import PromptModel, SoftPrompt, Task, fit, load_base
+from softhub.config import RunConfig
+from softhub.pipeline import evaluate, predict_examples
+from softhub.tasks.intervals import Resamples
+from softhub.training import PromptTrainingArguments
+from softhub.training.data import encode_examples
+from softhub.training.provenance import manifest_of
+from softhub.training.trainer import PromptTrainer
+
+TASKS = {  # task file, virtual tokens, PEFT's init text
+    "sentiment": (
+        "recipes/tasks/sentiment.yaml",
+        20,
+        "Classify if the review is negative or positive:",
+    ),
+    "medical": (
+        "recipes/tasks/medical_organ.yaml",
+        50,
+        "Classify the medical finding by its organ system: nervous, metabolic, urinary, "
+        "reproductive, musculoskeletal, cardiovascular, eye, immune, skin, digestive, respiratory:",
+    ),
+}
+FIRST_SEED, BATCH = 0, 8
+RATES, INITS = (0.003, 0.01, 0.03), ("RANDOM", "TEXT")
+WAYS = [(init, rate) for init in INITS for rate in RATES]
+
+
+def parse():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--task", choices=TASKS, nargs="+", default=list(TASKS))
+    parser.add_argument(
+        "--sides", choices=("peft", "softhub"), nargs="+", default=["peft", "softhub"]
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--every", type=int, default=20, help="steps between dev scores")
+    parser.add_argument("--dev", type=int, default=200, help="a fixed subset")
+    parser.add_argument("--test", type=int, help="a fixed subset; the whole split if not given")
+    parser.add_argument("--base", default=DEMO_BASE)
+    parser.add_argument("--name", default="against-peft", help="of what benchmarks/results gets")
+    parser.add_argument("--summary", action="store_true")
+    return parser.parse_args()
+
+
+def cpu_seconds():
+    times = os.times()
+    return times.user + times.system
+
+
+class Meter:
+    """Steps and CPU seconds of a run without its judging, and what each judging found."""
+
+    def __init__(self):
+        self.steps, self.judging, self.points = 0, 0.0, []
+
+    def __enter__(self):
+        self.start = cpu_seconds()
+        self.hook = register_optimizer_step_post_hook(self.count)
+        return self
+
+    def __exit__(self, *error):
+        self.hook.remove()
+        self.seconds = cpu_seconds() - self.start - self.judging
+
+    def count(self, *args):
+        self.steps += 1
+
+    @contextmanager
+    def judged(self):
+        """Takes a score on dev: the block fills it in, and its time is not training's."""
+        began = cpu_seconds()
+        point = {"step": self.steps, "cpu_seconds": began - self.start - self.judging}
+        yield point
+        self.points.append(point)
+        self.judging += cpu_seconds() - began
+
+
+class PeftJudge(TrainerCallback):
+    """Judges PEFT's vectors on dev every so many steps, and keeps the best of them."""
+
+    def __init__(self, bench, meter):
+        self.bench, self.meter = bench, meter
+        self.lowest, self.best = math.inf, None
+
+    def on_step_end(self, args, state, control, model, **kwargs):
+        if state.global_step % self.bench.options.every:
+            return
+        with self.meter.judged() as point:
+            prompt = self.bench.folded(model.get_prompt_embedding_to_save("default"))
+            point |= self.bench.on_dev(prompt)
+        if point["loss"] < self.lowest:
+            self.lowest, self.best = point["loss"], prompt
+
+
+class Bench:
+    """One task, ready to be trained on by either side."""
+
+    def __init__(self, options, name, base):
+        path, self.tokens, self.text = TASKS[name]
+        self.options, self.base, self.task = options, base, Task.from_file(path)
+        self.model = PromptModel(base)
+        self.train = self.task.load("train")
+        self.dev = self.task.load("dev", limit=options.dev)
+        self.test = self.task.load("test", limit=options.test)
+
+    def folded(self, vectors):
+        """PEFT's vectors as a prompt of softhub's."""
+        vectors = vectors.float()
+        manifest = manifest_of(self.base, vectors, task=self.task, provenance={})
+        return SoftPrompt(vectors, manifest)
+
+    def on_dev(self, prompt):
+        """Loss and accuracy over the label words, as `fit` judges."""
+        self.base.model.eval()
+        self.model.load_prompt(prompt, name="prompt")
+        found = predict_examples(self.model, self.task, self.dev, prompt="prompt")
+        pairs = list(zip(found, self.dev, strict=True))
+        return {
+            "loss": statistics.fmean(loss_of(p.scores, e.label) for p, e in pairs),
+            "accuracy": statistics.fmean(p.best == e.label for p, e in pairs),
+        }
+
+    def on_test(self, prompt):
+        self.base.model.eval()
+        self.model.load_prompt(prompt, name="prompt")
+        found = evaluate(self.model, self.task, self.test, prompt="prompt")
+        labels = self.task.verbalizer.labels
+        return {
+            "test_accuracy": found.metrics["accuracy"].value,
+            "predictions": [labels.index(label) for label in found.predictions],
+        }
+
+    def peft(self, init, rate, seed):
+        with Meter() as meter:
+            set_seed(seed)
+            judge = PeftJudge(self, meter)
+            model = get_peft_model(self.base.model, self.peft_config(init))
+            with tempfile.TemporaryDirectory() as folder:
+                args = TrainingArguments(
+                    output_dir=folder,
+                    max_steps=self.options.steps,
+                    learning_rate=rate,
+                    per_device_train_batch_size=BATCH,
+                    seed=seed,
+                    save_strategy="no",
+                    logging_strategy="no",
+                    report_to="none",
+                    disable_tqdm=True,
+                    use_cpu=not torch.cuda.is_available(),
+                )
+                Trainer(
+                    model,
+                    args,
+                    data_collator=padded_on_the_right,
+                    train_dataset=self.rows_with_labels(),
+                    callbacks=[judge],
+                ).train()
+        return self.row(meter, judge.best)
+
+    def peft_config(self, init):
+        text = {
+            "prompt_tuning_init_text": self.text,
+            "tokenizer_name_or_path": self.base.tokenizer.name_or_path,
+        }
+        return PromptTuningConfig(
+            task_type="CAUSAL_LM",
+            num_virtual_tokens=self.tokens,
+            prompt_tuning_init=init,
+            **(text if init == "TEXT" else {}),
+        )
+
+    def rows_with_labels(self):
+        """Each text with its label's first word behind it, which alone is to be learned."""
+        encoder = self.model.encoder
+        candidates = encoder.candidates_of(self.task)
+        room = self.base.max_positions - self.tokens
+        rows = encode_examples(encoder, self.task, self.train, candidates, room)
+        data = []
+        for text, label in zip(rows.inputs, rows.answers, strict=True):
+            word = candidates.sequences[candidates.owners.index(label)]
+            labels = [-100] * len(text) + list(word)
+            data.append({"input_ids": [*text, *word], "labels": labels})
+        return data
+
+    def softhub(self, seed):
+        judge_as_before = PromptTrainer.evaluate
+        config = PromptTuningConfig(task_type=self.base.task_type, num_virtual_tokens=self.tokens)
+
+        def judge(trainer, *args, **kwargs):
+            with meter.judged() as point:
+                found = judge_as_before(trainer, *args, **kwargs)
+                point |= {"loss": found["eval_loss"], "accuracy": found["eval_accuracy"]}
+            return found
+
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch.object(PromptTrainer, "evaluate", judge),
+            Meter() as meter,
+        ):
+            args = PromptTrainingArguments(
+                output_dir=folder,
+                max_steps=self.options.steps,
+                eval_steps=self.options.every,
+                save_steps=self.options.every,
+                seed=seed,
+                disable_tqdm=True,
+            )
+            splits = {"train": self.train, "dev": self.dev}
+            result = fit(self.base, self.task, config, **splits, args=args, init=RunConfig.init)
+        provenance = result.prompt.manifest.provenance
+        return self.row(meter, result.prompt) | {
+            "started_from": provenance["init"],
+            "training": provenance["training"],
+            "warnings": result.warnings,
+        }
+
+    def row(self, meter, prompt):
+        return {
+            "dev": meter.points,
+            "steps_in_all": meter.steps,
+            "cpu_seconds": meter.seconds,
+            **self.on_test(prompt),
+        }
+
+
+def loss_of(scores, label):
+    """Negative log-probability of the label among all labels."""
+    highest = max(scores.values())
+    total = math.fsum(math.exp(score - highest) for score in scores.values())
+    return highest + math.log(total) - scores[label]
+
+
+def padded_on_the_right(batch):
+    ids = [torch.tensor(row["input_ids"]) for row in batch]
+    labels = [torch.tensor(row["labels"]) for row in batch]
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True),
+        "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+    }
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def way_of(row):
+    return (row["side"], row["init"], row["rate"], row["steps"])
+
+
+def best_point(row):
+    """The judging of the lowest dev loss."""
+    return min(row["dev"], key=lambda point: point["loss"])
+
+
+def best_way(rows):
+    """PEFT's init, rate and steps of the lowest dev loss with the first seed."""
+    own = [row for row in rows if (row["side"], row["seed"]) == ("peft", FIRST_SEED)]
+    if not own:
+        sys.exit(f"PEFT's best way is not known yet: run its side with seed {FIRST_SEED} first.")
+    return way_of(min(own, key=lambda row: best_point(row)["loss"]))
+
+
+def runs_in_order(options, path):
+    """The runs that are wanted: seed by seed both sides, PEFT's ways all with the first seed."""
+    for seed in options.seeds:
+        if "peft" in options.sides:
+            ways = WAYS if seed == FIRST_SEED else [best_way(read(path))[1:3]]
+            for init, rate in ways:
+                yield ("peft", init, rate, options.steps), seed
+        if "softhub" in options.sides:
+            yield ("softhub", None, None, options.steps), seed
+
+
+def train_all(options, name, base, path):
+    bench = Bench(options, name, base)
+    for way, seed in runs_in_order(options, path):
+        if (way, seed) in {(way_of(row), row["seed"]) for row in read(path)}:
+            continue
+        side, init, rate, steps = way
+        row = {"side": side, "init": init, "rate": rate, "steps": steps, "seed": seed}
+        row |= bench.softhub(seed) if side == "softhub" else bench.peft(init, rate, seed)
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{name}: {way}, seed {seed}: {best_point(row)}", file=sys.stderr)
+
+
+def first_to_reach(row, goal, key):
+    """The first judging that is as good as the goal in `loss` or `accuracy`, or None."""
+    sign = 1 if key == "loss" else -1
+    return next((p for p in row["dev"] if sign * p[key] <= sign * goal[key]), None)
+
+
+def race(ours, theirs):
+    """When ours is as good as theirs is at its best, and the shares of its steps and CPU time."""
+    goal, figures = best_point(theirs), {"seed": ours["seed"]}
+    figures["peft"] = goal
+    figures["softhub_best"] = best_point(ours)
+    for key in ("loss", "accuracy"):
+        there = first_to_reach(ours, goal, key)
+        figures[f"softhub_by_{key}"] = there and {
+            **there,
+            "share_of_steps": there["step"] / goal["step"],
+            "share_of_cpu_seconds": there["cpu_seconds"] / goal["cpu_seconds"],
+        }
+    return figures
+
+
+def summary(options, rows, task):
+    """Everything there is to say of one task's rows."""
+    by_way = {}
+    for row in rows:
+        by_way.setdefault(way_of(row), {})[row["seed"]] = row
+    figures = {"peft": [described(way, runs) for way, runs in by_way.items() if way[0] == "peft"]}
+    if not figures["peft"]:
+        return figures
+    test = task.load("test", limit=options.test)
+    best = best_way(rows)
+    theirs = by_way[best]
+    figures["best of peft"] = described(best, theirs)
+    figures["softhub"] = []
+    for way, ours in by_way.items():
+        seeds = sorted(set(ours) & set(theirs))
+        if way[0] == "softhub" and seeds:
+            against = {
+                "races": [race(ours[seed], theirs[seed]) for seed in seeds],
+                "test": final_scores(task, test, ours.values(), theirs.values()),
+            }
+            figures["softhub"].append(described(way, ours) | against)
+    return figures
+
+
+def described(way, runs):
+    """One way's runs in short, those of each seed in the same place."""
+    _, init, rate, steps = way
+    return {
+        **({"init": init, "rate": rate} if init else {}),
+        "steps": steps,
+        "seeds": list(runs),
+        "best_dev": [best_point(row) for row in runs.values()],
+        "cpu_seconds": [row["cpu_seconds"] for row in runs.values()],
+        "test_accuracy": [row["test_accuracy"] for row in runs.values()],
+    }
+
+
+def final_scores(task, test, ours, theirs):
+    """Test accuracies and their difference, with intervals over groups, crossed with seeds."""
+    right = [task.verbalizer.labels.index(example.label) for example in test]
+    resamples = Resamples(len(test), [example.group for example in test])
+
+    def accuracy(rows):
+        runs = [[a == b for a, b in zip(row["predictions"], right, strict=True)] for row in rows]
+        return resamples.mean(runs)
+
+    scores = {"softhub": accuracy(ours), "peft": accuracy(theirs)}
+    scores["softhub minus peft"] = scores["softhub"] - scores["peft"]
+    return {name: list(score.interval()) for name, score in scores.items()}
+
+
+def main():
+    options = parse()
+    paths = {name: RESULTS / options.name / f"{name}.jsonl" for name in TASKS}
+    paths["sentiment"].parent.mkdir(parents=True, exist_ok=True)
+    if not options.summary:
+        base = load_base(options.base, name=DEMO_NAME if options.base == DEMO_BASE else None)
+        _ = base.fingerprint  # of the base, computed once: neither side's cost
+        for name in options.task:
+            train_all(options, name, base, paths[name])
+    figures = {"examples_per_step": BATCH, "dev_examples": options.dev}
+    for name, path in paths.items():
+        if rows := read(path):
+            task = Task.from_file(TASKS[name][0])
+            details = {"virtual_tokens": TASKS[name][1]}
+            figures[name] = details | summary(options, rows, task)
+    write(options.name.replace("-", "_"), figures)
+
+
+if __name__ == "__main__":
+    main()
