@@ -4,9 +4,8 @@
     accelerate launch recipes/medical.py --config recipes/configs/medical_terms.yaml
     accelerate launch recipes/medical.py --config recipes/configs/medical_text.yaml
 
-The first sorts findings by organ system, the second turns lay words into clinical terms, the third
-measures the perplexity of medical text. Every key of a config is a flag too. Adapter and figures go
-to <output_dir>. No medical knowledge comes out of this: it is not for clinical use.
+Organ systems of findings, clinical terms for lay words, perplexity of medical text; every key of a
+config is a flag too. No medical knowledge comes out of it: this is not for clinical use.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -16,10 +15,12 @@ from accelerate import PartialState
 from peft import PromptTuningConfig
 
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
+from softhub.calibration import calibrate
 from softhub.cli import run_recipe
 from softhub.comparison import choose_hard_prompts, evaluate_hard_prompts, without_model
-from softhub.comparison.perplexity import evaluate_perplexity, likeliest_template
+from softhub.comparison.perplexity import compare_perplexity
 from softhub.config import RunConfig, parse_config
+from softhub.label_report import report_labels
 from softhub.pipeline import evaluate
 from softhub.report import write_run
 from softhub.training import PromptTrainingArguments
@@ -30,7 +31,6 @@ EXAMPLE = "The patient presents dyspnea with bilateral crackles."
 
 @dataclass
 class MedicalConfig(RunConfig):
-    num_virtual_tokens: int = field(default=50, metadata={"help": "Rows of the soft prompt."})
     domain_text: bool = field(default=False, metadata={"help": "Judge by perplexity alone."})
     example: str = field(default=EXAMPLE, metadata={"help": "A text to try it on."})
 
@@ -43,29 +43,30 @@ def main() -> None:
     test = task.load("test", limit=config.max_test_examples)
     base = load_base(config.base_model, name=config.base_name, dtype=config.dtype)
 
-    peft_config = PromptTuningConfig(
-        task_type=base.task_type, num_virtual_tokens=config.num_virtual_tokens
-    )
+    rows = config.num_virtual_tokens
+    peft_config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=rows)
     init = SoftPrompt.from_pretrained(config.init_from) if config.init_from else config.init
-    result = fit(
-        base, task, peft_config, train=train, dev=dev, args=args, init=init, resume=config.resume
-    )
+    data = {"train": train, "dev": dev}
+    result = fit(base, task, peft_config, **data, args=args, init=init, resume=config.resume)
     if not (PartialState().is_main_process or base.is_sharded):
         return
 
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="soft prompt")
+    if task.kind == "classification":
+        calibration = calibrate(model, task, dev, prompt="soft prompt")
+        result = replace(result, prompt=calibration.applied_to(result.prompt))
+        model.load_prompt(result.prompt, name="soft prompt")
     if config.domain_text:
-        chosen = [likeliest_template(model, task, dev)]
-        plain = replace(task, template=chosen[0])
-        baselines = {"zero-shot": evaluate_perplexity(model, plain, test)}
-        soft = evaluate_perplexity(model, task, test, prompt="soft prompt")
+        hard, baselines, soft = compare_perplexity(model, task, dev, test, prompt="soft prompt")
     else:
-        chosen = choose_hard_prompts(model, task, dev)
-        baselines = without_model(task, train, test)
-        baselines |= evaluate_hard_prompts(model, task, chosen, test)
+        hard, baselines = choose_hard_prompts(model, task, dev), without_model(task, train, test)
+        baselines |= evaluate_hard_prompts(model, task, hard, test)
         soft = evaluate(model, task, test, prompt="soft prompt")
-    choices = {"hard_prompts": [asdict(hard) for hard in chosen]}
+    choices = {"hard_prompts": [asdict(prompt) for prompt in hard]}
+    if task.kind == "classification":
+        labels = report_labels(task, test, soft, calibration.decision).to_record()
+        choices |= {"labels": labels, "reliability_on_dev": calibration.dev.to_record()}
     write_run(args.output_dir, result, soft, baselines, config=asdict(config), **choices)
 
     answer = model.generate if task.kind == "generation" else model.predict

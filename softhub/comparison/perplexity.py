@@ -41,6 +41,32 @@ def evaluate_perplexity(
     return Evaluation({"perplexity": loss.perplexity}, (), references, seconds)
 
 
+def compare_perplexity(
+    model: PromptModel,
+    task: Task,
+    dev: Sequence[Example],
+    test: Sequence[Example],
+    *,
+    prompt: str,
+) -> tuple[list[Template], dict[str, Evaluation], Evaluation]:
+    """Perplexity of test texts with a prompt, and without it behind the likeliest hard template.
+
+    Args:
+        model: The engine.
+        task: A generation task.
+        dev: Examples that choose the hard template.
+        test: Examples that are judged.
+        prompt: Name of a loaded prompt.
+
+    Returns:
+        The template that was chosen, the baseline by its name, and the prompt's evaluation.
+    """
+    template = likeliest_template(model, task, dev)
+    plain = evaluate_perplexity(model, replace(task, template=template), test)
+    soft = evaluate_perplexity(model, task, test, prompt=prompt)
+    return [template], {"zero-shot": plain}, soft
+
+
 def likeliest_template(
     model: PromptModel, task: Task, dev: Sequence[Example], *, batch_size: int = 8
 ) -> Template:

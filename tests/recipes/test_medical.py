@@ -67,6 +67,12 @@ def test_findings_are_sorted_and_the_example_is_shown(medical, tiny_base):
     assert {row["examples"] for row in report["rows"]} == {20}
     assert prompt.vectors.shape == (5, 32)
     assert [metric.name for metric in prompt.manifest.metrics] == ["accuracy", "macro_f1"]
+    assert prompt.manifest.task["decision"]["temperature"] != 1
+    assert report["labels"]["decision"] == prompt.manifest.task["decision"]
+    assert {each["label"] for each in report["labels"]["per_class"]["classes"]} == set(
+        SYSTEMS.values()
+    )
+    assert report["reliability_on_dev"]["operating_points"]
     for name in ("bare base", "soft prompt"):
         (line,) = [line for line in out.splitlines() if line.startswith(f"{name}: '{EXAMPLE}'")]
         assert line.rpartition("-> ")[2].strip("'") in SYSTEMS.values()
@@ -79,6 +85,7 @@ def test_lay_words_become_terms_on_an_encoder_decoder(medical, tiny_base):
     assert list(scores(report, "chrf")) == ["copied text", "zero-shot", "soft prompt"]
     assert {metric.name for metric in prompt.manifest.metrics} == {"chrf", "exact_match"}
     assert report["hard_prompts"][0]["template"]["text"].count("{text}") == 1
+    assert "labels" not in report
 
 
 @pytest.mark.slow

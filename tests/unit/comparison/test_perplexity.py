@@ -1,10 +1,15 @@
 """Perplexity of a domain's texts, with and without a prompt."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from softhub.comparison.perplexity import evaluate_perplexity, likeliest_template
+from softhub.comparison.perplexity import (
+    compare_perplexity,
+    evaluate_perplexity,
+    likeliest_template,
+)
 from softhub.engine import PromptModel
 from softhub.pipeline import target_loss
 from softhub.tasks import Example, Task, Template
@@ -54,3 +59,15 @@ def test_the_template_is_the_one_with_the_lowest_perplexity(model):
         values[template] = scores.metrics["perplexity"].value
     assert likeliest_template(model, TASK, EXAMPLES) == min(values, key=values.get)
     assert len(set(values.values())) == 3
+
+
+def test_the_prompt_is_held_against_the_likeliest_template(model):
+    (template,), baselines, soft = compare_perplexity(
+        model, TASK, EXAMPLES, EXAMPLES[:2], prompt="prompt"
+    )
+    assert template == likeliest_template(model, TASK, EXAMPLES)
+    assert list(baselines) == ["zero-shot"]
+    plain = replace(TASK, template=template)
+    assert baselines["zero-shot"].metrics == evaluate_perplexity(model, plain, EXAMPLES[:2]).metrics
+    alone = evaluate_perplexity(model, TASK, EXAMPLES[:2], prompt="prompt")
+    assert soft.metrics == alone.metrics != baselines["zero-shot"].metrics
