@@ -1,4 +1,4 @@
-"""Where a prompt comes from, for its manifest: data, seed, settings, versions."""
+"""Where a prompt comes from, for its manifest: data, seed, settings, versions, commit."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from softhub.base import BaseModel
 from softhub.prompt import SoftPrompt
 from softhub.tasks import Example, Task, dataset_hash
 from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.checkout import checkout_record, recipe_folder
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets")
 
@@ -60,7 +61,7 @@ def manifest_of(
 def provenance_of(
     args: PromptTrainingArguments, config: PromptTuningConfig, init: str | SoftPrompt | None
 ) -> dict[str, Any]:
-    """What does not depend on the data: seed, start, settings, versions."""
+    """What does not depend on the data: seed, start, settings, versions, the recipe's commit."""
     start: Any = init or str(getattr(config.prompt_tuning_init, "value", "RANDOM")).lower()
     if isinstance(init, SoftPrompt):
         start = {"parent": dict(init.manifest.files)}
@@ -69,6 +70,7 @@ def provenance_of(
         "init": start,
         "training": args.to_provenance(),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "code": checkout_record(recipe_folder()),
     }
 
 
