@@ -8,6 +8,7 @@ import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,10 @@ from softhub.pipeline import Evaluation
 from softhub.prompt import SoftPrompt
 from softhub.tasks.intervals import Interval
 from softhub.tasks.metrics import METRICS
+from softhub.training.curve import write_curve
 
 if TYPE_CHECKING:
-    from softhub.training.fitting import FitResult
+    from softhub.training.running import FitResult
 
 _SCORES_BESIDE_COSTS, _SCORES_ALONE = 2, 3  # that fit 80 columns
 _NOT_A_SHARE = ("perplexity",)  # all other metrics are between 0 and 1, and printed in per cent
@@ -107,14 +109,17 @@ def write_run(
     baselines: Mapping[str, Evaluation],
     **details: Any,
 ) -> Path:
-    """Save a trained prompt with its scores, print the table, and write `report.json`.
+    """Save a trained prompt with its scores, print the table, write `report.json` and the curve.
+
+    The report says what the prompt can be traced by: its provenance, the configuration that the
+    caller gives, the date, and how training went. `curve.png` and `curve.svg` draw that.
 
     Args:
         folder: Where to: the adapter goes to `adapter` in it.
         result: What training gave.
         soft: The prompt's scores on the test split.
         baselines: What it is held against, on the same examples.
-        **details: As in `write_report`; training's history and warnings are added.
+        **details: As in `write_report`; what is known of training is added.
 
     Returns:
         The adapter's folder. Of several processes only the main one writes it.
@@ -124,18 +129,49 @@ def write_run(
     prompt = with_scores(result.prompt, soft, split="test", baselines=baselines)
     adapter = prompt.save_pretrained(Path(folder) / "adapter")
     rows = [Row(name, evaluation) for name, evaluation in baselines.items()]
-    size, numbers = folder_bytes(adapter), prompt.vectors.numel()
-    rows.append(Row("soft prompt", soft, numbers, size, result.seconds))
+    numbers, stored = prompt.vectors.numel(), folder_bytes(adapter)
+    rows.append(Row("soft prompt", soft, numbers, stored, result.seconds))
     manifest = prompt.manifest
     task = (manifest.task or {}).get("name", "soft prompt")
     print_table(
         rows, title=f"{task} on {manifest.base_model}: {len(soft.references)} test examples"
     )
-    report = Path(folder) / "report.json"
-    write_report(report, rows, **details, history=result.history, warnings=result.warnings)
-    # As it was asked for, not resolved: people paste it.
-    print(f"Adapter: {folder}/adapter\nReport:  {report}")
+    write_report(Path(folder) / "report.json", rows, **details, **_of_training(result))
+    _say_where(folder, result, drawn=write_curve(folder, result) is not None)
     return adapter
+
+
+def _say_where(folder: str | Path, result: FitResult, *, drawn: bool) -> None:
+    """Name the files, in the folder as it was asked for, not resolved: people paste it."""
+    files = [("Adapter", "adapter"), ("Report", "report.json")]
+    if drawn:
+        files.append(("Curve", "curve.png"))
+    best, peak = f"best at step {result.best_step}", f"peak memory {result.peak_memory / 1e6:,.0f} MB"
+    print(f"Trained: {result.steps} steps, {best}, {peak}")
+    for what, name in files:
+        print(f"{what + ':':<9}{folder}/{name}")
+
+
+def _of_training(result: FitResult) -> dict[str, Any]:
+    """What a report says about training: by what it can be traced, and how it went."""
+    test = result.range_test
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "provenance": dict(result.prompt.manifest.provenance),
+        "training": {
+            "steps": result.steps,
+            "best_step": result.best_step,
+            "best_score": result.best_score,
+            "seconds": result.seconds,
+            "examples_per_second": result.examples_per_second,
+            "peak_memory_bytes": result.peak_memory,
+            "init": result.init,
+            "range_test": asdict(test) if test else None,
+            "restarts": result.restarts,
+        },
+        "history": result.history,
+        "warnings": result.warnings,
+    }
 
 
 def write_report(path: str | Path, rows: Sequence[Row], **details: Any) -> Path:
