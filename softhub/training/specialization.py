@@ -15,6 +15,7 @@ from softhub.base import BaseModel
 from softhub.errors import TrainingError
 from softhub.prompt import SoftPrompt
 from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.curve import write_curve
 from softhub.training.fitting import FitResult, fit
 from softhub.training.mixture import Part, fit_mixture
 
@@ -61,8 +62,8 @@ def fit_tasks(
     folder = Path(args.output_dir)
     if shared_steps:
         options = _options(args, folder / SHARED, shared_steps, resume)
-        shared = fit_mixture(base, parts, config, init=init, mixture=mixture, **options).prompt
-        init = _saved(shared, folder / SHARED / "adapter")
+        shared = fit_mixture(base, parts, config, init=init, mixture=mixture, **options)
+        init = _saved(shared, folder / SHARED)
     results: list[FitResult] = []
     for part, number in zip(parts, steps or [args.max_steps] * len(parts), strict=True):
         _refuse_sharded(base, again=bool(results or shared_steps))
@@ -103,11 +104,12 @@ def _options(
     return {"args": own, "resume": resume and begun}
 
 
-def _saved(prompt: SoftPrompt, folder: Path) -> SoftPrompt:
+def _saved(shared: FitResult, folder: Path) -> SoftPrompt:
     """The prompt as it was saved, whose hashes name it as the parent of those that start from it.
 
-    Other processes have the same vectors, and write no adapter.
+    Its learning curve is drawn beside it. Other processes have the same vectors, and write nothing.
     """
     if not PartialState().is_main_process:
-        return prompt
-    return SoftPrompt.from_pretrained(prompt.save_pretrained(folder))
+        return shared.prompt
+    write_curve(folder, shared)
+    return SoftPrompt.from_pretrained(shared.prompt.save_pretrained(folder / "adapter"))
