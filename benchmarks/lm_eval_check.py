@@ -1,0 +1,177 @@
+"""Does a third party score a prompt as softhub does? lm-evaluation-harness, text by text.
+
+    python -m venv build/lm-eval          # of its own: the harness brings many packages
+    build/lm-eval/bin/pip install -c constraints.txt lm-eval torch transformers peft accelerate
+    python benchmarks/lm_eval_check.py --limit 150 \\
+        --task recipes/tasks/sentiment.yaml --adapter runs/compare-sentiment/adapters/p20-seed0
+
+`--task` and `--adapter` take several, in pairs. Of each a harness task is made (`multiple_choice`:
+the rendered template, and the label words behind it) with the texts as a local JSONL file; the
+harness loads the stock base and the adapter (`pretrained=…,peft=…`), takes one row at a time, and
+never asks the Hub. It knows no label of several words: each word is a choice there, and a label's
+score is the logsumexp of its words', taken here from the samples that the harness logs. Its own
+accuracy, by the best single word, is recorded beside that.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+from record import DEMO_BASE, DEMO_NAME, write
+
+from softhub import PromptModel, Task, load_base
+from softhub.pipeline import evaluate
+
+NAME = "softhub_check"
+PACKAGES = ("lm_eval", "torch", "transformers", "peft", "datasets")
+
+
+def parse():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--task", nargs="+", required=True, help="task files")
+    parser.add_argument("--adapter", nargs="+", required=True, help="an adapter folder for each")
+    parser.add_argument("--base", default=DEMO_BASE)
+    parser.add_argument("--limit", type=int, help="a fixed subset of the test split")
+    parser.add_argument("--harness", type=Path, default=Path("build/lm-eval/bin/lm_eval"))
+    options = parser.parse_args()
+    if len(options.task) != len(options.adapter):
+        parser.error("as many adapters as tasks, please: they are taken in pairs")
+    if not options.harness.is_file():
+        parser.error(f"no program {options.harness}; the head of this file says how to install it")
+    return options
+
+
+def words_of(encoder, task):
+    """Pairs of label and word, one for each choice of the harness."""
+    pairs = [(label, word) for label, words in task.verbalizer.words for word in words]
+    plain = tuple(encoder.continuation(task.template, word) for _, word in pairs)
+    if encoder.candidates_of(task).sequences != plain:
+        sys.exit(
+            f"The words of {task.name} do not stand alone: several labels at once, or a word that "
+            "begins another, which softhub ends in a token that the harness cannot write."
+        )
+    return pairs
+
+
+def write_task(folder, task, examples, pairs):
+    """The task and its texts as the harness reads them."""
+    labels = [label for label, _ in pairs]
+    single = len(set(labels)) == len(labels)
+    with (folder / "test.jsonl").open("w") as file:
+        for example in examples:
+            right = [at for at, label in enumerate(labels) if label == example.label]
+            row = {"rendered": task.template.render(example.row), "words": [w for _, w in pairs]}
+            file.write(json.dumps({**row, "right": right[0] if single else right}) + "\n")
+    record = {
+        "task": NAME,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(folder / "test.jsonl")}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "rendered",
+        "doc_to_choice": "words",
+        "doc_to_target": "right",
+        "target_delimiter": "",  # the space is the word's own
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        "num_fewshot": 0,
+    }
+    (folder / f"{NAME}.yaml").write_text(yaml.safe_dump(record))
+
+
+def run_harness(options, base, adapter, folder):
+    """What the harness says: its results, and its log of samples in the order of the texts."""
+    model = f"pretrained={base.model.config._name_or_path},peft={Path(adapter).resolve()}"
+    where = ["--include_path", folder, "--output_path", folder / "output", "--log_samples"]
+    how = ["--model_args", model, "--batch_size", "1", "--device", str(base.device)]
+    command = [options.harness, "run", "--model", "hf", "--tasks", NAME, *how, *where]
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
+    subprocess.run(
+        [str(part) for part in command],
+        check=True,
+        env={**os.environ, **offline},
+        stdout=sys.stderr,
+    )
+    (results,) = (folder / "output").rglob("results_*.json")
+    (samples,) = (folder / "output").rglob("samples_*.jsonl")
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    return json.loads(results.read_text()), sorted(rows, key=lambda row: row["doc_id"])
+
+
+def label_scores(sample, pairs):
+    """Log-probability of each label: the logsumexp over its words' own."""
+    chances = {}
+    for (label, _), (response,) in zip(pairs, sample["resps"], strict=True):
+        chances[label] = chances.get(label, 0.0) + math.exp(float(response[0]))
+    return {label: math.log(chance) for label, chance in chances.items()}
+
+
+def compare(examples, ours, theirs):
+    """Answers of both sides, text by text."""
+    best = [max(scores, key=scores.get) for scores in theirs]
+    references = [example.label for example in examples]
+    apart = [
+        max(abs(mine.scores[label] - scores[label]) for label in scores)
+        for mine, scores in zip(ours, theirs, strict=True)
+    ]
+    disagreements = [
+        {"text": at, "right": references[at], "softhub": mine.scores, "lm_eval": theirs[at]}
+        for at, mine in enumerate(ours)
+        if mine.best != best[at]
+    ]
+    return {
+        "texts": len(examples),
+        "agreements": len(examples) - len(disagreements),
+        "disagreements": disagreements,
+        "softhub_accuracy": share([mine.best for mine in ours], references),
+        "lm_eval_accuracy": share(best, references),
+        "largest_difference_of_scores": max(apart),
+    }
+
+
+def share(answers, references):
+    right = sum(a == b for a, b in zip(answers, references, strict=True))
+    return right / len(references)
+
+
+def check(options, base, path, adapter):
+    task, model = Task.from_file(path), PromptModel(base)
+    examples = task.load("test", limit=options.limit)
+    name = model.load_prompt(adapter)
+    own = model.task_of(name)
+    pairs = words_of(model.encoder, own)
+    evaluation = evaluate(model, task, examples, prompt=name)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        write_task(folder, own, examples, pairs)
+        results, samples = run_harness(options, base, adapter, folder)
+    theirs = [label_scores(sample, pairs) for sample in samples]
+    figures = compare(examples, evaluation.details, theirs)
+    figures["lm_eval_own_accuracy"] = results["results"][NAME]["acc,none"]
+    print(f"{adapter}: {json.dumps(figures, indent=2)}", file=sys.stderr)
+    return {"task": path, "adapter": adapter, "words": [word for _, word in pairs], **figures}
+
+
+def versions(harness):
+    """Versions of the packages that the harness ran with."""
+    code = "import importlib.metadata as m, json, sys; "
+    code += "print(json.dumps({name: m.version(name) for name in sys.argv[1:]}))"
+    python = harness.parent / "python"
+    return json.loads(subprocess.check_output([python, "-c", code, *PACKAGES]))
+
+
+def main():
+    options = parse()
+    base = load_base(options.base, name=DEMO_NAME if options.base == DEMO_BASE else None)
+    pairs = zip(options.task, options.adapter, strict=True)
+    checks = [check(options, base, path, adapter) for path, adapter in pairs]
+    write("lm_eval_check", {"harness": versions(options.harness), "checks": checks})
+
+
+if __name__ == "__main__":
+    main()
