@@ -16,7 +16,12 @@ from peft import PromptTuningConfig
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
 from softhub.calibration import calibrate
 from softhub.cli import run_recipe
-from softhub.comparison import choose_hard_prompts, evaluate_hard_prompts, without_model
+from softhub.comparison import (
+    choose_hard_prompts,
+    choose_shots,
+    evaluate_hard_prompts,
+    without_model,
+)
 from softhub.config import RunConfig, parse_config
 from softhub.label_report import report_labels
 from softhub.pipeline import evaluate
@@ -30,6 +35,9 @@ def main() -> None:
     train = task.load("train", limit=config.max_train_examples)
     dev = task.load("dev", limit=config.max_dev_examples)
     test = task.load("test", limit=config.max_test_examples)
+    if config.examples_per_label:
+        few = config.examples_per_label * len(task.verbalizer.labels)
+        train, dev = (choose_shots(task, split, few, args.seed) for split in (train, dev))
     base = load_base(config.base_model, name=config.base_name, dtype=config.dtype)
 
     peft_config = PromptTuningConfig(

@@ -1,5 +1,6 @@
 """Ways of doing a task side by side: hard prompts, few-shot, soft prompts, LoRA, fine-tuning."""
 
+from softhub.comparison.few_shot import choose_shots
 from softhub.comparison.hard_prompts import (
     HardPrompt,
     choose_hard_prompts,
@@ -18,6 +19,7 @@ __all__ = [
     "HardPrompt",
     "RowStore",
     "choose_hard_prompts",
+    "choose_shots",
     "compare",
     "evaluate_hard_prompts",
     "majority_class",

@@ -1,8 +1,9 @@
 """Making soft prompts: `fit`, `fit_mixture`, `fit_tasks`, their arguments and result."""
 
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.fitting import FitResult, TrainingInterrupted, fit
+from softhub.training.fitting import fit
 from softhub.training.mixture import Part, fit_mixture
+from softhub.training.running import FitResult, TrainingInterrupted
 from softhub.training.specialization import fit_tasks
 
 __all__ = [

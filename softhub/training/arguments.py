@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
+from softhub.base import BaseModel
+from softhub.training.rates import LearningRate, rule_of, scaled_rate
 from softhub.training.reparameterization import check_reparameterization
 
 
@@ -17,12 +19,17 @@ class PromptTrainingArguments(TrainingArguments):
     """All of transformers' `TrainingArguments`; below are the defaults that differ, and ours.
 
     A soft prompt wants a learning rate a thousand times that of fine-tuning: with the default 5e-5
-    of transformers nothing is learned at all.
+    of transformers nothing is learned at all. How high depends on the base's embeddings, so the
+    default is a rule, not a number; see `softhub.training.rates`.
 
     The best checkpoint is the one with the lowest dev loss: the accuracy of a few hundred dev texts
     moves by a point or two by chance. `metric_for_best_model="accuracy"` chooses by that instead.
 
     Attributes:
+        learning_rate: A number; `"scaled"`, a share of the length of the base's embeddings; or
+            `"auto"`, a range test of at most 32 steps before the run.
+        max_restarts: A run whose loss is no number, that collapses to one label, or that learns
+            nothing, is begun again with another rate or init at most so many times.
         early_stopping_patience: Stop after so many evaluations without a better one; 0 never.
         reparameterization: What is trained and folded into the vectors in the end: `none`,
             `residual`, `ulpt`, `superpos` or `mlp`; see `softhub.training.reparameterization`.
@@ -32,7 +39,10 @@ class PromptTrainingArguments(TrainingArguments):
 
     output_dir: str = field(default="runs/prompt", metadata={"help": "Where checkpoints go."})
     max_steps: int = field(default=120, metadata={"help": "Optimizer steps; -1: by epochs."})
-    learning_rate: float = field(default=0.01, metadata={"help": "Peak learning rate of AdamW."})
+    learning_rate: LearningRate = field(
+        default=LearningRate("scaled"),
+        metadata={"help": "Peak rate; scaled: by the base's embeddings; auto: by a range test."},
+    )
     lr_scheduler_type: str = field(default="linear", metadata={"help": "Decay after warm-up."})
     warmup_steps: float = field(default=0.05, metadata={"help": "Steps, or a share below 1."})
     weight_decay: float = field(default=0.0, metadata={"help": "Pulls vectors to 0; not wanted."})
@@ -52,6 +62,7 @@ class PromptTrainingArguments(TrainingArguments):
         default=0,
         metadata={"help": "Stop after so many dev scores without a better one; 0: never."},
     )
+    max_restarts: int = field(default=2, metadata={"help": "Of a run that has failed."})
     reparameterization: str = field(
         default="none",
         metadata={"help": "Train through: none, residual, ulpt, superpos, mlp; folded on save."},
@@ -64,13 +75,22 @@ class PromptTrainingArguments(TrainingArguments):
         """Show progress bars only where a person watches; pin memory only for an accelerator.
 
         Raises:
-            TrainingError: The reparameterization is unknown.
+            TrainingError: The reparameterization or the learning rate is unknown.
         """
+        rate = LearningRate(self.learning_rate)
+        # Optimizers keep it in checkpoints, which are loaded without classes of our own.
+        self.learning_rate = rate if rate.rule else float(rate)  # type: ignore[assignment]
         check_reparameterization(self.reparameterization, self.reparameterization_size)
         self.dataloader_pin_memory &= torch.accelerator.is_available()
         if self.disable_tqdm is None:
             self.disable_tqdm = not sys.stderr.isatty()
         super().__post_init__()
+
+    def on(self, base: BaseModel) -> PromptTrainingArguments:
+        """The same arguments with a number for a learning rate, the scaled one for any rule."""
+        return (
+            replace(self, learning_rate=scaled_rate(base)) if rule_of(self.learning_rate) else self
+        )
 
     def to_provenance(self) -> dict[str, Any]:
         """The settings that decide what is learned, for the manifest."""
@@ -92,5 +112,6 @@ class PromptTrainingArguments(TrainingArguments):
         )
         settings = {key: getattr(self, key) for key in keys}
         plain = {key: getattr(value, "value", value) for key, value in settings.items()}
+        plain["learning_rate"] = rule_of(self.learning_rate) or self.learning_rate
         plain["examples_per_step"] = self.train_batch_size * self.world_size
         return plain

@@ -110,6 +110,10 @@ class InterruptCallback(TrainerCallback):
         return control
 
 
+class LossIsNoNumber(TrainingError):
+    """The loss became NaN or infinite."""
+
+
 class WatchCallback(TrainerCallback):
     """Collects dev scores and says what went wrong: NaN, constant predictions, no progress.
 
@@ -133,12 +137,12 @@ class WatchCallback(TrainerCallback):
         """Keep what is logged; a loss that is no number ends the run.
 
         Raises:
-            TrainingError: The loss is NaN or infinite.
+            LossIsNoNumber: The loss is NaN or infinite.
         """
         self.history.append({"step": state.global_step, **(logs or {})})
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
-            raise TrainingError(
+            raise LossIsNoNumber(
                 f"The loss is {loss} at step {state.global_step}: lower learning_rate "
                 f"({args.learning_rate}), or train in bf16 rather than fp16. The last good "
                 f"checkpoint is in {args.output_dir}."

@@ -63,8 +63,8 @@ def initial_vectors(
     if name == "random":
         return _random(base, tokens, generator)
     if name == "text":
-        ids = _text_ids(base, config)
-    elif name == "vocabulary":
+        return text_vectors(base, config.prompt_tuning_init_text or "", tokens)
+    if name == "vocabulary":
         ids = []
     elif name == "labels":
         if candidates is None:
@@ -72,8 +72,6 @@ def initial_vectors(
         ids = [*candidates.token_ids]
     else:
         raise TrainingError(f"Unknown init {name!r}: expected one of {', '.join(INITS)}.")
-    if name == "text":
-        ids = (ids * (tokens // len(ids) + 1))[:tokens]
     drawn = _frequent_tokens(base, texts, tokens, generator)
     chosen = torch.tensor((ids + drawn)[:tokens])
     with torch.no_grad():
@@ -90,12 +88,25 @@ def _from_prompt(prompt: SoftPrompt, tokens: int, width: int) -> torch.Tensor:
     return prompt.vectors.clone()
 
 
-def _text_ids(base: BaseModel, config: PromptTuningConfig) -> list[int]:
-    text = config.prompt_tuning_init_text
-    ids = list(base.tokenizer(text or "", add_special_tokens=False)["input_ids"])
+def text_vectors(base: BaseModel, text: str, tokens: int) -> torch.Tensor:
+    """Embeddings of a text's tokens, repeated or cut to as many as are wanted.
+
+    Args:
+        base: The base model.
+        text: The text.
+        tokens: How many.
+
+    Returns:
+        Embeddings `[tokens, H]`, float32, on the CPU.
+
+    Raises:
+        TrainingError: The text has no tokens.
+    """
+    ids = list(base.tokenizer(text, add_special_tokens=False)["input_ids"])
     if not ids:
         raise TrainingError("init 'text' needs prompt_tuning_init_text (--init_text '…').")
-    return ids
+    with torch.no_grad():
+        return base.embed(torch.tensor((ids * (tokens // len(ids) + 1))[:tokens])).float().cpu()
 
 
 def frequent_embeddings(

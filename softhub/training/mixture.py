@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,25 +20,19 @@ from transformers import set_seed
 
 from softhub.assembly import Rows
 from softhub.base import BaseModel
-from softhub.encoding import Candidates, Encoder, render_chat
 from softhub.errors import TaskError
 from softhub.prompt import SoftPrompt
 from softhub.tasks import Example, Task
 from softhub.tasks.mixture import mixture_weights
 from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.attempts import make_module
 from softhub.training.callbacks import WatchCallback
-from softhub.training.data import EncodedExamples, LengthBucketSampler, collate, encode_examples
-from softhub.training.fitting import (
-    FitResult,
-    check_config,
-    cut_warnings,
-    result_of,
-    room_beside,
-    run_trainer,
-    start_module,
-)
+from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
+from softhub.training.lesson import Lesson, prepare_lesson
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
 from softhub.training.reparameterization import Reparameterization
+from softhub.training.running import FitResult, check_config, result_of, run_trainer
+from softhub.training.starts import find_start
 from softhub.training.trainer import PromptTrainer
 from softhub.training.tuner import PromptTuner, weights_of
 
@@ -95,13 +89,18 @@ def fit_mixture(
     check_config(base, config)
     set_seed(args.seed)
     shares = mixture_weights(_sizes(parts), mixture)
-    learned = [_encode(base, part, room_beside(base, config)) for part in parts]
-    texts = [ids for one in learned for ids in one.train.inputs]
-    module = start_module(base, config, args, init, texts, learned[0].candidates)
+    tokens = int(config.num_virtual_tokens)
+    learned = [
+        prepare_lesson(base, part.task, part.train, part.dev, virtual_tokens=tokens)
+        for part in parts
+    ]
+    whole = _together(learned)
+    start = find_start(base, config, whole, init, seed=args.seed)
+    module = make_module(base, whole, start, args)
     watch = WatchCallback("loss", floor=None)
     trainer = MixtureTrainer(MixtureTuner(base, module, learned), args, learned, shares, watch)
     seconds = run_trainer(trainer, resume=resume)
-    provenance = provenance_of(args, config, init)
+    provenance = provenance_of(trainer.prompt_arguments, config, init)
     provenance["mixture"] = {
         part.task.name: {
             "weight": shares[part.task.name],
@@ -111,19 +110,20 @@ def fit_mixture(
     }
     vectors = trainer.prompt_vectors()
     prompt = SoftPrompt(vectors, manifest_of(base, vectors, task=None, provenance=provenance))
-    cut = [rows for one in learned for rows in (one.train, one.dev)]
-    return result_of(trainer, prompt, watch, seconds, [*cut_warnings(*cut), *watch.warnings()])
+    return result_of(trainer, prompt, watch, seconds, [*whole.cut_warnings, *watch.warnings()])
 
 
-@dataclass(frozen=True)
-class _Learned:
-    """A part as it is trained on."""
-
-    task: Task
-    train: EncodedExamples
-    dev: EncodedExamples
-    candidates: Candidates | None
-    weights: Mapping[str, float] | None
+def _together(lessons: Sequence[Lesson]) -> Lesson:
+    """The first task's labels with the texts of all, for what is drawn from them."""
+    train, dev = (
+        EncodedExamples(
+            tuple(ids for rows in splits for ids in rows.inputs),
+            tuple(answer for rows in splits for answer in rows.answers),
+            sum(rows.cut for rows in splits),
+        )
+        for splits in ([one.train for one in lessons], [one.dev for one in lessons])
+    )
+    return replace(lessons[0], train=train, dev=dev)
 
 
 def _sizes(parts: Sequence[Part]) -> dict[str, int]:
@@ -132,16 +132,6 @@ def _sizes(parts: Sequence[Part]) -> dict[str, int]:
     if double:
         raise TaskError(f"Several tasks of a mixture are called {', '.join(double)}; rename them.")
     return {part.task.name: len(part.train) for part in parts}
-
-
-def _encode(base: BaseModel, part: Part, room: int | None) -> _Learned:
-    task = render_chat(part.task, base.tokenizer)
-    encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
-    candidates = encoder.candidates_of(task)
-    train, dev = (
-        encode_examples(encoder, task, split, candidates, room) for split in (part.train, part.dev)
-    )
-    return _Learned(task, train, dev, candidates, task.training_weights(part.train))
 
 
 class MixtureTuner(PromptTuner):
@@ -154,7 +144,7 @@ class MixtureTuner(PromptTuner):
     """
 
     def __init__(
-        self, base: BaseModel, prompt: Reparameterization, learned: Sequence[_Learned]
+        self, base: BaseModel, prompt: Reparameterization, learned: Sequence[Lesson]
     ) -> None:
         super().__init__(base, prompt, None)
         self.of_task = [
@@ -277,7 +267,7 @@ class MixtureTrainer(PromptTrainer):
         self,
         tuner: MixtureTuner,
         args: PromptTrainingArguments,
-        learned: Sequence[_Learned],
+        learned: Sequence[Lesson],
         shares: Mapping[str, float],
         watch: WatchCallback,
     ) -> None:

@@ -16,8 +16,9 @@ from softhub.errors import TrainingError
 from softhub.prompt import SoftPrompt
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.curve import write_curve
-from softhub.training.fitting import FitResult, fit
+from softhub.training.fitting import fit
 from softhub.training.mixture import Part, fit_mixture
+from softhub.training.running import FitResult
 
 SHARED = "shared"
 """Folder of the shared prompt's run beside those of the tasks."""

@@ -56,7 +56,7 @@ class PromptTrainer(Trainer):
         dev: EncodedExamples,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        self.prompt_arguments = args
+        self.prompt_arguments = args = args.on(tuner.base)
         self._task = task
         self._evaluation_seconds = 0.0
         self._trained = 0

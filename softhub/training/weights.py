@@ -16,11 +16,10 @@ from peft import LoraConfig, inject_adapter_in_model
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from softhub.base import BaseModel
-from softhub.encoding import Encoder, render_chat
 from softhub.tasks import Example, Task
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import WatchCallback
-from softhub.training.data import encode_examples
+from softhub.training.lesson import prepare_lesson
 from softhub.training.trainer import PromptTrainer
 from softhub.training.tuner import Tuner
 
@@ -101,21 +100,15 @@ def fit_weights(
         How training went.
     """
     set_seed(args.seed)
-    task = render_chat(task, base.tokenizer)
-    encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
-    candidates = encoder.candidates_of(task)
-    rows = [
-        encode_examples(encoder, task, split, candidates, base.max_positions)
-        for split in (train, dev)
-    ]
+    lesson = prepare_lesson(base, task, train, dev, virtual_tokens=0)
     if lora is None:
         base.model.requires_grad_(True)
     else:
         inject_adapter_in_model(lora, base.model)
-    tuner = Tuner(base, candidates, task.training_weights(train))
+    tuner = Tuner(base, lesson.candidates, lesson.weights)
     best, watch = _BestWeights(), WatchCallback("loss", floor=None)
     start = time.perf_counter()
-    trainer = PromptTrainer(tuner, task, args, rows[0], rows[1], [best, watch])
+    trainer = PromptTrainer(tuner, lesson.task, args, lesson.train, lesson.dev, [best, watch])
     trainer.train()
     seconds = time.perf_counter() - start
     tuner.load_state_dict(best.weights, strict=False)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from softhub.prompt import SoftPrompt
 from softhub.report import Row, folder_bytes, print_table, with_scores, write_report, write_run
 from softhub.tasks.intervals import Interval
 from softhub.tasks.sandbox import Outcome
-from softhub.training.fitting import FitResult
+from softhub.training.running import FitResult
 from tests.unit.core.prompts import MOOD, soft_prompt
 
 
@@ -143,9 +144,16 @@ def test_a_run_leaves_adapter_report_and_table(loaded, tmp_path, capsys):
     )
     assert (record["history"], record["warnings"]) == (history, ["a warning"])
     assert record["config"] == {"seed": 1}
+    assert record["provenance"] == {"seed": 0}
+    assert record["training"]["best_step"] == 1
+    assert record["training"]["peak_memory_bytes"] == 2**20
+    assert datetime.fromisoformat(record["date"]).tzinfo
+    assert (tmp_path / "curve.png").is_file() and (tmp_path / "curve.svg").is_file()
     out = capsys.readouterr().out
     assert "mood on example/tiny-llama: 4 test examples" in out
     assert f"Adapter: {tmp_path}/adapter" in out and "93.0" in out
+    assert f"Curve:   {tmp_path}/curve.png" in out
+    assert "Trained: 1 steps, best at step 1, peak memory 1 MB" in out
 
 
 def test_the_bytes_of_a_folder_are_those_of_its_files(tmp_path):

@@ -47,6 +47,7 @@ def toy_fit(tiny_base, toy_task, toy_examples, tmp_path):
             "eval_steps": 4,
             "save_steps": 4,
             "logging_steps": 1,
+            "max_restarts": 0,  # what a tiny random base learns is no better than chance
             "use_cpu": True,
             "disable_tqdm": True,
             **options,

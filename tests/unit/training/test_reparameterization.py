@@ -10,7 +10,7 @@ from softhub.base import load_base
 from softhub.encoding import Encoder
 from softhub.errors import TrainingError
 from softhub.training import PromptTrainingArguments
-from softhub.training import fitting as fitting_module
+from softhub.training import running as running_module
 from softhub.training.callbacks import InterruptCallback
 from softhub.training.data import collate, encode_examples
 from softhub.training.reparameterization import (
@@ -119,7 +119,7 @@ def test_a_run_that_was_killed_goes_on_exactly(name, toy_fit, tmp_path, monkeypa
         return callback
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting_module, "InterruptCallback", deadly)
+        patch.setattr(running_module, "InterruptCallback", deadly)
         with pytest.raises(ConnectionAbortedError):
             toy_fit(output_dir=str(tmp_path / "cut"), **options)
     _, resumed = toy_fit(output_dir=str(tmp_path / "cut"), resume=True, **options)

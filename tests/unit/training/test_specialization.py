@@ -24,6 +24,7 @@ def specialise(tiny_base, toy_task, toy_examples, tmp_path):
             output_dir=str(tmp_path / "run"),
             max_steps=2,
             learning_rate=0.1,
+            max_restarts=0,
             eval_steps=1,
             save_steps=1,
             use_cpu=True,

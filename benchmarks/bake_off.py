@@ -1,0 +1,173 @@
+"""Which way of training a soft prompt is best? Successive halving over ways, on real tasks.
+
+    python benchmarks/bake_off.py                    # resumable: runs that are there are kept
+    python benchmarks/bake_off.py --task medical     # one of the tasks; others may run beside it
+    python benchmarks/bake_off.py --summary          # only the figures of the runs that are there
+
+A way is a reparameterisation, an init, an optimiser with its decay, and a learning rate. All ways
+are trained for a few steps of 8 examples on the demo base; the better half goes on to twice as many
+steps, from scratch, so that each decays its learning rate to the end; what is left at the last rung
+is trained with three seeds. A way is judged by its lowest dev loss, as training itself judges.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+
+from peft import PromptTuningConfig
+from record import DEMO_BASE, DEMO_NAME, RESULTS, write
+
+from softhub import Task, fit, load_base
+from softhub.training import PromptTrainingArguments
+
+TASKS = {
+    "sentiment": ("recipes/tasks/sentiment.yaml", 20),
+    "medical": ("recipes/tasks/medical_organ.yaml", 50),
+    "translation": ("recipes/tasks/translation.yaml", 20),
+}
+RUNGS = ((40, 12, 1), (80, 5, 1), (160, 2, 3))  # steps, ways that take part, seeds
+DEV = 200
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of training."""
+
+    reparameterization: str = "none"
+    init: str = "labels"
+    rate: float = 0.01
+    optim: str = "adamw_torch"
+    decay: str = "linear"
+
+    @property
+    def name(self):
+        parts = [self.reparameterization, self.init, f"{self.rate:g}", self.optim, self.decay]
+        return " ".join(part for part in parts if part not in ("adamw_torch", "linear"))
+
+
+PLAIN = Way()
+WAYS = [
+    PLAIN,
+    replace(PLAIN, rate=0.003),
+    replace(PLAIN, rate=0.03),
+    replace(PLAIN, init="vocabulary"),
+    replace(PLAIN, init="text"),
+    replace(PLAIN, reparameterization="residual"),
+    replace(PLAIN, reparameterization="residual", rate=0.003),
+    replace(PLAIN, reparameterization="ulpt"),
+    replace(PLAIN, reparameterization="superpos"),
+    replace(PLAIN, reparameterization="mlp", rate=0.001),
+    replace(PLAIN, optim="adafactor"),
+    replace(PLAIN, decay="cosine"),
+]
+
+
+def parse():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--task", choices=TASKS, nargs="+", default=list(TASKS))
+    parser.add_argument("--base", default=DEMO_BASE)
+    parser.add_argument("--summary", action="store_true")
+    return parser.parse_args()
+
+
+class Kitchen:
+    """One task, ready to be trained on."""
+
+    def __init__(self, name, base):
+        path, self.tokens = TASKS[name]
+        self.base, self.task = base, Task.from_file(path)
+        self.train, self.dev = self.task.load("train"), self.task.load("dev", limit=DEV)
+
+    def run(self, way, steps, seed):
+        text = re.sub(r"\{\w+\}", "", self.task.hard_templates[-1].text)
+        init = "vocabulary" if (way.init, self.task.kind) == ("labels", "generation") else way.init
+        config = PromptTuningConfig(
+            task_type=self.base.task_type,
+            num_virtual_tokens=self.tokens,
+            prompt_tuning_init_text=text,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            args = PromptTrainingArguments(
+                output_dir=folder,
+                max_steps=steps,
+                eval_steps=steps // 2,
+                save_steps=steps // 2,
+                learning_rate=way.rate,
+                optim=way.optim,
+                lr_scheduler_type=way.decay,
+                reparameterization=way.reparameterization,
+                seed=seed,
+                disable_tqdm=True,
+            )
+            before = os.times()
+            result = fit(
+                self.base, self.task, config, train=self.train, dev=self.dev, args=args, init=init
+            )
+        after = os.times()
+        scored = [at for at in result.history if "eval_loss" in at]
+        return {
+            "dev_losses": {int(at["step"]): at["eval_loss"] for at in scored},
+            "dev_accuracies": [at["eval_accuracy"] for at in scored if "eval_accuracy" in at],
+            "best": min(at["eval_loss"] for at in scored),
+            "cpu_seconds": after.user + after.system - before.user - before.system,
+        }
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def standing(rows, steps):
+    """Ways that ran for so many steps with their mean lowest dev loss, the best first."""
+    losses = {}
+    for row in rows:
+        if row["steps"] == steps:
+            losses.setdefault(row["way"], []).append(row["best"])
+    means = {way: statistics.fmean(values) for way, values in losses.items()}
+    return sorted(means.items(), key=lambda item: item[1])
+
+
+def train_all(name, base, path):
+    kitchen, ways = Kitchen(name, base), WAYS
+    for steps, taking_part, seeds in RUNGS:
+        done = {(row["way"], row["steps"], row["seed"]) for row in read(path)}
+        for seed in range(seeds):
+            for way in ways[:taking_part]:
+                if (way.name, steps, seed) in done:
+                    continue
+                row = {"way": way.name, "steps": steps, "seed": seed}
+                row |= kitchen.run(way, steps, seed)
+                with path.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(f"{name}: {way.name}, {steps} steps: {row['best']:.4f}", file=sys.stderr)
+        order = [way for way, _ in standing(read(path), steps)]
+        ways = sorted(ways[:taking_part], key=lambda way: order.index(way.name))
+
+
+def main():
+    options = parse()
+    RESULTS.mkdir(exist_ok=True)
+    paths = {name: RESULTS / "bake-off" / f"{name}.jsonl" for name in TASKS}
+    paths["sentiment"].parent.mkdir(exist_ok=True)
+    if not options.summary:
+        base = load_base(options.base, name=DEMO_NAME if options.base == DEMO_BASE else None)
+        for name in options.task:
+            train_all(name, base, paths[name])
+    figures = {"examples_per_step": 8, "dev_examples": DEV}
+    for name, path in paths.items():
+        rows = read(path)
+        figures[name] = {
+            "virtual_tokens": TASKS[name][1],
+            "standing": {str(steps): standing(rows, steps) for steps, _, _ in RUNGS},
+            "runs": rows,
+        }
+    write("bake_off", figures)
+
+
+if __name__ == "__main__":
+    main()

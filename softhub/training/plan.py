@@ -1,0 +1,89 @@
+"""What `fit` decides by itself: the learning rate, and how to begin again after a failure.
+
+The decisions are kept beside the checkpoints, so that a resumed run does not take them anew.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.guard import Failure
+from softhub.training.range_test import RangeTest
+
+_FILE = "plan.json"
+_STEP = 4.0
+
+
+@dataclass
+class Plan:
+    """A run's decisions.
+
+    Attributes:
+        rate: The learning rate that was given or found.
+        test: The range test that found it, if one did.
+        failures: Of each attempt that failed: what it was, and why.
+    """
+
+    rate: float
+    test: RangeTest | None = None
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, folder: str) -> Plan | None:
+        """The plan of a run that goes on; None if it had none."""
+        path = Path(folder) / _FILE
+        if not path.is_file():
+            return None
+        record = json.loads(path.read_text(encoding="utf-8"))
+        test = RangeTest(**record["test"]) if record["test"] else None
+        return cls(record["rate"], test, record["failures"])
+
+    def write(self, folder: str) -> None:
+        """Keep it; only one process does."""
+        if PartialState().is_main_process:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            text = json.dumps(asdict(self), indent=2) + "\n"
+            (Path(folder) / _FILE).write_text(text, encoding="utf-8")
+
+    def arguments(self, args: PromptTrainingArguments, usual: float) -> PromptTrainingArguments:
+        """The arguments of the attempt at hand: its own folder, and its rate.
+
+        Args:
+            args: The run's arguments.
+            usual: The rate that suits most tasks on this base: a rate that failed and is far from
+                it is not corrected step by step.
+        """
+        attempt, rate = len(self.failures), self.rate
+        if attempt:
+            slow = self.failures[0]["too_slow"]
+            rate = max(rate * _STEP, usual) if slow else min(rate / _STEP, usual)
+        folder = Path(args.output_dir) / f"restart-{attempt}" if attempt else args.output_dir
+        return replace(args, output_dir=str(folder), learning_rate=rate)
+
+    @property
+    def wants_another_start(self) -> bool:
+        """Whether another rate alone did not help."""
+        return len(self.failures) > 1
+
+    def warnings(self) -> list[str]:
+        """Say that the run was begun again, and why."""
+        reasons = "; ".join(failure["reason"] for failure in self.failures)
+        count = len(self.failures)
+        return [f"Training was begun again {count} times: {reasons}."] if count else []
+
+    def note(self, failure: Failure, args: PromptTrainingArguments, start: str) -> None:
+        """Note that an attempt failed."""
+        self.failures.append(
+            {
+                "reason": failure.reason,
+                "too_slow": failure.too_slow,
+                "learning_rate": float(args.learning_rate),
+                "init": start,
+            }
+        )

@@ -1,0 +1,143 @@
+"""Which of several starts is best: `init="auto"` compares their dev losses before any training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from peft import PromptTuningConfig
+
+from softhub.base import BaseModel
+from softhub.prompt import SoftPrompt
+from softhub.tasks import Task
+from softhub.training.data import collate
+from softhub.training.initialization import initial_vectors, text_vectors
+from softhub.training.lesson import Lesson
+from softhub.training.reparameterization import Plain
+from softhub.training.tuner import PromptTuner
+
+AUTO = "auto"
+_ROWS, _BATCH = 64, 32
+_SHORTEST = 3  # tokens of an instruction that says something
+
+
+@dataclass(frozen=True)
+class Start:
+    """A start, and what is known of it.
+
+    Attributes:
+        name: Its init, or what it was taken from.
+        vectors: The prompt's first vectors, `[P, H]`.
+        dev_loss: Loss on dev before training; None where there was nothing to compare with.
+    """
+
+    name: str
+    vectors: torch.Tensor
+    dev_loss: float | None = None
+
+
+def find_start(
+    base: BaseModel,
+    config: PromptTuningConfig,
+    lesson: Lesson,
+    init: str | SoftPrompt | None,
+    candidates: Sequence[SoftPrompt] = (),
+    *,
+    seed: int,
+) -> Start:
+    """The start that `init` names; for `"auto"`, or with candidates, the best on dev.
+
+    Args:
+        base: The base.
+        config: PEFT's configuration.
+        lesson: What is to be learned.
+        init: As in `fit`.
+        candidates: Other prompts to compare it with.
+        seed: Seed of what is drawn.
+
+    Returns:
+        The start of the lowest loss over at most 64 dev rows, before training.
+
+    Raises:
+        TrainingError: As `initial_vectors`.
+    """
+    starts = [*_starts(base, config, lesson, init, seed)]
+    starts += [
+        Start(
+            f"candidate {number}",
+            initial_vectors(base, config, prompt, texts=(), candidates=None, seed=seed),
+        )
+        for number, prompt in enumerate(candidates, start=1)
+    ]
+    if len(starts) == 1:
+        return starts[0]
+    judged = [Start(one.name, one.vectors, dev_loss(base, lesson, one.vectors)) for one in starts]
+    return min(judged, key=lambda start: start.dev_loss or 0.0)
+
+
+def _starts(
+    base: BaseModel,
+    config: PromptTuningConfig,
+    lesson: Lesson,
+    init: str | SoftPrompt | None,
+    seed: int,
+) -> Iterator[Start]:
+    def named(name: str | SoftPrompt | None) -> torch.Tensor:
+        return initial_vectors(
+            base,
+            config,
+            name,
+            texts=lesson.train.inputs,
+            candidates=lesson.candidates,
+            seed=seed,
+        )
+
+    if init != AUTO:
+        yield Start(init if isinstance(init, str) else "given", named(init))
+        return
+    yield Start("vocabulary", named("vocabulary"))
+    if lesson.candidates is not None:
+        yield Start("labels", named("labels"))
+    if config.prompt_tuning_init_text:
+        yield Start("text", named("text"))
+    tokens = int(config.num_virtual_tokens)
+    for instruction in _instructions(lesson.task, _length(base)):
+        yield Start(f"hard prompt {instruction!r}", text_vectors(base, instruction, tokens))
+
+
+def _length(base: BaseModel) -> Callable[[str], int]:
+    return lambda text: len(base.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _instructions(task: Task, length: Callable[[str], int]) -> list[str]:
+    """What the task's hard templates say before the text, and the template itself does not."""
+    own = re.split(r"\{\w+\}", task.template.text)[0]
+    texts = [re.split(r"\{\w+\}", hard.text)[0].removesuffix(own) for hard in task.hard_templates]
+    return sorted({text for text in texts if length(text) >= _SHORTEST})
+
+
+def dev_loss(base: BaseModel, lesson: Lesson, vectors: torch.Tensor) -> float:
+    """Mean loss of a prompt over the first 64 dev rows: by label, or by target token.
+
+    Args:
+        base: The base.
+        lesson: The task.
+        vectors: The prompt, `[P, H]`.
+    """
+    tuner = PromptTuner(base, Plain(vectors), lesson.candidates, lesson.weights).eval()
+    rows = [lesson.dev[index] for index in range(min(_ROWS, len(lesson.dev)))]
+    rows.sort(key=lambda row: -len(row["input_ids"]))
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(rows), _BATCH):
+            batch = collate(rows[start : start + _BATCH])
+            batch = {name: value.to(base.device) for name, value in batch.items()}
+            total += float(tuner(**batch, num_items_in_batch=1)["loss"])
+            count += (
+                int((batch["labels"] >= 0).sum())
+                if lesson.candidates is None
+                else len(batch["labels"])
+            )
+    return total / count

@@ -1,0 +1,113 @@
+"""`init="auto"`: the best start on dev, hard prompts and given prompts among the candidates."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import PromptTuningConfig
+
+from softhub.base import load_base
+from softhub.engine import PromptModel
+from softhub.errors import TrainingError
+from softhub.pipeline import target_loss
+from softhub.prompt import SoftPrompt
+from softhub.tasks import Example, Task, Template
+from softhub.training import PromptTrainingArguments, fit
+from softhub.training.lesson import prepare_lesson
+from softhub.training.provenance import manifest_of
+from softhub.training.starts import dev_loss, find_start
+
+
+@pytest.fixture
+def lesson(tiny_base, toy_task, toy_examples):
+    base = load_base(tiny_base("llama"))
+    hard = (Template("Is it good or bad? Review: {text}\nSentiment:"), toy_task.template)
+    task = replace(toy_task, hard_templates=hard)
+    return base, prepare_lesson(base, task, toy_examples[:32], toy_examples[32:], virtual_tokens=6)
+
+
+def config(base, tokens=6, **options):
+    return PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens, **options)
+
+
+def test_auto_takes_the_start_of_the_lowest_dev_loss(lesson):
+    base, task = lesson
+    chosen = find_start(base, config(base), task, "auto", seed=0)
+    losses = {
+        name: dev_loss(base, task, find_start(base, config(base), task, name, seed=0).vectors)
+        for name in ("vocabulary", "labels")
+    }
+    hard = base.embed(torch.tensor(_instruction(base))).float()
+    losses["hard prompt 'Is it good or bad? '"] = dev_loss(base, task, hard)
+    assert chosen.name == min(losses, key=losses.get)
+    assert chosen.dev_loss == pytest.approx(min(losses.values()), abs=1e-6)
+
+
+def _instruction(base):
+    ids = base.tokenizer("Is it good or bad? ", add_special_tokens=False)["input_ids"]
+    return (ids * 6)[:6]
+
+
+def test_a_named_start_costs_no_comparison(lesson):
+    base, task = lesson
+    assert find_start(base, config(base), task, "labels", seed=0).dev_loss is None
+
+
+def test_the_dev_loss_is_that_of_training(toy_fit, toy_task, toy_examples):
+    """What the trainer reports for the very same vectors, before it has moved them."""
+    base, result = toy_fit(max_steps=4, learning_rate=1e-12, eval_steps=4)
+    scored = next(logs["eval_loss"] for logs in result.history if "eval_loss" in logs)
+    rows = toy_examples[32:]
+    learned = prepare_lesson(base, toy_task, rows, rows, virtual_tokens=6)
+    assert dev_loss(base, learned, result.prompt.vectors) == pytest.approx(scored, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_the_dev_loss_of_generation_is_by_target_token(kind, tiny_base):
+    base = load_base(tiny_base(kind))
+    task = Task(
+        name="echo", kind="generation", template=Template("Say: {text}\n"), target_column="target"
+    )
+    rows = [
+        Example(row={"text": word * n}, target=f" {word} again" * n, group=str(n))
+        for n, word in enumerate(["yes ", "no ", "well "], start=1)
+    ]
+    learned = prepare_lesson(base, task, rows, rows, virtual_tokens=4)
+    vectors = find_start(base, config(base, 4), learned, "vocabulary", seed=0).vectors
+    model = PromptModel(base)
+    prompt = SoftPrompt(vectors, manifest_of(base, vectors, task=task, provenance={"seed": 0}))
+    model.load_prompt(prompt, name="start")
+    judged = target_loss(model, task, rows, prompt="start")
+    assert dev_loss(base, learned, vectors) == pytest.approx(judged.nll.value, rel=1e-4)
+
+
+def test_given_prompts_are_candidates_too(toy_fit, toy_task, toy_examples, tmp_path):
+    base, trained = toy_fit(max_steps=32, learning_rate=0.3)
+    args = PromptTrainingArguments(
+        output_dir=str(tmp_path / "again"),
+        max_steps=2,
+        eval_steps=2,
+        save_steps=2,
+        max_restarts=0,
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    result = fit(
+        base,
+        toy_task,
+        config(base),
+        train=toy_examples[:32],
+        dev=toy_examples[32:],
+        args=args,
+        init="auto",
+        init_candidates=[trained.prompt],
+    )
+    assert result.init == "candidate 1"
+    assert result.prompt.manifest.provenance["init"] == "candidate 1"
+
+
+def test_a_candidate_of_another_length_is_refused(lesson, toy_fit):
+    base, task = lesson
+    other = toy_fit(tokens=3, max_steps=4)[1].prompt
+    with pytest.raises(TrainingError, match=r"has shape \[3, "):
+        find_start(base, config(base), task, "auto", [other], seed=0)
