@@ -24,7 +24,8 @@ from softhub.tasks.decision import ALWAYS_ANSWER, Decision
 Text = str | Mapping[str, Any]
 """A text, or a row with a value for each column of the task's template."""
 
-_NEW_TOKENS = 64
+NEW_TOKENS = 64
+"""Most new tokens of an answer if nobody says otherwise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +142,7 @@ class RequestEncoder:
         """
         ready = _task_of(prompt, fallback)
         defaults = ready.task.generation if ready else {}
-        options = {"max_new_tokens": _NEW_TOKENS, **defaults, **options}
+        options = {"max_new_tokens": NEW_TOKENS, **defaults, **options}
         answer = int(options["max_new_tokens"])
         if ready is not None:
             encoded = self._encode(ready.task, text, prompt, answer)

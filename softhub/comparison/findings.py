@@ -16,7 +16,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "zero-shot, calibrated": "The same, with each label's mean log-probability over the dev "
         "texts taken off its score; the template is again the best on dev.",
         FEW_SHOT: "The base with solved examples before each text; the seed draws and orders "
-        "them, and dev says whether they are calibrated.",
+        "them; dev says whether the scores of labels are calibrated.",
         "soft prompt": "P learned vectors before the text; the base stays as it is.",
         "soft-prompt ensemble": "Several soft prompts of one length answer, and their "
         "probabilities are averaged.",

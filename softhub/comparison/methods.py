@@ -12,7 +12,12 @@ from typing import Any
 from peft import LoraConfig, PromptTuningConfig
 
 from softhub.base import BaseModel
-from softhub.comparison.few_shot import choose_shots, predict_few_shot, written_out
+from softhub.comparison.few_shot import (
+    choose_shots,
+    generate_few_shot,
+    predict_few_shot,
+    shown_tokens,
+)
 from softhub.comparison.hard_prompts import (
     HardPrompt,
     choose_hard_prompts,
@@ -139,7 +144,7 @@ def jobs(contest: Contest, methods: Sequence[str] = METHODS) -> Iterator[Job]:
     everything = [*_hard_jobs(contest, classification)]
     for seed in contest.seeds:
         everything += _trained_jobs(contest, seed)
-        if contest.task.judged_as == "classification":  # written-out answers of one label
+        if not contest.task.multilabel:  # what is written out is one answer
             everything += _few_shot_jobs(contest, seed)
     if classification and len(contest.seeds) > 1:
         setting = f"{len(contest.seeds)} of P = {contest.ensemble_of}"
@@ -171,8 +176,9 @@ def _trained_jobs(contest: Contest, seed: int) -> Iterator[Job]:
 
 
 def _few_shot_jobs(contest: Contest, seed: int) -> Iterator[Job]:
+    run = _few_shot_texts if contest.task.kind == "generation" else _few_shot
     for count in contest.shots:
-        yield Job(f"{count}-shot", "", seed, partial(_few_shot, contest, count, seed))
+        yield Job(f"{count}-shot", "", seed, partial(run, contest, count, seed))
 
 
 # --- the methods ---
@@ -208,13 +214,30 @@ def _few_shot(contest: Contest, count: int, seed: int) -> ComparedRow:
     start = time.perf_counter()
     test = predict_few_shot(model, task, template, shots, contest.test)
     seconds = time.perf_counter() - start
-    shown = len(model.encoder.encode_plain(written_out(task, template, shots)).ids)
+    shown = shown_tokens(model, task, template, shots)
     return _row(
         judge(task, contest.test, [choose_label(p, biases[best]) for p in test], seconds),
         method=f"{count}-shot",
         seed=seed,
         prompt_tokens=shown + _frame_tokens(contest, template),
         details={"template": template.text, "chosen": best, "dev_scores": dev_scores},
+    )
+
+
+def _few_shot_texts(contest: Contest, count: int, seed: int) -> ComparedRow:
+    task, model = contest.task, PromptModel(contest.base)
+    template = contest.hard_prompts[0].template
+    shots = choose_shots(task, contest.train, count, seed)
+    start = time.perf_counter()
+    texts = generate_few_shot(model, task, template, shots, contest.test)
+    seconds = time.perf_counter() - start
+    shown = shown_tokens(model, task, template, shots)
+    return _row(
+        judge(task, contest.test, texts, seconds),
+        method=f"{count}-shot",
+        seed=seed,
+        prompt_tokens=shown + _frame_tokens(contest, template),
+        details={"template": template.text},
     )
 
 
