@@ -89,7 +89,7 @@ class PromptTrainingArguments(TrainingArguments):
     def on(self, base: BaseModel) -> PromptTrainingArguments:
         """The same arguments with a number for a learning rate, the scaled one for any rule."""
         return (
-            replace(self, learning_rate=scaled_rate(base)) if rule_of(self.learning_rate) else self
+            replace(self, learning_rate=LearningRate(scaled_rate(base))) if rule_of(self.learning_rate) else self
         )
 
     def to_provenance(self) -> dict[str, Any]:

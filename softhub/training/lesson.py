@@ -68,12 +68,12 @@ def prepare_lesson(
     encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
     candidates = encoder.candidates_of(task)
     room = None if base.max_positions is None else base.max_positions - virtual_tokens
-    encoded = [encode_examples(encoder, task, rows, candidates, room) for rows in (train, dev)]
     labels = Counter(example.label for example in dev) if candidates else None
     return Lesson(
         task,
         candidates,
-        *encoded,
+        train=encode_examples(encoder, task, train, candidates, room),
+        dev=encode_examples(encoder, task, dev, candidates, room),
         weights=task.training_weights(train),
         commonest=labels.most_common(1)[0][1] / len(dev) if labels else None,
     )

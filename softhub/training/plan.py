@@ -15,6 +15,7 @@ from accelerate import PartialState
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.guard import Failure
 from softhub.training.range_test import RangeTest
+from softhub.training.rates import LearningRate
 
 _FILE = "plan.json"
 _STEP = 4.0
@@ -64,7 +65,7 @@ class Plan:
             slow = self.failures[0]["too_slow"]
             rate = max(rate * _STEP, usual) if slow else min(rate / _STEP, usual)
         folder = Path(args.output_dir) / f"restart-{attempt}" if attempt else args.output_dir
-        return replace(args, output_dir=str(folder), learning_rate=rate)
+        return replace(args, output_dir=str(folder), learning_rate=LearningRate(rate))
 
     @property
     def wants_another_start(self) -> bool:

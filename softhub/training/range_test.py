@@ -17,7 +17,7 @@ from softhub.base import BaseModel
 from softhub.drawing import style, to_png
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.lesson import Lesson
-from softhub.training.rates import scaled_rate
+from softhub.training.rates import LearningRate, scaled_rate
 from softhub.training.reparameterization import Reparameterization
 from softhub.training.trainer import PromptTrainer
 from softhub.training.tuner import PromptTuner
@@ -86,7 +86,9 @@ class _RisingTrainer(PromptTrainer):
         def factor(step: int) -> float:
             return float(_SPAN ** (2 * min(step, STEPS - 1) / (STEPS - 1) - 1))
 
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+        rising = optimizer or self.optimizer
+        assert rising is not None  # Trainer makes the optimizer first
+        self.lr_scheduler = LambdaLR(rising, factor)
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -109,7 +111,7 @@ def range_test(
     before = {name: value.clone() for name, value in module.state_dict().items()}
     own = replace(
         args,
-        learning_rate=center,
+        learning_rate=LearningRate(center),
         max_steps=STEPS,
         logging_steps=1,
         eval_strategy="no",
