@@ -88,9 +88,9 @@ class PromptTrainingArguments(TrainingArguments):
 
     def on(self, base: BaseModel) -> PromptTrainingArguments:
         """The same arguments with a number for a learning rate, the scaled one for any rule."""
-        return (
-            replace(self, learning_rate=LearningRate(scaled_rate(base))) if rule_of(self.learning_rate) else self
-        )
+        if rule_of(self.learning_rate) is None:
+            return self
+        return replace(self, learning_rate=LearningRate(scaled_rate(base)))
 
     def to_provenance(self) -> dict[str, Any]:
         """The settings that decide what is learned, for the manifest."""
