@@ -162,9 +162,12 @@ def _kept(
 
 
 def _ratio(ours: Resampled, theirs: Resampled) -> Interval | None:
-    if theirs.value <= 0 or np.any(theirs.samples <= 0):
+    if theirs.value <= 0:
         return None
-    return Resampled(ours.value / theirs.value, ours.samples / theirs.samples).interval()
+    bounded = np.where(theirs.samples > 0, theirs.samples, np.nan)
+    samples = np.nan_to_num(ours.samples / bounded, nan=np.inf)
+    interval = Resampled(ours.value / theirs.value, samples).interval()
+    return interval if np.isfinite(interval).all() else None
 
 
 def tokens_beside(

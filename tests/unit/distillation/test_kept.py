@@ -66,3 +66,12 @@ def test_texts_are_alike_by_chrf(model):
     assert agreement(model, ECHO, prompt, ModelTeacher(model, ECHO), texts(4)) < 1.0
     beside = tokens_beside(model, ECHO, prompt, same, texts(1)[0])
     assert beside["teacher"] == beside["student"] == 4 + beside["short"]
+
+
+def test_nothing_is_a_share_of_nothing(model):
+    prompt = soft_prompt(model.base, 4, TASK, seed=5)
+    examples = labelled(texts(12))
+    wrong = [[0.0, 1.0] if example.label == "good" else [1.0, 0.0] for example in examples]
+    kept = judge_student(model, TASK, prompt, TableTeacher(TASK, examples, wrong), examples)
+    assert kept.share["accuracy"] is None
+    assert kept.difference["accuracy"].value == kept.student.metrics["accuracy"].value
