@@ -19,6 +19,7 @@ VERBS = (
     ("init-task",),
     ("train",),
     ("compare",),
+    ("runs",),
     ("distill",),
     ("predict",),
     ("generate",),

@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
@@ -78,14 +78,16 @@ def plain_log(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def legend_outside(figure: Figure, *of: Axes, place: str = "upper left") -> None:
+def legend_outside(figure: Figure, *of: Axes, below: bool = False) -> None:
     """A legend of these axes above or below them, where it hides nothing."""
     found = [axes.get_legend_handles_labels() for axes in of]
     handles = [handle for pair in found for handle in pair[0]]
     labels = [label for pair in found for label in pair[1]]
     if labels:
         rows = -(-sum(len(label) + 8 for label in labels) // 110)
-        figure.legend(handles, labels, loc=f"outside {place}", ncols=-(-len(labels) // rows))
+        place: Literal["outside lower left", "outside upper left"]
+        place = "outside lower left" if below else "outside upper left"
+        figure.legend(handles, labels, loc=place, ncols=-(-len(labels) // rows))
 
 
 def to_png(figure: Figure, *, dpi: int = 200) -> bytes:

@@ -21,6 +21,7 @@ from softhub.cli import (
     inference,
     inspection,
     recipes,
+    runs,
     training,
 )
 from softhub.cli.output import emit
@@ -101,6 +102,14 @@ app.command(
         "softhub compare --report runs/compare-sentiment",
     ),
 )(comparing.compare)
+app.command(
+    epilog=examples(
+        "softhub runs",
+        "softhub runs --task sentiment --sort score",
+        "softhub runs runs/seeds --by-seed",
+        "softhub runs runs/sentiment --trace --json",
+    ),
+)(runs.runs)
 app.command(
     epilog=examples(
         "softhub distill --task task.yaml --base ./my-base --shots 8 --output-dir runs/short",

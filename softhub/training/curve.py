@@ -68,29 +68,27 @@ def draw_curve(
     Returns:
         The figure; None if there is no value that is a number.
     """
-    losses, metric = [points_of(history, key) for key in ("loss", "eval_loss")], _metric(history)
+    training, dev = (points_of(history, key) for key in ("loss", "eval_loss"))
+    metric = _metric(history)
     score = points_of(history, f"eval_{metric}") if metric else {}
-    if not (any(losses) or score):
+    if not (training or dev or score):
         return None
     from matplotlib.figure import Figure
 
     with style():
         figure = Figure(figsize=(7.6, 3.5), layout="constrained")
-        panels = figure.subplots(1, bool(any(losses)) + bool(score), squeeze=False)[0]
+        panels = figure.subplots(1, bool(training or dev) + bool(score), squeeze=False)[0]
         rate = None
-        if any(losses):
-            _draw_losses(panels[0], *losses, _by_task(history))
+        if training or dev:
+            _draw_losses(panels[0], training, dev, _by_task(history))
             rate = _draw_rate(panels[0], points_of(history, "learning_rate"))
         if metric and score:
             _draw_score(panels[-1], metric, score)
+        last = max(logs.get("step", 0) for logs in history)
         for axes in panels:
-            axes.set_xlabel("training steps")
-            _whole_steps(axes, last=max(logs.get("step", 0) for logs in history))
-            if best_step and (losses[1] or score):
-                label = f"best step: {best_step}"
-                axes.axvline(best_step, color=_BEST, linewidth=1, linestyle="--", label=label)
+            _steps(axes, last, best_step if dev or score else None)
         figure.suptitle(textwrap.fill(title, _LETTERS), x=0.01, ha="left", fontsize=10)
-        legend_outside(figure, panels[0], *([rate] if rate else []), place="lower left")
+        legend_outside(figure, panels[0], *([rate] if rate else []), below=True)
     return figure
 
 
@@ -167,8 +165,13 @@ def _line(axes: Axes, points: Points, **looks: Any) -> None:
         axes.plot(steps, [points[step] for step in steps], **{**looks, **dot})
 
 
-def _whole_steps(axes: Axes, last: float) -> None:
+def _steps(axes: Axes, last: float, best: int | None) -> None:
+    """The steps below, whole numbers from 0 on, and the best one marked."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_xlim(0, 1.02 * last)
+    if best:
+        label = f"best step: {best}"
+        axes.axvline(best, color=_BEST, linewidth=1, linestyle="--", label=label)
+    axes.set_xlabel("training steps")
+    axes.set_xlim(0, 1.02 * last or 1)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

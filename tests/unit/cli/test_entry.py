@@ -17,7 +17,7 @@ from tests.command import Command
 SOFTHUB = [sys.executable, "-c", "from softhub.cli import main; main()"]
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "huggingface_hub", "numpy")
 VERBS = (
-    *("init-task", "train", "compare", "distill", "predict", "generate", "inspect"),
+    *("init-task", "train", "compare", "runs", "distill", "predict", "generate", "inspect"),
     *("evaluate", "calibrate", "push", "pull", "list", "info", "search", "similar"),
     *("log", "diff", "tag", "untag", "verify", "deprecate", "delete", "lock", "login", "whoami"),
     *("env", "recipes"),
