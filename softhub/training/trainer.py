@@ -30,6 +30,7 @@ from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import ProgressLines
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
 from softhub.training.reparameterization import fold
+from softhub.training.tracking import tracked
 from softhub.training.tuner import Tuner
 
 _PROMPT_KEYS = "prompt."
@@ -141,7 +142,8 @@ class PromptTrainer(Trainer):
         """Train; the base can be used as before afterwards, though FSDP keeps its layers cut up."""
         base: BaseModel = self._module.base  # type: ignore[assignment]
         _ = base.fingerprint  # while the weights are whole
-        output = super().train(*args, **kwargs)
+        with tracked(self.args):
+            output = super().train(*args, **kwargs)
         if base.is_sharded:
             self._module.unshard()  # type: ignore[operator]  # what no layer holds
         return output
