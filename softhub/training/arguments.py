@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from softhub.base import BaseModel
 from softhub.training.rates import LearningRate, rule_of, scaled_rate
 from softhub.training.reparameterization import check_reparameterization
+from softhub.training.tracking import check_trackers
 
 
 @dataclass
@@ -58,6 +59,7 @@ class PromptTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN losses."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Of no use here."})
     report_to: None | str | list[str] = field(default="none", metadata={"help": "trackio, wandb…"})
+    project: str = field(default="softhub", metadata={"help": "Where trackio files the run."})
     early_stopping_patience: int = field(
         default=0,
         metadata={"help": "Stop after so many dev scores without a better one; 0: never."},
@@ -85,6 +87,7 @@ class PromptTrainingArguments(TrainingArguments):
         if self.disable_tqdm is None:
             self.disable_tqdm = not sys.stderr.isatty()
         super().__post_init__()
+        check_trackers(self.report_to)
 
     def on(self, base: BaseModel) -> PromptTrainingArguments:
         """The same arguments with a number for a learning rate, the scaled one for any rule."""
