@@ -2,12 +2,13 @@
 
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.fitting import fit
-from softhub.training.mixture import Part, fit_mixture
+from softhub.training.mixture import MixtureResult, Part, fit_mixture
 from softhub.training.running import FitResult, TrainingInterrupted
 from softhub.training.specialization import fit_tasks
 
 __all__ = [
     "FitResult",
+    "MixtureResult",
     "Part",
     "PromptTrainingArguments",
     "TrainingInterrupted",

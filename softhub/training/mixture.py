@@ -9,14 +9,16 @@ is plain from the start, and a task is specialised by `fit(init=shared)`, as in 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from bisect import bisect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
 from peft import PromptTuningConfig
 from torch.utils.data import Dataset, Sampler
-from transformers import set_seed
+from transformers import TrainerCallback, TrainerState, set_seed
 
 from softhub.assembly import Rows
 from softhub.base import BaseModel
@@ -29,6 +31,7 @@ from softhub.training.attempts import make_module
 from softhub.training.callbacks import WatchCallback
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
 from softhub.training.lesson import Lesson, prepare_lesson
+from softhub.training.patience import TaskPatience, TaskProgress, progress_of
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
 from softhub.training.reparameterization import Reparameterization
 from softhub.training.running import FitResult, check_config, result_of, run_trainer
@@ -52,6 +55,17 @@ class Part:
     dev: Sequence[Example]
 
 
+@dataclass(frozen=True)
+class MixtureResult(FitResult):
+    """What training on several tasks gave.
+
+    Attributes:
+        tasks: How far each task came, by its name; nothing if no evaluation was made.
+    """
+
+    tasks: Mapping[str, TaskProgress] = field(default_factory=dict)
+
+
 def fit_mixture(
     base: BaseModel,
     parts: Sequence[Part],
@@ -61,12 +75,17 @@ def fit_mixture(
     init: str | SoftPrompt | None = "vocabulary",
     mixture: str = "temperature",
     resume: bool = False,
-) -> FitResult:
+) -> MixtureResult:
     """Train one prompt on several tasks.
 
     A batch is of one task, which is drawn by the mixture's weights; each task has its own template,
-    words and loss. The best checkpoint, and early stopping, go by the mean of the tasks' dev
-    losses; the history has each of them.
+    words and loss. The best checkpoint goes by the mean of the tasks' dev losses. The history has
+    each of them, and for classification the task's metrics too, as `eval_<task>_<metric>`; of
+    generation it has the loss alone, since texts would have to be written at every evaluation.
+
+    With `early_stopping_patience`, each task stops on its own: one whose dev loss has not fallen
+    for so many evaluations is drawn no more, and its share goes to the others. Training ends when
+    none is left.
 
     Args:
         base: A frozen base from `load_base`.
@@ -101,6 +120,7 @@ def fit_mixture(
     trainer = MixtureTrainer(MixtureTuner(base, module, learned), args, learned, shares, watch)
     seconds = run_trainer(trainer, resume=resume)
     provenance = provenance_of(trainer.prompt_arguments, config, init)
+    progress = trainer.progress()
     provenance["mixture"] = {
         part.task.name: {
             "weight": shares[part.task.name],
@@ -108,9 +128,12 @@ def fit_mixture(
         }
         for part in parts
     }
+    for name, one in progress.items():
+        provenance["mixture"][name]["stopped_step"] = one.stopped_step
     vectors = trainer.prompt_vectors()
     prompt = SoftPrompt(vectors, manifest_of(base, vectors, task=None, provenance=provenance))
-    return result_of(trainer, prompt, watch, seconds, [*whole.cut_warnings, *watch.warnings()])
+    found = [*whole.cut_warnings, *watch.warnings()]
+    return MixtureResult(**vars(result_of(trainer, prompt, watch, seconds, found)), tasks=progress)
 
 
 def _together(lessons: Sequence[Lesson]) -> Lesson:
@@ -169,11 +192,10 @@ class MixtureTuner(PromptTuner):
             num_items_in_batch: Labels or target tokens of the whole step over all processes.
 
         Returns:
-            `loss`, a scalar.
+            As in `Tuner`, for that task.
         """
         rows = Rows(input_ids, attention_mask)
-        answers = self._loss(rows, labels, num_items_in_batch, *self.of_task[int(task[0])])
-        return {"loss": answers["loss"]}
+        return self._loss(rows, labels, num_items_in_batch, *self.of_task[int(task[0])])
 
 
 class _Rows(Dataset[Mapping[str, Any]]):
@@ -204,6 +226,8 @@ class MixtureSampler(Sampler[int]):
         shares: How likely a batch is of each task.
         batch_size: Rows of one optimizer step over all processes.
         seed: Seed of the order.
+        draws: Says for a task and an optimizer step, counted from 0, whether it may be drawn; what
+            the others leave is divided by their shares.
     """
 
     def __init__(
@@ -212,10 +236,13 @@ class MixtureSampler(Sampler[int]):
         shares: Sequence[float],
         batch_size: int,
         seed: int,
+        draws: Callable[[int, int], bool] = lambda task, step: True,
     ) -> None:
         self.shares = list(shares)
+        self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
+        self._draws = draws
         self._samplers = [LengthBucketSampler(rows, batch_size, seed) for rows in lengths]
         self._offsets = [sum(map(len, lengths[:task])) for task in range(len(lengths))]
 
@@ -224,32 +251,43 @@ class MixtureSampler(Sampler[int]):
         self.epoch = epoch
 
     @property
-    def _draws(self) -> int:
+    def steps(self) -> int:
+        """Batches of an epoch, if each task were drawn as often as it has rows."""
         return sum(len(sampler) // sampler.batch_size for sampler in self._samplers)
 
     def __len__(self) -> int:
-        """Rows of an epoch, if each task were drawn as often as it has rows."""
-        return sum(map(len, self._samplers))
+        """Rows of an epoch."""
+        return self.steps * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
         """Row indices of the epoch."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        shares = torch.tensor(self.shares)
-        order = torch.multinomial(shares, self._draws, replacement=True, generator=generator)
+        chances = torch.rand(self.steps, generator=generator).tolist()
         streams = [self._batches(task) for task in range(len(self._samplers))]
-        for task in order.tolist():
-            yield from next(streams[task])
+        for step, chance in enumerate(chances, start=self.epoch * self.steps):
+            yield from next(streams[self._task_at(step, chance)])
+
+    def _task_at(self, step: int, chance: float) -> int:
+        """The task that a chance in [0, 1) falls on, among those that may be drawn."""
+        shares = [share * self._draws(task, step) for task, share in enumerate(self.shares)]
+        # Where none may be drawn training is at its end, and only looks ahead.
+        ends = list(accumulate(shares if any(shares) else self.shares))
+        return bisect(ends, chance * ends[-1])
 
     def _batches(self, task: int) -> Iterator[list[int]]:
-        """A task's batches without end, each round in another order."""
+        """A task's batches without end, each round in another order.
+
+        Of a task with fewer rows than a batch, a row comes more than once in it.
+        """
         sampler, offset = self._samplers[task], self._offsets[task]
-        turn = self.epoch * 1_000
+        turn, rows = self.epoch * 1_000, list[int]()
         while True:
-            sampler.set_epoch(turn)
-            rows = [offset + row for row in sampler]
-            size = sampler.batch_size
-            yield from (rows[start : start + size] for start in range(0, len(rows), size))
-            turn += 1
+            while len(rows) < self.batch_size:
+                sampler.set_epoch(turn)
+                rows += [offset + row for row in sampler]
+                turn += 1
+            yield rows[: self.batch_size]
+            rows = rows[self.batch_size :]
 
 
 class MixtureTrainer(PromptTrainer):
@@ -275,6 +313,27 @@ class MixtureTrainer(PromptTrainer):
         super().__init__(tuner, learned[0].task, args, learned[0].train, learned[0].dev, [watch])
         self.train_dataset = _Rows([(task, one.train) for task, one in enumerate(learned)])
         self.data_collator = _collate
+        ahead = args.dataloader_num_workers * (args.dataloader_prefetch_factor or 2)
+        self._patience = TaskPatience(
+            [one.task.name for one in learned],
+            args.early_stopping_patience,
+            ahead=1 + ahead // args.gradient_accumulation_steps,
+        )
+
+    def progress(self) -> dict[str, TaskProgress]:
+        """How far each task came, by its name; nothing before the first evaluation."""
+        found = {
+            task: progress_of(task, self.state.log_history, self._patience.patience)
+            for task in self._patience.tasks
+        }
+        return {task: progress for task, progress in found.items() if progress is not None}
+
+    def early_stopping(self) -> TrainerCallback:
+        """Each task stops on its own."""
+        return self._patience
+
+    def _is_over(self, state: TrainerState) -> bool:
+        return super()._is_over(state) or self._patience.all_stopped(state)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> MixtureSampler:  # type: ignore[override]
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps
@@ -283,20 +342,29 @@ class MixtureTrainer(PromptTrainer):
             [self._shares[one.task.name] for one in self._learned],
             step * self.args.world_size,
             self.args.seed,
+            self._patience.draws,
         )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Loss of each task on its dev split, and their mean."""
-        start, losses = time.perf_counter(), {}
-        for task, one in enumerate(self._learned):
-            rows = _Rows([(task, one.dev.by_length())])
-            loader = self.get_eval_dataloader(rows)
-            found = self.evaluation_loop(loader, "evaluation", prediction_loss_only=True).metrics
-            losses[f"eval_{one.task.name}_loss"] = (found or {})["eval_loss"]
-        metrics = {"eval_loss": sum(losses.values()) / len(losses), **losses}
+        """Score each task on its dev split; the mean of their losses is the mixture's."""
+        start, scores = time.perf_counter(), dict[str, float]()
+        for task in range(len(self._learned)):
+            scores |= self._scores_of(task)
+        losses = [scores[f"eval_{one.task.name}_loss"] for one in self._learned]
+        metrics = {"eval_loss": sum(losses) / len(losses), **scores}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         self._evaluation_seconds += time.perf_counter() - start
         return metrics
+
+    def _scores_of(self, task: int) -> dict[str, float]:
+        """Dev loss of a task and, of a classification, its metrics."""
+        one = self._learned[task]
+        self._task, labels = one.task, one.candidates is not None
+        self.compute_metrics = self._metrics if labels else None
+        loader = self.get_eval_dataloader(_Rows([(task, one.dev.by_length())]))
+        found = self.evaluation_loop(loader, "evaluation", prediction_loss_only=not labels).metrics
+        wanted = ("loss", *(one.task.metrics or ("accuracy",) if labels else ()))
+        return {f"eval_{one.task.name}_{name}": (found or {})[f"eval_{name}"] for name in wanted}

@@ -7,7 +7,6 @@ import warnings
 from dataclasses import dataclass, field
 
 from peft import PeftType, PromptTuningConfig
-from transformers import EarlyStoppingCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from softhub.base import BaseModel
@@ -95,7 +94,7 @@ def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
     args, interrupt = trainer.prompt_arguments, InterruptCallback()
     trainer.add_callback(interrupt)
     if args.early_stopping_patience:
-        trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+        trainer.add_callback(trainer.early_stopping())
     checkpoint = _checkpoint_to_go_on_from(args) if resume else None
     start = time.perf_counter()
     if checkpoint and trainer.take_over(checkpoint):

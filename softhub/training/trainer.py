@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from transformers import (
+    EarlyStoppingCallback,
     EvalPrediction,
     PrinterCallback,
     ProgressCallback,
@@ -92,13 +93,20 @@ class PromptTrainer(Trainer):
         """
         state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if sharded or not 0 < self.args.max_steps <= state.global_step:
+        if sharded or not self._is_over(state):
             return False
         self.state = state
         self._load_from_checkpoint(checkpoint)
         if state.best_model_checkpoint:
             self._load_best_model()
         return True
+
+    def _is_over(self, state: TrainerState) -> bool:
+        return 0 < self.args.max_steps <= state.global_step
+
+    def early_stopping(self) -> TrainerCallback:
+        """What ends training after `early_stopping_patience` evaluations without a better one."""
+        return EarlyStoppingCallback(self.prompt_arguments.early_stopping_patience)
 
     @property
     def _module(self) -> nn.Module:

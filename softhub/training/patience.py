@@ -1,0 +1,135 @@
+"""How far each task of a mixture has come, and when it is drawn no more.
+
+All of it follows from the dev losses that were logged, which a checkpoint holds: a run that was
+stopped and goes on drops a task where it would have without the break.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from softhub.tasks.metrics import METRICS
+
+logger = logging.getLogger("softhub")
+
+
+@dataclass(frozen=True)
+class TaskProgress:
+    """How far one task of a mixture came.
+
+    Attributes:
+        best_step: Step of its lowest dev loss, which need not be that of the best checkpoint.
+        best_loss: That loss.
+        metrics: Its metrics on dev at that step; none for generation.
+        stopped_step: The evaluation that took it out of the mixture; None if none did.
+    """
+
+    best_step: int
+    best_loss: float
+    metrics: Mapping[str, float]
+    stopped_step: int | None = None
+
+
+def progress_of(
+    task: str, history: Sequence[Mapping[str, float]], patience: int = 0
+) -> TaskProgress | None:
+    """Read one task's progress off what was logged.
+
+    Args:
+        task: The task's name.
+        history: What was logged, each mapping with its `step`.
+        patience: Evaluations in a row without a better dev loss that take the task out; 0: never.
+
+    Returns:
+        Its progress; None before the first evaluation.
+    """
+    prefix = f"eval_{task}_"
+    best: Mapping[str, float] = {}
+    waited, stopped = 0, None
+    for logs in history:
+        if f"{prefix}loss" not in logs:
+            continue
+        if not best or logs[f"{prefix}loss"] < best[f"{prefix}loss"]:
+            best, waited = logs, 0
+        else:
+            waited += 1
+        if stopped is None and 0 < patience <= waited:
+            stopped = int(logs["step"])
+    if not best:
+        return None
+    found = {key.removeprefix(prefix): value for key, value in best.items()}
+    metrics = {name: found[name] for name in METRICS if name in found}
+    return TaskProgress(int(best["step"]), float(found["loss"]), metrics, stopped)
+
+
+class TaskPatience(TrainerCallback):
+    """Early stopping for each task: one that gets no better is drawn no more.
+
+    Training ends when that is true of all tasks.
+
+    Args:
+        tasks: Their names, in the mixture's order.
+        patience: As in `progress_of`.
+        ahead: Optimizer steps whose batches may be drawn before an evaluation is over: a task is
+            out from the step behind them, so that it does not matter which were.
+    """
+
+    def __init__(self, tasks: Sequence[str], patience: int, *, ahead: int = 1) -> None:
+        self.tasks = tuple(tasks)
+        self.patience = patience
+        self.ahead = ahead
+        self.stopped: dict[str, int] = {}
+
+    def draws(self, task: int, step: int) -> bool:
+        """Whether the batch of a step, counted from 0, may be of a task."""
+        stopped = self.stopped.get(self.tasks[task])
+        return stopped is None or step < stopped + self.ahead
+
+    def all_stopped(self, state: TrainerState) -> bool:
+        """Whether no task is left, by what a run's state says."""
+        self._read(state)
+        return len(self.stopped) == len(self.tasks)
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Take a resumed run's tasks out again."""
+        self._read(state)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> TrainerControl:
+        """Take tasks out that got no better, and end training after the last of them."""
+        before = set(self.stopped)
+        if self.all_stopped(state):
+            control.should_training_stop = True
+        for task in self.stopped.keys() - before:
+            if state.is_world_process_zero:
+                logger.warning(
+                    "%s is drawn no more: its dev loss was no better in %d evaluations (step %d).",
+                    task,
+                    self.patience,
+                    self.stopped[task],
+                )
+        return control
+
+    def _read(self, state: TrainerState) -> None:
+        found = {task: progress_of(task, state.log_history, self.patience) for task in self.tasks}
+        self.stopped = {
+            task: progress.stopped_step
+            for task, progress in found.items()
+            if progress is not None and progress.stopped_step is not None
+        }
