@@ -8,7 +8,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from transformers import TrainingArguments
-from transformers.integrations import (
+from transformers.integrations.integration_utils import (
     get_available_reporting_integrations,
     get_reporting_integration_callbacks,
 )
@@ -18,16 +18,16 @@ from softhub.errors import TrainingError
 _ROOT = "runs"
 
 
-def check_trackers(report_to: Sequence[str]) -> None:
+def check_trackers(report_to: str | Sequence[str] | None) -> None:
     """Refuse trackers that are unknown or not installed, before anything is loaded.
 
     Args:
-        report_to: Their names.
+        report_to: Their names; transformers has made a list of them.
 
     Raises:
         TrainingError: Says which, and what installs it.
     """
-    for name in report_to:
+    for name in [report_to] if isinstance(report_to, str) else report_to or ():
         try:
             get_reporting_integration_callbacks([name])
         except ValueError as error:
