@@ -89,7 +89,7 @@ def fit(
     found = [*lesson.cut_warnings, *plan.warnings(), *best.watch.warnings()]
     seconds = before + sum(attempt.seconds for attempt in attempts)
     return replace(
-        result_of(best.trainer, prompt, best.watch, seconds, found),
+        result_of(best.trainer, prompt, seconds, found),
         examples_per_second=best.trainer.training_speed(best.seconds),
         init=best.start.name,
         range_test=plan.test,

@@ -133,7 +133,7 @@ def fit_mixture(
     vectors = trainer.prompt_vectors()
     prompt = SoftPrompt(vectors, manifest_of(base, vectors, task=None, provenance=provenance))
     found = [*whole.cut_warnings, *watch.warnings()]
-    return MixtureResult(**vars(result_of(trainer, prompt, watch, seconds, found)), tasks=progress)
+    return MixtureResult(**vars(result_of(trainer, prompt, seconds, found)), tasks=progress)
 
 
 def _together(lessons: Sequence[Lesson]) -> Lesson:

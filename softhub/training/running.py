@@ -13,7 +13,7 @@ from softhub.base import BaseModel
 from softhub.errors import SoftHubError, SoftHubWarning, TrainingError
 from softhub.prompt import SoftPrompt
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.callbacks import InterruptCallback, WatchCallback
+from softhub.training.callbacks import InterruptCallback
 from softhub.training.memory import peak_memory
 from softhub.training.range_test import RangeTest
 from softhub.training.trainer import PromptTrainer
@@ -110,18 +110,14 @@ def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
 
 
 def result_of(
-    trainer: PromptTrainer,
-    prompt: SoftPrompt,
-    watch: WatchCallback,
-    seconds: float,
-    found: list[str],
+    trainer: PromptTrainer, prompt: SoftPrompt, seconds: float, found: list[str]
 ) -> FitResult:
-    """Sum a run up, and warn of what was found."""
+    """Sum a run up, with what it logged before it was stopped, and warn of what was found."""
     for message in found:
         warnings.warn(message, SoftHubWarning, stacklevel=3)
     return FitResult(
         prompt=prompt,
-        history=watch.history or trainer.state.log_history,  # of a run that was at its end
+        history=trainer.state.log_history,
         best_score=trainer.state.best_metric,
         best_step=trainer.state.best_global_step or trainer.state.global_step,
         steps=trainer.state.global_step,

@@ -72,6 +72,10 @@ def test_train_push_list_pull_predict(
     adapter = tmp_path / "run" / "adapter"
     assert {path.name for path in adapter.iterdir()} == set(FILES)
 
+    (run,) = json.loads(softhub("runs", tmp_path, "--json").out)
+    assert (run["path"], run["state"], run["task"]) == ("run", "finished", "mood")
+    assert run["config"]["max_test_examples"] == 10 and (tmp_path / "run" / "curve.png").is_file()
+
     assert softhub("push", adapter, "me/mood", "--tag", "v1").code == 0
     (listed,) = json.loads(softhub("list", "--json").out)
     report = json.loads((tmp_path / "run" / "report.json").read_text())

@@ -16,6 +16,7 @@ from softhub.prompt import SoftPrompt
 from softhub.tasks import Task, Template
 from softhub.training import PromptTrainingArguments, TrainingInterrupted, fit
 from softhub.training import running as running_module
+from softhub.training.checkout import checkout_record, recipe_folder
 
 
 def losses(result):
@@ -88,7 +89,8 @@ def test_resumed_run_ends_where_the_whole_one_does(toy_fit, tmp_path, monkeypatc
         with pytest.raises(ConnectionAbortedError):
             toy_fit(output_dir=str(tmp_path / "cut"))
     _, resumed = toy_fit(output_dir=str(tmp_path / "cut"), resume=True)
-    assert losses(resumed) == pytest.approx(losses(whole)[4:], abs=1e-6)
+    assert losses(resumed) == pytest.approx(losses(whole), abs=1e-6)
+    assert dev_losses(resumed) == pytest.approx(dev_losses(whole), abs=1e-6)
     assert torch.allclose(resumed.prompt.vectors, whole.prompt.vectors, atol=1e-6)
 
 
@@ -226,3 +228,4 @@ def test_manifest_tells_how_the_prompt_was_made(toy_fit):
     assert manifest.provenance["training"]["learning_rate"] == 0.1
     assert len(manifest.provenance["dataset"]["train"]["sha256"]) == 64
     assert manifest.provenance["packages"]["torch"]
+    assert manifest.provenance["code"] == checkout_record(recipe_folder())

@@ -51,6 +51,7 @@ def test_all_start_from_the_shared_prompt_if_there_is_one(specialise, tmp_path):
     results = specialise("one", "two", shared_steps=3, mixture="equal", steps=[1, 1])
     shared = SoftPrompt.from_pretrained(tmp_path / "run" / "shared" / "adapter")
     assert set(shared.manifest.provenance["mixture"]) == {"one", "two"}
+    assert (tmp_path / "run" / "shared" / "curve.png").is_file()
     for result in results:
         assert result.prompt.manifest.provenance["init"] == {"parent": dict(shared.manifest.files)}
 
