@@ -76,7 +76,7 @@ def _read(folder: Path, run: Run) -> Run:
         run = _with_checkpoint(run, state)
     failures = len(_list(plan.get("failures")))
     if failures:
-        run = replace(run, note=f"{run.note}; begun again {failures} times".removeprefix("; "))
+        run = replace(run, note=f"{run.note}; begun again, restarts: {failures}")
     report = _json(folder / _REPORT)
     adapter = _adapter_of(folder)
     if adapter is None and not report:

@@ -68,7 +68,7 @@ def test_a_run_that_was_begun_again_stands_where_its_last_attempt_does(tmp_path)
     write_checkpoint(tmp_path / "restart-1", 10)
     run = read(tmp_path)
     assert (run.state, run.steps) == ("interrupted", 10)
-    assert run.note.endswith("; begun again 1 times")
+    assert run.note.endswith("; begun again, restarts: 1")
     assert len(find_runs(tmp_path)) == 1
 
 
