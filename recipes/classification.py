@@ -8,7 +8,7 @@ Every key of the config file is a flag too, and so is every training argument of
 The adapter is written to <output_dir>/adapter, the figures to <output_dir>/report.json.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from accelerate import PartialState
 from peft import PromptTuningConfig
@@ -29,8 +29,15 @@ from softhub.report import write_run
 from softhub.training import PromptTrainingArguments
 
 
+@dataclass
+class ClassificationConfig(RunConfig):
+    examples_per_label: int | None = field(
+        default=None, metadata={"help": "Few-shot: so many of each label in train and in dev."}
+    )
+
+
 def main() -> None:
-    config, args = parse_config(RunConfig, PromptTrainingArguments)
+    config, args = parse_config(ClassificationConfig, PromptTrainingArguments)
     task = Task.from_file(config.task)
     train = task.load("train", limit=config.max_train_examples)
     dev = task.load("dev", limit=config.max_dev_examples)

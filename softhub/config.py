@@ -28,8 +28,6 @@ class RunConfig:
         max_train_examples: At most so many of the split: a fixed subset.
         max_dev_examples: The same for dev.
         max_test_examples: The same for test.
-        examples_per_label: Few-shot: so many examples of each label to learn from, drawn by the
-            seed, and as many to choose by.
         resume: Whether to go on from the last checkpoint.
     """
 
@@ -38,14 +36,11 @@ class RunConfig:
     base_name: str | None = field(default=None, metadata={"help": "Its canonical name for cards."})
     dtype: str | None = field(default=None, metadata={"help": "float32, bfloat16, float16, auto."})
     num_virtual_tokens: int = field(default=16, metadata={"help": "Rows of the soft prompt."})
-    init: str | None = field(default="labels", metadata={"help": "auto, labels, vocabulary, random."})
+    init: str | None = field(default="labels", metadata={"help": "auto, labels, vocabulary, …"})
     init_from: str | None = field(default=None, metadata={"help": "Adapter folder to go on from."})
     max_train_examples: int | None = field(default=None, metadata={"help": "A fixed subset."})
     max_dev_examples: int | None = field(default=None, metadata={"help": "A fixed subset."})
     max_test_examples: int | None = field(default=None, metadata={"help": "A fixed subset."})
-    examples_per_label: int | None = field(
-        default=None, metadata={"help": "Few-shot: so many of each label in train and in dev."}
-    )
     resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint."})
 
 

@@ -146,7 +146,8 @@ def _say_where(folder: str | Path, result: FitResult, *, drawn: bool) -> None:
     files = [("Adapter", "adapter"), ("Report", "report.json")]
     if drawn:
         files.append(("Curve", "curve.png"))
-    best, peak = f"best at step {result.best_step}", f"peak memory {result.peak_memory / 1e6:,.0f} MB"
+    best = f"best at step {result.best_step}"
+    peak = f"peak memory {result.peak_memory / 1e6:,.0f} MB"
     print(f"Trained: {result.steps} steps, {best}, {peak}")
     for what, name in files:
         print(f"{what + ':':<9}{folder}/{name}")

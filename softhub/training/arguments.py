@@ -57,6 +57,9 @@ class PromptTrainingArguments(TrainingArguments):
     load_best_model_at_end: bool = field(default=True, metadata={"help": "Best by dev loss."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between logged losses."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN losses."})
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True, metadata={"help": "So that a resumed run stops early where it would have."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Of no use here."})
     report_to: None | str | list[str] = field(default="none", metadata={"help": "trackio, wandb…"})
     project: str = field(default="softhub", metadata={"help": "Where trackio files the run."})

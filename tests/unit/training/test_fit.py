@@ -135,6 +135,27 @@ def test_a_run_that_is_at_its_end_is_taken_over_as_it_is(toy_fit, tmp_path):
     assert longer.steps == 16
 
 
+def test_a_resumed_run_stops_early_where_the_whole_one_does(toy_fit, tmp_path, monkeypatch):
+    """Nothing moves, so the second evaluation without a better loss is the last."""
+    from softhub.training.callbacks import WatchCallback
+
+    options = {"learning_rate": 1e-30, "early_stopping_patience": 2, "max_steps": 32}
+    options["output_dir"] = str(tmp_path / "cut")
+    original = WatchCallback.on_log
+
+    def press(self, args, state, control, logs=None, **kwargs):
+        original(self, args, state, control, logs=logs, **kwargs)
+        if state.global_step == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WatchCallback, "on_log", press)
+        with pytest.raises(TrainingInterrupted, match="after step 10"):
+            toy_fit(**options)
+    _, resumed = toy_fit(**options, resume=True)
+    assert resumed.steps == 12
+
+
 def test_goes_on_from_a_prompt(toy_fit, tmp_path):
     _, first = toy_fit(output_dir=str(tmp_path / "a"))
     folder = first.prompt.save_pretrained(tmp_path / "adapter")
