@@ -74,6 +74,7 @@ def _read(folder: Path, run: Run) -> Run:
     plan, state = _json(folder / _PLAN), _checkpoint(folder)
     if state:
         run = _with_checkpoint(run, state)
+    run = _with_plan(run, plan)
     failures = len(_list(plan.get("failures")))
     if failures:
         run = replace(run, note=f"{run.note}; begun again, restarts: {failures}")
@@ -117,6 +118,19 @@ def _with_checkpoint(run: Run, state: Mapping[str, Any]) -> Run:
     if step >= last:
         return replace(run, state=TRAINED, note="not judged: --resume true does that")
     return replace(run, state=INTERRUPTED, note=f"at step {step} of {last}: {_GO_ON}")
+
+
+def _with_plan(run: Run, plan: Mapping[str, Any]) -> Run:
+    """What a run is of, and whether its last attempt failed."""
+    about, failed = _mapping(plan.get("about")), _text(plan.get("gave_up"))
+    run = replace(
+        run,
+        task=_text(about.get("task")),
+        base_model=_text(about.get("base_model")),
+        num_virtual_tokens=_whole(about.get("num_virtual_tokens")),
+        seed=_whole(about.get("seed")),
+    )
+    return replace(run, state=FAILED, note=failed[:_MAX_NOTE]) if failed else run
 
 
 def _with_manifest(run: Run, manifest: Manifest) -> Run:

@@ -110,6 +110,8 @@ class PromptTrainingArguments(TrainingArguments):
             "max_grad_norm",
             "optim",
             "gradient_accumulation_steps",
+            "eval_steps",
+            "metric_for_best_model",
             "early_stopping_patience",
             "reparameterization",
             "reparameterization_size",

@@ -105,6 +105,8 @@ def run_until_sound(
         attempts.append(_run(base, lesson, start, own, guard, resume=go_on and not attempts))
         failure = attempts[-1].failure
         if failure is None or not guard.stops or base.is_sharded:
+            plan.gave_up = failure.reason if failure else None
+            plan.write(args.output_dir)
             return attempts
         plan.note(failure, own, start.name)
         plan.write(args.output_dir)

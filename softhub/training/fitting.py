@@ -109,6 +109,12 @@ def plan_of(
         plan = Plan(test.chosen, test)
     else:
         plan = Plan(args.on(base).learning_rate)
+    plan.about = {
+        "task": lesson.task.name,
+        "base_model": base.name,
+        "num_virtual_tokens": len(start.vectors),
+        "seed": args.seed,
+    }
     plan.write(args.output_dir)
     if plan.test is not None and PartialState().is_main_process:
         write_range_test(args.output_dir, plan.test)

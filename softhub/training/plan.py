@@ -28,12 +28,16 @@ class Plan:
     Attributes:
         rate: The learning rate that was given or found.
         test: The range test that found it, if one did.
-        failures: Of each attempt that failed: what it was, and why.
+        failures: Of each attempt that failed and was begun again: what it was, and why.
+        gave_up: Why the last attempt failed too, if it did.
+        about: Task, base, virtual tokens and seed, for who finds the run before it is at its end.
     """
 
     rate: float
     test: RangeTest | None = None
     failures: list[dict[str, Any]] = field(default_factory=list)
+    gave_up: str | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: str) -> Plan | None:
@@ -43,14 +47,16 @@ class Plan:
             return None
         record = json.loads(path.read_text(encoding="utf-8"))
         test = RangeTest(**record["test"]) if record["test"] else None
-        return cls(record["rate"], test, record["failures"])
+        return cls(record["rate"], test, record["failures"], about=record.get("about", {}))
 
     def write(self, folder: str) -> None:
         """Keep it; only one process does."""
         if PartialState().is_main_process:
             Path(folder).mkdir(parents=True, exist_ok=True)
             text = json.dumps(asdict(self), indent=2) + "\n"
-            (Path(folder) / _FILE).write_text(text, encoding="utf-8")
+            partial = Path(folder) / f".{_FILE}.partial"
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(Path(folder) / _FILE)
 
     def arguments(self, args: PromptTrainingArguments, usual: float) -> PromptTrainingArguments:
         """The arguments of the attempt at hand: its own folder, and its rate.

@@ -94,6 +94,23 @@ def test_train_push_list_pull_predict(
     assert sum(answer["probabilities"].values()) == pytest.approx(1)
 
 
+def test_few_examples_of_each_label_are_drawn_by_the_seed(
+    recipe: Command, tiny_base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = write_project(tmp_path, tiny_base("qwen3"))
+    hashes = []
+    for seed in (0, 0, 1):
+        done = recipe(
+            "classification", "--config", config, "--examples_per_label=2", f"--seed={seed}"
+        )
+        assert done.code == 0, done.err
+        report = json.loads((tmp_path / "run" / "report.json").read_text())
+        data = report["provenance"]["dataset"]
+        assert (data["train"]["examples"], data["dev"]["examples"]) == (4, 4)
+        hashes.append(data["train"]["sha256"])
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
 def test_a_mistyped_key_is_one_line_with_the_right_one(
     softhub: Command, tiny_base: Callable[[str], Path], tmp_path: Path
 ) -> None:

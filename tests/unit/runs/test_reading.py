@@ -56,6 +56,19 @@ def test_unfinished_runs_say_how_far_they_are(tmp_path):
     assert read(tmp_path / "begun").state == "begun"
 
 
+def test_an_unfinished_run_says_what_it_is_of_and_whether_it_gave_up(tmp_path):
+    about = {"task": "mood", "base_model": "org/base", "num_virtual_tokens": 4, "seed": 7}
+    (tmp_path / "run").mkdir()
+    plan = {"rate": 0.1, "test": None, "failures": [], "gave_up": None, "about": about}
+    (tmp_path / "run" / "plan.json").write_text(json.dumps(plan))
+    run = read(tmp_path / "run")
+    assert (run.task, run.base_model, run.num_virtual_tokens, run.seed) == tuple(about.values())
+    plan["gave_up"] = "it gave every text one label at step 40"
+    (tmp_path / "run" / "plan.json").write_text(json.dumps(plan))
+    run = read(tmp_path / "run")
+    assert (run.state, run.note) == ("failed", plan["gave_up"])
+
+
 def test_a_loss_that_is_no_number_is_a_failure(tmp_path):
     write_checkpoint(tmp_path, 20, log_history=[{"step": 20, "loss": float("nan")}])
     run = read(tmp_path)

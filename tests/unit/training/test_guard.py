@@ -8,6 +8,7 @@ from peft import PromptTuningConfig
 
 from softhub.base import load_base
 from softhub.errors import SoftHubWarning, TrainingError
+from softhub.runs import find_runs
 from softhub.tasks import Example, Task, Template
 from softhub.training import PromptTrainingArguments, fit
 from softhub.training.attempts import floor_of
@@ -69,6 +70,9 @@ def test_a_run_that_learns_nothing_is_begun_again(even_fit, tmp_path):
     assert (first["init"], second["init"]) == ("labels", "labels")
     assert result.init in ("labels", "vocabulary")
     assert (tmp_path / "run" / "restart-2").is_dir()
+    (told,) = find_runs(tmp_path)
+    assert (told.task, told.seed, told.num_virtual_tokens) == ("toy", 42, 6)
+    assert told.state == "failed"  # a tiny random base learns nothing better than chance
 
 
 def test_a_sound_run_is_left_alone(tiny_base, tmp_path):
