@@ -74,8 +74,9 @@ class _Sweep(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> TrainerControl:
-        if logs and "loss" in logs:
-            control.should_training_stop = self.found.add(logs["learning_rate"], logs["loss"])
+        # Never set to False: at the last step it is True already.
+        if logs and "loss" in logs and self.found.add(logs["learning_rate"], logs["loss"]):
+            control.should_training_stop = True
         return control
 
 
@@ -138,6 +139,7 @@ def write_range_test(folder: str | Path, test: RangeTest) -> Path:
         The picture's path.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     with style():
         figure = Figure(figsize=(5.2, 3.2), layout="constrained")
@@ -147,6 +149,7 @@ def write_range_test(folder: str | Path, test: RangeTest) -> Path:
         label = f"chosen: {test.chosen:.3g}"
         axes.axvline(test.chosen, color="#D55E00", linestyle="--", linewidth=1, label=label)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlabel("learning rate")
         axes.set_title("Range test: training loss while the rate rises")
         axes.legend()

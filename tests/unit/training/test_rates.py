@@ -90,6 +90,12 @@ def test_auto_finds_a_rate_before_the_run_and_leaves_the_start_alone(toy_fit, tm
     assert torch.equal(found.prompt.vectors, plain.prompt.vectors)
 
 
+def test_a_range_test_that_never_climbs_ends_all_the_same(toy_fit, monkeypatch):
+    monkeypatch.setattr("softhub.training.range_test._DIVERGED", math.inf)
+    _, found = toy_fit(learning_rate="auto", max_steps=4)
+    assert len(found.range_test.rates) == STEPS
+
+
 def test_a_resumed_run_keeps_the_rate_that_was_found(toy_fit, tmp_path, monkeypatch):
     options = {"learning_rate": "auto", "output_dir": str(tmp_path / "run")}
     _, whole = toy_fit(**options)
