@@ -25,7 +25,9 @@ from softhub.training.tuner import PromptTuner
 STEPS = 32
 _SPAN = 32.0  # from the scaled rate divided by this to the scaled rate times this
 _MEMORY = 0.75  # of the running mean of losses
-_DIVERGED = 1.5  # times the lowest running mean
+_LEVEL = 5  # first steps, whose mean is what the start is worth
+_DIVERGED = 1.5  # times that
+_VALLEY = 0.9  # of that; a start that is good already has none
 _BACK = 4.0  # the rate of the lowest loss is on the edge: a whole run wants less
 
 
@@ -46,20 +48,26 @@ class RangeTest:
     chosen: float = math.nan
 
     def add(self, rate: float, loss: float) -> bool:
-        """Add a step; tell whether the loss has begun to climb out of the valley."""
+        """Add a step; tell whether the loss has climbed above where it began."""
         self.rates.append(rate)
         self.losses.append(loss)
         weights = [_MEMORY**age for age in range(len(self.losses))]
         mean = sum(w * x for w, x in zip(weights, reversed(self.losses), strict=True))
         self.smoothed.append(mean / sum(weights))
-        return not self.smoothed[-1] <= _DIVERGED * min(self.smoothed)
+        return len(self.losses) > _LEVEL and not self.smoothed[-1] <= _DIVERGED * self._level
 
     def choose(self, otherwise: float) -> float:
         """The rate of the lowest running mean, divided by 4; `otherwise` if there is no valley."""
-        finite = [(loss, rate) for loss, rate in zip(self.smoothed, self.rates, strict=True)]
-        loss, rate = min((pair for pair in finite if math.isfinite(pair[0])), default=(0.0, 0.0))
-        self.chosen = rate / _BACK if rate and loss < self.smoothed[0] else otherwise
+        later = list(zip(self.smoothed, self.rates, strict=True))[_LEVEL:]
+        valley = [(loss, rate) for loss, rate in later if loss < _VALLEY * self._level]
+        self.chosen = min(valley)[1] / _BACK if valley else otherwise
         return self.chosen
+
+    @property
+    def _level(self) -> float:
+        """The mean loss of the first steps, at rates that move little."""
+        first = self.losses[:_LEVEL]
+        return sum(first) / max(len(first), 1)
 
 
 class _Sweep(TrainerCallback):

@@ -62,7 +62,7 @@ def test_range_test_takes_a_quarter_of_the_rate_at_the_bottom():
     test = RangeTest()
     for step in range(26):
         rate = 10 ** (-4 + step / 5)
-        loss = 2.0 - min(rate / 0.05, 1.0) if rate < 0.2 else 2.0 + rate
+        loss = 2.0 - min(rate / 0.05, 1.0) if rate < 0.2 else 2.0 + 5 * rate
         if test.add(rate, loss):
             break
     assert len(test.rates) < 26  # it stopped on the climb
@@ -71,7 +71,15 @@ def test_range_test_takes_a_quarter_of_the_rate_at_the_bottom():
     assert test.chosen == pytest.approx(bottom / 4)
 
 
-@pytest.mark.parametrize("losses", [[1.0, 1.1, 1.2], [math.nan], []])
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [1.0, 1.1, 1.2],
+        [math.nan] * 8,
+        [],
+        [0.27, 0.15, 0.15, 0.25, 0.2, 0.21, 0.19, 0.22],  # a start that is good already
+    ],
+)
 def test_without_a_valley_the_range_test_keeps_the_scaled_rate(losses):
     test = RangeTest()
     for step, loss in enumerate(losses):
