@@ -26,8 +26,8 @@ STEPS = 32
 _SPAN = 32.0  # from the scaled rate divided by this to the scaled rate times this
 _MEMORY = 0.75  # of the running mean of losses
 _LEVEL = 5  # first steps, whose mean is what the start is worth
-_DIVERGED = 1.5  # times that
-_VALLEY = 0.9  # of that; a start that is good already has none
+_DIVERGED = 1.5  # times that; below the scaled rate it is chance
+_VALLEY = 0.8  # of that; a start that is good already has none
 _BACK = 4.0  # the rate of the lowest loss is on the edge: a whole run wants less
 
 
@@ -54,7 +54,8 @@ class RangeTest:
         weights = [_MEMORY**age for age in range(len(self.losses))]
         mean = sum(w * x for w, x in zip(weights, reversed(self.losses), strict=True))
         self.smoothed.append(mean / sum(weights))
-        return len(self.losses) > _LEVEL and not self.smoothed[-1] <= _DIVERGED * self._level
+        climbed = len(self.losses) > STEPS // 2 and self.smoothed[-1] > _DIVERGED * self._level
+        return climbed or not math.isfinite(loss)
 
     def choose(self, otherwise: float) -> float:
         """The rate of the lowest running mean, divided by 4; `otherwise` if there is no valley."""
