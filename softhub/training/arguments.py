@@ -96,7 +96,7 @@ class PromptTrainingArguments(TrainingArguments):
         """The same arguments with a number for a learning rate, the scaled one for any rule."""
         if rule_of(self.learning_rate) is None:
             return self
-        return replace(self, learning_rate=LearningRate(scaled_rate(base)))
+        return replace(self, learning_rate=LearningRate(scaled_rate(base, self.optim)))
 
     def to_provenance(self) -> dict[str, Any]:
         """The settings that decide what is learned, for the manifest."""

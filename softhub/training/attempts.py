@@ -96,7 +96,7 @@ def run_until_sound(
     floor = floor_of(base, lesson, start)
     attempts: list[Attempt] = []
     while True:
-        own = plan.arguments(args, scaled_rate(base))
+        own = plan.arguments(args, scaled_rate(base, args.optim))
         if plan.wants_another_start:
             other = "vocabulary" if start.name != "vocabulary" else "random"
             start = find_start(base, config, lesson, other, seed=args.seed + 1)

@@ -117,7 +117,7 @@ def range_test(
     Returns:
         The test; `chosen` is the rate to train with.
     """
-    found, center = RangeTest(), scaled_rate(base)
+    found, center = RangeTest(), scaled_rate(base, args.optim)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     own = replace(
         args,

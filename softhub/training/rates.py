@@ -15,8 +15,9 @@ from softhub.base import BaseModel
 from softhub.errors import TrainingError
 
 RULES = ("scaled", "auto")
-SHARE = 0.08
-"""Of the root mean square of the vocabulary's embeddings; measured in `benchmarks/bake_off.py`."""
+SHARE, SHARE_OF_ADAFACTOR = 0.08, 0.04
+"""Of the root mean square of the vocabulary's embeddings; measured in `benchmarks/bake_off.py`.
+Adafactor has no momentum that evens out its steps, so they go twice as far."""
 _COMMONEST = 5000
 
 
@@ -58,16 +59,18 @@ def rule_of(rate: object) -> str | None:
     return getattr(rate, "rule", None)
 
 
-def scaled_rate(base: BaseModel) -> float:
+def scaled_rate(base: BaseModel, optim: object = None) -> float:
     """The rate that suits most tasks on a base: `SHARE` of its embeddings' root mean square.
 
     Args:
         base: The base model.
+        optim: transformers' name of the optimizer.
 
     Returns:
-        The peak learning rate for Adam.
+        The peak learning rate.
     """
-    return SHARE * embedding_scale(base)
+    adafactor = getattr(optim, "value", optim) == "adafactor"
+    return (SHARE_OF_ADAFACTOR if adafactor else SHARE) * embedding_scale(base)
 
 
 def embedding_scale(base: BaseModel) -> float:

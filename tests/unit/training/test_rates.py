@@ -58,6 +58,15 @@ def test_the_default_rate_is_kept_in_the_manifest(toy_fit):
     assert result.range_test is None
 
 
+def test_adafactor_learns_at_half_the_rate(toy_fit):
+    base, result = toy_fit(max_steps=12, learning_rate="scaled", optim="adafactor")
+    kept = result.prompt.manifest.provenance["training"]
+    assert kept["optim"] == "adafactor"
+    assert kept["learning_rate"] == pytest.approx(scaled_rate(base) / 2)
+    dev = [logs["eval_loss"] for logs in result.history if "eval_loss" in logs]
+    assert dev[-1] < dev[0]
+
+
 def test_range_test_takes_a_quarter_of_the_rate_at_the_bottom():
     test = RangeTest()
     for step in range(26):
