@@ -1,0 +1,140 @@
+"""How much of a long prompt's score does a short soft prompt keep that was distilled from it?
+
+    python benchmarks/distillation.py            # resumable: runs that are there are not made again
+    python benchmarks/distillation.py --summary  # only the figures of the runs that are there
+
+On the demo base, without labels but those of the shots: an 8-shot prompt for sentiment, and for
+organ systems the longest instruction of the task file, both calibrated, each into 20 virtual tokens
+before the task's own short template. Teacher, student and short template are judged on the same
+test texts; the intervals of share and difference are paired over them.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from dataclasses import replace
+
+from peft import PromptTuningConfig
+from record import DEMO_BASE, DEMO_NAME, RESULTS, write
+
+from softhub import PromptModel, Task, load_base
+from softhub.comparison.few_shot import choose_shots
+from softhub.distillation import (
+    CalibratedTeacher,
+    FewShotTeacher,
+    ModelTeacher,
+    distill,
+    judge_student,
+)
+from softhub.distillation.kept import answers_of
+from softhub.pipeline import judge
+from softhub.training import PromptTrainingArguments
+
+TOKENS, SHOTS = 20, 8
+RUNS = (
+    ("sentiment", "8 shots, calibrated"),
+    ("medical_organ", "instruction, calibrated"),
+)
+ROWS = RESULTS / "distillation.jsonl"
+
+
+def parse():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--train", type=int, default=300)
+    parser.add_argument("--dev", type=int, default=64)
+    parser.add_argument("--test", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--init", default="auto")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--summary", action="store_true")
+    return parser.parse_args()
+
+
+def teacher_of(name, model, task, train, seed):
+    """A teacher by its name in `RUNS`; shots come from all of train, as in `compare`."""
+    longest = max(task.hard_templates, key=lambda template: len(template.text))
+    if name.startswith("8 shots"):
+        shots = choose_shots(task, task.load("train"), SHOTS, seed)
+        teacher = FewShotTeacher(model, task, task.template, shots)
+    else:
+        teacher = ModelTeacher(model, replace(task, template=longest))
+    return CalibratedTeacher(teacher, train) if name.endswith("calibrated") else teacher
+
+
+def short_calibrated(model, task, train, test):
+    """What calibration alone does for the short template: a baseline that needs no student."""
+    teacher = CalibratedTeacher(ModelTeacher(model, task), train)
+    metrics = judge(task, test, answers_of(teacher, task, test), 0.0).metrics
+    return {name: interval._asdict() for name, interval in metrics.items()}
+
+
+def run(options, model, task, name, seed):
+    sizes = {"train": options.train, "dev": options.dev, "test": options.test}
+    train, dev, test = (task.load(split, limit=limit) for split, limit in sizes.items())
+    start = time.perf_counter()
+    teacher = teacher_of(name, model, task, train, seed)
+    teacher.classify([*train, *dev])
+    asking = time.perf_counter() - start
+    base = model.base
+    config = PromptTuningConfig(
+        task_type=base.task_type,
+        num_virtual_tokens=TOKENS,
+        prompt_tuning_init_text=teacher.instruction,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        args = PromptTrainingArguments(output_dir=folder, max_steps=options.steps, seed=seed)
+        result = distill(
+            base,
+            task,
+            config,
+            teacher=teacher,
+            train=train,
+            dev=dev,
+            args=args,
+            init=options.init,
+        )
+    kept = judge_student(model, task, result.prompt, teacher, test)
+    divergences = {int(at["step"]): at["eval_loss"] for at in result.history if "eval_loss" in at}
+    return {
+        "task": task.name,
+        "teacher": name,
+        "seed": seed,
+        "steps": options.steps,
+        "texts": {split: len(part) for split, part in zip(sizes, (train, dev, test), strict=True)},
+        "start": result.init,
+        "learning_rate": result.prompt.manifest.provenance["training"]["learning_rate"],
+        "divergence on dev": divergences,
+        "best_step": result.best_step,
+        "restarts": result.restarts,
+        "seconds": {"asking the teacher": asking, "training": result.seconds},
+        **kept.to_record(),
+        "short template, calibrated": short_calibrated(model, task, train, test),
+    }
+
+
+def read():
+    return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.is_file() else []
+
+
+def main():
+    options = parse()
+    RESULTS.mkdir(exist_ok=True)
+    done = {(row["task"], row["teacher"], row["seed"]) for row in read()}
+    model = None
+    for file, name in [] if options.summary else RUNS:
+        task = Task.from_file(f"recipes/tasks/{file}.yaml")
+        for seed in options.seeds:
+            if (task.name, name, seed) in done:
+                continue
+            model = model or PromptModel(load_base(DEMO_BASE, name=DEMO_NAME))
+            row = run(options, model, task, name, seed)
+            with ROWS.open("a") as lines:
+                lines.write(json.dumps(row) + "\n")
+            print(f"{task.name}, {name}, seed {seed}: {row['share']}", file=sys.stderr)
+    write("distillation", {"base": DEMO_NAME, "virtual_tokens": TOKENS, "runs": read()})
+
+
+if __name__ == "__main__":
+    main()
