@@ -71,7 +71,7 @@ def initial_vectors(
             raise TrainingError("init 'labels' needs a classification task; use 'vocabulary'.")
         ids = [*candidates.token_ids]
     else:
-        raise TrainingError(f"Unknown init {name!r}: expected one of {', '.join(INITS)}.")
+        raise TrainingError(f"Unknown init {name!r}: expected one of auto, {', '.join(INITS)}.")
     drawn = _frequent_tokens(base, texts, tokens, generator)
     chosen = torch.tensor((ids + drawn)[:tokens])
     with torch.no_grad():
