@@ -130,6 +130,8 @@ def best_of(attempts: Sequence[Attempt]) -> Attempt:
 def floor_of(base: BaseModel, lesson: Lesson, start: Start) -> float | None:
     """The dev loss without learning: of the labels' shares, or of the start for generation."""
     if lesson.candidates is None:
+        if start.trained:
+            return None
         return start.dev_loss or dev_loss(base, lesson, start.vectors)
     # A teacher may say nearly the same of every text: what is no better need not have failed.
     soft = isinstance(lesson.dev.answers[0], tuple)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from peft import PromptTuningConfig
@@ -31,11 +31,13 @@ class Start:
         name: Its init, or what it was taken from.
         vectors: The prompt's first vectors, `[P, H]`.
         dev_loss: Loss on dev before training; None where there was nothing to compare with.
+        trained: Whether it is a prompt, which may be hard to better.
     """
 
     name: str
     vectors: torch.Tensor
     dev_loss: float | None = None
+    trained: bool = False
 
 
 def find_start(
@@ -68,12 +70,13 @@ def find_start(
         Start(
             f"candidate {number}",
             initial_vectors(base, config, prompt, texts=(), candidates=None, seed=seed),
+            trained=True,
         )
         for number, prompt in enumerate(candidates, start=1)
     ]
     if len(starts) == 1:
         return starts[0]
-    judged = [Start(one.name, one.vectors, dev_loss(base, lesson, one.vectors)) for one in starts]
+    judged = [replace(one, dev_loss=dev_loss(base, lesson, one.vectors)) for one in starts]
     return min(judged, key=lambda start: start.dev_loss or 0.0)
 
 
@@ -95,7 +98,9 @@ def _starts(
         )
 
     if init != AUTO:
-        yield Start(init if isinstance(init, str) else "given", named(init))
+        given = isinstance(init, SoftPrompt)
+        said = init or getattr(config.prompt_tuning_init, "value", config.prompt_tuning_init)
+        yield Start("given" if given else str(said).lower(), named(init), trained=given)
         return
     yield Start("vocabulary", named("vocabulary"))
     if lesson.candidates is not None:
