@@ -18,7 +18,6 @@ a range test, trials of starts and restarts count, judging on dev does not, on e
 """
 
 import argparse
-import json
 import math
 import os
 import statistics
@@ -29,8 +28,8 @@ from unittest import mock
 
 import torch
 from peft import PromptTuningConfig, get_peft_model
-from record import DEMO_BASE, DEMO_NAME, RESULTS, write
-from torch.nn.utils.rnn import pad_sequence
+from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
+from stock_peft import padded_on_the_right
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
@@ -266,20 +265,6 @@ def loss_of(scores, label):
     return highest + math.log(total) - scores[label]
 
 
-def padded_on_the_right(batch):
-    ids = [torch.tensor(row["input_ids"]) for row in batch]
-    labels = [torch.tensor(row["labels"]) for row in batch]
-    return {
-        "input_ids": pad_sequence(ids, batch_first=True),
-        "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
-        "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
-    }
-
-
-def read(path):
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
 def way_of(row):
     return (row["side"], row["init"], row["rate"], row["steps"])
 
@@ -301,7 +286,7 @@ def runs_in_order(options, path):
     """The runs that are wanted: seed by seed both sides, PEFT's ways all with the first seed."""
     for seed in options.seeds:
         if "peft" in options.sides:
-            ways = WAYS if seed == FIRST_SEED else [best_way(read(path))[1:3]]
+            ways = WAYS if seed == FIRST_SEED else [best_way(read_rows(path))[1:3]]
             for init, rate in ways:
                 yield ("peft", init, rate, options.steps), seed
         if "softhub" in options.sides:
@@ -311,13 +296,12 @@ def runs_in_order(options, path):
 def train_all(options, name, base, path):
     bench = Bench(options, name, base)
     for way, seed in runs_in_order(options, path):
-        if (way, seed) in {(way_of(row), row["seed"]) for row in read(path)}:
+        if (way, seed) in {(way_of(row), row["seed"]) for row in read_rows(path)}:
             continue
         side, init, rate, steps = way
         row = {"side": side, "init": init, "rate": rate, "steps": steps, "seed": seed}
         row |= bench.softhub(seed) if side == "softhub" else bench.peft(init, rate, seed)
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        keep_row(path, row)
         print(f"{name}: {way}, seed {seed}: {best_point(row)}", file=sys.stderr)
 
 
@@ -404,7 +388,7 @@ def main():
             train_all(options, name, base, paths[name])
     figures = {"examples_per_step": BATCH, "dev_examples": options.dev}
     for name, path in paths.items():
-        if rows := read(path):
+        if rows := read_rows(path):
             task = Task.from_file(TASKS[name][0])
             details = {"virtual_tokens": TASKS[name][1]}
             figures[name] = details | summary(options, rows, task)

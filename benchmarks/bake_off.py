@@ -11,7 +11,6 @@ is trained with three seeds. A way is judged by its lowest dev loss, as training
 """
 
 import argparse
-import json
 import os
 import re
 import statistics
@@ -20,7 +19,7 @@ import tempfile
 from dataclasses import dataclass, replace
 
 from peft import PromptTuningConfig
-from record import DEMO_BASE, DEMO_NAME, RESULTS, write
+from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
 
 from softhub import Task, fit, load_base
 from softhub.training import PromptTrainingArguments
@@ -124,10 +123,6 @@ class Kitchen:
         }
 
 
-def read(path):
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
 def standing(rows, steps):
     """Ways that ran for so many steps with their mean lowest dev loss, the best first."""
     losses = {}
@@ -141,17 +136,16 @@ def standing(rows, steps):
 def train_all(name, base, ways, path):
     kitchen = Kitchen(name, base)
     for steps, taking_part, seeds in RUNGS:
-        done = {(row["way"], row["steps"], row["seed"]) for row in read(path)}
+        done = {(row["way"], row["steps"], row["seed"]) for row in read_rows(path)}
         for seed in range(seeds):
             for way in ways[:taking_part]:
                 if (way.name, steps, seed) in done:
                     continue
                 row = {"way": way.name, "steps": steps, "seed": seed}
                 row |= kitchen.run(way, steps, seed)
-                with path.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                keep_row(path, row)
                 print(f"{name}: {way.name}, {steps} steps: {row['best']:.4f}", file=sys.stderr)
-        order = [way for way, _ in standing(read(path), steps)]
+        order = [way for way, _ in standing(read_rows(path), steps)]
         ways = sorted(ways[:taking_part], key=lambda way: order.index(way.name))
 
 
@@ -166,7 +160,7 @@ def main():
             train_all(name, base, WAYS[: options.ways], paths[name])
     figures = {"examples_per_step": 8, "dev_examples": DEV}
     for name, path in paths.items():
-        rows = read(path)
+        rows = read_rows(path)
         figures[name] = {
             "virtual_tokens": TASKS[name][1],
             "standing": {str(steps): standing(rows, steps) for steps, _, _ in RUNGS},

@@ -10,14 +10,13 @@ test texts; the intervals of share and difference are paired over them.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
 from dataclasses import replace
 
 from peft import PromptTuningConfig
-from record import DEMO_BASE, DEMO_NAME, RESULTS, write
+from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
 
 from softhub import PromptModel, Task, load_base
 from softhub.comparison.few_shot import choose_shots
@@ -114,14 +113,10 @@ def run(options, model, task, name, seed):
     }
 
 
-def read():
-    return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.is_file() else []
-
-
 def main():
     options = parse()
     RESULTS.mkdir(exist_ok=True)
-    done = {(row["task"], row["teacher"], row["seed"]) for row in read()}
+    done = {(row["task"], row["teacher"], row["seed"]) for row in read_rows(ROWS)}
     model = None
     for file, name in [] if options.summary else RUNS:
         task = Task.from_file(f"recipes/tasks/{file}.yaml")
@@ -130,10 +125,9 @@ def main():
                 continue
             model = model or PromptModel(load_base(DEMO_BASE, name=DEMO_NAME))
             row = run(options, model, task, name, seed)
-            with ROWS.open("a") as lines:
-                lines.write(json.dumps(row) + "\n")
+            keep_row(ROWS, row)
             print(f"{task.name}, {name}, seed {seed}: {row['share']}", file=sys.stderr)
-    write("distillation", {"base": DEMO_NAME, "virtual_tokens": TOKENS, "runs": read()})
+    write("distillation", {"base": DEMO_NAME, "virtual_tokens": TOKENS, "runs": read_rows(ROWS)})
 
 
 if __name__ == "__main__":

@@ -32,6 +32,18 @@ def surroundings():
     }
 
 
+def read_rows(path):
+    """The rows that earlier runs kept, one a line; none if there is no such file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def keep_row(path, row):
+    """Add a row as soon as it is there, so that a benchmark that is stopped goes on from it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
 def write(name, figures):
     """Write `benchmarks/results/<name>.json`."""
     RESULTS.mkdir(exist_ok=True)

@@ -10,14 +10,13 @@ answer the whole test split. Differences are paired over the same sentences; the
 from a bootstrap over reviews, crossed with the seeds.
 """
 
-import json
 import sys
 import tempfile
 import time
 
 import torch
 from peft import PromptTuningConfig
-from record import DEMO_BASE, DEMO_NAME, RESULTS, write
+from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
 from torch import nn
 from transformers import TrainerCallback, set_seed
 
@@ -144,14 +143,13 @@ def add(method, seed, evaluation, details):
         **details,
         "predictions": [int(label == "positive") for label in evaluation.predictions],
     }
-    with ROWS.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    keep_row(ROWS, row)
     print(f"{method}, seed {seed}: {row['accuracy']:.4f}", file=sys.stderr)
 
 
 def run(task, splits):
     base = load_base(DEMO_BASE, name=DEMO_NAME)
-    done = {(row["method"], row["seed"]) for row in read()}
+    done = {(row["method"], row["seed"]) for row in read_rows(ROWS)}
     if ("hard prompt", None) not in done:
         add("hard prompt", None, *hard_prompt(base, task, splits))
     for seed in SEEDS:
@@ -162,15 +160,11 @@ def run(task, splits):
             add("full fine-tuning", seed, *fine_tuning(task, splits, seed))
 
 
-def read():
-    return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.is_file() else []
-
-
 def summary(test):
     references = [example.label for example in test]
     groups = [example.group for example in test]
     right = [int(label == "positive") for label in references]
-    rows, correct = read(), {}
+    rows, correct = read_rows(ROWS), {}
     for row in rows:
         hits = [int(p == r) for p, r in zip(row["predictions"], right, strict=True)]
         correct.setdefault(row["method"], []).append(hits)

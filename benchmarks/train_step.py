@@ -16,7 +16,7 @@ import time
 import torch
 from peft import PromptTuningConfig, get_peft_model
 from record import DEMO_BASE, write
-from torch.nn.utils.rnn import pad_sequence
+from stock_peft import padded_on_the_right
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from softhub import Task, load_base
@@ -92,20 +92,13 @@ def peft(base, tokens, rows, candidates: Candidates, seed):
         answer = list(candidates.sequences[label])
         data.append({"input_ids": text + answer, "labels": [-100] * len(text) + answer})
 
-    def collate(batch):
-        ids = [torch.tensor(row["input_ids"]) for row in batch]
-        labels = [torch.tensor(row["labels"]) for row in batch]
-        return {
-            "input_ids": pad_sequence(ids, batch_first=True),
-            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
-            "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
-        }
-
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=tokens)
     model = get_peft_model(base.model, config)
     with tempfile.TemporaryDirectory() as folder:
         args = TrainingArguments(**options(folder), seed=seed)
-        trainer = Trainer(model, args, data_collator=collate, train_dataset=data, callbacks=[clock])
+        trainer = Trainer(
+            model, args, data_collator=padded_on_the_right, train_dataset=data, callbacks=[clock]
+        )
         trainer.train()
     base.model.eval()
     return clock.seconds[WARM_UP:]

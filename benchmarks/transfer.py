@@ -15,13 +15,12 @@ come from a bootstrap over groups, crossed with the seeds.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 
 from peft import PromptTuningConfig
-from record import DEMO_BASE, DEMO_NAME, RESULTS, write
+from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
 
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
 from softhub.pipeline import evaluate
@@ -83,23 +82,18 @@ def run(options, base, task, splits, start, seed):
     }
 
 
-def read(path):
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
 def train_all(options, task, splits, path):
     base = load_base(options.base, name=DEMO_NAME if options.base == DEMO_BASE else None)
     prompts = starts(options.prompts)
     options.tokens = next(iter(prompts.values())).num_virtual_tokens
-    done = {(row["start"], row["seed"]) for row in read(path)}
+    done = {(row["start"], row["seed"]) for row in read_rows(path)}
     for seed in options.seeds:
         for name, start in {SCRATCH: "vocabulary", **prompts}.items():
             if (name, seed) in done:
                 continue
             row = {"start": name, "seed": seed}
             row |= run(options, base, task, splits, start, seed)
-            with path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            keep_row(path, row)
             print(f"{name}, seed {seed}: {row['metrics']}", file=sys.stderr)
 
 
@@ -143,7 +137,7 @@ def main():
     splits = [task.load(split, limit=limit) for split, limit in limits.items()]
     if not options.summary:
         train_all(options, task, splits, path)
-    rows = read(path)
+    rows = read_rows(path)
     kept = [{key: row[key] for key in row if key != "predictions"} for row in rows]
     figures = {"task": task.name, "examples": dict(zip(limits, map(len, splits), strict=True))}
     figures |= {"steps": options.steps, "starts": summary(task, splits[2], rows), "runs": kept}
