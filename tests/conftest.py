@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 # huggingface_hub and datasets read these when they are imported: set them before any test does.
@@ -74,3 +76,25 @@ def softhub(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 def recipe(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     """Run `recipe(name, *arguments)` in this process and return its exit code and output."""
     return make_recipe(monkeypatch, capfd)
+
+
+@pytest.fixture
+def ctrl_c_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """`with ctrl_c_at(5):` presses Ctrl-C when a training run logs that step."""
+
+    @contextmanager
+    def pressing(step: int) -> Iterator[None]:
+        from softhub.training.callbacks import WatchCallback
+
+        original = WatchCallback.on_log
+
+        def press(self, args, state, control, logs=None, **kwargs):  # type: ignore[no-untyped-def]
+            original(self, args, state, control, logs=logs, **kwargs)
+            if state.global_step == step:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(WatchCallback, "on_log", press)
+            yield
+
+    return pressing

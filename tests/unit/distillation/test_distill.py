@@ -117,23 +117,9 @@ def test_a_teacher_of_other_labels_is_refused(model, run):
         run(model, teacher)
 
 
-def test_a_stopped_run_goes_on_to_the_same_student(model, teacher, run, tmp_path, monkeypatch):
-    import os
-    import signal
-
-    from softhub.training.callbacks import WatchCallback
-
+def test_a_stopped_run_goes_on_to_the_same_student(model, teacher, run, tmp_path, ctrl_c_at):
     whole = run(model, teacher, output_dir=str(tmp_path / "whole"), logging_steps=1)
-    original = WatchCallback.on_log
-
-    def press(self, args, state, control, logs=None, **kwargs):
-        original(self, args, state, control, logs=logs, **kwargs)
-        if state.global_step == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(WatchCallback, "on_log", press)
-        with pytest.raises(TrainingInterrupted):
-            run(model, teacher, logging_steps=1)
+    with ctrl_c_at(5), pytest.raises(TrainingInterrupted):
+        run(model, teacher, logging_steps=1)
     resumed = run(model, teacher, logging_steps=1, resume=True)
     assert torch.allclose(resumed.prompt.vectors, whole.prompt.vectors, atol=1e-6)

@@ -1,7 +1,5 @@
 """`fit`: it learns, repeats itself, resumes, and says what went wrong."""
 
-import os
-import signal
 from dataclasses import replace
 
 import pytest
@@ -103,21 +101,13 @@ def _with_kill(kill, patch):
     return callback
 
 
-def test_ctrl_c_saves_and_the_run_goes_on(toy_fit, tmp_path, monkeypatch):
+def test_ctrl_c_saves_and_the_run_goes_on(toy_fit, tmp_path, ctrl_c_at):
     _, whole = toy_fit(output_dir=str(tmp_path / "whole"))
-    from softhub.training.callbacks import WatchCallback
-
-    original = WatchCallback.on_log
-
-    def press(self, args, state, control, logs=None, **kwargs):
-        original(self, args, state, control, logs=logs, **kwargs)
-        if state.global_step == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(WatchCallback, "on_log", press)
-        with pytest.raises(TrainingInterrupted, match=r"after step 6.*--resume"):
-            toy_fit(output_dir=str(tmp_path / "cut"))
+    with (
+        ctrl_c_at(5),
+        pytest.raises(TrainingInterrupted, match=r"after step 6.*--resume"),
+    ):
+        toy_fit(output_dir=str(tmp_path / "cut"))
     _, resumed = toy_fit(output_dir=str(tmp_path / "cut"), resume=True)
     assert torch.allclose(resumed.prompt.vectors, whole.prompt.vectors, atol=1e-6)
 
@@ -135,23 +125,12 @@ def test_a_run_that_is_at_its_end_is_taken_over_as_it_is(toy_fit, tmp_path):
     assert longer.steps == 16
 
 
-def test_a_resumed_run_stops_early_where_the_whole_one_does(toy_fit, tmp_path, monkeypatch):
+def test_a_resumed_run_stops_early_where_the_whole_one_does(toy_fit, tmp_path, ctrl_c_at):
     """Nothing moves, so the second evaluation without a better loss is the last."""
-    from softhub.training.callbacks import WatchCallback
-
     options = {"learning_rate": 1e-30, "early_stopping_patience": 2, "max_steps": 32}
     options["output_dir"] = str(tmp_path / "cut")
-    original = WatchCallback.on_log
-
-    def press(self, args, state, control, logs=None, **kwargs):
-        original(self, args, state, control, logs=logs, **kwargs)
-        if state.global_step == 9:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(WatchCallback, "on_log", press)
-        with pytest.raises(TrainingInterrupted, match="after step 10"):
-            toy_fit(**options)
+    with ctrl_c_at(9), pytest.raises(TrainingInterrupted, match="after step 10"):
+        toy_fit(**options)
     _, resumed = toy_fit(**options, resume=True)
     assert resumed.steps == 12
 
