@@ -114,7 +114,7 @@ def fit_mixture(
         for part in parts
     ]
     whole = _together(learned)
-    start = find_start(base, config, whole, init, seed=args.seed)
+    start = find_start(base, config, whole, init, seed=args.seed, parts=learned)
     module = make_module(base, whole, start, args)
     watch = WatchCallback("loss", floor=None)
     trainer = MixtureTrainer(MixtureTuner(base, module, learned), args, learned, shares, watch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import torch
 from peft import PromptTuningConfig
@@ -48,6 +49,7 @@ def find_start(
     candidates: Sequence[SoftPrompt] = (),
     *,
     seed: int,
+    parts: Sequence[Lesson] = (),
 ) -> Start:
     """The start that `init` names; for `"auto"`, or with candidates, the best on dev.
 
@@ -58,14 +60,17 @@ def find_start(
         init: As in `fit`.
         candidates: Other prompts to compare it with.
         seed: Seed of what is drawn.
+        parts: The tasks that `lesson` is made of, if it is of several.
 
     Returns:
-        The start of the lowest loss over at most 64 dev rows, before training.
+        The start of the lowest loss over at most 64 dev rows, before training; of several tasks the
+        mean of their losses counts, as it does for checkpoints.
 
     Raises:
         TrainingError: As `initial_vectors`.
     """
-    starts = [*_starts(base, config, lesson, init, seed)]
+    parts = parts or [lesson]
+    starts = [*_starts(base, config, lesson, init, seed, parts)]
     starts += [
         Start(
             f"candidate {number}",
@@ -76,7 +81,10 @@ def find_start(
     ]
     if len(starts) == 1:
         return starts[0]
-    judged = [replace(one, dev_loss=dev_loss(base, lesson, one.vectors)) for one in starts]
+    judged = [
+        replace(one, dev_loss=fmean(dev_loss(base, part, one.vectors) for part in parts))
+        for one in starts
+    ]
     return min(judged, key=lambda start: start.dev_loss or 0.0)
 
 
@@ -86,6 +94,7 @@ def _starts(
     lesson: Lesson,
     init: str | SoftPrompt | None,
     seed: int,
+    parts: Sequence[Lesson],
 ) -> Iterator[Start]:
     def named(name: str | SoftPrompt | None) -> torch.Tensor:
         return initial_vectors(
@@ -108,7 +117,8 @@ def _starts(
     if config.prompt_tuning_init_text:
         yield Start("text", named("text"))
     tokens = int(config.num_virtual_tokens)
-    for instruction in _instructions(lesson.task, _length(base)):
+    instructions = (_instructions(part.task, _length(base)) for part in parts)
+    for instruction in sorted(set().union(*instructions)):
         yield Start(f"hard prompt {instruction!r}", text_vectors(base, instruction, tokens))
 
 
@@ -116,11 +126,11 @@ def _length(base: BaseModel) -> Callable[[str], int]:
     return lambda text: len(base.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _instructions(task: Task, length: Callable[[str], int]) -> list[str]:
+def _instructions(task: Task, length: Callable[[str], int]) -> set[str]:
     """What the task's hard templates say before the text, and the template itself does not."""
     own = re.split(r"\{\w+\}", task.template.text)[0]
     texts = [re.split(r"\{\w+\}", hard.text)[0].removesuffix(own) for hard in task.hard_templates]
-    return sorted({text for text in texts if length(text) >= _SHORTEST})
+    return {text for text in texts if length(text) >= _SHORTEST}
 
 
 def dev_loss(base: BaseModel, lesson: Lesson, vectors: torch.Tensor) -> float:

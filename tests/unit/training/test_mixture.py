@@ -15,8 +15,10 @@ from softhub.pipeline import evaluate, target_loss
 from softhub.prompt import SoftPrompt
 from softhub.tasks import Example, Task, Template
 from softhub.training import Part, PromptTrainingArguments, fit, fit_mixture
-from softhub.training.mixture import MixtureSampler
+from softhub.training.lesson import prepare_lesson
+from softhub.training.mixture import MixtureSampler, _together
 from softhub.training.patience import progress_of
+from softhub.training.starts import dev_loss, find_start
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,29 @@ def test_a_task_s_dev_loss_is_what_evaluation_finds(train, parts, tmp_path):
     model.load_prompt(SoftPrompt.from_pretrained(folder), name="shared", task=parts[1].task)
     found = target_loss(model, parts[1].task, parts[1].dev, prompt="shared", batch_size=1)
     assert best["eval_summary_loss"] == pytest.approx(found.nll.value, abs=1e-4)
+
+
+def test_auto_takes_the_start_of_the_lowest_mean_dev_loss(tiny_base, train, parts):
+    """The candidates are judged on each task by itself: their labels are of different kinds."""
+    hard = Template("Say in one short word what it is: {text}\nIn a word:")
+    chosen = [parts[0], replace(parts[1], task=replace(parts[1].task, hard_templates=(hard,)))]
+    base, result = train(init="auto", chosen=chosen, max_steps=1, learning_rate=1e-12)
+    config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=5)
+    lessons = [
+        prepare_lesson(base, part.task, part.train, part.dev, virtual_tokens=5) for part in chosen
+    ]
+    ids = base.tokenizer("Say in one short word what it is: ", add_special_tokens=False)
+    starts = {
+        name: find_start(base, config, _together(lessons), name, seed=42).vectors
+        for name in ("vocabulary", "labels")
+    }
+    starts["hard prompt"] = base.embed(torch.tensor(ids["input_ids"][:5])).float()
+    losses = {
+        name: sum(dev_loss(base, lesson, vectors) for lesson in lessons)
+        for name, vectors in starts.items()
+    }
+    best = min(losses, key=losses.get)
+    assert torch.allclose(result.prompt.vectors, starts[best], atol=1e-6)
 
 
 def test_a_mixture_of_one_is_that_task_alone(train, parts, tmp_path):
