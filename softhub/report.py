@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from softhub.artefact.manifest import Metric
+from softhub.files import replace_file
 from softhub.pipeline import Evaluation
 from softhub.prompt import SoftPrompt
 from softhub.tasks.intervals import Interval
@@ -197,9 +198,7 @@ def write_report(path: str | Path, rows: Sequence[Row], **details: Any) -> Path:
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
-    partial.replace(path)
+    replace_file(path, (json.dumps(record, indent=2, default=str) + "\n").encode())
     return path
 
 

@@ -2,17 +2,14 @@
 
 import hashlib
 import os
-import re
-import secrets
 import shutil
 import stat
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from softhub.artefact.exchange import exchange
 from softhub.errors import InvalidArtefact
+from softhub.files import remove_abandoned, sync_directory, unfinished_beside
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -36,8 +33,6 @@ MAX_BYTES: dict[str, int] = {
 """Largest size in bytes that is read or downloaded, by file name."""
 
 _FILE_MODE = 0o644
-_UNFINISHED = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}\.(tmp|old)", re.DOTALL)
-_ABANDONED_SECONDS = 3600.0
 
 
 def sha256_of(data: bytes) -> str:
@@ -113,42 +108,6 @@ def write_durably(folder: Path, files: Mapping[str, bytes]) -> None:
             os.fsync(stream.fileno())
         (folder / name).chmod(_FILE_MODE)
     sync_directory(folder)
-
-
-def unfinished_beside(path: Path) -> Path:
-    """Return a new hidden path beside `path`, for what is renamed to it when it is finished."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-
-
-def unfinished_name(name: str) -> str | None:
-    """Return what an entry of a folder was to become, or None if it is nothing unfinished."""
-    match = _UNFINISHED.fullmatch(name)
-    return match["name"] if match else None
-
-
-def remove_abandoned(path: Path) -> None:
-    """Remove what killed writers of `path` left beside it an hour ago or longer.
-
-    A younger one may belong to a writer at work, who needs seconds.
-    """
-    for entry in path.parent.iterdir():
-        if unfinished_name(entry.name) != path.name:
-            continue
-        with suppress(OSError):
-            status = entry.stat()
-            if time.time() - max(status.st_mtime, status.st_ctime) > _ABANDONED_SECONDS:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-
-
-def sync_directory(folder: Path) -> None:
-    """Flush a directory's entries to the disk, where the platform can (Windows cannot)."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_names(files: Mapping[str, bytes]) -> None:

@@ -23,7 +23,7 @@ from softhub.comparison.summary import Summary, summarise
 from softhub.comparison.tables import markdown_table, one_line, print_table
 from softhub.drawing import to_png, to_svg
 from softhub.errors import ConfigError
-from softhub.hub.disk import replace_file
+from softhub.files import replace_file
 from softhub.pipeline import references_of
 from softhub.tasks import Example, Task
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from softhub.errors import ConfigError
-from softhub.hub.disk import locked, replace_file
+from softhub.files import replace_file
+from softhub.hub.disk import locked
 
 ROWS, ABOUT, LOCK = "rows.jsonl", "comparison.json", ".lock"
 _WORDS = ("description", "limitations")  # of a task: they change no row

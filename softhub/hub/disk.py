@@ -1,55 +1,18 @@
-"""Writing so that a power cut, a kill or a full disk leaves the old state or the new one.
-
-Only plain files and renames are used: no symlinks, no hard links, no memory maps.
-"""
+"""The hub's folders and files: made, read and locked, with errors that say what failed."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from softhub.artefact.layout import (
-    read_regular,
-    remove_abandoned,
-    sync_directory,
-    unfinished_beside,
-)
+from softhub.artefact.layout import read_regular
 from softhub.errors import HubError, InvalidArtefact
+from softhub.files import sync_directory
 
 LOCK_SECONDS = 120.0
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write `data` to `path` and flush it to the disk; the folder's entry is not yet flushed."""
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def replace_file(path: Path, data: bytes, *, staging: Path | None = None) -> None:
-    """Give `path` new content in one step, by way of a temporary file.
-
-    Args:
-        path: The file.
-        data: Its new content.
-        staging: Folder for the temporary file, where nobody else writes now; None for a hidden
-            name beside `path`.
-    """
-    temporary = staging / f"{path.name}.tmp" if staging else unfinished_beside(path)
-    try:
-        write_file(temporary, data)
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
-    if staging is None:
-        remove_abandoned(path)
 
 
 def append(path: Path, data: bytes) -> None:

@@ -18,18 +18,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from softhub.artefact.layout import FILES, MAX_BYTES, unfinished_name, write_atomically
+from softhub.artefact.layout import FILES, MAX_BYTES, write_atomically
 from softhub.artefact.strict_json import parse_object
 from softhub.errors import HubUnavailable, InvalidArtefact
+from softhub.files import replace_file, unfinished_name
 from softhub.hub.backend import Fetched
-from softhub.hub.disk import (
-    locked,
-    make_folders,
-    read_file,
-    remove,
-    replace_file,
-    told_as_hub_error,
-)
+from softhub.hub.disk import locked, make_folders, read_file, remove, told_as_hub_error
 from softhub.hub.names import is_commit, repo_folder_name
 from softhub.hub.records import FileEntry
 

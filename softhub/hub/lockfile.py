@@ -25,7 +25,8 @@ from typing import Any
 
 from softhub.artefact.strict_json import parse_object
 from softhub.errors import HubError, InvalidArtefact
-from softhub.hub.disk import read_file, replace_file, told_as_hub_error
+from softhub.files import replace_file
+from softhub.hub.disk import read_file, told_as_hub_error
 from softhub.hub.names import check_repo_id, is_commit
 
 LOCKFILE = "softhub.lock"

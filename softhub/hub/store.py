@@ -25,16 +25,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from softhub.artefact.layout import FILES, MAX_BYTES, sync_directory, write_durably
+from softhub.artefact.layout import FILES, MAX_BYTES, write_durably
 from softhub.errors import InvalidArtefact, RepositoryNotFound, RevisionNotFound
+from softhub.files import replace_file, sync_directory, write_file
 from softhub.hub.disk import (
     append,
     locked,
     make_folders,
     read_file,
     remove,
-    replace_file,
-    write_file,
 )
 from softhub.hub.names import (
     DEFAULT_REVISION,
