@@ -129,17 +129,11 @@ def best_of(attempts: Sequence[Attempt]) -> Attempt:
 
 def floor_of(base: BaseModel, lesson: Lesson, start: Start) -> float | None:
     """The dev loss without learning: of the labels' shares, or of the start for generation."""
-    if lesson.candidates is None:
-        if start.trained:
-            return None
-        return start.dev_loss or dev_loss(base, lesson, start.vectors)
-    # A teacher may say nearly the same of every text: what is no better need not have failed.
-    soft = isinstance(lesson.dev.answers[0], tuple)
-    if soft or lesson.candidates.yes_no or lesson.weights is not None:
+    if lesson.candidates is not None:
+        return lesson.entropy
+    if start.trained:
         return None
-    answers = [int(answer) for answer in lesson.dev.answers]  # type: ignore[arg-type]
-    shares = [answers.count(label) / len(answers) for label in set(answers)]
-    return -sum(share * math.log(share) for share in shares)
+    return start.dev_loss or dev_loss(base, lesson, start.vectors)
 
 
 def _run(

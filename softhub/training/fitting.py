@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from accelerate import PartialState
 from peft import PromptTuningConfig
@@ -14,14 +15,14 @@ from softhub.base import BaseModel
 from softhub.prompt import SoftPrompt
 from softhub.tasks import Example, Task
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.attempts import best_of, make_module, run_until_sound
+from softhub.training.attempts import Attempt, best_of, make_module, run_until_sound
 from softhub.training.lesson import Lesson, prepare_lesson
 from softhub.training.plan import Plan
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
 from softhub.training.range_test import range_test, write_range_test
 from softhub.training.rates import rule_of
 from softhub.training.running import FitResult, check_config, result_of
-from softhub.training.starts import Start, find_start
+from softhub.training.starts import GIVEN, Start, find_start
 
 
 def fit(
@@ -75,17 +76,14 @@ def fit(
     before = time.perf_counter() - began
     attempts = run_until_sound(base, config, lesson, start, plan, args, resume=resume)
     best = best_of(attempts)
-    provenance = provenance_of(best.args, config, init)
-    provenance["dataset"] = dataset_record(task, (train, dev))
-    provenance["restarts"] = plan.failures
-    if not isinstance(init, SoftPrompt):
-        provenance["init"] = best.start.name
-    if lesson.weights is not None:
-        provenance["training"]["class_weights"] = dict(lesson.weights)
+    provenance = {
+        **_provenance_of_run(best, lesson, config, init),
+        "dataset": dataset_record(task, (train, dev)),
+        "restarts": plan.failures,
+    }
     vectors = best.trainer.prompt_vectors()
-    prompt = SoftPrompt(
-        vectors, manifest_of(base, vectors, task=lesson.task, provenance=provenance)
-    )
+    manifest = manifest_of(base, vectors, task=lesson.task, provenance=provenance)
+    prompt = SoftPrompt(vectors, manifest)
     found = [*lesson.cut_warnings, *plan.warnings(), *best.watch.warnings()]
     seconds = before + sum(attempt.seconds for attempt in attempts)
     return replace(
@@ -95,6 +93,17 @@ def fit(
         range_test=plan.test,
         restarts=[failure["reason"] for failure in plan.failures],
     )
+
+
+def _provenance_of_run(
+    best: Attempt, lesson: Lesson, config: PromptTuningConfig, init: str | SoftPrompt | None
+) -> dict[str, Any]:
+    provenance = provenance_of(best.args, config, init)
+    if best.start.name != GIVEN:  # whose files are named as its parent's
+        provenance["init"] = best.start.name
+    if lesson.weights is not None:
+        provenance["training"]["class_weights"] = dict(lesson.weights)
+    return provenance
 
 
 def plan_of(

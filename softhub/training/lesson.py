@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,18 @@ class Lesson:
     dev: EncodedExamples
     weights: Mapping[str, float] | None
     commonest: float | None
+
+    @property
+    def entropy(self) -> float | None:
+        """The dev loss of giving every text the labels' shares; None where it is no measure.
+
+        A teacher may say nearly the same of every text: what is no better need not have failed.
+        """
+        plain = all(isinstance(answer, int) for answer in self.dev.answers)
+        if self.candidates is None or not plain or self.weights is not None:
+            return None
+        counts = Counter(self.dev.answers).values()
+        return -sum(n / len(self.dev) * math.log(n / len(self.dev)) for n in counts)
 
     @property
     def cut_warnings(self) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from softhub.files import replace_file
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.guard import Failure
 from softhub.training.range_test import RangeTest
@@ -54,9 +55,7 @@ class Plan:
         if PartialState().is_main_process:
             Path(folder).mkdir(parents=True, exist_ok=True)
             text = json.dumps(asdict(self), indent=2) + "\n"
-            partial = Path(folder) / f".{_FILE}.partial"
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(Path(folder) / _FILE)
+            replace_file(Path(folder) / _FILE, text.encode())
 
     def arguments(self, args: PromptTrainingArguments, usual: float) -> PromptTrainingArguments:
         """The arguments of the attempt at hand: its own folder, and its rate.
@@ -81,8 +80,8 @@ class Plan:
     def warnings(self) -> list[str]:
         """Say that the run was begun again, and why."""
         reasons = "; ".join(failure["reason"] for failure in self.failures)
-        count = len(self.failures)
-        return [f"Training was begun again {count} times: {reasons}."] if count else []
+        times = {1: "once", 2: "twice"}.get(len(self.failures), f"{len(self.failures)} times")
+        return [f"Training was begun again {times}: {reasons}."] if self.failures else []
 
     def note(self, failure: Failure, args: PromptTrainingArguments, start: str) -> None:
         """Note that an attempt failed."""

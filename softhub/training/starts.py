@@ -20,6 +20,7 @@ from softhub.training.reparameterization import Plain
 from softhub.training.tuner import PromptTuner
 
 AUTO = "auto"
+GIVEN = "given"
 _ROWS, _BATCH = 64, 32
 _SHORTEST = 3  # tokens of an instruction that says something
 
@@ -109,7 +110,7 @@ def _starts(
     if init != AUTO:
         given = isinstance(init, SoftPrompt)
         said = init or getattr(config.prompt_tuning_init, "value", config.prompt_tuning_init)
-        yield Start("given" if given else str(said).lower(), named(init), trained=given)
+        yield Start(GIVEN if given else str(said).lower(), named(init), trained=given)
         return
     yield Start("vocabulary", named("vocabulary"))
     if lesson.candidates is not None:

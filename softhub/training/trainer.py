@@ -22,8 +22,10 @@ from transformers import (
     TrainerState,
 )
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.training_args import OptimizerNames
 
 from softhub.base import BaseModel
+from softhub.errors import TrainingError
 from softhub.tasks import Task
 from softhub.tasks.metrics import compute
 from softhub.tasks.multilabel import join_labels
@@ -47,6 +49,9 @@ class PromptTrainer(Trainer):
         train: Encoded training rows.
         dev: Encoded dev rows.
         callbacks: Callbacks beside the default ones.
+
+    Raises:
+        TrainingError: The optimizer cannot train what FSDP has sharded.
     """
 
     def __init__(
@@ -74,6 +79,11 @@ class PromptTrainer(Trainer):
             compute_metrics=self._metrics if classification else None,
             callbacks=list(callbacks),
         )
+        if self.is_fsdp_enabled and self.args.optim == OptimizerNames.ADAFACTOR:
+            raise TrainingError(
+                "Found optim=adafactor under FSDP, whose sharded parameters it cannot train; "
+                "expected another optimizer. Leave optim out for AdamW."
+            )
         for default in (PrinterCallback, ProgressCallback):  # they write logs to stdout
             self.remove_callback(default)
         self.add_callback(ProgressLines())

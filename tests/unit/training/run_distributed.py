@@ -33,7 +33,7 @@ def call_cpus_gpus():
     PartialState.__init__ = state
 
 
-def main(base_folder, out, per_device, reparameterization):
+def main(base_folder, out, per_device, reparameterization, optim="adamw_torch"):
     if "ACCELERATE_USE_FSDP" in os.environ:
         call_cpus_gpus()
     base = load_base(base_folder)
@@ -51,6 +51,7 @@ def main(base_folder, out, per_device, reparameterization):
         max_steps=6,
         learning_rate=0.1 if reparameterization == "none" else 0.01,
         reparameterization=reparameterization,
+        optim=optim,
         per_device_train_batch_size=int(per_device),
         eval_steps=3,
         save_steps=3,

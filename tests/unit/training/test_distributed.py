@@ -17,9 +17,7 @@ ROOT = Path(__file__).parents[3]
 FSDP = yaml.safe_load((ROOT / "recipes/configs/accelerate/fsdp.yaml").read_text())["fsdp_config"]
 
 
-def run(tmp_path, base, processes, per_device, reparameterization, **environment):
-    tmp_path.mkdir(exist_ok=True)
-    out = tmp_path / f"{processes}.json"
+def start(out, base, processes, *settings, **environment):
     alone = [sys.executable]
     torchrun = [*alone, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [
@@ -27,14 +25,20 @@ def run(tmp_path, base, processes, per_device, reparameterization, **environment
         "-m",
         "tests.unit.training.run_distributed",
     ]
-    done = subprocess.run(
-        [*command, str(base), str(out), str(per_device), reparameterization],
+    return subprocess.run(
+        [*command, str(base), str(out), *settings],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
         timeout=500,
     )
+
+
+def run(tmp_path, base, processes, per_device, reparameterization, **environment):
+    tmp_path.mkdir(exist_ok=True)
+    out = tmp_path / f"{processes}.json"
+    done = start(out, base, processes, str(per_device), reparameterization, **environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout == "done\n"  # of all processes the first alone has a stdout
     return json.loads(out.read_text())
@@ -45,6 +49,15 @@ def alone(tmp_path_factory, tiny_base):
     """`alone(reparameterization)`: the run of one process, made once."""
     folder = tmp_path_factory.mktemp("alone")
     return cache(lambda name: run(folder / name, tiny_base("llama"), 1, 8, name))
+
+
+@pytest.fixture(scope="module")
+def sharding():
+    """The launch file's own settings, as Accelerate hands them on in the environment."""
+    settings = {key.upper(): str(value).lower() for key, value in FSDP.items()}
+    settings["FSDP_AUTO_WRAP_POLICY"] = FSDP["fsdp_auto_wrap_policy"]
+    settings["FSDP_STATE_DICT_TYPE"] = FSDP["fsdp_state_dict_type"]
+    return {"ACCELERATE_USE_FSDP": "true", **settings}
 
 
 @pytest.mark.slow
@@ -59,14 +72,19 @@ def test_two_processes_give_the_same_curve_as_one(reparameterization, alone, tmp
 
 
 @pytest.mark.slow
-def test_a_sharded_base_trains_and_answers_as_a_whole_one(alone, tmp_path, tiny_base):
-    """By the launch file's own settings, which Accelerate hands on in the environment."""
-    settings = {key.upper(): str(value).lower() for key, value in FSDP.items()}
-    settings["FSDP_AUTO_WRAP_POLICY"] = FSDP["fsdp_auto_wrap_policy"]
-    settings["FSDP_STATE_DICT_TYPE"] = FSDP["fsdp_state_dict_type"]
+def test_a_sharded_base_trains_and_answers_as_a_whole_one(alone, sharding, tmp_path, tiny_base):
     one = alone("none")
-    two = run(tmp_path, tiny_base("llama"), 2, 4, "none", ACCELERATE_USE_FSDP="true", **settings)
+    two = run(tmp_path, tiny_base("llama"), 2, 4, "none", **sharding)
     assert (one["sharded"], two["sharded"]) == (False, True)
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-4)
     np.testing.assert_allclose(two["vectors"], one["vectors"], atol=1e-4)
     np.testing.assert_allclose(two["probabilities"], one["probabilities"], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_adafactor_is_refused_where_the_base_is_sharded(sharding, tmp_path, tiny_base):
+    out = tmp_path / "out.json"
+    done = start(out, tiny_base("llama"), 2, "4", "none", "adafactor", **sharding)
+    assert done.returncode != 0
+    assert "Found optim=adafactor under FSDP" in done.stderr
+    assert not out.exists()
