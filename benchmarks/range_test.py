@@ -1,0 +1,82 @@
+"""Which learning rate does a range test choose, and what does the default rule give?
+
+    python benchmarks/range_test.py                  # resumable: tests that are there are kept
+    python benchmarks/range_test.py --case medical   # one of the cases
+
+Each case is a task on a base with its prompt's length and start. The figures are the rate that
+`--learning_rate auto` would train with, the scaled rate (the default) and every step of the test.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+
+from peft import PromptTuningConfig
+from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
+from transformers import set_seed
+
+from softhub import Task, load_base
+from softhub.training import PromptTrainingArguments
+from softhub.training.attempts import make_module
+from softhub.training.lesson import prepare_lesson
+from softhub.training.range_test import range_test
+from softhub.training.rates import embedding_scale, scaled_rate
+from softhub.training.starts import find_start
+
+DEMO_T5 = "recipes/data/files/flan-t5-small-title"
+CASES = {  # task file, base, its name, virtual tokens, init
+    "sentiment": ("recipes/tasks/sentiment.yaml", DEMO_BASE, DEMO_NAME, 20, "labels"),
+    "medical": ("recipes/tasks/medical_organ.yaml", DEMO_BASE, DEMO_NAME, 50, "labels"),
+    "translation": ("recipes/tasks/translation.yaml", DEMO_BASE, DEMO_NAME, 20, "vocabulary"),
+    "translation, T5": ("recipes/tasks/translation_t5.yaml", DEMO_T5, None, 20, "vocabulary"),
+}
+
+
+def parse():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--case", choices=CASES, nargs="+", default=list(CASES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    return parser.parse_args()
+
+
+def run(case, seed):
+    path, base, name, tokens, init = CASES[case]
+    base, task = load_base(base, name=name), Task.from_file(path)
+    set_seed(seed)
+    dev = task.load("dev", limit=8)  # which a range test does not look at
+    lesson = prepare_lesson(base, task, task.load("train"), dev, virtual_tokens=tokens)
+    config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens)
+    start = find_start(base, config, lesson, init, seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        args = PromptTrainingArguments(output_dir=folder, seed=seed, disable_tqdm=True)
+        before = os.times()
+        test = range_test(base, lesson, make_module(base, lesson, start, args), args)
+        after = os.times()
+    return {
+        "case": case,
+        "seed": seed,
+        "chosen": test.chosen,
+        "scaled": scaled_rate(base),
+        "embedding_rms": embedding_scale(base),
+        "cpu_seconds": after.user + after.system - before.user - before.system,
+        "test": asdict(test),
+    }
+
+
+def main():
+    options = parse()
+    path = RESULTS / "range_test.jsonl"
+    done = {(row["case"], row["seed"]) for row in read_rows(path)}
+    for case in options.case:
+        for seed in options.seeds:
+            if (case, seed) not in done:
+                row = run(case, seed)
+                keep_row(path, row)
+                print(f"{case}, seed {seed}: {row['chosen']:.3g}", file=sys.stderr)
+    write("range_test", {"runs": read_rows(path)})
+
+
+if __name__ == "__main__":
+    main()
