@@ -47,9 +47,7 @@ def main() -> None:
         train, dev = (choose_shots(task, split, few, args.seed) for split in (train, dev))
     base = load_base(config.base_model, name=config.base_name, dtype=config.dtype)
 
-    peft_config = PromptTuningConfig(
-        task_type=base.task_type, num_virtual_tokens=config.num_virtual_tokens
-    )
+    peft_config = PromptTuningConfig(task_type=base.task_type, **config.prompt_options)
     init = SoftPrompt.from_pretrained(config.init_from) if config.init_from else config.init
     result = fit(
         base, task, peft_config, train=train, dev=dev, args=args, init=init, resume=config.resume

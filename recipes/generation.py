@@ -18,7 +18,7 @@ from softhub import PromptModel, SoftPrompt, Task, fit, load_base
 from softhub.cli import run_recipe
 from softhub.comparison import choose_hard_prompts, evaluate_hard_prompts, without_model
 from softhub.config import RunConfig, parse_config
-from softhub.pipeline import evaluate
+from softhub.pipeline import evaluate, metrics_to_take
 from softhub.report import write_run
 from softhub.training import PromptTrainingArguments
 
@@ -26,33 +26,33 @@ from softhub.training import PromptTrainingArguments
 @dataclass
 class GenerationConfig(RunConfig):
     init: str | None = field(default="vocabulary", metadata={"help": "vocabulary or random."})
+    run_generated_code: bool = field(default=False, metadata={"help": "See docs/sandbox.md."})
     shown: int = field(default=3, metadata={"help": "Test examples to print with their answers."})
 
 
 def main() -> None:
     config, args = parse_config(GenerationConfig, PromptTrainingArguments)
-    task = Task.from_file(config.task)
+    task, code = Task.from_file(config.task), {"run_code": config.run_generated_code}
+    metrics_to_take(task, **code)  # what cannot be judged is refused before it is trained
     train = task.load("train", limit=config.max_train_examples)
     dev = task.load("dev", limit=config.max_dev_examples)
     test = task.load("test", limit=config.max_test_examples)
     base = load_base(config.base_model, name=config.base_name, dtype=config.dtype)
 
-    peft_config = PromptTuningConfig(
-        task_type=base.task_type, num_virtual_tokens=config.num_virtual_tokens
-    )
+    peft_config = PromptTuningConfig(task_type=base.task_type, **config.prompt_options)
     init = SoftPrompt.from_pretrained(config.init_from) if config.init_from else config.init
     result = fit(
         base, task, peft_config, train=train, dev=dev, args=args, init=init, resume=config.resume
     )
-    if not PartialState().is_main_process:
+    if not (PartialState().is_main_process or base.is_sharded):
         return
 
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="soft prompt")
-    hard_prompts = choose_hard_prompts(model, task, dev)
+    hard_prompts = choose_hard_prompts(model, task, dev, **code)
     baselines = without_model(task, train, test)
-    baselines |= evaluate_hard_prompts(model, task, hard_prompts, test)
-    soft = evaluate(model, task, test, prompt="soft prompt")
+    baselines |= evaluate_hard_prompts(model, task, hard_prompts, test, **code)
+    soft = evaluate(model, task, test, prompt="soft prompt", **code)
 
     for example, answer in list(zip(test, soft.predictions, strict=True))[: config.shown]:
         print(f"text:      {example.text}\nreference: {example.target}\nanswer:    {answer}\n")

@@ -43,8 +43,7 @@ def main() -> None:
     test = task.load("test", limit=config.max_test_examples)
     base = load_base(config.base_model, name=config.base_name, dtype=config.dtype)
 
-    rows = config.num_virtual_tokens
-    peft_config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=rows)
+    peft_config = PromptTuningConfig(task_type=base.task_type, **config.prompt_options)
     init = SoftPrompt.from_pretrained(config.init_from) if config.init_from else config.init
     data = {"train": train, "dev": dev}
     result = fit(base, task, peft_config, **data, args=args, init=init, resume=config.resume)

@@ -20,7 +20,7 @@ from softhub import Hub, PromptModel, SoftPrompt, Task, load_base
 from softhub.cli import run_recipe
 from softhub.comparison import choose_hard_prompts, evaluate_hard_prompts, without_model
 from softhub.config import RunConfig, parse_config
-from softhub.pipeline import evaluate
+from softhub.pipeline import evaluate, metrics_to_take
 from softhub.report import write_run
 from softhub.training import Part, PromptTrainingArguments, fit_tasks
 
@@ -41,21 +41,22 @@ class MultitaskConfig(RunConfig):
 
 def main() -> None:
     config, args = parse_config(MultitaskConfig, PromptTrainingArguments, default=DEFAULT)
-    tasks = [Task.from_file(path) for path in config.task]
+    tasks, code = [Task.from_file(p) for p in config.task], {"run_code": config.run_generated_code}
+    for task in tasks:
+        metrics_to_take(task, **code)  # what cannot be judged is refused before it is trained
     learn, choose = config.max_train_examples, config.max_dev_examples
     parts = [Part(t, t.load("train", limit=learn), t.load("dev", limit=choose)) for t in tasks]
     tests = [task.load("test", limit=config.max_test_examples) for task in tasks]
     base = load_base(config.base_model, name=config.base_name, dtype=config.dtype)
 
-    rows = config.num_virtual_tokens
-    peft_config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=rows)
+    peft_config = PromptTuningConfig(task_type=base.task_type, **config.prompt_options)
     init = SoftPrompt.from_pretrained(config.init_from) if config.init_from else config.init
     scheme = {key: getattr(config, key) for key in ("steps", "shared_steps", "mixture", "resume")}
     results = fit_tasks(base, parts, peft_config, args=args, init=init, **scheme)
     if not (PartialState().is_main_process or base.is_sharded):
         return
 
-    model, hub, code = PromptModel(base), Hub(config.hub), {"run_code": config.run_generated_code}
+    model, hub = PromptModel(base), Hub(config.hub)
     for part, test, result in zip(parts, tests, results, strict=True):
         task, repo_id = part.task, f"{config.namespace}/{part.task.name}"
         model.load_prompt(result.prompt, name=task.name)

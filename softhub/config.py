@@ -24,6 +24,7 @@ class RunConfig:
         dtype: Of the weights.
         num_virtual_tokens: Rows of the soft prompt.
         init: Where training starts.
+        init_text: The text to start from, for `init: text`; `auto` tries it too.
         init_from: Adapter folder to go on from, instead.
         max_train_examples: At most so many of the split: a fixed subset.
         max_dev_examples: The same for dev.
@@ -37,11 +38,20 @@ class RunConfig:
     dtype: str | None = field(default=None, metadata={"help": "float32, bfloat16, float16, auto."})
     num_virtual_tokens: int = field(default=16, metadata={"help": "Rows of the soft prompt."})
     init: str | None = field(default="labels", metadata={"help": "auto, labels, vocabulary, …"})
+    init_text: str | None = field(default=None, metadata={"help": "The text of init 'text'."})
     init_from: str | None = field(default=None, metadata={"help": "Adapter folder to go on from."})
     max_train_examples: int | None = field(default=None, metadata={"help": "A fixed subset."})
     max_dev_examples: int | None = field(default=None, metadata={"help": "A fixed subset."})
     max_test_examples: int | None = field(default=None, metadata={"help": "A fixed subset."})
     resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint."})
+
+    @property
+    def prompt_options(self) -> dict[str, Any]:
+        """What PEFT's `PromptTuningConfig` is told of it."""
+        return {
+            "num_virtual_tokens": self.num_virtual_tokens,
+            "prompt_tuning_init_text": self.init_text,
+        }
 
 
 def softhub_home() -> Path:

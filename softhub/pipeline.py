@@ -79,12 +79,25 @@ def judge(
     Raises:
         ConfigError: Code cannot be run here, or without it no metric is left.
     """
-    names = _metric_names(task, run_code)
+    names = metrics_to_take(task, run_code=run_code)
     return _judge(task, names, examples, predictions, seconds)
 
 
-def _metric_names(task: Task, run_code: bool) -> tuple[str, ...]:
-    """The metrics to take: those that run code only if that is wanted, and can be done."""
+def metrics_to_take(task: Task, *, run_code: bool) -> tuple[str, ...]:
+    """A task's metrics, those that run code only if that is wanted, and can be done.
+
+    Recipes ask before training, so that a run of hours does not end in this error.
+
+    Args:
+        task: Names the metrics.
+        run_code: Whether generated code is to be run with its tests.
+
+    Returns:
+        Names of metrics. Of those that are left out a warning tells.
+
+    Raises:
+        ConfigError: Code cannot be run here, or without it no metric is left.
+    """
     names = task.metrics or _DEFAULT_METRICS[task.kind]
     runs = [name for name in names if find_metric(name).judges == "outcomes"]
     if not runs:
@@ -175,7 +188,7 @@ def evaluate(
         ConfigError: There are generation options and the task classifies; or as in `judge`.
     """
     check_task(model, task, prompt)
-    names = _metric_names(task, run_code)
+    names = metrics_to_take(task, run_code=run_code)
     start = time.perf_counter()
     if task.kind == "generation":
         answers = model.generate(

@@ -104,7 +104,10 @@ def text_vectors(base: BaseModel, text: str, tokens: int) -> torch.Tensor:
     """
     ids = list(base.tokenizer(text, add_special_tokens=False)["input_ids"])
     if not ids:
-        raise TrainingError("init 'text' needs prompt_tuning_init_text (--init_text '…').")
+        raise TrainingError(
+            "init 'text' needs a text: set prompt_tuning_init_text in PEFT's configuration, or "
+            "init_text in a recipe's (--init_text '…')."
+        )
     with torch.no_grad():
         return base.embed(torch.tensor((ids * (tokens // len(ids) + 1))[:tokens])).float().cpu()
 

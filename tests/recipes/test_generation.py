@@ -11,6 +11,18 @@ from tests.command import Command
 
 SETTINGS = ("max_steps=1", "eval_steps=1", "save_steps=1", "num_virtual_tokens=4", "use_cpu=true")
 
+CODE_TASK = """\
+name: write
+kind: generation
+dataset:
+  data_files: {train: ./train.jsonl, dev: ./dev.jsonl, test: ./test.jsonl}
+text_column: prompt
+target_column: body
+test_column: tests
+template: "{prompt}"
+metrics: [pass_at_1]
+"""
+
 
 @pytest.mark.slow
 def test_a_drafted_task_is_trained_and_judged(
@@ -35,3 +47,39 @@ def test_a_drafted_task_is_trained_and_judged(
     assert names[0] == "copied text" and names[-1] == "soft prompt"
     assert all("rougeL" in row["metrics"] for row in report["rows"])
     assert report["config"]["init"] == "vocabulary"
+
+
+def test_a_task_that_could_not_be_judged_is_refused_before_it_is_trained(
+    recipe: Command, tmp_path: Path
+) -> None:
+    """Its only metric runs code; the base is not even looked for."""
+    rows = [{"prompt": f"def f{n}():\n", "body": "    return 1", "tests": ""} for n in range(9)]
+    for split in ("train", "dev", "test"):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{split}.jsonl").write_text(lines)
+    task = tmp_path / "task.yaml"
+    task.write_text(CODE_TASK)
+    run = (f"--task={task}", "--base_model=/nowhere", f"--output_dir={tmp_path}/run")
+    done = recipe("generation", *run)
+    assert done.code == 1
+    assert "pass_at_1" in done.err and "--run_generated_code true" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_text_to_start_from_is_a_flag(
+    recipe: Command, tiny_base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"Say {n}", "body": "good"} for n in range(9)]
+    for split in ("train", "dev", "test"):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{split}.jsonl").write_text(lines)
+    task = tmp_path / "task.yaml"
+    task.write_text(CODE_TASK.replace("pass_at_1", "chrf").replace("test_column: tests\n", ""))
+    run = (f"--task={task}", f"--base_model={tiny_base('llama')}", f"--output_dir={tmp_path}/run")
+    settings = (f"--{setting}" for setting in SETTINGS)
+    start = ("--init=text", "--init_text=great value")
+    done = recipe("generation", *run, *settings, "--max_restarts=0", *start)
+    assert done.code == 0, done.err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["config"]["init_text"] == "great value"
+    assert report["training"]["init"] == "text"
