@@ -1,8 +1,8 @@
 """Where training starts: the first vectors of a prompt.
 
 Vectors come from the embedding module of words that occur, never from random rows of the table:
-random vectors are several times longer than any word's and lie off the manifold. After Lester et
-al. 2021 (arXiv 2104.08691): class labels, then sampled vocabulary, then random.
+unscaled random vectors are several times longer than a word's, or shorter, as bases differ. After
+Lester et al. 2021 (arXiv 2104.08691): class labels, then sampled vocabulary, then random.
 """
 
 from __future__ import annotations
