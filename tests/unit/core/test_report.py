@@ -1,6 +1,7 @@
 """The table that people read, and the report that programs read."""
 
 import json
+import os
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -68,14 +69,14 @@ def test_the_report_is_whole_or_not_at_all(tmp_path, monkeypatch):
     path = write_report(tmp_path / "report.json", ROWS[:1])
     before = path.read_bytes()
 
-    def full_disk(self, text, **options):
-        self.write_bytes(text.encode()[:10])
+    def full_disk(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
         write_report(path, ROWS)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_scores_and_baselines_go_into_the_manifest(loaded):
