@@ -19,7 +19,6 @@ a range test, trials of starts and restarts count, judging on dev does not, on e
 
 import argparse
 import math
-import os
 import statistics
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from unittest import mock
 
 import torch
 from peft import PromptTuningConfig, get_peft_model
-from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
+from record import DEMO_BASE, DEMO_NAME, RESULTS, cpu_seconds, keep_row, read_rows, write
 from stock_peft import padded_on_the_right
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -75,11 +74,6 @@ def parse():
     parser.add_argument("--name", default="against-peft", help="of what benchmarks/results gets")
     parser.add_argument("--summary", action="store_true")
     return parser.parse_args()
-
-
-def cpu_seconds():
-    times = os.times()
-    return times.user + times.system
 
 
 class Meter:

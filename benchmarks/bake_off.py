@@ -11,7 +11,6 @@ is trained with three seeds. A way is judged by its lowest dev loss, as training
 """
 
 import argparse
-import os
 import re
 import statistics
 import sys
@@ -19,7 +18,17 @@ import tempfile
 from dataclasses import dataclass, replace
 
 from peft import PromptTuningConfig
-from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
+from record import (
+    DEMO_BASE,
+    DEMO_NAME,
+    RESULTS,
+    cpu_seconds,
+    dev_accuracies,
+    dev_losses,
+    keep_row,
+    read_rows,
+    write,
+)
 
 from softhub import Task, fit, load_base
 from softhub.training import PromptTrainingArguments
@@ -109,17 +118,16 @@ class Kitchen:
                 seed=seed,
                 disable_tqdm=True,
             )
-            before = os.times()
+            before = cpu_seconds()
             result = fit(
                 self.base, self.task, config, train=self.train, dev=self.dev, args=args, init=init
             )
-        after = os.times()
-        scored = [at for at in result.history if "eval_loss" in at]
+        cost, losses = cpu_seconds() - before, dev_losses(result)
         return {
-            "dev_losses": {int(at["step"]): at["eval_loss"] for at in scored},
-            "dev_accuracies": [at["eval_accuracy"] for at in scored if "eval_accuracy" in at],
-            "best": min(at["eval_loss"] for at in scored),
-            "cpu_seconds": after.user + after.system - before.user - before.system,
+            "dev_losses": losses,
+            "dev_accuracies": dev_accuracies(result),
+            "best": min(losses.values()),
+            "cpu_seconds": cost,
         }
 
 

@@ -16,7 +16,7 @@ import time
 from dataclasses import replace
 
 from peft import PromptTuningConfig
-from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
+from record import DEMO_BASE, DEMO_NAME, RESULTS, dev_losses, keep_row, read_rows, write
 
 from softhub import PromptModel, Task, load_base
 from softhub.comparison.few_shot import choose_shots
@@ -95,7 +95,6 @@ def run(options, model, task, name, seed):
             init=options.init,
         )
     kept = judge_student(model, task, result.prompt, teacher, test)
-    divergences = {int(at["step"]): at["eval_loss"] for at in result.history if "eval_loss" in at}
     return {
         "task": task.name,
         "teacher": name,
@@ -104,7 +103,7 @@ def run(options, model, task, name, seed):
         "texts": {split: len(part) for split, part in zip(sizes, (train, dev, test), strict=True)},
         "start": result.init,
         "learning_rate": result.prompt.manifest.provenance["training"]["learning_rate"],
-        "divergence on dev": divergences,
+        "divergence on dev": dev_losses(result),
         "best_step": result.best_step,
         "restarts": result.restarts,
         "seconds": {"asking the teacher": asking, "training": result.seconds},

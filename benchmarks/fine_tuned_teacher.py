@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 from peft import PromptTuningConfig
-from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
+from record import DEMO_BASE, DEMO_NAME, RESULTS, dev_losses, keep_row, read_rows, write
 
 from softhub import PromptModel, Task, load_base
 from softhub.distillation import ModelTeacher, distill
@@ -37,9 +37,6 @@ RIVALS = ("soft prompt", "full fine-tuning")
 def parse():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--train", type=int, help="a fixed subset")
-    parser.add_argument("--test", type=int, help="a fixed subset")
-    parser.add_argument("--steps", type=int, help="those of the config if not given")
     parser.add_argument("--summary", action="store_true")
     return parser.parse_args()
 
@@ -83,9 +80,7 @@ def run(config, task, splits, seed):
         "seed": seed,
         "steps": result.steps,
         "best_step": result.best_step,
-        "divergence on dev": {
-            int(at["step"]): at["eval_loss"] for at in result.history if "eval_loss" in at
-        },
+        "divergence on dev": dev_losses(result),
         "teacher's accuracy on train": right / len(train),
         "seconds": {"teacher": teaching, "student": result.seconds},
         "metrics": {name: interval.value for name, interval in found.metrics.items()},
@@ -93,7 +88,7 @@ def run(config, task, splits, seed):
     }
 
 
-def summary(task, test, rows):
+def summary(test, rows):
     """Scores of student and rivals with the same seeds, and their paired differences."""
     references = [example.label for example in test]
     resamples = Resamples(len(test), [example.group for example in test])
@@ -102,7 +97,7 @@ def summary(task, test, rows):
     for rival in RIVALS:
         runs = {row["seed"]: row["predictions"] for row in compared(rival)}
         seeds = sorted(set(student) & set(runs))
-        if seeds and len(runs[seeds[0]]) == len(test):
+        if seeds:
             theirs = resamples.score([runs[seed] for seed in seeds], references, "accuracy")
             mine = resamples.score([student[seed] for seed in seeds], references, "accuracy")
             figures[rival], figures[f"student minus {rival}"] = theirs, mine - theirs
@@ -116,11 +111,9 @@ def compared(method):
 def main():
     options = parse()
     config = yaml.safe_load(Path(CONFIG).read_text())
-    config["max_steps"] = steps = options.steps or config["max_steps"]
-    config["eval_steps"] = config["save_steps"] = min(steps, config["eval_steps"])
     task = Task.from_file(TASK)
-    limits = {"train": options.train, "dev": config["max_dev_examples"], "test": options.test}
-    splits = [task.load(split, limit=limit) for split, limit in limits.items()]
+    train, test = task.load("train"), task.load("test")
+    splits = (train, task.load("dev", limit=config["max_dev_examples"]), test)
     done = {row["seed"] for row in read_rows(ROWS)}
     for seed in [] if options.summary else options.seeds:
         if seed not in done:
@@ -129,7 +122,7 @@ def main():
             print(f"seed {seed}: {row['metrics']}", file=sys.stderr)
     rows = read_rows(ROWS)
     kept = [{key: row[key] for key in row if key != "predictions"} for row in rows]
-    scores = summary(task, splits[2], rows)
+    scores = summary(test, rows)
     write("fine_tuned_teacher", {"base": DEMO_NAME, "accuracy": scores, "runs": kept})
 
 

@@ -3,6 +3,7 @@
     python benchmarks/many_seeds.py                       # resumable: seeds that are there are kept
     python benchmarks/many_seeds.py --seeds 0 2 4 6       # others may run beside it
     python benchmarks/many_seeds.py --summary             # only the figures of what is there
+    python benchmarks/many_seeds.py --steps 60 --test 300 --name many_seeds_short
 
 Each run is `fit` with the settings of `recipes/configs/sentiment.yaml`; only the seed differs: the
 order of the batches and the words that the prompt starts from. A run counts as silent failure if
@@ -15,9 +16,19 @@ import statistics
 import sys
 import tempfile
 import warnings
+from dataclasses import replace
 
 from peft import PromptTuningConfig
-from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
+from record import (
+    DEMO_BASE,
+    DEMO_NAME,
+    RESULTS,
+    dev_accuracies,
+    dev_losses,
+    keep_row,
+    read_rows,
+    write,
+)
 
 from softhub import PromptModel, Task, fit, load_base
 from softhub.config import RunConfig, parse_config
@@ -38,33 +49,23 @@ def parse():
     return parser.parse_args()
 
 
-def run(options, base, config, args, seed):
-    task = Task.from_file(config.task)
-    train, dev = task.load("train"), task.load("dev", limit=config.max_dev_examples)
-    test = task.load("test", limit=options.test)
+def run(base, task, splits, config, args):
+    train, dev, test = splits
     peft_config = PromptTuningConfig(task_type=base.task_type, **config.prompt_options)
-    splits = {"train": train, "dev": dev}
     with warnings.catch_warnings():  # they are in the result
         warnings.simplefilter("ignore")
-        result = fit(base, task, peft_config, **splits, args=args, init=config.init)
+        result = fit(base, task, peft_config, train=train, dev=dev, args=args, init=config.init)
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="prompt")
     found = evaluate(model, task, test, prompt="prompt")
     return {
-        "seed": seed,
-        "steps": args.max_steps,
-        "test_examples": len(test),
-        "dev_losses": {int(at["step"]): at["eval_loss"] for at in result.history if _dev(at)},
-        "dev_accuracies": [at["eval_accuracy"] for at in result.history if _dev(at)],
+        "dev_losses": dev_losses(result),
+        "dev_accuracies": dev_accuracies(result),
         "best_step": result.best_step,
         "restarts": result.restarts,
         "warnings": result.warnings,
         "accuracy": found.metrics["accuracy"].value,
     }
-
-
-def _dev(logs):
-    return "eval_loss" in logs
 
 
 def summary(rows):
@@ -86,21 +87,30 @@ def summary(rows):
 def main():
     options = parse()
     path = RESULTS / f"{options.name}.jsonl"
-    done = {row["seed"] for row in read_rows(path)}
-    base = None
-    for seed in [] if options.summary else options.seeds:
-        if seed in done:
-            continue
-        base = base or load_base(DEMO_BASE, name=DEMO_NAME)
-        steps = [f"--max_steps={options.steps}"] if options.steps else []
+    steps = [f"--max_steps={options.steps}"] if options.steps else []
+    config, args = parse_config(
+        RunConfig, PromptTrainingArguments, argv=[f"--config={CONFIG}", *steps]
+    )
+    task = Task.from_file(config.task)
+    limits = {"train": None, "dev": config.max_dev_examples, "test": options.test}
+    splits = [task.load(split, limit=limit) for split, limit in limits.items()]
+    setting = {"steps": args.max_steps, "test_examples": len(splits[2])}
+    done = {row["seed"] for row in rows_of(path, setting)}
+    wanted = [] if options.summary else [seed for seed in options.seeds if seed not in done]
+    base = load_base(DEMO_BASE, name=DEMO_NAME) if wanted else None
+    for seed in wanted:
         with tempfile.TemporaryDirectory() as folder:
-            own = [f"--config={CONFIG}", f"--seed={seed}", f"--output_dir={folder}", *steps]
-            config, args = parse_config(RunConfig, PromptTrainingArguments, argv=own)
-            row = run(options, base, config, args, seed)
+            own = replace(args, seed=seed, output_dir=folder)
+            row = {"seed": seed, **setting, **run(base, task, splits, config, own)}
         keep_row(path, row)
         print(f"seed {seed}: {row['accuracy']:.4f}", file=sys.stderr)
-    rows = sorted(read_rows(path), key=lambda row: row["seed"])
-    write(options.name, {"config": CONFIG, "summary": summary(rows), "runs": rows})
+    rows = sorted(rows_of(path, setting), key=lambda row: row["seed"])
+    write(options.name, {"config": CONFIG, **setting, "summary": summary(rows), "runs": rows})
+
+
+def rows_of(path, setting):
+    """Rows of these steps and test examples; the file may hold others."""
+    return [row for row in read_rows(path) if setting.items() <= row.items()]
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ Each case is a task on a base with its prompt's length and start. The figures ar
 """
 
 import argparse
-import os
 import sys
 import tempfile
 from dataclasses import asdict
 
 from peft import PromptTuningConfig
-from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
+from record import DEMO_BASE, DEMO_NAME, RESULTS, cpu_seconds, keep_row, read_rows, write
 from transformers import set_seed
 
 from softhub import Task, load_base
@@ -51,16 +50,16 @@ def run(case, seed):
     start = find_start(base, config, lesson, init, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         args = PromptTrainingArguments(output_dir=folder, seed=seed, disable_tqdm=True)
-        before = os.times()
+        before = cpu_seconds()
         test = range_test(base, lesson, make_module(base, lesson, start, args), args)
-        after = os.times()
+        cost = cpu_seconds() - before
     return {
         "case": case,
         "seed": seed,
         "chosen": test.chosen,
         "scaled": scaled_rate(base),
         "embedding_rms": embedding_scale(base),
-        "cpu_seconds": after.user + after.system - before.user - before.system,
+        "cpu_seconds": cost,
         "test": asdict(test),
     }
 

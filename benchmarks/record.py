@@ -32,6 +32,22 @@ def surroundings():
     }
 
 
+def cpu_seconds():
+    """CPU seconds that this process has used so far."""
+    times = os.times()
+    return times.user + times.system
+
+
+def dev_losses(result):
+    """The loss on dev by step that training logged."""
+    return {int(at["step"]): at["eval_loss"] for at in result.history if "eval_loss" in at}
+
+
+def dev_accuracies(result):
+    """The accuracies on dev that training logged, in order; none for generation."""
+    return [at["eval_accuracy"] for at in result.history if "eval_accuracy" in at]
+
+
 def read_rows(path):
     """The rows that earlier runs kept, one a line; none if there is no such file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []

@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 from peft import PromptTuningConfig
-from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
+from record import DEMO_BASE, DEMO_NAME, RESULTS, dev_losses, keep_row, read_rows, write
 
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
 from softhub.pipeline import evaluate
@@ -72,9 +72,8 @@ def run(options, base, task, splits, start, seed):
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="prompt")
     evaluation = evaluate(model, task, test, prompt="prompt")
-    losses = {int(at["step"]): at["eval_loss"] for at in result.history if "eval_loss" in at}
     return {
-        "dev_losses": losses,
+        "dev_losses": dev_losses(result),
         "best_step": result.best_step,
         "train_seconds": result.seconds,
         "metrics": {name: interval.value for name, interval in evaluation.metrics.items()},
