@@ -25,7 +25,7 @@ from softhub.training import PromptTrainingArguments
 
 @dataclass
 class GenerationConfig(RunConfig):
-    init: str | None = field(default="vocabulary", metadata={"help": "vocabulary or random."})
+    init: str | None = field(default="vocabulary", metadata={"help": "auto, vocabulary, text, …"})
     run_generated_code: bool = field(default=False, metadata={"help": "See docs/sandbox.md."})
     shown: int = field(default=3, metadata={"help": "Test examples to print with their answers."})
 

@@ -30,7 +30,7 @@ DEFAULT = Path(__file__).resolve().parent / "configs" / "multitask.yaml"
 @dataclass
 class MultitaskConfig(RunConfig):
     task: list[str] = field(metadata={"help": "Task files."})
-    init: str = field(default="vocabulary", metadata={"help": "vocabulary or random."})
+    init: str = field(default="vocabulary", metadata={"help": "auto, vocabulary, text, …"})
     steps: list[int] = field(default_factory=list, metadata={"help": "Of each; else max_steps."})
     shared_steps: int = field(default=0, metadata={"help": "Steps of a prompt for all tasks."})
     mixture: str = field(default="temperature", metadata={"help": "Or proportional, equal."})

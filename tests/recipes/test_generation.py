@@ -24,6 +24,16 @@ metrics: [pass_at_1]
 """
 
 
+def written(folder: Path, task: str, rows: list[dict[str, str]]) -> Path:
+    """A task file, and beside it the same rows for each split."""
+    for split in ("train", "dev", "test"):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{split}.jsonl").write_text(lines)
+    path = folder / "task.yaml"
+    path.write_text(task)
+    return path
+
+
 @pytest.mark.slow
 def test_a_drafted_task_is_trained_and_judged(
     recipe: Command, tiny_base: Callable[[str], Path], tmp_path: Path
@@ -54,11 +64,7 @@ def test_a_task_that_could_not_be_judged_is_refused_before_it_is_trained(
 ) -> None:
     """Its only metric runs code; the base is not even looked for."""
     rows = [{"prompt": f"def f{n}():\n", "body": "    return 1", "tests": ""} for n in range(9)]
-    for split in ("train", "dev", "test"):
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / f"{split}.jsonl").write_text(lines)
-    task = tmp_path / "task.yaml"
-    task.write_text(CODE_TASK)
+    task = written(tmp_path, CODE_TASK, rows)
     run = (f"--task={task}", "--base_model=/nowhere", f"--output_dir={tmp_path}/run")
     done = recipe("generation", *run)
     assert done.code == 1
@@ -69,12 +75,8 @@ def test_a_task_that_could_not_be_judged_is_refused_before_it_is_trained(
 def test_a_text_to_start_from_is_a_flag(
     recipe: Command, tiny_base: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    rows = [{"prompt": f"Say {n}", "body": "good"} for n in range(9)]
-    for split in ("train", "dev", "test"):
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / f"{split}.jsonl").write_text(lines)
-    task = tmp_path / "task.yaml"
-    task.write_text(CODE_TASK.replace("pass_at_1", "chrf").replace("test_column: tests\n", ""))
+    plain = CODE_TASK.replace("pass_at_1", "chrf").replace("test_column: tests\n", "")
+    task = written(tmp_path, plain, [{"prompt": f"Say {n}", "body": "good"} for n in range(9)])
     run = (f"--task={task}", f"--base_model={tiny_base('llama')}", f"--output_dir={tmp_path}/run")
     settings = (f"--{setting}" for setting in SETTINGS)
     start = ("--init=text", "--init_text=great value")

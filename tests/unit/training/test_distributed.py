@@ -131,5 +131,5 @@ def test_a_sharded_base_writes_what_a_whole_one_writes(sharding, tmp_path, tiny_
     assert two["rows"][-1]["name"] == "soft prompt"
     scores = [[row["metrics"] for row in report["rows"]] for report in (one, two)]
     assert scores[0] == scores[1]
-    examples = [text.split("task:")[0].split("write on")[0] for text in (alone, sharded)]
+    examples = [text.split("write on")[0] for text in (alone, sharded)]  # the table has times
     assert examples[0] == examples[1] and examples[0].count("answer:") == 3
