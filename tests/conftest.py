@@ -15,10 +15,11 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
     HF_DATASETS_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
+    SOFTHUB_HUB=f"local:{_SANDBOX / 'hub'}",  # of fixtures that outlive a test; a test has its own
     TOKENIZERS_PARALLELISM="false",
     OMP_NUM_THREADS="1",  # tiny models lose more to threads that wait for each other than they gain
 )
-for _name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_CACHE", "SOFTHUB_HUB", "SOFTHUB_BASE"):
+for _name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_CACHE", "SOFTHUB_BASE"):
     os.environ.pop(_name, None)
 
 import pytest  # noqa: E402
@@ -45,6 +46,7 @@ def softhub_home(
         monkeypatch.setenv("SOFTHUB_HUB", f"local:{home / 'hub'}")
     else:
         monkeypatch.setenv("SOFTHUB_HOME", str(home))
+        monkeypatch.delenv("SOFTHUB_HUB")
     return home
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from softhub import PromptModel, Task
+from softhub import Hub, PromptModel, Task
 from softhub.artefact.layout import FILES
 from softhub.pipeline import evaluate, target_loss
 from tests.recipes.dry_run import RECIPES, recipe_of
@@ -206,6 +206,8 @@ def test_every_hub_config_runs_through_its_recipe(hub, tiny_base, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    pushed = Hub(hub["SOFTHUB_HUB"]).list()
+    assert {prompt.repo_id for prompt in pushed} == {"me/mbpp", "me/translate-de-en", "me/xsum"}
     for config in HUB_CONFIGS:
         adapters = [path.parent for path in (tmp_path / config.stem).rglob("softhub.json")]
         assert adapters, config
