@@ -7,10 +7,11 @@
 
 PEFT's side is what its documentation shows: `get_peft_model`, the stock Trainer, batches padded on
 the right, the loss on the tokens of the label's (first) word, linear decay, weight decay 0. With
-seed 0 it is trained in six ways, RANDOM and TEXT init at three learning rates each; with the other
-seeds only in the way of the lowest dev loss. softhub's side is `fit` with all its defaults. Both
-train the same base in one process, in turn, on the same texts in batches of 8 with as many virtual
-tokens, and the checkpoint of the lowest dev loss answers the test split.
+seed 0 it is trained in six ways, RANDOM and TEXT init at three learning rates each (a way whose
+lowest dev loss at half of its steps is above what another had found by then is stopped there); with
+the other seeds only in the way of the lowest dev loss. softhub's side is `fit` with all its
+defaults. Both train the same base in one process, in turn, on the same texts in batches of 8 with
+as many virtual tokens, and the checkpoint of the lowest dev loss answers the test split.
 
 On dev both are judged by the same scores of the same label words, of the vectors alone. A step is a
 step of any optimizer, and the CPU seconds are the process's own, from before the texts are encoded:
@@ -55,7 +56,7 @@ TASKS = {  # task file, virtual tokens, PEFT's init text
     ),
 }
 FIRST_SEED, BATCH = 0, 8
-RATES, INITS = (0.003, 0.01, 0.03), ("RANDOM", "TEXT")
+RATES, INITS = (0.01, 0.03, 0.003), ("TEXT", "RANDOM")
 WAYS = [(init, rate) for init in INITS for rate in RATES]
 
 
@@ -105,10 +106,16 @@ class Meter:
 
 
 class PeftJudge(TrainerCallback):
-    """Judges PEFT's vectors on dev every so many steps, and keeps the best of them."""
+    """Judges PEFT's vectors on dev every so many steps, and keeps the best of them.
 
-    def __init__(self, bench, meter):
+    At half of the steps a way that is behind `rivals` there, rows of others that ran, is stopped.
+    """
+
+    def __init__(self, bench, meter, rivals):
         self.bench, self.meter = bench, meter
+        self.half = bench.options.steps // 2
+        there = [p["loss"] for row in rivals for p in row["dev"] if p["step"] <= self.half]
+        self.to_beat = min(there, default=math.inf)
         self.lowest, self.best = math.inf, None
 
     def on_step_end(self, args, state, control, model, **kwargs):
@@ -119,6 +126,8 @@ class PeftJudge(TrainerCallback):
             point |= self.bench.on_dev(prompt)
         if point["loss"] < self.lowest:
             self.lowest, self.best = point["loss"], prompt
+        if state.global_step == self.half and self.lowest > self.to_beat:
+            control.should_training_stop = True
 
 
 class Bench:
@@ -159,10 +168,10 @@ class Bench:
             "predictions": [labels.index(label) for label in found.predictions],
         }
 
-    def peft(self, init, rate, seed):
+    def peft(self, init, rate, seed, rivals):
         with Meter() as meter:
             set_seed(seed)
-            judge = PeftJudge(self, meter)
+            judge = PeftJudge(self, meter, rivals)
             model = get_peft_model(self.base.model, self.peft_config(init))
             with tempfile.TemporaryDirectory() as folder:
                 args = TrainingArguments(
@@ -294,7 +303,11 @@ def train_all(options, name, base, path):
             continue
         side, init, rate, steps = way
         row = {"side": side, "init": init, "rate": rate, "steps": steps, "seed": seed}
-        row |= bench.softhub(seed) if side == "softhub" else bench.peft(init, rate, seed)
+        if side == "softhub":
+            row |= bench.softhub(seed)
+        else:
+            others = [r for r in read_rows(path) if (r["side"], r["seed"]) == (side, seed)]
+            row |= bench.peft(init, rate, seed, rivals=others)
         keep_row(path, row)
         print(f"{name}: {way}, seed {seed}: {best_point(row)}", file=sys.stderr)
 
