@@ -110,7 +110,8 @@ def _decode(
     """Logits `[B, keep, V]` of the last positions, and the cache."""
     arguments = position_arguments(base, mask, fed)
     if "logits_to_keep" in base.forward_parameters:
-        arguments["logits_to_keep"] = keep
+        # As indices: a slice is not contiguous, and torch then reads the vocabulary row by row.
+        arguments["logits_to_keep"] = torch.arange(max(0, fed - keep), fed, device=mask.device)
     output = base.model(**inputs, **arguments, use_cache=use_cache)
     return output.logits[:, -keep:], output.past_key_values if use_cache else None
 
