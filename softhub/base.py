@@ -109,6 +109,11 @@ class BaseModel:
 
         return any(isinstance(module, FSDPModule) for module in self.model.modules())
 
+    @property
+    def is_spread(self) -> bool:
+        """Whether `device_map` put the layers on several devices."""
+        return len({*getattr(self.model, "hf_device_map", {}).values()}) > 1
+
     @cached_property
     def forward_parameters(self) -> frozenset[str]:
         """Names of the arguments that the model's `forward` takes."""

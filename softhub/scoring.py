@@ -110,10 +110,18 @@ def _decode(
     """Logits `[B, keep, V]` of the last positions, and the cache."""
     arguments = position_arguments(base, mask, fed)
     if "logits_to_keep" in base.forward_parameters:
-        # As indices: a slice is not contiguous, and torch then reads the vocabulary row by row.
-        arguments["logits_to_keep"] = torch.arange(max(0, fed - keep), fed, device=mask.device)
+        arguments["logits_to_keep"] = keep if base.is_spread else _last_positions(fed, keep)
     output = base.model(**inputs, **arguments, use_cache=use_cache)
     return output.logits[:, -keep:], output.past_key_values if use_cache else None
+
+
+def _last_positions(fed: int, keep: int) -> torch.Tensor:
+    """Indices of the last positions.
+
+    A slice of the hidden states is not contiguous, and torch would then multiply the vocabulary
+    row by row. The indices stay on the CPU, which suits a model on any one device.
+    """
+    return torch.arange(max(0, fed - keep), fed)
 
 
 def label_scores(base: BaseModel, encoded: Encoded, candidates: Candidates) -> torch.Tensor:

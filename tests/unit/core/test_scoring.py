@@ -117,3 +117,17 @@ def test_gradient_through_shared_prefix_equals_gradient_through_rows(kind, tiny_
         gradients.append(prompt.grad)
     torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
     assert all(parameter.grad is None for parameter in base.model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_the_vocabulary_meets_rows_that_lie_together(kind, tiny_base, monkeypatch, vectors):
+    """A slice would make torch multiply it row by row; a base on several devices needs one."""
+    base, targets = load_base(tiny_base(kind)), pad_rows([(80, 81)] * len(TEXTS), side="right")
+    together = []
+    head = base.model.get_output_embeddings()
+    head.register_forward_pre_hook(lambda _, inputs: together.append(inputs[0].is_contiguous()))
+    found = target_logprobs(base, vectors, pad_rows(TEXTS), targets)
+    monkeypatch.setattr(base.model, "hf_device_map", {"model": 0, "lm_head": 1}, raising=False)
+    sliced = target_logprobs(base, vectors, pad_rows(TEXTS), targets)
+    assert together == [True, False]
+    torch.testing.assert_close(found, sliced)
