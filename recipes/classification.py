@@ -23,6 +23,7 @@ from softhub.comparison import (
     without_model,
 )
 from softhub.config import RunConfig, parse_config
+from softhub.errors import ConfigError
 from softhub.label_report import report_labels
 from softhub.pipeline import evaluate
 from softhub.report import write_run
@@ -39,6 +40,8 @@ class ClassificationConfig(RunConfig):
 def main() -> None:
     config, args = parse_config(ClassificationConfig, PromptTrainingArguments)
     task = Task.from_file(config.task)
+    if task.verbalizer is None:
+        raise ConfigError(f"{task.name} has no labels to choose from: use recipes/generation.py.")
     train = task.load("train", limit=config.max_train_examples)
     dev = task.load("dev", limit=config.max_dev_examples)
     test = task.load("test", limit=config.max_test_examples)

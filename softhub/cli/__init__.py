@@ -54,11 +54,13 @@ def run_recipe(recipe: Callable[[], None]) -> None:
     Args:
         recipe: The recipe's `main`.
     """
+    from softhub.cli.launched import warn_of_missing_processes
     from softhub.cli.output import route_warnings, say
     from softhub.errors import SoftHubError
     from softhub.training import TrainingInterrupted
 
     route_warnings()
+    warn_of_missing_processes()
     if os.environ.get("RANK", "0") != "0":
         _silence_stdout()
     try:

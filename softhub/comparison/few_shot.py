@@ -35,7 +35,12 @@ def choose_shots(task: Task, train: Sequence[Example], count: int, seed: int) ->
 
     Returns:
         The examples, in the order in which they are shown.
+
+    Raises:
+        TaskError: The task is multi-label, where no label has examples of its own.
     """
+    if task.multilabel:
+        raise TaskError(f"{task.name} is multi-label; expected one label for each example.")
     draw = random.Random(seed)
     if task.verbalizer is None:
         return draw.sample(train, min(count, len(train)))

@@ -61,7 +61,12 @@ def about(contest: Contest) -> dict[str, Any]:
             "dev": _split(contest.dev),
             "test": _split(contest.test),
         },
-        "training": {**contest.args.to_provenance(), "init": contest.init},
+        "training": {
+            **contest.args.to_provenance(),
+            "init": contest.init,
+            "lora_rate": contest.lora_rate,
+            "fine_tuning_rate": contest.fine_tuning_rate,
+        },
     }
 
 

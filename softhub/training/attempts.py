@@ -9,19 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from accelerate import DistributedType, PartialState
 from peft import PromptTuningConfig
 
 from softhub.base import BaseModel
 from softhub.errors import TrainingError
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import LossIsNoNumber, WatchCallback
+from softhub.training.checkpoints import last_checkpoint
 from softhub.training.guard import Failure, GuardCallback
 from softhub.training.initialization import frequent_embeddings
 from softhub.training.lesson import Lesson
 from softhub.training.plan import Plan
 from softhub.training.rates import scaled_rate
 from softhub.training.reparameterization import Reparameterization, reparameterize
-from softhub.training.running import last_checkpoint, run_trainer
+from softhub.training.running import run_trainer
 from softhub.training.starts import Start, dev_loss, find_start
 from softhub.training.trainer import PromptTrainer
 from softhub.training.tuner import PromptTuner
@@ -101,16 +103,22 @@ def run_until_sound(
             other = "vocabulary" if start.name != "vocabulary" else "random"
             start = find_start(base, config, lesson, other, seed=args.seed + 1)
         go_on = resume and (not plan.failures or last_checkpoint(own.output_dir) is not None)
-        guard = GuardCallback(floor, stops=len(plan.failures) < args.max_restarts)
+        again = len(plan.failures) < args.max_restarts and not shards_the_base()
+        guard = GuardCallback(floor, stops=again)
         attempts.append(_run(base, lesson, start, own, guard, resume=go_on and not attempts))
         failure = attempts[-1].failure
-        if failure is None or not guard.stops or base.is_sharded:
+        if failure is None or not again:
             plan.gave_up = failure.reason if failure else None
             plan.write(args.output_dir)
             return attempts
         plan.note(failure, own, start.name)
         plan.write(args.output_dir)
         logger.warning("The run failed: %s. Beginning again.", failure.reason)
+
+
+def shards_the_base() -> bool:
+    """Whether the launcher asks for FSDP, which cuts a base up once in a process."""
+    return bool(PartialState().distributed_type == DistributedType.FSDP)
 
 
 def best_of(attempts: Sequence[Attempt]) -> Attempt:
@@ -152,6 +160,7 @@ def _run(
     began = time.perf_counter()
     try:
         run_trainer(trainer, resume=resume)
+        guard.judge(trainer.state)
     except LossIsNoNumber as error:
         guard.failure = Failure(str(error), fatal=True)
     seconds = time.perf_counter() - began

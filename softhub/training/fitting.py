@@ -16,6 +16,7 @@ from softhub.prompt import SoftPrompt
 from softhub.tasks import Example, Task
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.attempts import Attempt, best_of, make_module, run_until_sound
+from softhub.training.checkpoints import set_aside_checkpoints
 from softhub.training.lesson import Lesson, prepare_lesson
 from softhub.training.plan import Plan
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
@@ -70,6 +71,8 @@ def fit(
     check_config(base, config)
     set_seed(args.seed)
     lesson = prepare_lesson(base, task, train, dev, virtual_tokens=int(config.num_virtual_tokens))
+    if not resume:
+        set_aside_checkpoints(args.output_dir)
     began = time.perf_counter()
     start = find_start(base, config, lesson, init, init_candidates, seed=args.seed)
     plan = plan_of(base, lesson, start, args, resume=resume)
@@ -88,6 +91,7 @@ def fit(
     seconds = before + sum(attempt.seconds for attempt in attempts)
     return replace(
         result_of(best.trainer, prompt, seconds, found),
+        steps=sum(attempt.trainer.state.global_step for attempt in attempts),
         examples_per_second=best.trainer.training_speed(best.seconds),
         init=best.start.name,
         range_test=plan.test,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,6 @@ class GuardCallback(TrainerCallback):
         self.floor = floor
         self.stops = stops
         self.failure: Failure | None = None
-        self._dev_losses: list[float] = []
 
     def on_evaluate(
         self,
@@ -53,36 +52,39 @@ class GuardCallback(TrainerCallback):
     ) -> TrainerControl:
         """Stop a run that gives all dev texts one label, and does no better than chance."""
         found = metrics or {}
-        self._dev_losses.append(float(found.get("eval_loss", math.nan)))
+        loss = float(found.get("eval_loss", math.nan))
         one_label = found.get("eval_labels_predicted") == 1 < found.get("eval_labels_present", 0)
         late = state.global_step >= _PATIENCE * state.max_steps
-        if self.stops and one_label and late and self._no_better(self._dev_losses[-1]):
+        if self.stops and one_label and late and self._no_better(loss):
             reason = f"it gave every text one label at step {state.global_step}"
-            self.failure = Failure(reason, too_slow=self._flat())
+            self.failure = Failure(reason, too_slow=_flat(_dev_losses(state)))
             control.should_training_stop = True
         return control
 
-    def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Call a run failed whose best dev loss is no better than nothing learned."""
-        losses = [loss for loss in self._dev_losses if math.isfinite(loss)]
+    def judge(self, state: TrainerState) -> None:
+        """Call a run failed whose best dev loss is no better than nothing learned.
+
+        Args:
+            state: The run's at its end, with what was logged before it was stopped and resumed.
+        """
+        losses = _dev_losses(state)
         if self.failure or not losses or not self._no_better(min(losses)):
             return
         self.failure = Failure(
             f"its best dev loss {min(losses):.3f} is no better than without learning "
             f"({self.floor:.3f})",
-            too_slow=self._flat(),
+            too_slow=_flat(losses),
         )
-
-    def _flat(self) -> bool:
-        """Whether the dev loss hardly moved from one evaluation to another."""
-        losses = [loss for loss in self._dev_losses if math.isfinite(loss)]
-        return len(losses) > 1 and max(losses) - min(losses) < _FLAT * min(losses)
 
     def _no_better(self, loss: float) -> bool:
         return self.floor is not None and not loss * _TOLERANCE < self.floor
+
+
+def _dev_losses(state: TrainerState) -> list[float]:
+    losses = [float(logs["eval_loss"]) for logs in state.log_history if "eval_loss" in logs]
+    return [loss for loss in losses if math.isfinite(loss)]
+
+
+def _flat(losses: Sequence[float]) -> bool:
+    """Whether the dev loss hardly moved from one evaluation to another."""
+    return len(losses) > 1 and max(losses) - min(losses) < _FLAT * min(losses)

@@ -22,17 +22,19 @@ from transformers import TrainerCallback, TrainerState, set_seed
 
 from softhub.assembly import Rows
 from softhub.base import BaseModel
-from softhub.errors import TaskError
+from softhub.errors import TaskError, TrainingError
 from softhub.prompt import SoftPrompt
 from softhub.tasks import Example, Task
 from softhub.tasks.mixture import mixture_weights
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.attempts import make_module
 from softhub.training.callbacks import WatchCallback
+from softhub.training.checkpoints import set_aside_checkpoints
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
 from softhub.training.lesson import Lesson, prepare_lesson
 from softhub.training.patience import TaskPatience, TaskProgress, progress_of
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
+from softhub.training.rates import rule_of
 from softhub.training.reparameterization import Reparameterization
 from softhub.training.running import FitResult, check_config, result_of, run_trainer
 from softhub.training.starts import find_start
@@ -106,7 +108,14 @@ def fit_mixture(
     """
     args = args or PromptTrainingArguments()
     check_config(base, config)
+    if rule_of(args.learning_rate) == "auto":
+        raise TrainingError(
+            "Found learning_rate auto for a mixture; expected 'scaled' or a number: a range test "
+            "is of one task."
+        )
     set_seed(args.seed)
+    if not resume:
+        set_aside_checkpoints(args.output_dir)
     shares = mixture_weights(_sizes(parts), mixture)
     tokens = int(config.num_virtual_tokens)
     learned = [

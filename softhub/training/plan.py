@@ -48,7 +48,9 @@ class Plan:
             return None
         record = json.loads(path.read_text(encoding="utf-8"))
         test = RangeTest(**record["test"]) if record["test"] else None
-        return cls(record["rate"], test, record["failures"], about=record.get("about", {}))
+        return cls(
+            record["rate"], test, record["failures"], record["gave_up"], record.get("about", {})
+        )
 
     def write(self, folder: str) -> None:
         """Keep it; only one process does."""
@@ -78,10 +80,14 @@ class Plan:
         return len(self.failures) > 1
 
     def warnings(self) -> list[str]:
-        """Say that the run was begun again, and why."""
+        """Say that the run was begun again, and why, and that it failed in the end."""
         reasons = "; ".join(failure["reason"] for failure in self.failures)
         times = {1: "once", 2: "twice"}.get(len(self.failures), f"{len(self.failures)} times")
-        return [f"Training was begun again {times}: {reasons}."] if self.failures else []
+        found = [f"Training was begun again {times}: {reasons}."] if self.failures else []
+        if self.gave_up:
+            last = "The last attempt failed too" if self.failures else "Training failed"
+            found.append(f"{last}: {self.gave_up}. Do not rely on this prompt.")
+        return found
 
     def note(self, failure: Failure, args: PromptTrainingArguments, start: str) -> None:
         """Note that an attempt failed."""

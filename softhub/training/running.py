@@ -7,13 +7,13 @@ import warnings
 from dataclasses import dataclass, field
 
 from peft import PeftType, PromptTuningConfig
-from transformers.trainer_utils import get_last_checkpoint
 
 from softhub.base import BaseModel
 from softhub.errors import SoftHubError, SoftHubWarning, TrainingError
 from softhub.prompt import SoftPrompt
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import InterruptCallback
+from softhub.training.checkpoints import last_checkpoint
 from softhub.training.memory import peak_memory
 from softhub.training.range_test import RangeTest
 from softhub.training.trainer import PromptTrainer
@@ -33,7 +33,8 @@ class FitResult:
         best_score: The best checkpoint's value of what chose it (the dev loss), or None.
         best_step: Its step.
         steps: Optimizer steps made in all, those of attempts that failed included.
-        seconds: Wall time of training with its dev evaluations, range test and attempts.
+        seconds: Wall time of training with its dev evaluations, range test and attempts, in this
+            process: what a resumed run took before it was stopped is not known.
         examples_per_second: Training examples per second, dev evaluations not counted.
         peak_memory: Largest resident memory of this process in bytes (CPU), or of the GPU.
         warnings: What a person should know about the run, in plain words.
@@ -126,14 +127,6 @@ def result_of(
         peak_memory=peak_memory(),
         warnings=found,
     )
-
-
-def last_checkpoint(folder: str) -> str | None:
-    """The newest checkpoint below a run's folder; None if there is none."""
-    try:
-        return get_last_checkpoint(folder)  # type: ignore[no-any-return]
-    except FileNotFoundError:
-        return None
 
 
 def _checkpoint_to_go_on_from(args: PromptTrainingArguments) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 
 from accelerate import PartialState
 from peft import PromptTuningConfig
-from transformers.trainer_utils import get_last_checkpoint
 
 from softhub.base import BaseModel
 from softhub.errors import TrainingError
 from softhub.prompt import SoftPrompt
 from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.checkpoints import last_checkpoint, set_aside_checkpoints
 from softhub.training.curve import write_curve
 from softhub.training.fitting import fit
 from softhub.training.mixture import Part, fit_mixture
@@ -61,6 +61,9 @@ def fit_tasks(
     args = args or PromptTrainingArguments()
     _check(parts, steps)
     folder = Path(args.output_dir)
+    if not resume:
+        for name in (SHARED, *(part.task.name for part in parts)):
+            set_aside_checkpoints(folder / name)
     if shared_steps:
         options = _options(args, folder / SHARED, shared_steps, resume)
         shared = fit_mixture(base, parts, config, init=init, mixture=mixture, **options)
@@ -100,7 +103,7 @@ def _options(
     args: PromptTrainingArguments, folder: Path, steps: int, resume: bool
 ) -> dict[str, Any]:
     """What is a run's own: its folder, its steps, and whether it has a checkpoint to go on from."""
-    begun = folder.is_dir() and get_last_checkpoint(str(folder)) is not None
+    begun = last_checkpoint(folder) is not None
     own = replace(args, output_dir=str(folder), max_steps=steps)
     return {"args": own, "resume": resume and begun}
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -112,7 +112,11 @@ class PromptTrainer(Trainer):
         return True
 
     def _is_over(self, state: TrainerState) -> bool:
-        return 0 < self.args.max_steps <= state.global_step
+        saved = cast(Mapping[str, Any], state.stateful_callbacks or {})
+        stopping = saved.get("EarlyStoppingCallback", {}).get("attributes", {})
+        waited = stopping.get("early_stopping_patience_counter", 0)
+        patience = self.prompt_arguments.early_stopping_patience
+        return 0 < self.args.max_steps <= state.global_step or 0 < patience <= waited
 
     def early_stopping(self) -> TrainerCallback:
         """What ends training after `early_stopping_patience` evaluations without a better one."""

@@ -55,6 +55,9 @@ def test_every_method_gives_a_row_and_a_second_run_goes_on(compare):
             ],
         )
     )
+    other, same = compare(*flags, "--fine_tuning_rate", "1e-3")
+    assert (other.code, same) == (1, more)
+    assert "other training" in other.err and "another output_dir" in other.err
     by_key = {key: row for key, row in zip(keys(more), more, strict=True)}
     soft, full = by_key["soft prompt", "P = 3", 0], by_key["full fine-tuning", "", 1]
     assert len(soft["predictions"]) == len(full["predictions"]) == 24

@@ -94,6 +94,19 @@ def test_train_push_list_pull_predict(
     assert sum(answer["probabilities"].values()) == pytest.approx(1)
 
 
+def test_a_task_without_labels_is_sent_elsewhere(
+    recipe: Command, tiny_base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = write_project(tmp_path, tiny_base("qwen3"))
+    kind = TASK.replace("classification", "generation").replace("[accuracy]", "[chrf]")
+    kind = kind.replace("label_column", "target_column")
+    lines = [line for line in kind.splitlines() if not line.startswith("verbalizer")]
+    (tmp_path / "mood.yaml").write_text("\n".join(lines) + "\n")
+    done = recipe("classification", "--config", config, "--examples_per_label=2")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "no labels to choose from: use recipes/generation.py" in done.err
+
+
 def test_few_examples_of_each_label_are_drawn_by_the_seed(
     recipe: Command, tiny_base: Callable[[str], Path], tmp_path: Path
 ) -> None:

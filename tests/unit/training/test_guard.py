@@ -5,12 +5,14 @@ import json
 import pytest
 import torch
 from peft import PromptTuningConfig
+from transformers import TrainerState
 
 from softhub.base import load_base
 from softhub.errors import SoftHubWarning, TrainingError
 from softhub.runs import find_runs
 from softhub.tasks import Example, Task, Template
 from softhub.training import PromptTrainingArguments, fit
+from softhub.training.guard import GuardCallback
 from softhub.training.lesson import prepare_lesson
 from softhub.training.plan import Plan
 from softhub.training.rates import scaled_rate
@@ -72,6 +74,29 @@ def test_a_run_that_learns_nothing_is_begun_again(even_fit, tmp_path):
     (told,) = find_runs(tmp_path)
     assert (told.task, told.seed, told.num_virtual_tokens) == ("toy", 42, 6)
     assert told.state == "failed"  # a tiny random base learns nothing better than chance
+
+
+def test_a_run_that_fails_to_the_end_says_so(even_fit):
+    with pytest.warns(SoftHubWarning, match="Training failed: its best dev loss.*Do not rely"):
+        _, result = even_fit(learning_rate=1e-9, max_restarts=0, max_steps=4)
+    assert any("Training failed" in warning for warning in result.warnings)
+    with pytest.warns(SoftHubWarning, match="Training failed"):
+        _, again = even_fit(learning_rate=1e-9, max_restarts=0, max_steps=4, resume=True)
+    assert again.warnings[0] == result.warnings[0]
+    with pytest.warns(SoftHubWarning, match="The last attempt failed too"):
+        _, result = even_fit(learning_rate=1e-9, max_restarts=1, max_steps=4)
+    assert result.steps == 8  # those of the attempt that failed included
+
+
+def test_dev_losses_from_before_a_kill_count():
+    """Sound at step 40, overfit after it: resumed at 90 it is as sound as without the kill."""
+    guard = GuardCallback(0.69, stops=True)
+    losses = {40: 0.45, 80: 0.72, 120: 0.73}
+    history = [{"step": step, "eval_loss": loss} for step, loss in losses.items()]
+    guard.judge(TrainerState(log_history=history))
+    assert guard.failure is None
+    guard.judge(TrainerState(log_history=history[1:]))
+    assert guard.failure is not None
 
 
 def test_a_sound_run_is_left_alone(tiny_base, tmp_path):

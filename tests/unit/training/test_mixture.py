@@ -10,7 +10,7 @@ from peft import PromptTuningConfig
 
 from softhub.base import load_base
 from softhub.engine import PromptModel
-from softhub.errors import TaskError
+from softhub.errors import TaskError, TrainingError
 from softhub.pipeline import evaluate, target_loss
 from softhub.prompt import SoftPrompt
 from softhub.tasks import Example, Task, Template
@@ -337,6 +337,11 @@ def test_training_ends_when_all_tasks_have_stopped_and_stays_so(train, contrary)
     assert result.steps == result.tasks["toy"].stopped_step < 40
     _, again = train(**settings, resume=True)
     assert (again.steps, again.tasks) == (result.steps, result.tasks)
+
+
+def test_a_range_test_of_several_tasks_is_refused(train):
+    with pytest.raises(TrainingError, match=r"learning_rate auto.*expected 'scaled' or a number"):
+        train(learning_rate="auto")
 
 
 def test_two_tasks_of_one_name_and_a_task_without_examples_are_refused(train, parts, toy_task):

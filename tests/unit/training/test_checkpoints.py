@@ -1,0 +1,64 @@
+"""Going on from the right checkpoint, and from none that was cut short or is another run's."""
+
+import shutil
+
+import pytest
+import torch
+
+from softhub.errors import TrainingError
+from softhub.training import TrainingInterrupted
+from softhub.training.checkpoints import last_checkpoint
+
+
+@pytest.mark.parametrize("left", [None, "", '{"global_st'])
+def test_a_checkpoint_that_was_cut_short_is_passed_over(toy_fit, tmp_path, ctrl_c_at, left):
+    _, whole = toy_fit(output_dir=str(tmp_path / "whole"))
+    cut = tmp_path / "cut"
+    with ctrl_c_at(9), pytest.raises(TrainingInterrupted, match="after step 10"):
+        toy_fit(output_dir=str(cut))
+    newest = cut / "checkpoint-10"  # the state is what transformers writes last
+    (newest / "trainer_state.json").unlink()
+    if left is not None:
+        (newest / "trainer_state.json").write_text(left)
+    assert last_checkpoint(cut) == str(cut / "checkpoint-8")
+    _, resumed = toy_fit(output_dir=str(cut), resume=True)
+    assert torch.allclose(resumed.prompt.vectors, whole.prompt.vectors, atol=1e-6)
+
+
+def test_a_run_is_not_resumed_from_the_one_before_it(toy_fit, tmp_path, ctrl_c_at, caplog):
+    """The first run's checkpoint has more steps than the second's when that is stopped."""
+    folder = tmp_path / "run"
+    _, whole = toy_fit(output_dir=str(tmp_path / "whole"), seed=7)
+    _, first = toy_fit(seed=1)
+    with ctrl_c_at(5), pytest.raises(TrainingInterrupted, match="after step 6"):
+        toy_fit(seed=7)
+    assert "Beginning anew" in caplog.text
+    assert {path.name for path in folder.glob("*checkpoint-*")} == {
+        "earlier-checkpoint-8",
+        "earlier-checkpoint-12",
+        "checkpoint-4",
+        "checkpoint-6",
+    }
+    _, resumed = toy_fit(seed=7, resume=True)
+    assert torch.allclose(resumed.prompt.vectors, whole.prompt.vectors, atol=1e-6)
+    assert not torch.allclose(resumed.prompt.vectors, first.prompt.vectors, atol=1e-3)
+    toy_fit(seed=1)  # checkpoints that are set aside twice
+
+
+def test_where_all_checkpoints_were_cut_short_there_is_nothing_to_resume(toy_fit, tmp_path):
+    toy_fit(max_steps=4)
+    shutil.rmtree(tmp_path / "run" / "checkpoint-4")
+    (tmp_path / "run" / "checkpoint-4").mkdir()
+    with pytest.raises(TrainingError, match="Nothing to resume"):
+        toy_fit(max_steps=4, resume=True)
+
+
+def test_a_run_that_stopped_early_is_at_its_end(toy_fit):
+    """Killed after it, while the test split was judged, it is taken over as it is."""
+    options = {"learning_rate": 1e-30, "early_stopping_patience": 2, "max_steps": 32}
+    _, whole = toy_fit(**options)
+    _, again = toy_fit(**options, resume=True)
+    assert (whole.steps, again.steps) == (12, 12)
+    assert again.prompt.vectors.equal(whole.prompt.vectors)
+    _, longer = toy_fit(**{**options, "early_stopping_patience": 3}, resume=True)
+    assert longer.steps == 16
