@@ -86,7 +86,8 @@ def _read(folder: Path, run: Run) -> Run:
         raise _Unsound("its report is there, but its adapter is not")
     found = check_folder(adapter)
     manifest = found.manifest
-    run = replace(run, state=FINISHED, note="", weights_sha256=found.weights_sha256)
+    note = run.note if run.state == FAILED else ""
+    run = replace(run, state=FINISHED, note=note, weights_sha256=found.weights_sha256)
     if manifest:
         run = _with_manifest(run, manifest)
     run = _with_report(run, report) if report else _with_row(run, folder)

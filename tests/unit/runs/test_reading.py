@@ -67,6 +67,9 @@ def test_an_unfinished_run_says_what_it_is_of_and_whether_it_gave_up(tmp_path):
     (tmp_path / "run" / "plan.json").write_text(json.dumps(plan))
     run = read(tmp_path / "run")
     assert (run.state, run.note) == ("failed", plan["gave_up"])
+    write_adapter(tmp_path / "run" / "adapter")
+    run = read(tmp_path / "run")
+    assert (run.state, run.note) == ("finished", plan["gave_up"])
 
 
 def test_a_loss_that_is_no_number_is_a_failure(tmp_path):
