@@ -120,6 +120,9 @@ class PromptTrainingArguments(TrainingArguments):
         )
         settings = {key: getattr(self, key) for key in keys}
         plain = {key: getattr(value, "value", value) for key, value in settings.items()}
+        # A launch file's setting, which leaves `bf16` and `fp16` as they are.
+        launched = getattr(self, "mixed_precision", "no")
+        plain |= {kind: plain[kind] or launched == kind for kind in ("bf16", "fp16")}
         plain["learning_rate"] = rule_of(self.learning_rate) or self.learning_rate
         plain["examples_per_step"] = self.train_batch_size * self.world_size
         return plain

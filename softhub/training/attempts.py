@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from accelerate import DistributedType, PartialState
+from accelerate.utils import parse_flag_from_env
 from peft import PromptTuningConfig
 
 from softhub.base import BaseModel
@@ -103,7 +103,7 @@ def run_until_sound(
             other = "vocabulary" if start.name != "vocabulary" else "random"
             start = find_start(base, config, lesson, other, seed=args.seed + 1)
         go_on = resume and (not plan.failures or last_checkpoint(own.output_dir) is not None)
-        again = len(plan.failures) < args.max_restarts and not shards_the_base()
+        again = len(plan.failures) < args.max_restarts and not shards_the_base(args)
         guard = GuardCallback(floor, stops=again)
         attempts.append(_run(base, lesson, start, own, guard, resume=go_on and not attempts))
         failure = attempts[-1].failure
@@ -116,9 +116,9 @@ def run_until_sound(
         logger.warning("The run failed: %s. Beginning again.", failure.reason)
 
 
-def shards_the_base() -> bool:
-    """Whether the launcher asks for FSDP, which cuts a base up once in a process."""
-    return bool(PartialState().distributed_type == DistributedType.FSDP)
+def shards_the_base(args: PromptTrainingArguments) -> bool:
+    """Whether FSDP is asked for, which cuts a base up once in a process."""
+    return bool(args.fsdp) or bool(parse_flag_from_env("ACCELERATE_USE_FSDP"))
 
 
 def best_of(attempts: Sequence[Attempt]) -> Attempt:

@@ -12,10 +12,17 @@ from peft import PromptTuningConfig
 from transformers import set_seed
 
 from softhub.base import BaseModel
+from softhub.errors import TrainingError
 from softhub.prompt import SoftPrompt
 from softhub.tasks import Example, Task
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.attempts import Attempt, best_of, make_module, run_until_sound
+from softhub.training.attempts import (
+    Attempt,
+    best_of,
+    make_module,
+    run_until_sound,
+    shards_the_base,
+)
 from softhub.training.checkpoints import set_aside_checkpoints
 from softhub.training.lesson import Lesson, prepare_lesson
 from softhub.training.plan import Plan
@@ -103,7 +110,9 @@ def _provenance_of_run(
     best: Attempt, lesson: Lesson, config: PromptTuningConfig, init: str | SoftPrompt | None
 ) -> dict[str, Any]:
     provenance = provenance_of(best.args, config, init)
-    if best.start.name != GIVEN:  # whose files are named as its parent's
+    if best.start.parent is not None:
+        provenance["init"] = {"parent": dict(best.start.parent)}
+    elif best.start.name != GIVEN:  # whose files are named as its parent's
         provenance["init"] = best.start.name
     if lesson.weights is not None:
         provenance["training"]["class_weights"] = dict(lesson.weights)
@@ -118,6 +127,11 @@ def plan_of(
     if plan is not None:
         return plan
     if rule_of(args.learning_rate) == "auto":
+        if shards_the_base(args):
+            raise TrainingError(
+                "Found learning_rate auto under FSDP, where a range test and then a run cannot "
+                "share a process; expected 'scaled' or a number that a run on one GPU has found."
+            )
         test = range_test(base, lesson, make_module(base, lesson, start, args), args)
         plan = Plan(test.chosen, test)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -34,12 +34,14 @@ class Start:
         vectors: The prompt's first vectors, `[P, H]`.
         dev_loss: Loss on dev before training; None where there was nothing to compare with.
         trained: Whether it is a prompt, which may be hard to better.
+        parent: Hashes of that prompt's files, by name, if it is a candidate.
     """
 
     name: str
     vectors: torch.Tensor
     dev_loss: float | None = None
     trained: bool = False
+    parent: Mapping[str, str] | None = None
 
 
 def find_start(
@@ -77,6 +79,7 @@ def find_start(
             f"candidate {number}",
             initial_vectors(base, config, prompt, texts=(), candidates=None, seed=seed),
             trained=True,
+            parent=prompt.manifest.files,
         )
         for number, prompt in enumerate(candidates, start=1)
     ]

@@ -56,6 +56,7 @@ def main(base_folder, out, per_device, reparameterization, optim="adamw_torch"):
         eval_steps=3,
         save_steps=3,
         logging_steps=1,
+        max_restarts=0,  # under FSDP there are none
         use_cpu=True,
         disable_tqdm=True,
     )

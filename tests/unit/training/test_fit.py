@@ -66,6 +66,18 @@ def test_best_checkpoint_is_what_comes_back(toy_fit, toy_task, toy_examples):
     assert sum(right) / len(right) == scores[result.best_step]["eval_accuracy"]
 
 
+def test_mixed_precision_trains_to_about_the_same_loss(toy_fit, tmp_path, monkeypatch):
+    _, whole = toy_fit(output_dir=str(tmp_path / "float32"))
+    _, mixed = toy_fit(output_dir=str(tmp_path / "flag"), bf16=True)
+    assert mixed.best_score == pytest.approx(whole.best_score, rel=0.1)
+    assert not mixed.prompt.vectors.equal(whole.prompt.vectors)
+    assert mixed.prompt.vectors.dtype == torch.float32
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    _, launched = toy_fit(output_dir=str(tmp_path / "launched"))
+    for result, expected in ((whole, False), (mixed, True), (launched, True)):
+        assert result.prompt.manifest.provenance["training"]["bf16"] is expected
+
+
 def test_checkpoints_hold_kilobytes(toy_fit, tmp_path):
     toy_fit()
     for folder in (tmp_path / "run").glob("checkpoint-*"):

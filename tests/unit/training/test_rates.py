@@ -113,6 +113,12 @@ def test_a_range_test_that_never_climbs_ends_all_the_same(toy_fit, monkeypatch):
     assert len(found.range_test.rates) == STEPS
 
 
+def test_a_range_test_under_fsdp_is_refused(toy_fit, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(TrainingError, match=r"learning_rate auto under FSDP.*on one GPU"):
+        toy_fit(learning_rate="auto")
+
+
 def test_a_resumed_run_keeps_the_rate_that_was_found(toy_fit, tmp_path, monkeypatch):
     options = {"learning_rate": "auto", "output_dir": str(tmp_path / "run")}
     _, whole = toy_fit(**options)

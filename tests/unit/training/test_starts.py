@@ -103,7 +103,8 @@ def test_given_prompts_are_candidates_too(toy_fit, toy_task, toy_examples, tmp_p
         init_candidates=[trained.prompt],
     )
     assert result.init == "candidate 1"
-    assert result.prompt.manifest.provenance["init"] == "candidate 1"
+    parent = {"parent": dict(trained.prompt.manifest.files)}
+    assert result.prompt.manifest.provenance["init"] == parent
 
 
 def test_a_candidate_of_another_length_is_refused(lesson, toy_fit):
