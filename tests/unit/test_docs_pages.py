@@ -69,5 +69,5 @@ def test_the_other_differences_that_concepts_quotes_are_those_of_the_results():
         (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("concepts.md", "results.md")
     )
     quoted = re.findall(r"[+\u2212]\d+\.\d \([+\u2212]\d+\.\d to [+\u2212]\d+\.\d\)", concepts)
-    assert len(quoted) == 3
+    assert len(quoted) == 4
     assert all(difference in results for difference in quoted)
