@@ -49,7 +49,7 @@ class Plan:
         record = json.loads(path.read_text(encoding="utf-8"))
         test = RangeTest(**record["test"]) if record["test"] else None
         return cls(
-            record["rate"], test, record["failures"], record["gave_up"], record.get("about", {})
+            record["rate"], test, record["failures"], record.get("gave_up"), record.get("about", {})
         )
 
     def write(self, folder: str) -> None:
