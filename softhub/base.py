@@ -27,6 +27,7 @@ from softhub.artefact.portable import check_base_model
 from softhub.config import softhub_home
 from softhub.errors import BaseModelError, MissingDependency, SoftHubError
 from softhub.fingerprint import compute_fingerprint
+from softhub.projection import ends_in_plain_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -118,6 +119,11 @@ class BaseModel:
     def forward_parameters(self) -> frozenset[str]:
         """Names of the arguments that the model's `forward` takes."""
         return frozenset(inspect.signature(self.model.forward).parameters)
+
+    @cached_property
+    def has_plain_head(self) -> bool:
+        """Whether logits can be taken from hidden states; see `softhub.projection`."""
+        return ends_in_plain_head(self.model)
 
     @cached_property
     def fingerprint(self) -> Mapping[str, Any]:

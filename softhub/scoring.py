@@ -19,6 +19,7 @@ from softhub.assembly import Rows, embed_rows, pad_rows, position_arguments
 from softhub.base import BaseModel
 from softhub.encoding import Candidates
 from softhub.kv_cache import Prefix, join_prefixes, select_rows
+from softhub.projection import token_logprobs, trunk_of
 
 Prompt = torch.Tensor | Prefix | None
 """A row's prompt: vectors `[P, H]`, their keys and values, or None for the bare base."""
@@ -80,22 +81,28 @@ def encode_rows(
     Returns:
         The encoded batch.
     """
-    rows = rows.to(base.device)
     keep_cache = keep_cache and not base.checkpoints_activations  # they leave the cache empty
-    if any(isinstance(prompt, Prefix) for prompt in prompts):
-        prefixes = [prompt if isinstance(prompt, Prefix) else None for prompt in prompts]
-        cache, prefix_mask = join_prefixes(base, prefixes)
-        inputs: dict[str, Any] = {"input_ids": rows.ids, "past_key_values": cache}
-        mask, fed = torch.cat([prefix_mask, rows.mask], dim=1), rows.ids.shape[1]
-    else:
-        vectors = [prompt if isinstance(prompt, torch.Tensor) else None for prompt in prompts]
-        embedded, mask = embed_rows(base, vectors, rows)
-        inputs, fed = {"inputs_embeds": embedded}, embedded.shape[1]
+    rows = rows.to(base.device)
+    inputs, mask, fed = _inputs(base, prompts, rows)
     if base.is_encoder_decoder:
         encoder = base.model.get_encoder()(**inputs, attention_mask=mask.long())
         return Encoded(None, mask, prompts, rows, encoder=encoder.last_hidden_state)
     logits, cache = _decode(base, inputs, mask, fed, keep_logits, use_cache=keep_cache)
     return Encoded(logits, mask, prompts, rows, cache)
+
+
+def _inputs(
+    base: BaseModel, prompts: Sequence[Prompt], rows: Rows
+) -> tuple[dict[str, Any], torch.Tensor, int]:
+    """What the base is fed, the mask `[B, L]` over all of it, and how many positions are fed."""
+    if any(isinstance(prompt, Prefix) for prompt in prompts):
+        prefixes = [prompt if isinstance(prompt, Prefix) else None for prompt in prompts]
+        cache, prefix_mask = join_prefixes(base, prefixes)
+        mask = torch.cat([prefix_mask, rows.mask], dim=1)
+        return {"input_ids": rows.ids, "past_key_values": cache}, mask, rows.ids.shape[1]
+    vectors = [prompt if isinstance(prompt, torch.Tensor) else None for prompt in prompts]
+    embedded, mask = embed_rows(base, vectors, rows)
+    return {"inputs_embeds": embedded}, mask, embedded.shape[1]
 
 
 def _decode(
@@ -261,25 +268,61 @@ def target_logprobs(
         `[B, N]`, float32; 0 at pads.
     """
     targets = targets.to(base.device)
+    in_pieces = _projects_in_pieces(base)
     if base.is_encoder_decoder:
-        logits = _teacher_forced(base, prompts, texts, targets)
+        behind = _teacher_forced(base, prompts, texts, targets, in_pieces)
     else:
         joined = _join_rows(texts.to(base.device), targets)
         steps = targets.ids.shape[1]
-        encoded = encode_rows(base, prompts, joined, keep_cache=False, keep_logits=steps + 1)
-        assert encoded.logits is not None
-        logits, targets = encoded.logits[:, :-1], _flush_right(targets)
-    logits = logits.float()
+        behind = _along_targets(base, prompts, joined, steps, in_pieces)
+        targets = _flush_right(targets)
+    if in_pieces:
+        head = base.model.get_output_embeddings()
+        found = token_logprobs(head, behind[targets.mask], targets.ids[targets.mask])
+        return found.new_zeros(targets.ids.shape).masked_scatter(targets.mask, found)
+    logits = behind.float()
     picked = logits.gather(2, targets.ids.unsqueeze(2)).squeeze(2) - logits.logsumexp(dim=-1)
     return picked.masked_fill(~targets.mask, 0.0)
 
 
-def _teacher_forced(
-    base: BaseModel, prompts: Sequence[Prompt], texts: Rows, targets: Rows
+def _projects_in_pieces(base: BaseModel) -> bool:
+    """Whether the head can be applied apart from the model: plain, frozen, whole and at hand."""
+    weight = base.model.get_output_embeddings().weight
+    elsewhere = base.is_spread or base.is_sharded or hasattr(weight, "ds_id")  # DeepSpeed's mark
+    return not elsewhere and not weight.requires_grad and base.has_plain_head
+
+
+def _along_targets(
+    base: BaseModel, prompts: Sequence[Prompt], joined: Rows, steps: int, in_pieces: bool
 ) -> torch.Tensor:
+    """What precedes each target token of a decoder: hidden states, else logits, `[B, N, ...]`."""
+    if not in_pieces:
+        encoded = encode_rows(base, prompts, joined, keep_cache=False, keep_logits=steps + 1)
+        assert encoded.logits is not None
+        return encoded.logits[:, :-1]
+    inputs, mask, fed = _inputs(base, prompts, joined)
+    arguments = position_arguments(base, mask, fed)
+    output = trunk_of(base.model)(**inputs, **arguments, use_cache=False)
+    hidden: torch.Tensor = output.last_hidden_state
+    return hidden[:, -steps - 1 : -1]
+
+
+def _teacher_forced(
+    base: BaseModel, prompts: Sequence[Prompt], texts: Rows, targets: Rows, in_pieces: bool
+) -> torch.Tensor:
+    """What precedes each target token of an encoder-decoder; as `_along_targets`."""
     encoded = encode_rows(base, prompts, texts, keep_cache=False)
     start = int(base.model.config.decoder_start_token_id)
     shifted = torch.nn.functional.pad(targets.ids[:, :-1], (1, 0), value=start)
+    if in_pieces:
+        output = trunk_of(base.model)(
+            input_ids=shifted,
+            encoder_hidden_states=encoded.encoder,
+            encoder_attention_mask=encoded.mask.long(),
+            use_cache=False,
+        )
+        hidden: torch.Tensor = output.last_hidden_state
+        return hidden
     output = base.model(
         encoder_outputs=BaseModelOutput(last_hidden_state=encoded.encoder),
         attention_mask=encoded.mask.long(),

@@ -141,7 +141,7 @@ def floor_of(base: BaseModel, lesson: Lesson, start: Start) -> float | None:
         return lesson.entropy
     if start.trained:
         return None
-    return start.dev_loss or dev_loss(base, lesson, start.vectors)
+    return dev_loss(base, lesson, start.vectors, limit=None)  # as training judges itself
 
 
 def _run(

@@ -137,16 +137,19 @@ def _instructions(task: Task, length: Callable[[str], int]) -> set[str]:
     return {text for text in texts if length(text) >= _SHORTEST}
 
 
-def dev_loss(base: BaseModel, lesson: Lesson, vectors: torch.Tensor) -> float:
-    """Mean loss of a prompt over the first 64 dev rows: by label, or by target token.
+def dev_loss(
+    base: BaseModel, lesson: Lesson, vectors: torch.Tensor, *, limit: int | None = _ROWS
+) -> float:
+    """Mean loss of a prompt over dev rows: by label, or by target token.
 
     Args:
         base: The base.
         lesson: The task.
         vectors: The prompt, `[P, H]`.
+        limit: Over how many of the first rows; None for all.
     """
     tuner = PromptTuner(base, Plain(vectors), lesson.candidates, lesson.weights).eval()
-    rows = [lesson.dev[index] for index in range(min(_ROWS, len(lesson.dev)))]
+    rows = [lesson.dev[index] for index in range(len(lesson.dev))[:limit]]
     rows.sort(key=lambda row: -len(row["input_ids"]))
     total, count = 0.0, 0
     with torch.no_grad():

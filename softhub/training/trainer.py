@@ -22,6 +22,7 @@ from transformers import (
     TrainerState,
 )
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import EvalLoopOutput
 from transformers.training_args import OptimizerNames
 
 from softhub.base import BaseModel
@@ -31,7 +32,7 @@ from softhub.tasks.metrics import compute
 from softhub.tasks.multilabel import join_labels
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import ProgressLines
-from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
+from softhub.training.data import IGNORED, EncodedExamples, LengthBucketSampler, collate
 from softhub.training.reparameterization import fold
 from softhub.training.tracking import tracked
 from softhub.training.tuner import Tuner
@@ -67,6 +68,7 @@ class PromptTrainer(Trainer):
         self._task = task
         self._evaluation_seconds = 0.0
         self._trained = 0
+        self._judged: list[tuple[float, int]] = []
         self._lengths = train.lengths
         classification = tuner.candidates is not None
         args.label_names = ["labels"]
@@ -192,6 +194,24 @@ class PromptTrainer(Trainer):
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         self._evaluation_seconds += time.perf_counter() - start
         return metrics
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Count each label or target token alike; transformers counts batches of any size alike."""
+        self._judged = []
+        output = super().evaluation_loop(*args, **kwargs)
+        items = sum(count for _, count in self._judged)
+        loss = sum(mean * count for mean, count in self._judged) / items
+        key = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
+        return output._replace(metrics={**(output.metrics or {}), key: loss})
+
+    def prediction_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Note a batch's mean loss, and of how many labels or target tokens it is."""
+        found = super().prediction_step(model, inputs, *args, **kwargs)
+        mean = cast(torch.Tensor, found[0])
+        items = (inputs["labels"] != IGNORED).sum().to(mean)
+        both = self.accelerator.gather(torch.stack([mean, items]).unsqueeze(0))
+        self._judged.append((float(both[:, 0].mean()), int(both[:, 1].sum())))
+        return found
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the prompt's module alone: the frozen base is nobody's checkpoint."""

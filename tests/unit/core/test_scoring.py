@@ -122,12 +122,12 @@ def test_gradient_through_shared_prefix_equals_gradient_through_rows(kind, tiny_
 @pytest.mark.parametrize("kind", ["llama", "gemma2"])
 def test_the_vocabulary_meets_rows_that_lie_together(kind, tiny_base, monkeypatch, vectors):
     """A slice would make torch multiply it row by row; a base on several devices needs one."""
-    base, targets = load_base(tiny_base(kind)), pad_rows([(80, 81)] * len(TEXTS), side="right")
+    base, texts = load_base(tiny_base(kind)), pad_rows(TEXTS)
     together = []
     head = base.model.get_output_embeddings()
     head.register_forward_pre_hook(lambda _, inputs: together.append(inputs[0].is_contiguous()))
-    found = target_logprobs(base, vectors, pad_rows(TEXTS), targets)
+    found = encode_rows(base, vectors, texts, keep_cache=False, keep_logits=2)
     monkeypatch.setattr(base.model, "hf_device_map", {"model": 0, "lm_head": 1}, raising=False)
-    sliced = target_logprobs(base, vectors, pad_rows(TEXTS), targets)
+    sliced = encode_rows(base, vectors, texts, keep_cache=False, keep_logits=2)
     assert together == [True, False]
-    torch.testing.assert_close(found, sliced)
+    torch.testing.assert_close(found.logits, sliced.logits)

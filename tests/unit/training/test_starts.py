@@ -13,9 +13,13 @@ from softhub.pipeline import target_loss
 from softhub.prompt import SoftPrompt
 from softhub.tasks import Example, Task, Template
 from softhub.training import PromptTrainingArguments, fit
+from softhub.training.attempts import floor_of
 from softhub.training.lesson import prepare_lesson
 from softhub.training.provenance import manifest_of
+from softhub.training.reparameterization import Plain
 from softhub.training.starts import dev_loss, find_start
+from softhub.training.trainer import PromptTrainer
+from softhub.training.tuner import PromptTuner
 
 
 @pytest.fixture
@@ -63,7 +67,7 @@ def test_the_dev_loss_is_that_of_training(toy_fit, toy_task, toy_examples):
 
 
 @pytest.mark.parametrize("kind", ["llama", "t5"])
-def test_the_dev_loss_of_generation_is_by_target_token(kind, tiny_base):
+def test_the_dev_loss_of_generation_is_by_target_token(kind, tiny_base, tmp_path):
     base = load_base(tiny_base(kind))
     task = Task(
         name="echo", kind="generation", template=Template("Say: {text}\n"), target_column="target"
@@ -79,6 +83,36 @@ def test_the_dev_loss_of_generation_is_by_target_token(kind, tiny_base):
     model.load_prompt(prompt, name="start")
     judged = target_loss(model, task, rows, prompt="start")
     assert dev_loss(base, learned, vectors) == pytest.approx(judged.nll.value, rel=1e-4)
+    for size in (1, 2, 8):  # a target has from two to eight tokens: batches must not count alike
+        scored = _scored_in_training(base, task, rows, vectors, size, tmp_path)
+        assert scored == pytest.approx(judged.nll.value, rel=1e-4)
+
+
+def _scored_in_training(base, task, rows, vectors, batch, folder):
+    args = PromptTrainingArguments(
+        output_dir=str(folder / str(batch)),
+        per_device_eval_batch_size=batch,
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    learned = prepare_lesson(base, task, rows, rows, virtual_tokens=4)
+    tuner = PromptTuner(base, Plain(vectors), None)
+    return PromptTrainer(tuner, task, args, learned.train, learned.dev).evaluate()["eval_loss"]
+
+
+def test_what_nothing_learned_is_judged_by_is_all_of_dev(tiny_base):
+    base = load_base(tiny_base("llama"))
+    task = Task(
+        name="echo", kind="generation", template=Template("Say: {text}\n"), target_column="target"
+    )
+    rows = [
+        Example(row={"text": str(n)}, target=" yes" if n < 70 else " no good at all", group=str(n))
+        for n in range(100)
+    ]
+    learned = prepare_lesson(base, task, rows, rows, virtual_tokens=4)
+    start = find_start(base, config(base, 4), learned, "vocabulary", seed=0)
+    whole = dev_loss(base, learned, start.vectors, limit=None)
+    assert floor_of(base, learned, start) == whole != dev_loss(base, learned, start.vectors)
 
 
 def test_given_prompts_are_candidates_too(toy_fit, toy_task, toy_examples, tmp_path):

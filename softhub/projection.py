@@ -1,0 +1,116 @@
+"""Log-probabilities of reference tokens without the logits of whole texts.
+
+The vocabulary is by far the widest thing in a step that learns texts: `[B, N, V]` logits, a float32
+copy and their gradient take gigabytes where V is 150,000. A frozen head needs none of it kept. The
+gradient of a token's log-probability by its hidden state is known as soon as its logits are, so
+both are computed in pieces, and only `[B, N]` and `[B, N, H]` stay.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from transformers import PreTrainedModel
+
+_PIECE = 2**25
+"""Logits that exist at once, 128 MiB in float32; bounds memory, not the result."""
+
+_LOUD = 100.0
+"""Largest logit in the test for caps, which begin at some tens."""
+
+
+def trunk_of(model: PreTrainedModel) -> nn.Module:
+    """The model without its head: a decoder, or the decoder of an encoder-decoder."""
+    trunk = model.get_decoder() if model.config.is_encoder_decoder else model.base_model
+    return cast(nn.Module, trunk)
+
+
+@torch.no_grad()
+def ends_in_plain_head(model: PreTrainedModel) -> bool:
+    """Whether a model's logits are its output embeddings' product with the trunk's hidden states.
+
+    Found out by running both on two tokens: some models scale the hidden states (T5 with tied
+    embeddings) or the logits (Cohere), or cap these (Gemma 2), each in its own way.
+    """
+    head, trunk = model.get_output_embeddings(), trunk_of(model)
+    if type(head) is not nn.Linear or trunk is model:
+        return False
+    ids = torch.tensor([[1, 2]], device=head.weight.device)
+    inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
+    whole = dict(inputs)
+    if model.config.is_encoder_decoder:
+        encoder = model.get_encoder()(input_ids=ids)
+        inputs["encoder_hidden_states"] = encoder.last_hidden_state
+        whole = {"encoder_outputs": encoder, "decoder_input_ids": ids, "use_cache": False}
+    hidden = getattr(trunk(**inputs), "last_hidden_state", None)
+    if hidden is None or not hidden.any():
+        return False
+    loud = _loud_like(hidden, head)
+    met: list[torch.Tensor] = []
+
+    def swap(_: nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        met.append(given[0])
+        return (loud,)
+
+    hook = head.register_forward_pre_hook(swap)
+    try:
+        logits = model(**whole).logits
+    finally:
+        hook.remove()
+    return len(met) == 1 and _same(met[0], hidden) and _same(logits, head(loud))
+
+
+def _loud_like(hidden: torch.Tensor, head: nn.Linear) -> torch.Tensor:
+    """Hidden states whose logits are so large that a cap on them shows."""
+    noise = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden)
+    loudest: torch.Tensor = head(noise).abs().max()
+    return noise * (_LOUD / loudest.clamp_min(1e-3))
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def token_logprobs(head: nn.Linear, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of tokens, each by its own hidden state.
+
+    Args:
+        head: A frozen head.
+        hidden: Hidden states `[K, H]`; the gradient reaches them.
+        ids: Token ids `[K]`, int64.
+
+    Returns:
+        `[K]`, float32.
+    """
+    return cast(torch.Tensor, _TokenLogprobs.apply(hidden, ids, head))
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """The gradient of log p(id) by the hidden state is W[id] - sum over v of p(v) W[v]."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, ids: torch.Tensor, head: nn.Linear) -> torch.Tensor:
+        size = max(1, _PIECE // head.weight.shape[0])
+        picked, gradients = [], []
+        for part, wanted in zip(hidden.split(size), ids.split(size), strict=True):
+            logits = head(part).float()
+            own = logits.gather(1, wanted.unsqueeze(1))
+            total = logits.logsumexp(dim=1, keepdim=True)
+            picked.append((own - total).squeeze(1))
+            if ctx.needs_input_grad[0]:
+                shares = logits.sub_(total).exp_().neg_()
+                shares.scatter_add_(1, wanted.unsqueeze(1), torch.ones_like(own))
+                gradients.append(shares.to(head.weight.dtype) @ head.weight)
+        if gradients:
+            ctx.save_for_backward(torch.cat(gradients))
+        ctx.dtype = hidden.dtype
+        return torch.cat(picked)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_logprob: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (gradients,) = ctx.saved_tensors
+        return (by_logprob.unsqueeze(1) * gradients).to(ctx.dtype), None, None
