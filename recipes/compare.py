@@ -36,6 +36,7 @@ class CompareConfig:
     ensemble_of: int = field(default=20, metadata={"help": "Length of the ensemble's prompts."})
     init: str | None = field(default="labels", metadata={"help": "labels, vocabulary, random."})
     shots: list[int] = field(default_factory=lambda: [4, 8], metadata={"help": "Solved examples."})
+    run_generated_code: bool = field(default=False, metadata={"help": "See docs/sandbox.md."})
     lora_rate: float = field(default=5e-4, metadata={"help": "Learning rate of LoRA."})
     lora_rank: int = field(default=8, metadata={"help": "Rank of LoRA's matrices."})
     fine_tuning_rate: float = field(default=2e-5, metadata={"help": "That of fine-tuning."})
@@ -59,6 +60,7 @@ def main() -> None:
         ensemble_of=config.ensemble_of,
         init=config.init,
         shots=config.shots,
+        run_code=config.run_generated_code,
         lora_rate=config.lora_rate,
         lora_rank=config.lora_rank,
         fine_tuning_rate=config.fine_tuning_rate,

@@ -167,7 +167,7 @@ class PromptModel:
             self._requests.classification(text, self._find(name), fallback)
             for text, name in per_row(texts, prompt)
         ]
-        report_cuts(requests)
+        report_cuts([request.text for request in requests])
         predictions: dict[int, Prediction] = {}
         for batch in batches(requests, batch_size, progress=progress):
             predictions.update(self._predict_batch(batch, abstain_below))
@@ -210,7 +210,7 @@ class PromptModel:
             self._requests.generation(text, self._find(name), fallback, options)
             for text, name in per_row(texts, prompt)
         ]
-        report_cuts(requests)
+        report_cuts([request.text for request in requests])
         answers: dict[int, str] = {}
         for batch in batches(requests, batch_size, progress=progress):
             rows = list(batch.values())
@@ -261,7 +261,7 @@ class PromptModel:
             self._requests.reference(text, target, self._find(name), fallback)
             for (text, name), target in zip(rows, targets, strict=True)
         ]
-        report_cuts(requests)
+        report_cuts([request.text for request in requests])
         scores: dict[int, tuple[float, ...]] = {}
         for batch in batches(requests, batch_size, progress=progress):
             scores.update(self._score_batch(batch))

@@ -16,6 +16,7 @@ from softhub.errors import ConfigError, DatasetError, TaskError
 from softhub.tasks import Example, Task
 from softhub.tasks.intervals import Interval, Resamples, bootstrap_interval
 from softhub.tasks.metrics import find_metric
+from softhub.tasks.metrics.code import PASSED
 from softhub.tasks.sandbox import Outcome, code_of, confinement, run_programs, tests_of
 
 logger = logging.getLogger("softhub")
@@ -33,7 +34,8 @@ class Evaluation:
         predictions: Predicted label of each example, or the text that was generated for it.
         references: Right label of each example, or its reference text.
         seconds: Wall time of predicting.
-        outcomes: How each generated program ended, if they were run.
+        programs: The programs that generated texts make, if a metric judges them.
+        outcomes: How each of them ended, if they were run.
         details: Probabilities and scores behind each predicted label.
     """
 
@@ -41,6 +43,7 @@ class Evaluation:
     predictions: tuple[str, ...]
     references: tuple[str, ...]
     seconds: float
+    programs: tuple[str, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     details: tuple[Prediction, ...] = ()
 
@@ -127,6 +130,7 @@ def _judge(
     pairs = list(zip(examples, predictions, strict=True))
     kinds = {find_metric(name).judges for name in names}
     answers = {"answers": (list(predictions), references)}
+    code: list[str] = []
     outcomes: tuple[Outcome, ...] = ()
     if kinds & {"code", "outcomes"}:
         code = [code_of(task, example, answer) for example, answer in pairs]
@@ -134,13 +138,15 @@ def _judge(
     if "outcomes" in kinds:
         tests = [tests_of(task, example) for example in examples]
         outcomes = tuple(run_programs(list(zip(code, tests, strict=True))))
-        answers["outcomes"] = ([outcome.kind for outcome in outcomes], ["passed"] * len(outcomes))
+        answers["outcomes"] = ([outcome.kind for outcome in outcomes], [PASSED] * len(outcomes))
     groups = [example.group for example in examples]
     metrics = {
         name: bootstrap_interval(*answers[find_metric(name).judges], name, groups=groups)
         for name in names
     }
-    return Evaluation(metrics, tuple(predictions), tuple(references), seconds, outcomes)
+    return Evaluation(
+        metrics, tuple(predictions), tuple(references), seconds, tuple(code), outcomes
+    )
 
 
 def references_of(task: Task, examples: Sequence[Example]) -> list[str]:

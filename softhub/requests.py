@@ -242,12 +242,12 @@ def batches(
             start = stop
 
 
-def report_cuts(requests: Sequence[Request]) -> None:
+def report_cuts(texts: Sequence[EncodedText]) -> None:
     """Say how many texts were cut, to whoever called the public method."""
-    cut = [request.text.cut for request in requests if request.text.cut]
+    cut = [text.cut for text in texts if text.cut]
     if cut:
         warnings.warn(
-            f"{len(cut)} of {len(requests)} texts were too long and lost {sum(cut)} characters at "
+            f"{len(cut)} of {len(texts)} texts were too long and lost {sum(cut)} characters at "
             "their end.",
             SoftHubWarning,
             stacklevel=3,

@@ -17,7 +17,7 @@ from softhub.engine import Prediction, PromptModel
 from softhub.errors import TaskError
 from softhub.generation import generate_texts
 from softhub.kv_cache import shares_prefixes
-from softhub.requests import NEW_TOKENS, LoadedPrompt
+from softhub.requests import NEW_TOKENS, LoadedPrompt, report_cuts
 from softhub.scoring import encode_rows, label_scores
 from softhub.tasks import Example, Task, Template
 
@@ -208,11 +208,15 @@ def _encoded(
 ) -> list[tuple[int, ...]]:
     """Token ids of each text behind the solved examples, with room for an answer."""
     before, values = _before(task, template, shots, _between(model, template))
-    whole, room = Template(before.text + template.text), model.base.max_positions
-    room = None if room is None else room - answer
+    whole, positions = Template(before.text + template.text), model.base.max_positions
+    limits = [] if positions is None else [positions - answer]
+    if task.max_length:  # of the text; what is shown before it is as long as it is
+        limits.append(shown_tokens(model, task, template, shots) + task.max_length)
     rows: Iterator[Mapping[str, Any]] = ({**example.row, **values} for example in examples)
-    encode = model.encoder.encode
-    return [encode(whole, row, text_column=task.text_column, room=room).ids for row in rows]
+    encode, room = model.encoder.encode, min(limits, default=None)
+    texts = [encode(whole, row, text_column=task.text_column, room=room) for row in rows]
+    report_cuts(texts)
+    return [text.ids for text in texts]
 
 
 @torch.no_grad()

@@ -66,6 +66,7 @@ class Contest:
         ensemble_of: Length of the prompts that the ensemble is of.
         init: Where soft prompts start; see `fit`.
         shots: Numbers of solved examples in few-shot prompts.
+        run_code: Whether generated code is run with its tests; see `pipeline.judge`.
         lora_rate: Learning rate of LoRA.
         lora_rank: Rank of LoRA's matrices, beside every linear layer.
         fine_tuning_rate: Learning rate of full fine-tuning.
@@ -82,6 +83,7 @@ class Contest:
     ensemble_of: int = 20
     init: str | None = None
     shots: Sequence[int] = (4, 8)
+    run_code: bool = False
     lora_rate: float = 5e-4
     lora_rank: int = 8
     fine_tuning_rate: float = 2e-5
@@ -94,13 +96,16 @@ class Contest:
     @cached_property
     def hard_prompts(self) -> Sequence[HardPrompt]:
         """The best hard templates on dev, as they are and calibrated."""
-        return choose_hard_prompts(PromptModel(self.base), self.task, self.dev)
+        model = PromptModel(self.base)
+        return choose_hard_prompts(model, self.task, self.dev, run_code=self.run_code)
 
     @cached_property
     def hard_evaluations(self) -> Mapping[str, Evaluation]:
         """What they score on test."""
         model = PromptModel(self.base)
-        return evaluate_hard_prompts(model, self.task, self.hard_prompts, self.test)
+        return evaluate_hard_prompts(
+            model, self.task, self.hard_prompts, self.test, run_code=self.run_code
+        )
 
     def arguments(self, name: str, seed: int, **changes: Any) -> PromptTrainingArguments:
         """Training arguments of one run."""
@@ -233,7 +238,7 @@ def _few_shot_texts(contest: Contest, count: int, seed: int) -> ComparedRow:
     seconds = time.perf_counter() - start
     shown = shown_tokens(model, task, template, shots)
     return _row(
-        judge(task, contest.test, texts, seconds),
+        judge(task, contest.test, texts, seconds, run_code=contest.run_code),
         method=f"{count}-shot",
         seed=seed,
         prompt_tokens=shown + _frame_tokens(contest, template),
@@ -252,7 +257,7 @@ def _soft_prompt(contest: Contest, tokens: int, seed: int) -> ComparedRow:
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="prompt")
     return _row(
-        evaluate(model, task, contest.test, prompt="prompt"),
+        evaluate(model, task, contest.test, prompt="prompt", run_code=contest.run_code),
         method="soft prompt",
         setting=f"P = {tokens}",
         seed=seed,
@@ -321,7 +326,7 @@ def _trained_weights(
         base, contest.task, train=contest.train, dev=contest.dev, args=args, lora=lora
     )
     return _row(
-        evaluate(PromptModel(base), contest.task, contest.test),
+        evaluate(PromptModel(base), contest.task, contest.test, run_code=contest.run_code),
         method=method,
         setting=setting,
         seed=seed,
@@ -337,9 +342,12 @@ def _trained_weights(
 
 
 def _row(evaluation: Evaluation, **fields: Any) -> ComparedRow:
+    ends = [outcome.kind for outcome in evaluation.outcomes]
+    others = {"code": list(evaluation.programs), "outcomes": ends}
     return ComparedRow(
         metrics={name: interval.value for name, interval in evaluation.metrics.items()},
         predictions=list(evaluation.predictions),
+        judged={kind: judged for kind, judged in others.items() if judged},
         predict_seconds=evaluation.seconds / len(evaluation.predictions),
         **fields,
     )

@@ -9,6 +9,7 @@ from typing import Any
 from softhub.comparison.methods import METHODS, Contest, jobs
 from softhub.comparison.results import keep_context
 from softhub.comparison.store import ComparedRow, RowStore
+from softhub.pipeline import metrics_to_take
 from softhub.tasks import Example, dataset_hash
 
 logger = logging.getLogger("softhub")
@@ -25,7 +26,8 @@ def compare(contest: Contest, methods: Sequence[str] = METHODS) -> list[Compared
         All rows, those of earlier runs included.
 
     Raises:
-        ConfigError: The folder holds another comparison, or a method is unknown.
+        ConfigError: The folder holds another comparison, or a method is unknown; or as in
+            `pipeline.metrics_to_take`.
     """
     wanted = list(jobs(contest, methods))
     store = RowStore(contest.args.output_dir)
@@ -48,7 +50,7 @@ def about(contest: Contest) -> dict[str, Any]:
     task, base = contest.task, contest.base
     return {
         "task": task.to_record(),
-        "metrics": list(task.metrics or ("accuracy",)),
+        "metrics": list(metrics_to_take(task, run_code=contest.run_code)),
         "base": {
             "name": base.name,
             "revision": base.revision,

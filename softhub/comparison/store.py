@@ -31,6 +31,8 @@ class ComparedRow:
         seed: Seed of training, or of the shots and their order; None where there is no chance.
         metrics: The task's metrics on the test split, each in [0, 1].
         predictions: Predicted label (or text) of each test example.
+        judged: What metrics of other kinds than `answers` judge, by their kind: the programs that
+            the answers make (`code`), and how these ended (`outcomes`).
         trainable_parameters: Numbers that training changed.
         bytes: What is stored and shipped for the task beside the base.
         prompt_tokens: Tokens that each request carries beside its text.
@@ -45,6 +47,7 @@ class ComparedRow:
     method: str
     metrics: Mapping[str, float]
     predictions: list[str]
+    judged: Mapping[str, list[str]] = field(default_factory=dict)
     setting: str = ""
     seed: int | None = None
     trainable_parameters: int = 0

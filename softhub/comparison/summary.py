@@ -18,6 +18,7 @@ from softhub.comparison.store import ComparedRow
 from softhub.errors import DatasetError, TaskError
 from softhub.tasks.intervals import Interval, Resampled, Resamples
 from softhub.tasks.metrics import find_metric
+from softhub.tasks.metrics.code import PASSED
 
 SOFT_PROMPT, FINE_TUNING, MAJORITY = "soft prompt", "full fine-tuning", "majority label"
 FEW_SHOT = "few-shot"
@@ -214,13 +215,13 @@ def summarise(
 
     Raises:
         DatasetError: There is no row, or one does not answer the test examples.
-        TaskError: A metric is unknown, or none can be had from answers alone.
+        TaskError: A metric is unknown, or the rows hold what none of them judges.
     """
     runs = _by_line(rows, len(references))
     draws = Resamples(len(references), groups, resamples)
-    metrics = _metrics(next(iter(runs.values()))[0])
+    metrics = _metrics(rows)
     scores = {
-        key: {m: draws.score([row.predictions for row in of_key], references, m) for m in metrics}
+        key: {m: draws.score(*_judged(of_key, references, m), m) for m in metrics}
         for key, of_key in runs.items()
     }
     bare = [_line(key, of_key, scores, metrics[0], (None, None)) for key, of_key in runs.items()]
@@ -253,15 +254,27 @@ def _by_line(rows: Sequence[ComparedRow], size: int) -> dict[_Key, tuple[Compare
     return {key: tuple(sorted(runs[key], key=_seed)) for key in sorted(runs, key=_rank)}
 
 
-def _metrics(row: ComparedRow) -> list[str]:
-    """Metrics that can be had from the answers kept; others need generated code to be run."""
-    metrics = [name for name in row.metrics if find_metric(name).judges == "answers"]
+def _metrics(rows: Sequence[ComparedRow]) -> list[str]:
+    """Metrics of which every row holds what they judge."""
+    kinds = set.intersection(*({"answers", *row.judged} for row in rows))
+    metrics = [name for name in rows[0].metrics if find_metric(name).judges in kinds]
     if not metrics:
         raise TaskError(
-            f"the rows are scored by {', '.join(row.metrics)}, which answers alone do not give; "
-            "name a metric such as exact_match first"
+            f"the rows are scored by {', '.join(rows[0].metrics)}, and do not all hold what these "
+            "judge; run softhub compare anew in another output_dir"
         )
     return metrics
+
+
+def _judged(
+    rows: Sequence[ComparedRow], references: Sequence[str], metric: str
+) -> tuple[list[list[str]], Sequence[str]]:
+    """What a metric judges in each of the runs, and what it should be."""
+    kind = find_metric(metric).judges
+    if kind == "answers":
+        return [row.predictions for row in rows], references
+    right = [PASSED] * len(references) if kind == "outcomes" else references
+    return [row.judged[kind] for row in rows], right
 
 
 def _seed(row: ComparedRow) -> int:

@@ -5,7 +5,22 @@ from pathlib import Path
 
 import pytest
 
+from softhub.comparison import METHODS
 from tests.recipes.test_road import write_project
+
+CODE_TASK = """\
+name: write
+kind: generation
+dataset:
+  data_files: {train: ./train.jsonl, dev: ./dev.jsonl, test: ./test.jsonl}
+text_column: prompt
+target_column: body
+code_column: prompt
+test_column: tests
+template: "{prompt}"
+generation: {max_new_tokens: 8}
+metrics: [pass_at_1, valid_python]
+"""
 
 pytestmark = pytest.mark.slow
 
@@ -72,6 +87,43 @@ def test_every_method_gives_a_row_and_a_second_run_goes_on(compare):
         ("full fine-tuning", [0, 1]),
     ]
     assert "Left out" in report.read_text()
+
+
+def test_an_encoder_decoder_is_compared_in_every_way(recipe, tiny_base, tmp_path):
+    config = write_project(tmp_path, tiny_base("t5"))
+    config.write_text(config.read_text().replace("num_virtual_tokens: 4\n", "ensemble_of: 3\n"))
+    flags = ("--virtual_tokens", 3, "--shots", 2, "--seeds", 0, 1, "--max_restarts", 0)
+    done = recipe("compare", "--config", config, *flags)
+    assert done.code == 0, done.err
+    lines = (tmp_path / "run" / "rows.jsonl").read_text().splitlines()
+    assert {json.loads(line)["method"] for line in lines} == {
+        *METHODS[:3],
+        "2-shot",
+        *METHODS[4:],
+    }
+
+
+def test_generated_code_is_compared_by_its_tests(recipe, tiny_base, tmp_path):
+    task = tmp_path / "task.yaml"
+    task.write_text(CODE_TASK)
+    rows = [
+        {"prompt": f"def f{n}():\n", "body": "    return 1", "tests": f"assert f{n}() == 1"}
+        for n in range(6)
+    ]
+    for split in ("train", "dev", "test"):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{split}.jsonl").write_text(lines)
+    flags = ("--task", task, "--base_model", tiny_base("llama"), "--methods", "zero-shot")
+    for folder, asked in (("read", ()), ("run", ("--run_generated_code", "true"))):
+        done = recipe("compare", *flags, "--output_dir", tmp_path / folder, *asked)
+        assert done.code == 0, done.err
+        (row,) = map(json.loads, (tmp_path / folder / "rows.jsonl").read_text().splitlines())
+        assert row["judged"]["code"][0].startswith("def f0():")
+        assert ("pass_at_1" in row["metrics"]) == bool(asked)
+        report = json.loads((tmp_path / folder / "report.json").read_text())
+        assert report["metric"] == ("pass_at_1" if asked else "valid_python")
+    mixed = recipe("compare", *flags, "--output_dir", tmp_path / "read", *asked)
+    assert mixed.code == 1 and "other metrics" in mixed.err
 
 
 @pytest.mark.parametrize(

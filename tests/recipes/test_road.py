@@ -55,13 +55,15 @@ def write_project(folder: Path, base: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["qwen3", "t5"])
 def test_train_push_list_pull_predict(
+    kind: str,
     softhub: Command,
     tiny_base: Callable[[str], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    base = tiny_base("qwen3")
+    base = tiny_base(kind)
     config = write_project(tmp_path, base)
     monkeypatch.setenv("SOFTHUB_BASE", str(base))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

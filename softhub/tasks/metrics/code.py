@@ -11,6 +11,8 @@ from softhub.tasks.metrics.classification import Accuracy
 OUTCOMES = ("passed", "failed", "exited", "timeout")
 """How a program that was run with its tests can end; see `softhub.tasks.sandbox`."""
 
+PASSED = OUTCOMES[0]
+
 # Python's parser may overrun its stack on long nested input; generated programs are short.
 _LONGEST_PROGRAM = 20_000
 

@@ -17,7 +17,7 @@ from softhub.comparison.few_shot import (
 )
 from softhub.comparison.methods import Contest, jobs
 from softhub.engine import PromptModel
-from softhub.errors import TaskError
+from softhub.errors import SoftHubWarning, TaskError
 from softhub.tasks import Example, Template
 from softhub.training import PromptTrainingArguments
 from tests.unit.core.prompts import MOOD, SUMMARY
@@ -151,6 +151,18 @@ def test_chats_and_generation_are_refused(task, loaded):
 def test_only_texts_are_generated(task, loaded):
     with pytest.raises(TaskError, match="generation tasks without a system text"):
         generate_few_shot(PromptModel(loaded("llama")), task, task.template, [], TEXTS)
+
+
+def test_texts_that_are_too_long_are_cut_and_counted(loaded):
+    """The task's length is that of a text: what is shown before it takes nothing of it."""
+    model, task = PromptModel(loaded("llama")), replace(MOOD, max_length=12)
+    shots = choose_shots(MOOD, TRAIN, 2, seed=0)
+    texts = [Example({"text": text}, "good", None) for text in ("fair", "great value " * 40)]
+    with pytest.warns(SoftHubWarning, match="1 of 2 texts were too long"):
+        short, cut = encoded(model, task, task.template, shots, texts, answer=1)
+    shown = shown_tokens(model, task, task.template, shots)
+    whole = encoded(model, MOOD, MOOD.template, shots, texts, answer=1)
+    assert short == whole[0] and len(cut) == shown + 12 < len(whole[1])
 
 
 def test_a_comparison_has_a_row_for_each_number_and_order(loaded, tmp_path):

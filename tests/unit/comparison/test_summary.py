@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from softhub.comparison.findings import findings, left_out
+from softhub.comparison.store import ComparedRow
 from softhub.comparison.summary import summarise
 from softhub.errors import DatasetError, TaskError
 from softhub.tasks.intervals import Interval, bootstrap_interval
@@ -129,8 +130,28 @@ def test_texts_are_summed_up_too():
     assert summary.table[0].scores == {"exact_match": Interval(1.0, 1.0, 1.0)}
     assert summary.groups is None
     code = replace(texts, metrics={"pass_at_1": 0.5})
-    with pytest.raises(TaskError, match="answers alone do not give"):
+    with pytest.raises(TaskError, match="do not all hold what these judge"):
         summarise([code], REFERENCES, None, ())
+
+
+def test_programs_are_judged_by_what_they_are_and_how_they_ended():
+    """The answers are bodies of functions: alone they are no programs."""
+    half = SIZE // 2
+    judged = {
+        "code": ["def f():\n    return 1\n"] * half + ["def f(\n"] * half,
+        "outcomes": ["passed"] * (SIZE // 4) + ["failed"] * (SIZE - SIZE // 4),
+    }
+    metrics = {"valid_python": 0.5, "pass_at_1": 0.25, "exact_match": 0.0}
+    rows_of_code = [
+        ComparedRow("zero-shot", metrics, ["    return 1"] * SIZE, judged=judged),
+        ComparedRow("4-shot", metrics, ["    return 1"] * SIZE, judged=judged, seed=0),
+    ]
+    summary = summarise(rows_of_code, REFERENCES, GROUPS, ())
+    for line in summary.table:
+        assert {name: score.value for name, score in line.scores.items()} == metrics
+    unrun = replace(rows_of_code[1], judged={"code": judged["code"]})
+    summary = summarise([rows_of_code[0], unrun], REFERENCES, GROUPS, ())
+    assert [*summary.table[0].scores] == ["valid_python", "exact_match"]
 
 
 @pytest.mark.parametrize(
