@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench tables clean
 
 help: ## Show the doors
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -45,6 +45,9 @@ lint: $(STAMP) ## Check style, types, the floors of the house, and the documenta
 
 bench: $(STAMP) ## Measure training speed against stock PEFT; results go to benchmarks/results
 	$(BIN)/python benchmarks/train_step.py
+
+tables: $(STAMP) ## Run the committed comparisons as far as rows are missing, and write their tables (hours)
+	$(BIN)/python benchmarks/comparisons.py
 
 clean: ## Remove caches and builds, but neither .venv nor runs
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

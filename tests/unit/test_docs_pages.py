@@ -1,5 +1,6 @@
 """What the pages of docs/ name is there, and their figures are those of the benchmarks."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -71,3 +72,15 @@ def test_the_other_differences_that_concepts_quotes_are_those_of_the_results():
     quoted = re.findall(r"[+\u2212]\d+\.\d \([+\u2212]\d+\.\d to [+\u2212]\d+\.\d\)", concepts)
     assert len(quoted) == 4
     assert all(difference in results for difference in quoted)
+
+
+@pytest.mark.parametrize("name", ["sentiment", "medical"])
+def test_the_tables_of_comparisons_are_those_of_the_committed_rows(name, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    comparisons = importlib.import_module("comparisons")
+    page = tmp_path / "results.md"
+    page.write_bytes((ROOT / comparisons.PAGE).read_bytes())
+    monkeypatch.setattr(comparisons, "PAGE", page)
+    comparisons.write_table(name)
+    assert f"<!-- comparison: {name} -->\n\n| | seeds |" in page.read_text(encoding="utf-8")
+    assert page.read_bytes() == (ROOT / "docs" / "results.md").read_bytes()
