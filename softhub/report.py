@@ -106,7 +106,7 @@ def _score(metric: str, interval: Interval) -> str:
 def write_run(
     folder: str | Path,
     result: FitResult,
-    soft: Evaluation,
+    soft: Evaluation | None,
     baselines: Mapping[str, Evaluation],
     **details: Any,
 ) -> Path:
@@ -118,7 +118,7 @@ def write_run(
     Args:
         folder: Where to: the adapter goes to `adapter` in it.
         result: What training gave.
-        soft: The prompt's scores on the test split.
+        soft: The prompt's scores on the test split; None where there is none to judge it.
         baselines: What it is held against, on the same examples.
         **details: As in `write_report`; what is known of training is added.
 
@@ -127,16 +127,16 @@ def write_run(
     """
     if not PartialState().is_main_process:
         return Path(folder) / "adapter"
-    prompt = with_scores(result.prompt, soft, split="test", baselines=baselines)
+    prompt, rows = result.prompt, [Row(name, each) for name, each in baselines.items()]
+    if soft is not None:
+        prompt = with_scores(prompt, soft, split="test", baselines=baselines)
     adapter = prompt.save_pretrained(Path(folder) / "adapter")
-    rows = [Row(name, evaluation) for name, evaluation in baselines.items()]
-    numbers, stored = prompt.vectors.numel(), folder_bytes(adapter)
-    rows.append(Row("soft prompt", soft, numbers, stored, result.seconds))
-    manifest = prompt.manifest
-    task = (manifest.task or {}).get("name", "soft prompt")
-    print_table(
-        rows, title=f"{task} on {manifest.base_model}: {len(soft.references)} test examples"
-    )
+    if soft is not None:
+        numbers, stored = prompt.vectors.numel(), folder_bytes(adapter)
+        rows.append(Row("soft prompt", soft, numbers, stored, result.seconds))
+        task = (prompt.manifest.task or {}).get("name", "soft prompt")
+        where = f"{task} on {prompt.manifest.base_model}"
+        print_table(rows, title=f"{where}: {len(soft.references)} test examples")
     write_report(Path(folder) / "report.json", rows, **details, **_of_training(result))
     _say_where(folder, result, drawn=write_curve(folder, result) is not None)
     return adapter

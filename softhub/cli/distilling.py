@@ -10,7 +10,7 @@ import typer
 from softhub.cli import INTERRUPTED
 from softhub.cli.inference import BaseOption, DeviceMapOption, read_inputs
 from softhub.cli.options import HubOption, RevisionOption, adapter_folder
-from softhub.cli.output import emit, emit_facts, quiet_libraries, say
+from softhub.cli.output import emit_facts, quiet_libraries, say
 from softhub.errors import ConfigError, TaskError
 
 if TYPE_CHECKING:
@@ -279,7 +279,8 @@ def _finish(
         return
     alike = agreement(model, task, result.prompt, teacher, data.dev)
     tokens = tokens_beside(model, task, result.prompt, teacher, data.dev[0])
-    emit(f"Adapter: {result.prompt.save_pretrained(folder / 'adapter')}")
+    found = {"agreement": alike, "split": "dev", "tokens": tokens}
+    write_run(folder, result, None, {}, teacher=teacher.source, distillation=found)
     emit_facts([("like the teacher", _alike(task, alike, "dev")), ("tokens", _tokens(tokens))])
 
 

@@ -88,6 +88,11 @@ def test_texts_of_a_log_and_a_template_by_its_number_need_no_labels(
     assert record["distilled"]["template"].startswith("Is it good or not?")
     sizes = {split: record["dataset"][split]["examples"] for split in ("train", "dev")}
     assert sizes == {"train": 8, "dev": 2}
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["rows"] == [] and 0 <= report["distillation"]["agreement"] <= 1
+    assert report["training"]["steps"] == 2 and (tmp_path / "run" / "curve.png").is_file()
+    (run,) = json.loads(softhub("runs", tmp_path, "--json").out)
+    assert (run["path"], run["state"]) == ("run", "finished")
 
 
 def test_the_system_text_goes_from_the_student_s_chat(
