@@ -1,0 +1,115 @@
+"""Do the prompts of the multi-task recipe beat the best hard prompt? All seeds, on the same texts.
+
+    accelerate launch recipes/multitask.py --seed 0 --output_dir runs/multitask-seed0   # and 1, 2
+    python benchmarks/multitask_gain.py runs/multitask-seed0 runs/multitask-seed1 …     # resumable
+    python benchmarks/multitask_gain.py --summary
+
+Each run's report names the hard prompt that dev chose; it and the run's adapters answer the same
+test texts again. Differences are paired over them; intervals come from a bootstrap over groups,
+crossed with the seeds.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
+
+from softhub import PromptModel, SoftPrompt, Task, load_base
+from softhub.pipeline import evaluate
+from softhub.tasks import Template
+from softhub.tasks.intervals import Resamples
+from softhub.tasks.metrics import find_metric
+
+TASKS = ("translation", "summarization", "code")
+HARD = "best zero-shot prompt"
+NAME = "multitask_gain"
+
+
+def parse():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("runs", nargs="*", type=Path, help="output_dir of each seed")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--test", type=int, default=150)
+    parser.add_argument("--base", default=DEMO_BASE)
+    parser.add_argument("--summary", action="store_true")
+    return parser.parse_args()
+
+
+def load_task(name):
+    return Task.from_file(f"recipes/tasks/{name}.yaml")
+
+
+def answer(model, name, folder, limit):
+    """Answers of a run's prompt, or of the hard prompt that its report names, each a row."""
+    task = load_task(name)
+    test = task.load("test", limit=limit)
+    report = json.loads((folder / name / "report.json").read_text())
+    prompt = SoftPrompt.from_pretrained(folder / name / "adapter")
+    seed = prompt.manifest.provenance["seed"]
+    yield (
+        {"task": name, "way": "soft prompt", "seed": seed},
+        lambda: evaluate(
+            model, task, test, prompt=model.load_prompt(prompt, name=f"{name} {seed}")
+        ),
+    )
+    template = report["hard_prompts"][0]["template"]["text"]
+    yield (
+        {"task": name, "way": HARD, "template": template},
+        lambda: evaluate(model, replace(task, template=Template(template)), test),
+    )
+
+
+def answer_all(options, path):
+    model = PromptModel(load_base(options.base, name=DEMO_NAME))
+    for name in options.tasks:
+        for folder in options.runs:
+            for row, run in answer(model, name, folder, options.test):
+                done = [{key: old.get(key) for key in row} for old in read_rows(path)]
+                if row not in done:
+                    found = run()
+                    judged = {"answers": found.predictions, "code": found.programs}
+                    keep_row(path, {**row, "judged": judged})
+                    print(row, found.metrics, file=sys.stderr)
+
+
+def summary(name, rows, limit):
+    """Scores and differences of a task by each metric that answers give."""
+    task = load_task(name)
+    test = task.load("test", limit=limit)
+    references = [example.target for example in test]
+    resamples = Resamples(len(test), [example.group for example in test])
+    ways = {way: [row for row in rows if row["way"] == way] for way in (HARD, "soft prompt")}
+    figures = {"seeds": [row["seed"] for row in ways["soft prompt"]], "test_texts": len(test)}
+    for metric in task.metrics:
+        kind = find_metric(metric).judges
+        scores = {
+            way: resamples.score([row["judged"][kind] for row in of_way], references, metric)
+            for way, of_way in ways.items()
+        }
+        figures[metric] = {way: list(score.interval()) for way, score in scores.items()}
+        gain = scores["soft prompt"] - scores[HARD]
+        figures[metric]["soft prompt minus hard prompt"] = list(gain.interval())
+    return figures
+
+
+def main():
+    options = parse()
+    path = RESULTS / f"{NAME}.jsonl"
+    if not options.summary:
+        answer_all(options, path)
+    rows = read_rows(path)
+    there = [name for name in TASKS if any(row["task"] == name for row in rows)]
+    write(
+        NAME,
+        {
+            name: summary(name, [row for row in rows if row["task"] == name], options.test)
+            for name in there
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
