@@ -8,6 +8,7 @@ both are computed in pieces, and only `[B, N]` and `[B, N, H]` stay.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, cast
 
 import torch
@@ -38,6 +39,14 @@ def ends_in_plain_head(model: PreTrainedModel) -> bool:
     head, trunk = model.get_output_embeddings(), trunk_of(model)
     if type(head) is not nn.Linear or trunk is model:
         return False
+    try:
+        return _give_the_same(model, head, trunk)
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return False  # its parts want to be called in another way
+
+
+def _give_the_same(model: PreTrainedModel, head: nn.Linear, trunk: nn.Module) -> bool:
+    """Whether the model hands the trunk's hidden states to its head, and the logits to us."""
     ids = torch.tensor([[1, 2]], device=head.weight.device)
     inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
     whole = dict(inputs)
@@ -48,26 +57,29 @@ def ends_in_plain_head(model: PreTrainedModel) -> bool:
     hidden = getattr(trunk(**inputs), "last_hidden_state", None)
     if hidden is None or not hidden.any():
         return False
-    loud = _loud_like(hidden, head)
-    met: list[torch.Tensor] = []
-
-    def swap(_: nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        met.append(given[0])
-        return (loud,)
-
-    hook = head.register_forward_pre_hook(swap)
-    try:
-        logits = model(**whole).logits
-    finally:
-        hook.remove()
-    return len(met) == 1 and _same(met[0], hidden) and _same(logits, head(loud))
+    probe, twin = _Probe(head, hidden), copy(model)
+    twin._modules = dict(model._modules)  # other threads may be using the model: it stays as it is
+    twin.set_output_embeddings(probe)
+    logits = twin(**whole).logits
+    met = len(probe.met) == 1 and _same(probe.met[0], hidden)
+    return met and _same(logits, head(probe.loud))
 
 
-def _loud_like(hidden: torch.Tensor, head: nn.Linear) -> torch.Tensor:
-    """Hidden states whose logits are so large that a cap on them shows."""
-    noise = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden)
-    loudest: torch.Tensor = head(noise).abs().max()
-    return noise * (_LOUD / loudest.clamp_min(1e-3))
+class _Probe(nn.Module):
+    """Notes what a head is given, and gives logits so large that a cap on them shows."""
+
+    def __init__(self, head: nn.Linear, hidden: torch.Tensor) -> None:
+        super().__init__()
+        noise = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden)
+        loudest: torch.Tensor = head(noise).abs().max()
+        self.loud = noise * (_LOUD / loudest.clamp_min(1e-3))
+        self.weight = head.weight  # whose dtype some models cast to
+        self.met: list[torch.Tensor] = []
+        self._head = (head,)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        self.met.append(hidden)
+        return cast(torch.Tensor, self._head[0](self.loud))
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -19,6 +19,15 @@ def test_heads_that_scale_or_cap_are_told_apart(kind, tiny_base):
     assert load_base(tiny_base(kind)).has_plain_head == (kind not in ("gemma2", "t5"))
 
 
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "t5"])
+def test_finding_out_leaves_the_model_as_it_is(kind, tiny_base):
+    base = load_base(tiny_base(kind))
+    head, met = base.model.get_output_embeddings(), []
+    head.register_forward_pre_hook(lambda *_: met.append(base.model.get_output_embeddings()))
+    base.has_plain_head  # noqa: B018
+    assert met and all(module is head for module in [*met, base.model.get_output_embeddings()])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("piece", [1, 3 * VOCAB_SIZE, 2**25])
 def test_value_and_gradient_are_those_of_whole_logits(piece, dtype, monkeypatch):
