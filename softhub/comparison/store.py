@@ -31,8 +31,6 @@ class ComparedRow:
         seed: Seed of training, or of the shots and their order; None where there is no chance.
         metrics: The task's metrics on the test split, each in [0, 1].
         predictions: Predicted label (or text) of each test example.
-        judged: What metrics of other kinds than `answers` judge, by their kind: the programs that
-            the answers make (`code`), and how these ended (`outcomes`).
         trainable_parameters: Numbers that training changed.
         bytes: What is stored and shipped for the task beside the base.
         prompt_tokens: Tokens that each request carries beside its text.
@@ -42,12 +40,13 @@ class ComparedRow:
         predict_seconds: Wall time per test example.
         history: Dev scores by step.
         details: What else is worth knowing: the template, the dev scores that chose it, …
+        judged: What metrics of other kinds than `answers` judge, by their kind: the programs that
+            the answers make (`code`), and how these ended (`outcomes`).
     """
 
     method: str
     metrics: Mapping[str, float]
     predictions: list[str]
-    judged: Mapping[str, list[str]] = field(default_factory=dict)
     setting: str = ""
     seed: int | None = None
     trainable_parameters: int = 0
@@ -59,6 +58,7 @@ class ComparedRow:
     predict_seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     details: Mapping[str, Any] = field(default_factory=dict)
+    judged: Mapping[str, list[str]] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str, int | None]:
