@@ -6,21 +6,8 @@ from pathlib import Path
 import pytest
 
 from softhub.comparison import METHODS
+from tests.recipes.test_generation import CODE_TASK, written
 from tests.recipes.test_road import write_project
-
-CODE_TASK = """\
-name: write
-kind: generation
-dataset:
-  data_files: {train: ./train.jsonl, dev: ./dev.jsonl, test: ./test.jsonl}
-text_column: prompt
-target_column: body
-code_column: prompt
-test_column: tests
-template: "{prompt}"
-generation: {max_new_tokens: 8}
-metrics: [pass_at_1, valid_python]
-"""
 
 pytestmark = pytest.mark.slow
 
@@ -104,15 +91,13 @@ def test_an_encoder_decoder_is_compared_in_every_way(recipe, tiny_base, tmp_path
 
 
 def test_generated_code_is_compared_by_its_tests(recipe, tiny_base, tmp_path):
-    task = tmp_path / "task.yaml"
-    task.write_text(CODE_TASK)
+    judged = CODE_TASK.replace("[pass_at_1]", "[pass_at_1, valid_python]")
     rows = [
         {"prompt": f"def f{n}():\n", "body": "    return 1", "tests": f"assert f{n}() == 1"}
         for n in range(6)
     ]
-    for split in ("train", "dev", "test"):
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / f"{split}.jsonl").write_text(lines)
+    frame = "code_column: prompt\ngeneration: {max_new_tokens: 8}\n"
+    task = written(tmp_path, judged + frame, rows)
     flags = ("--task", task, "--base_model", tiny_base("llama"), "--methods", "zero-shot")
     for folder, asked in (("read", ()), ("run", ("--run_generated_code", "true"))):
         done = recipe("compare", *flags, "--output_dir", tmp_path / folder, *asked)
