@@ -20,7 +20,7 @@ from pathlib import Path
 from record import RESULTS
 
 from softhub.comparison.results import CONTEXT, FIGURES, OVERVIEW, read_results, write_results
-from softhub.comparison.store import ABOUT, ROWS
+from softhub.comparison.store import ABOUT, ROWS, RowStore
 from softhub.comparison.tables import difference, one_line
 from softhub.comparison.wording import DASH, metric_name, percent
 
@@ -45,10 +45,21 @@ def take_committed(name, folder):
             shutil.copy(committed / file, folder / file)
 
 
-def publish(name, folder):
+def keys(folder):
+    """What identifies the rows of a folder."""
+    return {row.key for row in RowStore(folder).rows()}
+
+
+def publish(name, folder, *, anew=False):
     """Write figures, picture and table of a folder's rows to where they are committed."""
-    write_results(folder)
     committed = RESULTS / f"compare-{name}"
+    lost = keys(committed) - keys(folder)
+    if lost and not anew:
+        sys.exit(
+            f"{folder} lacks rows that {committed} has ({', '.join(sorted(map(str, lost)))}): "
+            "delete that folder, or run them; --anew leaves them out."
+        )
+    write_results(folder)
     committed.mkdir(exist_ok=True)
     for file in (*KEPT, FIGURES):
         shutil.copy(folder / file, committed / file)
@@ -83,10 +94,17 @@ def write_table(name):
 
 def main():
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     there = [name for name in NAMES if (RESULTS / f"compare-{name}").is_dir()]
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join(NAMES)}; flags of the recipe go behind one",
+    )
     parser.add_argument("--anew", action="store_true", help="run all rows, the committed ones too")
     parser.add_argument("--tables", action="store_true", help="run nothing")
     options, flags = parser.parse_known_args()
@@ -104,7 +122,7 @@ def main():
         else:
             take_committed(name, folder)
         run(name, folder, flags)
-        publish(name, folder)
+        publish(name, folder, anew=options.anew)
 
 
 if __name__ == "__main__":

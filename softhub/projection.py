@@ -37,15 +37,16 @@ def ends_in_plain_head(model: PreTrainedModel) -> bool:
     embeddings) or the logits (Cohere), or cap these (Gemma 2), each in its own way.
     """
     head, trunk = model.get_output_embeddings(), trunk_of(model)
-    if type(head) is not nn.Linear or trunk is model:
+    name = next((name for name, part in model.named_children() if part is head), None)
+    if type(head) is not nn.Linear or name is None or trunk is model:
         return False
     try:
-        return _give_the_same(model, head, trunk)
+        return _give_the_same(model, head, name, trunk)
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return False  # its parts want to be called in another way
 
 
-def _give_the_same(model: PreTrainedModel, head: nn.Linear, trunk: nn.Module) -> bool:
+def _give_the_same(model: PreTrainedModel, head: nn.Linear, name: str, trunk: nn.Module) -> bool:
     """Whether the model hands the trunk's hidden states to its head, and the logits to us."""
     ids = torch.tensor([[1, 2]], device=head.weight.device)
     inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}
@@ -58,8 +59,8 @@ def _give_the_same(model: PreTrainedModel, head: nn.Linear, trunk: nn.Module) ->
     if hidden is None or not hidden.any():
         return False
     probe, twin = _Probe(head, hidden), copy(model)
-    twin._modules = dict(model._modules)  # other threads may be using the model: it stays as it is
-    twin.set_output_embeddings(probe)
+    # Other threads may be using the model: it stays as it is, and so does all that is in it.
+    twin._modules = {**model._modules, name: probe}
     logits = twin(**whole).logits
     met = len(probe.met) == 1 and _same(probe.met[0], hidden)
     return met and _same(logits, head(probe.loud))

@@ -287,9 +287,11 @@ def target_logprobs(
 
 def _projects_in_pieces(base: BaseModel) -> bool:
     """Whether the head can be applied apart from the model: plain, frozen, whole and at hand."""
-    weight = base.model.get_output_embeddings().weight
-    elsewhere = base.is_spread or base.is_sharded or hasattr(weight, "ds_id")  # DeepSpeed's mark
-    return not elsewhere and not weight.requires_grad and base.has_plain_head
+    head = base.model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or head.weight.requires_grad:  # a quantised one is neither
+        return False
+    elsewhere = base.is_spread or base.is_sharded or hasattr(head.weight, "ds_id")  # DeepSpeed's
+    return not elsewhere and base.has_plain_head
 
 
 def _along_targets(

@@ -64,7 +64,7 @@ class _BestWeights(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Keep a copy if this is the best so far."""
-        if model is None or metrics is None or metrics["eval_loss"] >= self.loss:
+        if model is None or metrics is None or not metrics["eval_loss"] < self.loss:  # NaN neither
             return
         self.loss, self.step = metrics["eval_loss"], state.global_step
         self.weights = {key: value.detach().clone() for key, value in trained(model).items()}

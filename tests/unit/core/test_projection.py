@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import RobertaConfig, RobertaForCausalLM
 
 from softhub import projection
 from softhub.assembly import pad_rows
@@ -48,6 +49,41 @@ def test_value_and_gradient_are_those_of_whole_logits(piece, dtype, monkeypatch)
     assert found[1].dtype == dtype
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
+def test_a_head_within_another_module_stays_where_it_is():
+    """RoBERTa's setter would put another head into the module that the copy shares."""
+    config = RobertaConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        is_decoder=True,
+    )
+    model = RobertaForCausalLM(config).eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        before = model(ids).logits
+        assert not projection.ends_in_plain_head(model)
+        torch.testing.assert_close(model(ids).logits, before)
+
+
+def test_a_quantised_head_is_run_as_it_is(tiny_base):
+    """GPTQ's layers hold `qweight`, and no weight."""
+
+    class Quantised(nn.Module):
+        def __init__(self, head):
+            super().__init__()
+            self.qweight = head.weight
+
+        def forward(self, hidden):
+            return hidden @ self.qweight.T
+
+    base = load_base(tiny_base("llama"))
+    expected = gradient(base)
+    base.model.lm_head = Quantised(base.model.lm_head)
+    torch.testing.assert_close(gradient(base), expected, atol=1e-4, rtol=1e-4)
 
 
 def gradient(base):
