@@ -17,6 +17,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from softhub.base import BaseModel
+from softhub.projection import trunk_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def encode_prefix(base: BaseModel, vectors: torch.Tensor) -> Prefix:
     """
     device = base.device
     cache = DynamicCache(config=base.model.config)
-    base.model.base_model(
+    trunk_of(base.model)(
         inputs_embeds=vectors.to(device, base.dtype).unsqueeze(0),
         past_key_values=cache,
         use_cache=True,

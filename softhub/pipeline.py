@@ -34,18 +34,18 @@ class Evaluation:
         predictions: Predicted label of each example, or the text that was generated for it.
         references: Right label of each example, or its reference text.
         seconds: Wall time of predicting.
-        programs: The programs that generated texts make, if a metric judges them.
-        outcomes: How each of them ended, if they were run.
+        outcomes: How each generated program ended, if they were run.
         details: Probabilities and scores behind each predicted label.
+        programs: The programs that generated texts make, if a metric judges them.
     """
 
     metrics: Mapping[str, Interval]
     predictions: tuple[str, ...]
     references: tuple[str, ...]
     seconds: float
-    programs: tuple[str, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     details: tuple[Prediction, ...] = ()
+    programs: tuple[str, ...] = ()
 
     @property
     def examples_per_second(self) -> float:
@@ -144,9 +144,8 @@ def _judge(
         name: bootstrap_interval(*answers[find_metric(name).judges], name, groups=groups)
         for name in names
     }
-    return Evaluation(
-        metrics, tuple(predictions), tuple(references), seconds, tuple(code), outcomes
-    )
+    found = tuple(predictions), tuple(references), seconds, outcomes
+    return Evaluation(metrics, *found, programs=tuple(code))
 
 
 def references_of(task: Task, examples: Sequence[Example]) -> list[str]:

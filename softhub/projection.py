@@ -76,11 +76,11 @@ class _Probe(nn.Module):
         self.loud = noise * (_LOUD / loudest.clamp_min(1e-3))
         self.weight = head.weight  # whose dtype some models cast to
         self.met: list[torch.Tensor] = []
-        self._head = (head,)
+        self.head = head
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         self.met.append(hidden)
-        return cast(torch.Tensor, self._head[0](self.loud))
+        return cast(torch.Tensor, self.head(self.loud))
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -3,9 +3,11 @@
 import pytest
 import torch
 from peft import LoraConfig
+from transformers import TrainerState
 
 from softhub.base import load_base
 from softhub.training import PromptTrainingArguments
+from softhub.training.weights import _BestWeights as BestWeights
 from softhub.training.weights import fit_weights
 
 
@@ -62,6 +64,16 @@ def test_the_weights_of_the_best_step_come_back(trained):
     assert again.best_step == result.best_step
     for one, other in zip(base.model.parameters(), stopped.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_weights_of_a_loss_that_is_no_number_are_not_the_best():
+    best, module = BestWeights(), torch.nn.Linear(1, 1, bias=False)
+    for step, loss in enumerate((1.5, float("nan"), 2.0), start=1):
+        torch.nn.init.constant_(module.weight, step)
+        state = TrainerState(global_step=step)
+        best.on_evaluate(None, state, None, metrics={"eval_loss": loss}, model=module)
+    assert (best.step, best.loss) == (1, 1.5)
+    assert {key: value.item() for key, value in best.weights.items()} == {"weight": 1}
 
 
 def test_lora_leaves_the_base_s_own_weights_alone(trained, tiny_base):
