@@ -68,7 +68,7 @@ class PromptTrainer(Trainer):
         self._task = task
         self._evaluation_seconds = 0.0
         self._trained = 0
-        self._judged: list[tuple[float, int]] = []
+        self._judged: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._lengths = train.lengths
         classification = tuner.candidates is not None
         args.label_names = ["labels"]
@@ -199,19 +199,27 @@ class PromptTrainer(Trainer):
         """Count each label or target token alike; transformers counts batches of any size alike."""
         self._judged = []
         output = super().evaluation_loop(*args, **kwargs)
-        items = sum(count for _, count in self._judged)
-        loss = sum(mean * count for mean, count in self._judged) / items
+        losses, items = (float(torch.cat(parts).sum()) for parts in zip(*self._judged, strict=True))
         key = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
-        return output._replace(metrics={**(output.metrics or {}), key: loss})
+        return output._replace(metrics={**(output.metrics or {}), key: losses / items})
 
-    def prediction_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Note a batch's mean loss, and of how many labels or target tokens it is."""
-        found = super().prediction_step(model, inputs, *args, **kwargs)
-        mean = cast(torch.Tensor, found[0])
-        items = (inputs["labels"] != IGNORED).sum().to(mean)
-        both = self.accelerator.gather(torch.stack([mean, items]).unsqueeze(0))
-        self._judged.append((float(both[:, 0].mean()), int(both[:, 1].sum())))
-        return found
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> Any:
+        """Note each row's loss, and of how many labels or target tokens it is.
+
+        Rows that fill up the last batches of several processes are left out.
+        """
+        found: Any = super().prediction_step(model, inputs, False, ignore_keys)
+        loss, outputs, labels = found
+        losses, *scores = outputs if isinstance(outputs, tuple) else (outputs,)
+        items = (labels != IGNORED).reshape(len(losses), -1).sum(-1)
+        self._judged.append(self.accelerator.gather_for_metrics((losses.float(), items)))
+        return (loss, None, None) if prediction_loss_only else (loss, *scores, labels)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the prompt's module alone: the frozen base is nobody's checkpoint."""

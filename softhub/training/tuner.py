@@ -95,8 +95,9 @@ class Tuner(nn.Module):
         Returns:
             `loss`, a scalar: the negative log-likelihood, weighted by label, summed over this batch
             and divided by `num_items_in_batch` (the batch's own count if None); for probabilities
-            the Kullback-Leibler divergence from them. For classification also `logits`, the label
-            scores `[B, labels]`.
+            the Kullback-Leibler divergence from them. `losses`, the same of each row, `[B]`, not
+            divided and without gradient. For classification also `logits`, the label scores
+            `[B, labels]`.
         """
         return self._loss(
             Rows(input_ids, attention_mask),
@@ -117,17 +118,19 @@ class Tuner(nn.Module):
         prompts = [self._prepared_prompt()] * texts.ids.shape[0]
         if candidates is None:
             targets = Rows(labels.clamp_min(0), labels != IGNORED)
-            losses = -target_logprobs(self.base, prompts, texts, targets)
-            return {"loss": _normalised(losses.sum(), targets.mask.sum(), num_items_in_batch)}
+            losses = -target_logprobs(self.base, prompts, texts, targets).sum(-1)
+            loss = _normalised(losses.sum(), targets.mask.sum(), num_items_in_batch)
+            return {"loss": loss, "losses": losses.detach()}
         encoded = encode_rows(self.base, prompts, texts, keep_cache=any(candidates.continuations))
         scores = label_scores(self.base, encoded, candidates)
         labels = labels.to(scores.device)
         if labels.is_floating_point():
-            loss = _divergence(scores, labels, yes_no=candidates.yes_no)
+            losses = _divergence(scores, labels, yes_no=candidates.yes_no)
         else:
-            loss = _label_loss(scores, labels, weights)
+            losses = _label_loss(scores, labels, weights)
         return {
-            "loss": _normalised(loss, labels.numel(), num_items_in_batch),
+            "loss": _normalised(losses.sum(), labels.numel(), num_items_in_batch),
+            "losses": losses.detach(),
             "logits": scores,
         }
 
@@ -176,22 +179,23 @@ def weights_of(
 def _label_loss(
     scores: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
 ) -> torch.Tensor:
-    """Loss of the label scores `[B, labels]`, summed over the batch."""
+    """Loss of each row of label scores `[B, labels]`, `[B]`."""
     weights = None if weights is None else weights.to(scores.device)
     if labels.dtype == torch.bool:
         return nn.functional.binary_cross_entropy_with_logits(
-            scores, labels.float(), pos_weight=weights, reduction="sum"
-        )
-    return nn.functional.cross_entropy(scores, labels, weight=weights, reduction="sum")
+            scores, labels.float(), pos_weight=weights, reduction="none"
+        ).sum(-1)
+    return nn.functional.cross_entropy(scores, labels, weight=weights, reduction="none")
 
 
 def _divergence(scores: torch.Tensor, shares: torch.Tensor, *, yes_no: bool) -> torch.Tensor:
-    """Kullback-Leibler divergence of the label scores `[B, labels]` from probabilities, summed."""
+    """Kullback-Leibler divergence of each row of label scores from probabilities, `[B]`."""
     if yes_no:
         logs = nn.functional.logsigmoid(torch.stack([scores, -scores]))
-        return nn.functional.kl_div(logs, torch.stack([shares, 1 - shares]), reduction="sum")
+        shares = torch.stack([shares, 1 - shares])
+        return nn.functional.kl_div(logs, shares, reduction="none").sum((0, -1))
     logs = scores.log_softmax(dim=-1)
-    divergence = nn.functional.kl_div(logs, shares, reduction="sum")
+    divergence = nn.functional.kl_div(logs, shares, reduction="none").sum(-1)
     return divergence * shares.shape[-1]  # which the count of items counts once a label
 
 

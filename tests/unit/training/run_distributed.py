@@ -53,6 +53,7 @@ def main(base_folder, out, per_device, reparameterization, optim="adamw_torch"):
         reparameterization=reparameterization,
         optim=optim,
         per_device_train_batch_size=int(per_device),
+        per_device_eval_batch_size=3,  # of eight rows: two processes have to fill up
         eval_steps=3,
         save_steps=3,
         logging_steps=1,
