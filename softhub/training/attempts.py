@@ -95,7 +95,7 @@ def run_until_sound(
     Returns:
         The attempts of this process; the last one is sound, or none was.
     """
-    floor = floor_of(base, lesson, start)
+    floor = floor_of(base, lesson, start, args.per_device_eval_batch_size)
     attempts: list[Attempt] = []
     while True:
         own = plan.arguments(args, scaled_rate(base, args.optim))
@@ -135,13 +135,14 @@ def best_of(attempts: Sequence[Attempt]) -> Attempt:
     return min(usable, key=lambda one: (one.failure is not None, one.lowest_dev_loss))
 
 
-def floor_of(base: BaseModel, lesson: Lesson, start: Start) -> float | None:
+def floor_of(base: BaseModel, lesson: Lesson, start: Start, batch_size: int) -> float | None:
     """The dev loss without learning: of the labels' shares, or of the start for generation."""
     if lesson.candidates is not None:
         return lesson.entropy
     if start.trained:
         return None
-    return dev_loss(base, lesson, start.vectors, limit=None)  # as training judges itself
+    # As training judges itself.
+    return dev_loss(base, lesson, start.vectors, limit=None, batch_size=batch_size)
 
 
 def _run(

@@ -81,7 +81,8 @@ def fit(
     if not resume:
         set_aside_checkpoints(args.output_dir)
     began = time.perf_counter()
-    start = find_start(base, config, lesson, init, init_candidates, seed=args.seed)
+    size = args.per_device_eval_batch_size
+    start = find_start(base, config, lesson, init, init_candidates, seed=args.seed, batch_size=size)
     plan = plan_of(base, lesson, start, args, resume=resume)
     before = time.perf_counter() - began
     attempts = run_until_sound(base, config, lesson, start, plan, args, resume=resume)

@@ -123,7 +123,8 @@ def fit_mixture(
         for part in parts
     ]
     whole = _together(learned)
-    start = find_start(base, config, whole, init, seed=args.seed, parts=learned)
+    size = args.per_device_eval_batch_size
+    start = find_start(base, config, whole, init, seed=args.seed, batch_size=size, parts=learned)
     module = make_module(base, whole, start, args)
     watch = WatchCallback("loss", floor=None)
     trainer = MixtureTrainer(MixtureTuner(base, module, learned), args, learned, shares, watch)

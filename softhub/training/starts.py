@@ -13,7 +13,7 @@ from peft import PromptTuningConfig
 from softhub.base import BaseModel
 from softhub.prompt import SoftPrompt
 from softhub.tasks import Task
-from softhub.training.data import collate
+from softhub.training.data import IGNORED, collate
 from softhub.training.initialization import initial_vectors, text_vectors
 from softhub.training.lesson import Lesson
 from softhub.training.reparameterization import Plain
@@ -21,7 +21,7 @@ from softhub.training.tuner import PromptTuner
 
 AUTO = "auto"
 GIVEN = "given"
-_ROWS, _BATCH = 64, 32
+_ROWS = 64
 _SHORTEST = 3  # tokens of an instruction that says something
 
 
@@ -52,6 +52,7 @@ def find_start(
     candidates: Sequence[SoftPrompt] = (),
     *,
     seed: int,
+    batch_size: int = 32,
     parts: Sequence[Lesson] = (),
 ) -> Start:
     """The start that `init` names; for `"auto"`, or with candidates, the best on dev.
@@ -63,6 +64,7 @@ def find_start(
         init: As in `fit`.
         candidates: Other prompts to compare it with.
         seed: Seed of what is drawn.
+        batch_size: Dev rows a pass.
         parts: The tasks that `lesson` is made of, if it is of several.
 
     Returns:
@@ -85,10 +87,11 @@ def find_start(
     ]
     if len(starts) == 1:
         return starts[0]
-    judged = [
-        replace(one, dev_loss=fmean(dev_loss(base, part, one.vectors) for part in parts))
+    losses = (
+        fmean(dev_loss(base, part, one.vectors, batch_size=batch_size) for part in parts)
         for one in starts
-    ]
+    )
+    judged = [replace(one, dev_loss=loss) for one, loss in zip(starts, losses, strict=True)]
     return min(judged, key=lambda start: start.dev_loss or 0.0)
 
 
@@ -138,7 +141,12 @@ def _instructions(task: Task, length: Callable[[str], int]) -> set[str]:
 
 
 def dev_loss(
-    base: BaseModel, lesson: Lesson, vectors: torch.Tensor, *, limit: int | None = _ROWS
+    base: BaseModel,
+    lesson: Lesson,
+    vectors: torch.Tensor,
+    *,
+    limit: int | None = _ROWS,
+    batch_size: int = 32,
 ) -> float:
     """Mean loss of a prompt over dev rows: by label, or by target token.
 
@@ -147,19 +155,16 @@ def dev_loss(
         lesson: The task.
         vectors: The prompt, `[P, H]`.
         limit: Over how many of the first rows; None for all.
+        batch_size: Rows a pass.
     """
     tuner = PromptTuner(base, Plain(vectors), lesson.candidates, lesson.weights).eval()
     rows = [lesson.dev[index] for index in range(len(lesson.dev))[:limit]]
     rows.sort(key=lambda row: -len(row["input_ids"]))
     total, count = 0.0, 0
     with torch.no_grad():
-        for start in range(0, len(rows), _BATCH):
-            batch = collate(rows[start : start + _BATCH])
+        for start in range(0, len(rows), batch_size):
+            batch = collate(rows[start : start + batch_size])
             batch = {name: value.to(base.device) for name, value in batch.items()}
-            total += float(tuner(**batch, num_items_in_batch=1)["loss"])
-            count += (
-                int((batch["labels"] >= 0).sum())
-                if lesson.candidates is None
-                else len(batch["labels"])
-            )
+            total += float(tuner(**batch)["losses"].sum())
+            count += int((batch["labels"] != IGNORED).sum())
     return total / count

@@ -112,7 +112,36 @@ def test_what_nothing_learned_is_judged_by_is_all_of_dev(tiny_base):
     learned = prepare_lesson(base, task, rows, rows, virtual_tokens=4)
     start = find_start(base, config(base, 4), learned, "vocabulary", seed=0)
     whole = dev_loss(base, learned, start.vectors, limit=None)
-    assert floor_of(base, learned, start) == whole != dev_loss(base, learned, start.vectors)
+    assert floor_of(base, learned, start, 32) == whole != dev_loss(base, learned, start.vectors)
+
+
+def test_no_pass_over_dev_is_larger_than_asked_for(tiny_base, monkeypatch, tmp_path):
+    base = load_base(tiny_base("llama"))
+    task = Task(
+        name="echo", kind="generation", template=Template("Say: {text}\n"), target_column="target"
+    )
+    rows = [Example(row={"text": str(n)}, target=" yes", group=str(n)) for n in range(8)]
+    plain, sizes = PromptTuner.forward, []
+
+    def forward(tuner, input_ids, *args, **kwargs):
+        sizes.append(len(input_ids))
+        return plain(tuner, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr(PromptTuner, "forward", forward)
+    args = PromptTrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=1,
+        per_device_train_batch_size=2,
+        per_device_eval_batch_size=3,
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    candidate = fit(base, task, config(base, 4), train=rows, dev=rows, args=args, init="random")
+    sizes.clear()
+    found = [candidate.prompt]
+    again = {"train": rows, "dev": rows, "args": args, "init": "auto", "init_candidates": found}
+    fit(base, task, config(base, 4), **again)
+    assert max(sizes) == 3
 
 
 def test_given_prompts_are_candidates_too(toy_fit, toy_task, toy_examples, tmp_path):
