@@ -307,10 +307,10 @@ def _line(
 
 
 def _anchors(lines: Sequence[Line]) -> tuple[Line | None, Line | None]:
-    """The soft prompt of the default length (or else of the middle one), and full fine-tuning."""
+    """The soft prompt of the default length, or else of the middle one, and full fine-tuning."""
     soft = [line for line in lines if line.method == SOFT_PROMPT]
     default = [line for line in soft if line.setting == DEFAULT_SETTING]
-    chosen = next(iter(default or soft[len(soft) // 2 :]), None)
+    chosen = next(iter(default or soft[(len(soft) - 1) // 2 :]), None)
     return chosen, next((line for line in lines if line.method == FINE_TUNING), None)
 
 
