@@ -148,6 +148,11 @@ def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     return batch
 
 
+def items_of(labels: torch.Tensor) -> torch.Tensor:
+    """How many labels or target tokens each row of a batch's `labels` has, `[B]`."""
+    return (labels != IGNORED).reshape(len(labels), -1).sum(-1)
+
+
 class LengthBucketSampler(Sampler[int]):
     """Shuffled batches of rows of like length, each of exactly `batch_size` rows.
 

@@ -13,7 +13,7 @@ from peft import PromptTuningConfig
 from softhub.base import BaseModel
 from softhub.prompt import SoftPrompt
 from softhub.tasks import Task
-from softhub.training.data import IGNORED, collate
+from softhub.training.data import collate, items_of
 from softhub.training.initialization import initial_vectors, text_vectors
 from softhub.training.lesson import Lesson
 from softhub.training.reparameterization import Plain
@@ -21,7 +21,7 @@ from softhub.training.tuner import PromptTuner
 
 AUTO = "auto"
 GIVEN = "given"
-_ROWS = 64
+_ROWS, _BATCH = 64, 32
 _SHORTEST = 3  # tokens of an instruction that says something
 
 
@@ -52,7 +52,7 @@ def find_start(
     candidates: Sequence[SoftPrompt] = (),
     *,
     seed: int,
-    batch_size: int = 32,
+    batch_size: int = _BATCH,
     parts: Sequence[Lesson] = (),
 ) -> Start:
     """The start that `init` names; for `"auto"`, or with candidates, the best on dev.
@@ -146,7 +146,7 @@ def dev_loss(
     vectors: torch.Tensor,
     *,
     limit: int | None = _ROWS,
-    batch_size: int = 32,
+    batch_size: int = _BATCH,
 ) -> float:
     """Mean loss of a prompt over dev rows: by label, or by target token.
 
@@ -166,5 +166,5 @@ def dev_loss(
             batch = collate(rows[start : start + batch_size])
             batch = {name: value.to(base.device) for name, value in batch.items()}
             total += float(tuner(**batch)["losses"].sum())
-            count += int((batch["labels"] != IGNORED).sum())
+            count += int(items_of(batch["labels"]).sum())
     return total / count

@@ -32,7 +32,7 @@ from softhub.tasks.metrics import compute
 from softhub.tasks.multilabel import join_labels
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import ProgressLines
-from softhub.training.data import IGNORED, EncodedExamples, LengthBucketSampler, collate
+from softhub.training.data import EncodedExamples, LengthBucketSampler, collate, items_of
 from softhub.training.reparameterization import fold
 from softhub.training.tracking import tracked
 from softhub.training.tuner import Tuner
@@ -217,8 +217,8 @@ class PromptTrainer(Trainer):
         found: Any = super().prediction_step(model, inputs, False, ignore_keys)
         loss, outputs, labels = found
         losses, *scores = outputs if isinstance(outputs, tuple) else (outputs,)
-        items = (labels != IGNORED).reshape(len(losses), -1).sum(-1)
-        self._judged.append(self.accelerator.gather_for_metrics((losses.float(), items)))
+        counted = (losses.float(), items_of(labels))
+        self._judged.append(self.accelerator.gather_for_metrics(counted))
         return (loss, None, None) if prediction_loss_only else (loss, *scores, labels)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
