@@ -8,10 +8,10 @@
 PEFT's side is what its documentation shows: `get_peft_model`, the stock Trainer, batches padded on
 the right, the loss on the tokens of the label's (first) word, linear decay, weight decay 0. With
 seed 0 it is trained in six ways, RANDOM and TEXT init at three learning rates each (a way whose
-lowest dev loss at half of its steps is above what another had found by then is stopped there); with
-the other seeds only in the way of the lowest dev loss. softhub's side is `fit` with all its
-defaults. Both train the same base in one process, in turn, on the same texts in batches of 8 with
-as many virtual tokens, and the checkpoint of the lowest dev loss answers the test split.
+lowest dev loss at a quarter or half of its steps is above what another had found by then is stopped
+there); with the other seeds only in the way of the lowest dev loss. softhub's side is `fit` with
+all its defaults. Both train the same base in one process, in turn, on the same texts in batches of
+8 with as many virtual tokens, and the checkpoint of the lowest dev loss answers the test split.
 
 On dev both are judged by the same scores of the same label words, of the vectors alone. A step is a
 step of any optimizer, and the CPU seconds are the process's own, from before the texts are encoded:
@@ -108,14 +108,15 @@ class Meter:
 class PeftJudge(TrainerCallback):
     """Judges PEFT's vectors on dev every so many steps, and keeps the best of them.
 
-    At half of the steps a way that is behind `rivals` there, rows of others that ran, is stopped.
+    A way that is behind `rivals`, rows of others that ran, when it should be level, is stopped.
     """
 
     def __init__(self, bench, meter, rivals):
         self.bench, self.meter = bench, meter
-        self.half = bench.options.steps // 2
-        there = [p["loss"] for row in rivals for p in row["dev"] if p["step"] <= self.half]
-        self.to_beat = min(there, default=math.inf)
+        self.to_beat = {}
+        for step in (bench.options.steps // 4, bench.options.steps // 2):
+            there = [p["loss"] for row in rivals for p in row["dev"] if p["step"] <= step]
+            self.to_beat[step] = min(there, default=math.inf)
         self.lowest, self.best = math.inf, None
 
     def on_step_end(self, args, state, control, model, **kwargs):
@@ -126,7 +127,7 @@ class PeftJudge(TrainerCallback):
             point |= self.bench.on_dev(prompt)
         if point["loss"] < self.lowest:
             self.lowest, self.best = point["loss"], prompt
-        if state.global_step == self.half and self.lowest > self.to_beat:
+        if self.lowest > self.to_beat.get(state.global_step, math.inf):
             control.should_training_stop = True
 
 

@@ -34,7 +34,7 @@ class CompareConfig:
         default_factory=lambda: [1, 5, 20, 50, 100], metadata={"help": "Lengths of soft prompts."}
     )
     ensemble_of: int = field(default=20, metadata={"help": "Length of the ensemble's prompts."})
-    init: str | None = field(default="labels", metadata={"help": "labels, vocabulary, random."})
+    init: str | None = field(default="labels", metadata={"help": "auto, task, labels, …"})
     shots: list[int] = field(default_factory=lambda: [4, 8], metadata={"help": "Solved examples."})
     run_generated_code: bool = field(default=False, metadata={"help": "See docs/sandbox.md."})
     lora_rate: float = field(default=5e-4, metadata={"help": "Learning rate of LoRA."})

@@ -197,6 +197,27 @@ class Encoder:
             )
         return int(end)
 
+    def said_of(self, task: Task, room: int) -> tuple[int, ...]:
+        """What there is to say of a task: its description and the words of its labels.
+
+        Args:
+            task: The task.
+            room: Most tokens that there is room for: the description is left out where it does not
+                fit, and then the commas between the words; the last words where they do not.
+
+        Returns:
+            At most so many token ids; none of a task without a description or labels.
+        """
+        candidates = self.candidates_of(task)
+        verbalizer = task.verbalizer.words if task.verbalizer else ()
+        words = ", ".join(word.strip() for _, several in verbalizer for word in several)
+        said = ": ".join(part for part in (task.description.rstrip(" ."), words) if part)
+        for text in (said, words):
+            ids = self._tokens(f"{text}.", special=False) if text else []
+            if 0 < len(ids) <= room:
+                return tuple(ids)
+        return candidates.token_ids[:room] if candidates else ()
+
     def candidates_of(self, task: Task) -> Candidates | None:
         """What may answer a task's rows; None for generation. Raises as `candidates` does."""
         if task.verbalizer is None:

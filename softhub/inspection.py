@@ -172,7 +172,7 @@ def inspect_prompt(
             norm_rank=float(ranks[i]),
             by_cosine=_neighbours(base, prompt.vectors[i], found.by_cosine[i]),
             by_distance=_neighbours(base, prompt.vectors[i], found.by_distance[i]),
-            start=starts[i] if i < len(starts) else None,
+            start=starts.get(i),
         )
         for i in range(size)
     )
@@ -270,25 +270,30 @@ def _text_of(base: BaseModel, index: int) -> str:
     return f" {text}" if raw[0] in "Ġ▁" and not text.startswith(" ") else text
 
 
-def _starts(prompt: SoftPrompt, base: BaseModel) -> tuple[Neighbour, ...]:
-    """The tokens that the first vectors started from, where the manifest tells.
+def _starts(prompt: SoftPrompt, base: BaseModel) -> dict[int, Neighbour]:
+    """The tokens that vectors started from, by position, where the manifest tells.
 
-    Init `labels` starts at the embeddings of the label words' tokens; what comes behind them was
-    drawn from the training texts, which are not at hand.
+    Init `labels` starts at the embeddings of the label words' tokens, `task` ends with those of
+    what it says of the task; the others were drawn from the training texts, which are not at hand.
     """
-    record = prompt.manifest.task
-    if prompt.manifest.provenance.get("init") != "labels" or record is None:
-        return ()
+    record, init = prompt.manifest.task, prompt.manifest.provenance.get("init")
+    if init not in ("labels", "task") or record is None:
+        return {}
     encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
+    task, size = Task.from_record(record), prompt.num_virtual_tokens
     try:
-        candidates = encoder.candidates_of(Task.from_record(record))
+        candidates = encoder.candidates_of(task)
+        said = encoder.said_of(task, size)
     except SoftHubError:  # a forced base, whose tokenizer does not suit the task
-        return ()
-    ids = torch.tensor((candidates.token_ids if candidates else ())[: prompt.num_virtual_tokens])
-    return tuple(
-        _neighbours(base, vector, index[None])[0]
-        for vector, index in zip(prompt.vectors[: len(ids)], ids, strict=True)
-    )
+        return {}
+    if init == "labels":
+        known = dict(enumerate((candidates.token_ids if candidates else ())[:size]))
+    else:
+        known = dict(enumerate(said, start=size - len(said)))
+    return {
+        index: _neighbours(base, prompt.vectors[index], torch.tensor([token]))[0]
+        for index, token in known.items()
+    }
 
 
 def _describe(

@@ -158,7 +158,7 @@ class WatchCallback(TrainerCallback):
         if best.get("eval_labels_predicted") == 1 and best.get("eval_labels_present", 1) > 1:
             found.append(
                 "Training collapsed: the best checkpoint predicts one label for every dev text. "
-                "Try another seed, a lower learning_rate, or init 'labels'."
+                "Try another seed, a lower learning_rate, or init 'task'."
             )
         elif self.floor is not None and best[self.metric] <= self.floor:
             found.append(

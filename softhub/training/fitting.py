@@ -59,9 +59,9 @@ def fit(
         train: Examples to learn from.
         dev: Examples that choose the best checkpoint; never the test split.
         args: Training arguments; the defaults suit most tasks.
-        init: `"labels"`, `"text"`, `"vocabulary"`, `"random"`, a prompt to go on from, or `"auto"`
-            for the best on dev before training of labels, vocabulary, the text that `config` has
-            and the task's hard prompts; None takes what `config` says.
+        init: `"task"`, `"labels"`, `"text"`, `"vocabulary"`, `"random"`, a prompt to go on from, or
+            `"auto"` for the best on dev before training of task, labels, vocabulary, the text that
+            `config` has and the task's hard prompts; None takes what `config` says.
         init_candidates: Prompts of this length, from a hub perhaps, that `init` is compared with in
             the same way.
         resume: Go on from the last checkpoint in `args.output_dir`.

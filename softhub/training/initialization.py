@@ -2,7 +2,8 @@
 
 Vectors come from the embedding module of words that occur, never from random rows of the table:
 unscaled random vectors are several times longer than a word's, or shorter, as bases differ. After
-Lester et al. 2021 (arXiv 2104.08691): class labels, then sampled vocabulary, then random.
+Lester et al. 2021 (arXiv 2104.08691): class labels, then sampled vocabulary, then random. Better
+still, on what was measured here, is a sentence that says what the task is.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import torch
 from peft import PromptTuningConfig, PromptTuningInit
 
 from softhub.base import BaseModel
-from softhub.encoding import Candidates
+from softhub.encoding import Encoder
 from softhub.errors import TrainingError
 from softhub.prompt import SoftPrompt
+from softhub.tasks import Task
 
-INITS = ("labels", "text", "vocabulary", "random")
+INITS = ("task", "labels", "text", "vocabulary", "random")
 _PEFT_INITS = {
     PromptTuningInit.TEXT: "text",
     PromptTuningInit.SAMPLE_VOCAB: "vocabulary",
@@ -33,7 +35,7 @@ def initial_vectors(
     init: str | SoftPrompt | None,
     *,
     texts: Sequence[Sequence[int]],
-    candidates: Candidates | None,
+    task: Task,
     seed: int,
 ) -> torch.Tensor:
     """First vectors of a prompt.
@@ -41,12 +43,13 @@ def initial_vectors(
     Args:
         base: The base model.
         config: PEFT's configuration: number of virtual tokens, and the init if `init` is None.
-        init: `"labels"` (words of the labels, then sampled vocabulary), `"text"` (the config's
-            `prompt_tuning_init_text`, repeated), `"vocabulary"` (tokens drawn as often as the
-            training texts use them), `"random"` (normal, as long as the vocabulary's rows), or a
-            prompt to go on from.
+        init: `"task"` (sampled vocabulary, then the task's description and the words of its
+            labels, right before the text), `"labels"` (words of the labels, then sampled
+            vocabulary), `"text"` (the config's `prompt_tuning_init_text`, repeated),
+            `"vocabulary"` (tokens drawn as often as the training texts use them), `"random"`
+            (normal, as long as the vocabulary's rows), or a prompt to go on from.
         texts: Token ids of the training texts.
-        candidates: Label words, for `"labels"`.
+        task: The task, for `"task"` and `"labels"`.
         seed: Seed of what is drawn.
 
     Returns:
@@ -64,18 +67,26 @@ def initial_vectors(
         return _random(base, tokens, generator)
     if name == "text":
         return text_vectors(base, config.prompt_tuning_init_text or "", tokens)
-    if name == "vocabulary":
-        ids = []
-    elif name == "labels":
-        if candidates is None:
-            raise TrainingError("init 'labels' needs a classification task; use 'vocabulary'.")
-        ids = [*candidates.token_ids]
-    else:
-        raise TrainingError(f"Unknown init {name!r}: expected one of auto, {', '.join(INITS)}.")
+    known = _known_tokens(base, task, name, tokens)
     drawn = _frequent_tokens(base, texts, tokens, generator)
-    chosen = torch.tensor((ids + drawn)[:tokens])
+    chosen = (drawn + known)[-tokens:] if name == "task" else (known + drawn)[:tokens]
     with torch.no_grad():
-        return base.embed(chosen).float().cpu()
+        return base.embed(torch.tensor(chosen)).float().cpu()
+
+
+def _known_tokens(base: BaseModel, task: Task, name: str, tokens: int) -> list[int]:
+    """Tokens that an init takes from the task; the rest are drawn from its texts."""
+    encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
+    if name == "vocabulary":
+        return []
+    if name == "task":
+        return [*encoder.said_of(task, tokens)]
+    if name != "labels":
+        raise TrainingError(f"Unknown init {name!r}: expected one of auto, {', '.join(INITS)}.")
+    candidates = encoder.candidates_of(task)
+    if candidates is None:
+        raise TrainingError("init 'labels' needs a classification task; use 'task'.")
+    return [*candidates.token_ids]
 
 
 def _from_prompt(prompt: SoftPrompt, tokens: int, width: int) -> torch.Tensor:

@@ -79,7 +79,7 @@ def find_start(
     starts += [
         Start(
             f"candidate {number}",
-            initial_vectors(base, config, prompt, texts=(), candidates=None, seed=seed),
+            initial_vectors(base, config, prompt, texts=(), task=lesson.task, seed=seed),
             trained=True,
             parent=prompt.manifest.files,
         )
@@ -109,7 +109,7 @@ def _starts(
             config,
             name,
             texts=lesson.train.inputs,
-            candidates=lesson.candidates,
+            task=lesson.task,
             seed=seed,
         )
 
@@ -119,6 +119,7 @@ def _starts(
         yield Start(GIVEN if given else str(said).lower(), named(init), trained=given)
         return
     yield Start("vocabulary", named("vocabulary"))
+    yield Start("task", named("task"))
     if lesson.candidates is not None:
         yield Start("labels", named("labels"))
     if config.prompt_tuning_init_text:

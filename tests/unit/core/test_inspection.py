@@ -137,6 +137,19 @@ def test_drift_from_the_words_of_the_labels(llama):
     assert all(token.start is None for token in inspect_prompt(unknown, llama).tokens)
 
 
+def test_drift_from_what_the_prompt_said_of_the_task(llama):
+    task = replace(TASK, description="How the buyer feels.")
+    words = ", ".join(word.strip() for _, several in task.verbalizer.words for word in several)
+    text = f"How the buyer feels: {words}."
+    ids = llama.tokenizer(text, add_special_tokens=False)["input_ids"]
+    vectors = torch.cat([torch.ones(2, 32), llama.embed(torch.tensor(ids)).detach()])
+    manifest = untrained_prompt(llama, task, tokens=len(vectors)).manifest
+    prompt = SoftPrompt(vectors, replace(manifest, provenance={"init": "task"}))
+    starts = [token.start for token in inspect_prompt(prompt, llama).tokens]
+    assert starts[:2] == [None, None]  # drawn from the training texts, which are not at hand
+    assert [(start.id, start.distance) for start in starts[2:]] == [(one, 0.0) for one in ids]
+
+
 def test_the_prompt_that_training_went_on_from_is_known(llama, tmp_path):
     parent = SoftPrompt.from_pretrained(untrained_prompt(llama).save_pretrained(tmp_path / "a"))
     child = with_manifest(

@@ -39,7 +39,7 @@ def test_auto_takes_the_start_of_the_lowest_dev_loss(lesson):
     chosen = find_start(base, config(base), task, "auto", seed=0)
     losses = {
         name: dev_loss(base, task, find_start(base, config(base), task, name, seed=0).vectors)
-        for name in ("vocabulary", "labels")
+        for name in ("vocabulary", "task", "labels")
     }
     hard = base.embed(torch.tensor(_instruction(base))).float()
     losses["hard prompt 'Is it good or bad? '"] = dev_loss(base, task, hard)
@@ -48,8 +48,56 @@ def test_auto_takes_the_start_of_the_lowest_dev_loss(lesson):
 
 
 def _instruction(base):
-    ids = base.tokenizer("Is it good or bad? ", add_special_tokens=False)["input_ids"]
+    ids = _ids(base, "Is it good or bad? ")
     return (ids * 6)[:6]
+
+
+SAID, WORDS = "Is it good: positive, negative, not.", "positive, negative, not."
+
+
+@pytest.mark.parametrize(
+    ("extra", "description", "said"),
+    [
+        (3, "Is it good.", SAID),  # three tokens of the texts, then all that there is to say
+        (0, "Is it good", SAID),
+        (-1, "Is it good", WORDS),
+        (0, "", WORDS),
+    ],
+)
+def test_a_task_s_start_ends_with_what_the_task_is(extra, description, said, lesson):
+    base, plain = lesson
+    task = replace(plain, task=replace(plain.task, description=description))
+    room = len(_ids(base, SAID if description else WORDS)) + extra
+    ids = _ids(base, said)
+    start = find_start(base, config(base, room), task, "task", seed=0)
+    expected = base.embed(torch.tensor(ids)).float()
+    torch.testing.assert_close(start.vectors[room - len(ids) :], expected)
+    drawn = find_start(base, config(base, room), task, "vocabulary", seed=0)
+    torch.testing.assert_close(start.vectors[: room - len(ids)], drawn.vectors[len(ids) :])
+
+
+def test_a_task_s_start_that_is_too_short_for_its_words_takes_those_that_fit(lesson):
+    base, task = lesson
+    start = find_start(base, config(base, 2), task, "task", seed=0)
+    first = torch.tensor(task.candidates.token_ids[:2])
+    torch.testing.assert_close(start.vectors, base.embed(first).float())
+
+
+def test_a_task_that_says_nothing_starts_from_its_texts(tiny_base):
+    base = load_base(tiny_base("llama"))
+    task = Task(
+        name="echo", kind="generation", template=Template("Say: {text}\n"), target_column="target"
+    )
+    rows = [Example(row={"text": "yes no well"}, target=" yes", group="0")]
+    learned = prepare_lesson(base, task, rows, rows, virtual_tokens=4)
+    starts = [
+        find_start(base, config(base, 4), learned, init, seed=0) for init in ("task", "vocabulary")
+    ]
+    torch.testing.assert_close(starts[0].vectors, starts[1].vectors)
+
+
+def _ids(base, text):
+    return base.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def test_a_named_start_costs_no_comparison(lesson):
