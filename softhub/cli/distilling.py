@@ -82,7 +82,7 @@ def distill(
         str | None, typer.Option(metavar="RATE", help="A number, scaled or auto.")
     ] = None,
     init: Annotated[
-        str, typer.Option(metavar="INIT", help="auto, text, labels, vocabulary or random.")
+        str, typer.Option(metavar="INIT", help="auto, task, text, labels, vocabulary or random.")
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts of a step.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the shots, the start and the order.")] = 0,

@@ -1,0 +1,63 @@
+"""What does a start that says what the task is gain, and what is still missing to trained weights?
+
+    python benchmarks/start_gain.py     # reads committed rows, runs nothing
+
+The medical task, 50 virtual tokens, 240 steps of 8, all test definitions. Prompts that start from
+`task` are softhub's side of against_peft.py; those that start from `labels`, full fine-tuning and
+LoRA are rows of the comparison (comparisons.py). Differences are paired over the definitions;
+intervals come from a bootstrap over subtrees of the ontology, crossed with the seeds.
+"""
+
+from record import RESULTS, read_rows, write
+
+from softhub import Task
+from softhub.tasks.intervals import Resamples
+
+TASK = "recipes/tasks/medical_organ.yaml"
+OURS = "soft prompt, P = 50, init task"
+OTHERS = {
+    "soft prompt, P = 50, init labels": ("soft prompt", "P = 50"),
+    "full fine-tuning": ("full fine-tuning", ""),
+    "LoRA, rank 8": ("LoRA", "rank 8"),
+}
+
+
+def runs_of(labels):
+    """Each way's answers, by seed."""
+    ours = {
+        row["seed"]: [labels[index] for index in row["predictions"]]
+        for row in read_rows(RESULTS / "against-peft" / "medical.jsonl")
+        if row["side"] == "softhub" and row["started_from"] == "task" and row["steps"] == 240
+    }
+    compared = read_rows(RESULTS / "compare-medical" / "rows.jsonl")
+    return {OURS: ours} | {
+        name: {
+            row["seed"]: row["predictions"]
+            for row in compared
+            if (row["method"], row["setting"]) == key
+        }
+        for name, key in OTHERS.items()
+    }
+
+
+def main():
+    task = Task.from_file(TASK)
+    test = task.load("test")
+    references = [example.label for example in test]
+    resamples = Resamples(len(test), [example.group for example in test])
+    figures, scores = {"test_texts": len(test)}, {}
+    for name, runs in runs_of(task.verbalizer.labels).items():
+        scores[name] = resamples.score([*runs.values()], references, "accuracy")
+        by_seed = {
+            seed: sum(a == b for a, b in zip(answers, references, strict=True)) / len(test)
+            for seed, answers in sorted(runs.items())
+        }
+        figures[name] = {"accuracy": list(scores[name].interval()), "by_seed": by_seed}
+    for name in OTHERS:
+        gain = scores[OURS] - scores[name]
+        figures[f"{OURS} minus {name}"] = list(gain.interval())
+    write("start_gain", figures)
+
+
+if __name__ == "__main__":
+    main()
