@@ -208,14 +208,14 @@ class Encoder:
         Returns:
             At most so many token ids; none of a task without a description or labels.
         """
-        candidates = self.candidates_of(task)
         verbalizer = task.verbalizer.words if task.verbalizer else ()
         words = ", ".join(word.strip() for _, several in verbalizer for word in several)
         said = ": ".join(part for part in (task.description.rstrip(" ."), words) if part)
-        for text in (said, words):
-            ids = self._tokens(f"{text}.", special=False) if text else []
-            if 0 < len(ids) <= room:
+        for text in filter(None, (said, words)):
+            ids = self._tokens(f"{text}.", special=False)
+            if len(ids) <= room:
                 return tuple(ids)
+        candidates = self.candidates_of(task)
         return candidates.token_ids[:room] if candidates else ()
 
     def candidates_of(self, task: Task) -> Candidates | None:

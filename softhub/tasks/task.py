@@ -84,7 +84,7 @@ class Task:
         system: System text of a chat; `None` means that the template is plain text.
         generation: Defaults for generating, such as `max_new_tokens`, or `stop`: strings at the
             first of which a text ends.
-        description: One sentence for cards and listings.
+        description: One sentence that says what the task is: for cards, and where training starts.
         limitations: What the answers are not good for; cards say it.
         language: Language of the texts, as an ISO 639-1 code.
     """

@@ -60,7 +60,7 @@ def write_document(proposal: Proposal, folder: Path) -> str:
         "# that was guessed says why, and every line is yours to change.",
         f"name: {quoted(proposal.name)}",
         f"kind: {roles.kind}{_why(roles, 'kind')}",
-        "# description: One sentence for cards and listings.",
+        "# description: What the task is, in a sentence; training starts from it.",
         "# language: en  # of the texts, as an ISO 639-1 code",
         "",
         *_dataset_lines(proposal.dataset, folder),

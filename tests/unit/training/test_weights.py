@@ -51,16 +51,11 @@ def test_it_learns_and_keeps_the_best_weights(lora, trained, tmp_path):
 
 
 def test_the_weights_of_the_best_step_come_back(trained):
-    """A rate that ends far too high: the last weights are not the best ones."""
-    base, result = trained(None, learning_rate=0.5, lr_scheduler_type="constant", warmup_steps=11)
+    """A rate that rises far too high: the last weights are not the best ones."""
+    settings = {"learning_rate": 10.0, "lr_scheduler_type": "constant", "warmup_steps": 11}
+    base, result = trained(None, **settings)
     assert result.best_step < 12
-    stopped, again = trained(
-        None,
-        learning_rate=0.5,
-        lr_scheduler_type="constant",
-        warmup_steps=11,
-        max_steps=result.best_step,
-    )
+    stopped, again = trained(None, **settings, max_steps=result.best_step)
     assert again.best_step == result.best_step
     for one, other in zip(base.model.parameters(), stopped.model.parameters(), strict=True):
         assert torch.equal(one, other)
