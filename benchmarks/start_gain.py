@@ -27,7 +27,7 @@ def runs_of(labels):
     ours = {
         row["seed"]: [labels[index] for index in row["predictions"]]
         for row in read_rows(RESULTS / "against-peft" / "medical.jsonl")
-        if row["side"] == "softhub" and row["started_from"] == "task" and row["steps"] == 240
+        if row["side"] == "softhub" and (row["init"], row["steps"]) == ("task", 240)
     }
     compared = read_rows(RESULTS / "compare-medical" / "rows.jsonl")
     return {OURS: ours} | {

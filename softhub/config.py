@@ -37,7 +37,7 @@ class RunConfig:
     base_name: str | None = field(default=None, metadata={"help": "Its canonical name for cards."})
     dtype: str | None = field(default=None, metadata={"help": "float32, bfloat16, float16, auto."})
     num_virtual_tokens: int = field(default=16, metadata={"help": "Rows of the soft prompt."})
-    init: str | None = field(default="task", metadata={"help": "auto, task, labels, vocabulary, …"})
+    init: str | None = field(default="auto", metadata={"help": "auto, task, labels, vocabulary, …"})
     init_text: str | None = field(default=None, metadata={"help": "The text of init 'text'."})
     init_from: str | None = field(default=None, metadata={"help": "Adapter folder to go on from."})
     max_train_examples: int | None = field(default=None, metadata={"help": "A fixed subset."})
