@@ -3,6 +3,7 @@
     python benchmarks/against_peft.py                  # resumable: runs that are there are kept
     python benchmarks/against_peft.py --task medical --sides peft     # a part of it
     python benchmarks/against_peft.py --sides softhub --steps 80      # a shorter run of ours
+    python benchmarks/against_peft.py --sides softhub --init task     # ours from another start
     python benchmarks/against_peft.py --summary        # only the figures of the runs that are there
 
 PEFT's side is what its documentation shows: `get_peft_model`, the stock Trainer, batches padded on
@@ -10,8 +11,9 @@ the right, the loss on the tokens of the label's (first) word, linear decay, wei
 seed 0 it is trained in six ways, RANDOM and TEXT init at three learning rates each (a way whose
 lowest dev loss at a quarter or half of its steps is above what another had found by then is stopped
 there); with the other seeds only in the way of the lowest dev loss. softhub's side is `fit` with
-all its defaults. Both train the same base in one process, in turn, on the same texts in batches of
-8 with as many virtual tokens, and the checkpoint of the lowest dev loss answers the test split.
+all its defaults, but for a start that is asked for. Both train the same base in one process, in
+turn, on the same texts in batches of 8 with as many virtual tokens, and the checkpoint of the
+lowest dev loss answers the test split.
 
 On dev both are judged by the same scores of the same label words, of the vectors alone. A step is a
 step of any optimizer, and the CPU seconds are the process's own, from before the texts are encoded:
@@ -68,6 +70,7 @@ def parse():
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--init", help="softhub's start; its default if not given")
     parser.add_argument("--every", type=int, default=20, help="steps between dev scores")
     parser.add_argument("--dev", type=int, default=200, help="a fixed subset")
     parser.add_argument("--test", type=int, help="a fixed subset; the whole split if not given")
@@ -221,7 +224,7 @@ class Bench:
             data.append({"input_ids": [*text, *word], "labels": labels})
         return data
 
-    def softhub(self, seed):
+    def softhub(self, init, seed):
         judge_as_before = PromptTrainer.evaluate
         config = PromptTuningConfig(task_type=self.base.task_type, num_virtual_tokens=self.tokens)
 
@@ -245,7 +248,9 @@ class Bench:
                 disable_tqdm=True,
             )
             splits = {"train": self.train, "dev": self.dev}
-            result = fit(self.base, self.task, config, **splits, args=args, init=RunConfig.init)
+            result = fit(
+                self.base, self.task, config, **splits, args=args, init=init or RunConfig.init
+            )
         provenance = result.prompt.manifest.provenance
         return self.row(meter, result.prompt) | {
             "started_from": provenance["init"],
@@ -294,7 +299,7 @@ def runs_in_order(options, path):
             for init, rate in ways:
                 yield ("peft", init, rate, options.steps), seed
         if "softhub" in options.sides:
-            yield ("softhub", None, None, options.steps), seed
+            yield ("softhub", options.init, None, options.steps), seed
 
 
 def train_all(options, name, base, path):
@@ -305,7 +310,7 @@ def train_all(options, name, base, path):
         side, init, rate, steps = way
         row = {"side": side, "init": init, "rate": rate, "steps": steps, "seed": seed}
         if side == "softhub":
-            row |= bench.softhub(seed)
+            row |= bench.softhub(init, seed)
         else:
             others = [r for r in read_rows(path) if (r["side"], r["seed"]) == (side, seed)]
             row |= bench.peft(init, rate, seed, rivals=others)

@@ -282,17 +282,17 @@ def _starts(prompt: SoftPrompt, base: BaseModel) -> dict[int, Neighbour]:
     encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
     task, size = Task.from_record(record), prompt.num_virtual_tokens
     try:
-        candidates = encoder.candidates_of(task)
-        said = encoder.said_of(task, size)
+        if init == "task":
+            known = encoder.said_of(task, size)
+        else:
+            candidates = encoder.candidates_of(task)
+            known = candidates.token_ids[:size] if candidates else ()
     except SoftHubError:  # a forced base, whose tokenizer does not suit the task
         return {}
-    if init == "labels":
-        known = dict(enumerate((candidates.token_ids if candidates else ())[:size]))
-    else:
-        known = dict(enumerate(said, start=size - len(said)))
+    first = size - len(known) if init == "task" else 0
     return {
         index: _neighbours(base, prompt.vectors[index], torch.tensor([token]))[0]
-        for index, token in known.items()
+        for index, token in enumerate(known, start=first)
     }
 
 

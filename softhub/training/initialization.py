@@ -2,8 +2,8 @@
 
 Vectors come from the embedding module of words that occur, never from random rows of the table:
 unscaled random vectors are several times longer than a word's, or shorter, as bases differ. After
-Lester et al. 2021 (arXiv 2104.08691): class labels, then sampled vocabulary, then random. Better
-still, on what was measured here, is a sentence that says what the task is.
+Lester et al. 2021 (arXiv 2104.08691): class labels, then sampled vocabulary, then random. A
+sentence that says what the task is does better on some tasks and not on others (docs/training.md).
 """
 
 from __future__ import annotations

@@ -119,7 +119,8 @@ def _starts(
         yield Start(GIVEN if given else str(said).lower(), named(init), trained=given)
         return
     yield Start("vocabulary", named("vocabulary"))
-    yield Start("task", named("task"))
+    if lesson.task.description or lesson.candidates is not None:  # else it is the vocabulary's
+        yield Start("task", named("task"))
     if lesson.candidates is not None:
         yield Start("labels", named("labels"))
     if config.prompt_tuning_init_text:
