@@ -63,7 +63,7 @@ def encode_prefix(base: BaseModel, vectors: torch.Tensor) -> Prefix:
         past_key_values=cache,
         use_cache=True,
     )
-    layers = tuple((layer.keys, layer.values) for layer in _plain(cache))
+    layers = tuple((layer.keys, layer.values) for layer in filled_layers(cache))
     return Prefix(layers, vectors.shape[0])
 
 
@@ -124,12 +124,12 @@ def select_rows(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
     """
     selected = copy(cache)
     selected.layers = [copy(layer) for layer in cache.layers]
-    for layer in _plain(selected):
+    for layer in filled_layers(selected):
         layer.batch_select_indices(rows.to(layer.keys.device))
     return selected
 
 
-def _plain(cache: DynamicCache) -> list[Any]:
+def filled_layers(cache: DynamicCache) -> list[Any]:
     """The filled layers of a cache; transformers types them as what they might also be."""
     layers: list[Any] = cache.layers
     return [layer for layer in layers if layer.keys is not None]

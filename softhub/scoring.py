@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import DynamicCache
@@ -19,10 +19,14 @@ from softhub.assembly import Rows, embed_rows, pad_rows, position_arguments
 from softhub.base import BaseModel
 from softhub.encoding import Candidates
 from softhub.kv_cache import Prefix, join_prefixes, select_rows
+from softhub.packing import Packing, Shared, run_packed
 from softhub.projection import token_logprobs, trunk_of
 
-Prompt = torch.Tensor | Prefix | None
-"""A row's prompt: vectors `[P, H]`, their keys and values, or None for the bare base."""
+Prompt = torch.Tensor | Prefix | Shared | None
+"""A row's prompt: vectors `[P, H]`, their keys and values, or None for the bare base.
+
+`Shared` is one for all rows, so that a base which packs is fed with it once.
+"""
 
 _MOST_ROWS = 256
 """Continuations scored at once without gradient; bounds memory, not the result."""
@@ -73,7 +77,8 @@ def encode_rows(
 
     Args:
         base: The base model.
-        prompts: One for each row; all `Prefix`-or-None, or all vectors-or-None.
+        prompts: One for each row; all `Prefix`-or-None, all vectors-or-None, or all the same
+            `Shared`.
         rows: Texts `[B, T]`.
         keep_cache: Whether label words will continue the texts.
         keep_logits: At how many last positions a decoder's vocabulary is projected.
@@ -83,12 +88,31 @@ def encode_rows(
     """
     keep_cache = keep_cache and not base.checkpoints_activations  # they leave the cache empty
     rows = rows.to(base.device)
+    if isinstance(prompts[0], Shared):
+        return _encode_packed(base, prompts, prompts[0], rows, keep_cache, keep_logits)
     inputs, mask, fed = _inputs(base, prompts, rows)
     if base.is_encoder_decoder:
         encoder = base.model.get_encoder()(**inputs, attention_mask=mask.long())
         return Encoded(None, mask, prompts, rows, encoder=encoder.last_hidden_state)
     logits, cache = _decode(base, inputs, mask, fed, keep_logits, use_cache=keep_cache)
     return Encoded(logits, mask, prompts, rows, cache)
+
+
+def _encode_packed(
+    base: BaseModel,
+    prompts: Sequence[Prompt],
+    shared: Shared,
+    rows: Rows,
+    keep_cache: bool,
+    keep_logits: int,
+) -> Encoded:
+    """`encode_rows` of one prompt for all rows, in one packed row."""
+    packing = Packing.of(shared.vectors.shape[0], rows)
+    ends = packing.places[:, -keep_logits:]
+    options = {"use_cache": keep_cache, "logits_to_keep": ends.flatten()}
+    output = run_packed(base, base.model, packing, shared.vectors, rows, **options)
+    cache = packing.cache(base, output.past_key_values) if keep_cache else None
+    return Encoded(output.logits[0].unflatten(0, ends.shape), packing.mask, prompts, rows, cache)
 
 
 def _inputs(
@@ -302,11 +326,14 @@ def _along_targets(
         encoded = encode_rows(base, prompts, joined, keep_cache=False, keep_logits=steps + 1)
         assert encoded.logits is not None
         return encoded.logits[:, :-1]
+    trunk, shared = trunk_of(base.model), prompts[0]
+    if isinstance(shared, Shared):
+        packing = Packing.of(shared.vectors.shape[0], joined)
+        output = run_packed(base, trunk, packing, shared.vectors, joined)
+        return cast(torch.Tensor, output.last_hidden_state[0][packing.places[:, -steps - 1 : -1]])
     inputs, mask, fed = _inputs(base, prompts, joined)
-    arguments = position_arguments(base, mask, fed)
-    output = trunk_of(base.model)(**inputs, **arguments, use_cache=False)
-    hidden: torch.Tensor = output.last_hidden_state
-    return hidden[:, -steps - 1 : -1]
+    output = trunk(**inputs, **position_arguments(base, mask, fed), use_cache=False)
+    return cast(torch.Tensor, output.last_hidden_state[:, -steps - 1 : -1])
 
 
 def _teacher_forced(

@@ -18,6 +18,7 @@ from softhub.assembly import Rows
 from softhub.base import BaseModel
 from softhub.encoding import Candidates
 from softhub.kv_cache import encode_prefix, shares_prefixes
+from softhub.packing import Shared, packs
 from softhub.scoring import Prompt, encode_rows, label_scores, target_logprobs
 from softhub.training.data import IGNORED
 from softhub.training.reparameterization import Reparameterization
@@ -158,13 +159,18 @@ class PromptTuner(Tuner):
     ) -> None:
         super().__init__(base, candidates, weights)
         self.prompt = prompt.to(base.device, torch.float32)
+        self._packs = packs(base)
 
     def _prepared_prompt(self) -> Prompt:
-        """The prompt's keys and values where the batch can share them, else its vectors."""
+        """What the batch can share of the prompt: a packed row, keys and values, or neither."""
         # In half precision the output would differ from what is folded and shipped.
         with torch.autocast(self.base.device.type, enabled=False):
             vectors: torch.Tensor = self.prompt()
-        return encode_prefix(self.base, vectors) if shares_prefixes(self.base) else vectors
+        if not shares_prefixes(self.base):
+            return vectors
+        # A compiler would have to stop where the attention of the model's layers is exchanged.
+        packed = self._packs and not torch.compiler.is_compiling()
+        return Shared(vectors) if packed else encode_prefix(self.base, vectors)
 
 
 def weights_of(

@@ -1,0 +1,216 @@
+"""One pass over a prompt and the texts behind it, all laid out in a single row without pads.
+
+A training step needs the prompt once and every text once. Run apart (`softhub.kv_cache`), they meet
+the weights in two products, P rows and B * T rows with the pads; in one row they meet them in one
+product of P + (real tokens) rows, which hardware does faster. Everything but attention treats each
+position alone, so only attention must be told who sees whom: in every layer the model's own
+attention function is called twice, for the prompt, and for the texts with the prompt's keys and
+values in front. Nothing crosses from one text to another, so the result is exact.
+
+transformers offers the place for it: attention functions by name (`AttentionInterface`), and masks
+of four dimensions, which models hand on as they are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from softhub.assembly import Rows, pad_rows, positions_of
+from softhub.base import BaseModel
+from softhub.kv_cache import filled_layers, shares_prefixes
+
+_NAME = "softhub_packed"
+_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
+_ROUGH = 0.05
+"""Largest deviation in the test for packing, of the largest logit; half precision is rough."""
+_ONE_AT_A_TIME = threading.RLock()
+_PACKING: ContextVar[Packing | None] = ContextVar("packing", default=None)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A prompt that stands before every text of a batch, and is fed once with all of them.
+
+    Attributes:
+        vectors: The prompt, `[P, H]`; its gradient is kept if it wants one.
+    """
+
+    vectors: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the tokens of a batch lie in its packed row of P + N positions.
+
+    Attributes:
+        length: Virtual tokens P.
+        mask: Which columns of the padded batch are real, `[B, P + T]`, bool.
+        places: Index in the packed row for every column of the padded batch, `[B, P + T]`, int64;
+            pads have that of the prompt's last token.
+        real: Indices of the N real tokens among the texts' B * T, int64.
+    """
+
+    length: int
+    mask: torch.Tensor
+    places: torch.Tensor
+    real: torch.Tensor
+
+    @classmethod
+    def of(cls, length: int, rows: Rows) -> Packing:
+        """Lay out a prompt of `length` virtual tokens and texts `[B, T]`, padded on the left."""
+        flat = rows.mask.flatten()
+        texts = torch.where(flat, length - 1 + flat.cumsum(0), length - 1).view_as(rows.ids)
+        before = torch.arange(length, device=texts.device).expand(texts.shape[0], -1)
+        mask = torch.cat([torch.ones_like(before, dtype=torch.bool), rows.mask], dim=1)
+        return cls(length, mask, torch.cat([before, texts], dim=1), flat.nonzero().squeeze(1))
+
+    @property
+    def positions(self) -> torch.Tensor:
+        """Positions of the packed row, `[1, P + N]`: every text's go on where the prompt ends."""
+        positions = positions_of(self.mask)
+        texts = positions[:, self.length :].flatten()[self.real]
+        return torch.cat([positions[0, : self.length], texts]).unsqueeze(0)
+
+    @property
+    def seen(self) -> torch.Tensor:
+        """What each token of the texts sees of prompt and text, `[B, 1, T, P + T]`, bool."""
+        columns = torch.arange(self.mask.shape[1], device=self.mask.device)
+        causal = columns <= columns[self.length :, None]
+        return (causal & self.mask[:, None, :]).unsqueeze(1)
+
+    def split(self, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take `[1, heads, P + N, d]` apart: `[1, heads, P, d]`, and padded `[B, heads, T, d]`."""
+        prompt, texts = tensor.split([self.length, tensor.shape[2] - self.length], dim=2)
+        places = (self.places[:, self.length :] - self.length).clamp_min(0)
+        # Models keep a position's heads together, so whole positions are copied.
+        padded = texts[0].transpose(0, 1).index_select(0, places.flatten())
+        return prompt, padded.unflatten(0, places.shape).transpose(1, 2)
+
+    def join(self, prompt: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """Put the two parts that `split` gives into one batch, `[B, heads, P + T, d]`."""
+        return torch.cat([prompt.expand(texts.shape[0], -1, -1, -1), texts], dim=2)
+
+    def cache(self, base: BaseModel, packed: DynamicCache) -> DynamicCache:
+        """Keys and values of the padded batch, from those of the packed row."""
+        cache = DynamicCache(config=base.model.config)
+        for index, layer in enumerate(filled_layers(packed)):
+            keys, values = (self.join(*self.split(each)) for each in (layer.keys, layer.values))
+            cache.update(keys, values, index)
+        return cache
+
+
+def packs(base: BaseModel) -> bool:
+    """Whether a base answers a packed row as it answers the rows alone.
+
+    Found out by running both on a few tokens, where transformers' scaled dot product attention is
+    at work: a model may let positions meet elsewhere than in attention, each in its own way.
+    """
+    model = base.model
+    parts = (module for module in model.modules() if isinstance(module, PreTrainedModel))
+    plain = all(part.config._attn_implementation == "sdpa" for part in parts)
+    wanted = {"position_ids", "logits_to_keep"} <= base.forward_parameters
+    supported = wanted and plain and getattr(model, "_supports_attention_backend", False)
+    if not supported or base.is_spread or not shares_prefixes(base):
+        return False
+    try:
+        return _answers_alike(base)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
+        return False  # it wants to be called in another way
+
+
+@torch.no_grad()
+def _answers_alike(base: BaseModel) -> bool:
+    """Compare packed logits with each row's own, of texts of different lengths."""
+    texts = ((2, 3, 4, 5), (6, 7), (5, 4, 3))
+    rows, vectors = pad_rows(texts).to(base.device), base.embed(torch.tensor([1, 7, 6]))
+    packing = Packing.of(len(vectors), rows)
+    ends = packing.places[:, -1]
+    found = run_packed(base, base.model, packing, vectors, rows, logits_to_keep=ends).logits[0]
+    for text, logits in zip(texts, found, strict=True):
+        alone = torch.cat([vectors, base.embed(torch.tensor(text))]).unsqueeze(0)
+        expected = base.model(inputs_embeds=alone, use_cache=False).logits[0, -1]
+        bound = _TOLERANCE.get(expected.dtype, _ROUGH) * expected.abs().max()
+        if not (logits - expected).abs().max() <= bound:  # nor if either is not a number
+            return False
+    return True
+
+
+def run_packed(
+    base: BaseModel,
+    module: nn.Module,
+    packing: Packing,
+    vectors: torch.Tensor,
+    rows: Rows,
+    **options: Any,
+) -> Any:
+    """Run a prompt and its texts through a base for which `packs` holds.
+
+    Args:
+        base: The base model.
+        module: What of it: the whole model, or its trunk.
+        packing: The layout of `rows`.
+        vectors: The prompt, `[P, H]`.
+        rows: Texts `[B, T]`, padded on the left, on the base's device.
+        options: Further arguments of the module's `forward`.
+
+    Returns:
+        The module's output for the packed row, a batch of one.
+    """
+    texts = base.embed(rows.ids.flatten()[packing.real])
+    embedded = torch.cat([vectors.to(texts.device, texts.dtype), texts]).unsqueeze(0)
+    arguments = {"attention_mask": packing.seen, "position_ids": packing.positions, **options}
+    with _attending(base.model, packing):
+        return module(inputs_embeds=embedded, **{"use_cache": False, **arguments})
+
+
+@contextmanager
+def _attending(model: PreTrainedModel, packing: Packing) -> Iterator[None]:
+    """Let the model's layers attend as a packing wants it, in this thread.
+
+    The name is the model's, so another thread may meet it: what is not packed is attended as ever.
+    Two packed passes at once could take the name from each other, so they wait.
+    """
+    with _ONE_AT_A_TIME:
+        token = _PACKING.set(packing)
+        model.set_attn_implementation(_NAME)
+        try:
+            yield
+        finally:
+            model.set_attn_implementation("sdpa")
+            _PACKING.reset(token)
+
+
+def _attend(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of one layer: `[1, heads, P + N, d]` in, `[1, P + N, heads, d]` out."""
+    packing = _PACKING.get()
+    if packing is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    queries, keys, values = (packing.split(each) for each in (query, key, value))
+    own = queries[0], keys[0], values[0]
+    prompt, _ = sdpa_attention_forward(module, *own, None, **options)
+    behind = queries[1], packing.join(*keys), packing.join(*values)
+    texts, _ = sdpa_attention_forward(module, *behind, attention_mask, **options)
+    real = texts.flatten(0, 1).index_select(0, packing.real)
+    return torch.cat([prompt[0], real]).unsqueeze(0), None
+
+
+AttentionInterface.register(_NAME, _attend)
+AttentionMaskInterface.register(_NAME, sdpa_mask)
