@@ -3,12 +3,12 @@
     python benchmarks/many_seeds.py                       # resumable: seeds that are there are kept
     python benchmarks/many_seeds.py --seeds 0 2 4 6       # others may run beside it
     python benchmarks/many_seeds.py --summary             # only the figures of what is there
-    python benchmarks/many_seeds.py --steps 60 --test 300 --name many_seeds_short
+    python benchmarks/many_seeds.py --init labels --steps 60 --test 300 --name many_seeds_short
 
-Each run is `fit` with the settings of `recipes/configs/sentiment.yaml`; only the seed differs: the
-order of the batches and the words that the prompt starts from. A run counts as silent failure if
-its accuracy on test is more than three points from the median and it neither was begun again nor
-warned.
+Each run is `fit` with the settings of `recipes/configs/sentiment.yaml` and softhub's default start,
+but for one that is asked for; only the seed differs: the order of the batches, and what is drawn
+for starts. A run counts as silent failure if its accuracy on test is more than three points from
+the median and it neither was begun again nor warned.
 """
 
 import argparse
@@ -42,6 +42,7 @@ POINTS = 0.03
 def parse():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)))
+    parser.add_argument("--init", default=RunConfig.init, help="the start of every run")
     parser.add_argument("--steps", type=int, help="those of the config if not given")
     parser.add_argument("--test", type=int, help="a fixed subset; the whole split if not given")
     parser.add_argument("--name", default="many_seeds", help="of the files in benchmarks/results")
@@ -49,16 +50,17 @@ def parse():
     return parser.parse_args()
 
 
-def run(base, task, splits, config, args):
+def run(base, task, splits, config, args, init):
     train, dev, test = splits
     peft_config = PromptTuningConfig(task_type=base.task_type, **config.prompt_options)
     with warnings.catch_warnings():  # they are in the result
         warnings.simplefilter("ignore")
-        result = fit(base, task, peft_config, train=train, dev=dev, args=args, init=config.init)
+        result = fit(base, task, peft_config, train=train, dev=dev, args=args, init=init)
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="prompt")
     found = evaluate(model, task, test, prompt="prompt")
     return {
+        "started_from": result.prompt.manifest.provenance["init"],
         "dev_losses": dev_losses(result),
         "dev_accuracies": dev_accuracies(result),
         "best_step": result.best_step,
@@ -94,14 +96,14 @@ def main():
     task = Task.from_file(config.task)
     limits = {"train": None, "dev": config.max_dev_examples, "test": options.test}
     splits = [task.load(split, limit=limit) for split, limit in limits.items()]
-    setting = {"steps": args.max_steps, "test_examples": len(splits[2])}
+    setting = {"init": options.init, "steps": args.max_steps, "test_examples": len(splits[2])}
     done = {row["seed"] for row in rows_of(path, setting)}
     wanted = [] if options.summary else [seed for seed in options.seeds if seed not in done]
     base = load_base(DEMO_BASE, name=DEMO_NAME) if wanted else None
     for seed in wanted:
         with tempfile.TemporaryDirectory() as folder:
             own = replace(args, seed=seed, output_dir=folder)
-            row = {"seed": seed, **setting, **run(base, task, splits, config, own)}
+            row = {"seed": seed, **setting, **run(base, task, splits, config, own, options.init)}
         keep_row(path, row)
         print(f"seed {seed}: {row['accuracy']:.4f}", file=sys.stderr)
     rows = sorted(rows_of(path, setting), key=lambda row: row["seed"])
@@ -109,7 +111,7 @@ def main():
 
 
 def rows_of(path, setting):
-    """Rows of these steps and test examples; the file may hold others."""
+    """Rows of this start, these steps and test examples; the file may hold others."""
     return [row for row in read_rows(path) if setting.items() <= row.items()]
 
 
