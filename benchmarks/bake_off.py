@@ -2,12 +2,15 @@
 
     python benchmarks/bake_off.py                    # resumable: runs that are there are kept
     python benchmarks/bake_off.py --task medical     # one of the tasks; others may run beside it
+    python benchmarks/bake_off.py --finalists "none labels 0.01" "none labels 0.005 adafactor"
     python benchmarks/bake_off.py --summary          # only the figures of the runs that are there
 
 A way is a reparameterisation, an init, an optimiser with its decay, and a learning rate. All ways
 are trained for a few steps of 8 examples on the demo base; the better half goes on to twice as many
 steps, from scratch, so that each decays its learning rate to the end; what is left at the last rung
-is trained with three seeds. A way is judged by its lowest dev loss, as training itself judges.
+is trained with three seeds. `--finalists` goes to the last rung at once, with the ways that are
+named: what is left of another task's rungs can be tried where there is no time for all of them.
+A way is judged by its lowest dev loss, as training itself judges.
 """
 
 import argparse
@@ -85,6 +88,7 @@ def parse():
     parser.add_argument("--task", choices=TASKS, nargs="+", default=list(TASKS))
     parser.add_argument("--base", default=DEMO_BASE)
     parser.add_argument("--ways", type=int, default=len(WAYS), help="only the first so many")
+    parser.add_argument("--finalists", nargs="+", choices=[way.name for way in WAYS])
     parser.add_argument("--summary", action="store_true")
     return parser.parse_args()
 
@@ -141,9 +145,9 @@ def standing(rows, steps):
     return sorted(means.items(), key=lambda item: item[1])
 
 
-def train_all(name, base, ways, path):
+def train_all(name, base, ways, rungs, path):
     kitchen = Kitchen(name, base)
-    for steps, taking_part, seeds in RUNGS:
+    for steps, taking_part, seeds in rungs:
         done = {(row["way"], row["steps"], row["seed"]) for row in read_rows(path)}
         for seed in range(seeds):
             for way in ways[:taking_part]:
@@ -164,8 +168,11 @@ def main():
     paths["sentiment"].parent.mkdir(exist_ok=True)
     if not options.summary:
         base = load_base(options.base, name=DEMO_NAME if options.base == DEMO_BASE else None)
+        ways, rungs = WAYS[: options.ways], RUNGS
+        if options.finalists:
+            ways, rungs = [way for way in WAYS if way.name in options.finalists], RUNGS[-1:]
         for name in options.task:
-            train_all(name, base, WAYS[: options.ways], paths[name])
+            train_all(name, base, ways, rungs, paths[name])
     figures = {"examples_per_step": 8, "dev_examples": DEV}
     for name, path in paths.items():
         rows = read_rows(path)
