@@ -88,7 +88,8 @@ def parse():
     parser.add_argument("--task", choices=TASKS, nargs="+", default=list(TASKS))
     parser.add_argument("--base", default=DEMO_BASE)
     parser.add_argument("--ways", type=int, default=len(WAYS), help="only the first so many")
-    parser.add_argument("--finalists", nargs="+", choices=[way.name for way in WAYS])
+    names = [way.name for way in WAYS]
+    parser.add_argument("--finalists", nargs="+", choices=names, metavar="WAY")
     parser.add_argument("--summary", action="store_true")
     return parser.parse_args()
 
