@@ -166,11 +166,12 @@ class PromptTuner(Tuner):
         # In half precision the output would differ from what is folded and shipped.
         with torch.autocast(self.base.device.type, enabled=False):
             vectors: torch.Tensor = self.prompt()
-        if not shares_prefixes(self.base):
-            return vectors
-        # A compiler would have to stop where the attention of the model's layers is exchanged.
-        packed = self._packs and not torch.compiler.is_compiling()
-        return Shared(vectors) if packed else encode_prefix(self.base, vectors)
+        # A compiler would have to stop where the layers' attention is exchanged, and a layer that
+        # is checkpointed runs again when the exchange is over.
+        exchanged = self._packs and not torch.compiler.is_compiling()
+        if exchanged and not self.base.checkpoints_activations:
+            return Shared(vectors)
+        return encode_prefix(self.base, vectors) if shares_prefixes(self.base) else vectors
 
 
 def weights_of(
