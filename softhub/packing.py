@@ -34,6 +34,9 @@ _NAME = "softhub_packed"
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 _ROUGH = 0.05
 """Largest deviation in the test for packing, of the largest logit; half precision is rough."""
+_NO_GROUPS = nn.Module()
+"""For transformers' attention function, which asks the layer whether keys are to be copied."""
+
 _ONE_AT_A_TIME = threading.RLock()
 _PACKING: ContextVar[Packing | None] = ContextVar("packing", default=None)
 
@@ -207,9 +210,29 @@ def _attend(
     own = queries[0], keys[0], values[0]
     prompt, _ = sdpa_attention_forward(module, *own, None, **options)
     behind = queries[1], packing.join(*keys), packing.join(*values)
-    texts, _ = sdpa_attention_forward(module, *behind, attention_mask, **options)
+    assert attention_mask is not None  # `packing.seen`
+    texts = _attend_in_groups(*behind, attention_mask, **options)
     real = texts.flatten(0, 1).index_select(0, packing.real)
     return torch.cat([prompt[0], real]).unsqueeze(0), None
+
+
+def _attend_in_groups(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor,
+    **options: Any,
+) -> torch.Tensor:
+    """Attention `[B, T, heads, d]` of heads of which groups share keys and values, without copies.
+
+    A group's queries stand behind each other as if they were of one head.
+    """
+    groups = query.shape[1] // key.shape[1]
+    together = query.unflatten(1, (-1, groups)).flatten(2, 3)
+    mask = mask.repeat(1, 1, groups, 1)
+    found, _ = sdpa_attention_forward(_NO_GROUPS, together, key, value, mask, **options)
+    shape = (found.shape[0], groups, query.shape[2], *found.shape[2:])
+    return found.reshape(shape).permute(0, 2, 3, 1, 4).flatten(2, 3)
 
 
 AttentionInterface.register(_NAME, _attend)
