@@ -24,7 +24,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from softhub import Task, load_base
 from softhub.encoding import Candidates, Encoder
-from softhub.packing import packs
+from softhub.packing import longest_packed
 from softhub.training import PromptTrainingArguments
 from softhub.training.data import EncodedExamples, encode_examples
 from softhub.training.reparameterization import Plain
@@ -82,7 +82,8 @@ def ours(base, tokens, rows, candidates, task, seed, *, packed=True):
     vectors = base.embed(torch.arange(100, 100 + tokens))
     with tempfile.TemporaryDirectory() as folder:
         args = PromptTrainingArguments(**options(folder), load_best_model_at_end=False, seed=seed)
-        with mock.patch("softhub.training.tuner.packs", packs if packed else lambda base: False):
+        longest = longest_packed if packed else lambda base: 0
+        with mock.patch("softhub.training.tuner.longest_packed", longest):
             tuner = PromptTuner(base, Plain(vectors), candidates)
         PromptTrainer(tuner, task, args, rows, rows, [clock]).train()
     return clock.seconds[WARM_UP:]

@@ -13,6 +13,7 @@ of four dimensions, which models hand on as they are.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +24,13 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from softhub.assembly import Rows, pad_rows, positions_of
 from softhub.base import BaseModel
-from softhub.kv_cache import filled_layers, shares_prefixes
+from softhub.kv_cache import filled_layers
 
 _NAME = "softhub_packed"
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
@@ -113,23 +115,39 @@ class Packing:
         return cache
 
 
-def packs(base: BaseModel) -> bool:
-    """Whether a base answers a packed row as it answers the rows alone.
+def longest_packed(base: BaseModel) -> int:
+    """How long a row may be, prompt and text and what continues it, for a base to be fed packed.
 
-    Found out by running both on a few tokens, where transformers' scaled dot product attention is
-    at work: a model may let positions meet elsewhere than in attention, each in its own way.
+    Layers with sliding windows see all of a row that is no longer than the window. Whether a base
+    answers a packed row as it answers the rows alone is found out by running both on a few tokens,
+    where transformers' scaled dot product attention is at work: positions may meet elsewhere too.
+
+    Returns:
+        The most tokens; 0 if the base cannot be fed so.
     """
     model = base.model
     parts = (module for module in model.modules() if isinstance(module, PreTrainedModel))
     plain = all(part.config._attn_implementation == "sdpa" for part in parts)
-    wanted = {"position_ids", "logits_to_keep"} <= base.forward_parameters
+    wanted = {"position_ids", "logits_to_keep", "past_key_values"} <= base.forward_parameters
     supported = wanted and plain and getattr(model, "_supports_attention_backend", False)
-    if not supported or base.is_spread or not shares_prefixes(base):
-        return False
+    if not supported or base.is_spread or base.is_encoder_decoder:
+        return 0
     try:
-        return _answers_alike(base)
+        window = _shortest_window(base)
+        return window if window and _answers_alike(base) else 0
     except Exception:
-        return False  # it wants to be called in another way, or its weights are elsewhere (ZeRO-3)
+        return 0  # it wants to be called in another way, or its weights are elsewhere (ZeRO-3)
+
+
+def _shortest_window(base: BaseModel) -> int:
+    """The shortest of the layers' windows; 0 if some layer keeps other things than what it saw."""
+    layers: list[Any] = DynamicCache(config=base.model.config).layers
+    if not layers or not {type(layer) for layer in layers} <= {
+        DynamicLayer,
+        DynamicSlidingWindowLayer,
+    }:
+        return 0
+    return min(int(getattr(layer, "sliding_window", sys.maxsize)) for layer in layers)
 
 
 @torch.no_grad()
@@ -157,7 +175,7 @@ def run_packed(
     rows: Rows,
     **options: Any,
 ) -> Any:
-    """Run a prompt and its texts through a base for which `packs` holds.
+    """Run a prompt and its texts, rows no longer than `longest_packed`, through a base.
 
     Args:
         base: The base model.

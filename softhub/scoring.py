@@ -25,7 +25,7 @@ from softhub.projection import token_logprobs, trunk_of
 Prompt = torch.Tensor | Prefix | Shared | None
 """A row's prompt: vectors `[P, H]`, their keys and values, or None for the bare base.
 
-`Shared` is one for all rows, so that a base which packs is fed with it once.
+`Shared` is one for all rows, so that the base is fed with it once; see `softhub.packing`.
 """
 
 _MOST_ROWS = 256
@@ -109,9 +109,10 @@ def _encode_packed(
     """`encode_rows` of one prompt for all rows, in one packed row."""
     packing = Packing.of(shared.vectors.shape[0], rows)
     ends = packing.places[:, -keep_logits:]
-    options = {"use_cache": keep_cache, "logits_to_keep": ends.flatten()}
+    kept = DynamicCache() if keep_cache else None  # of no config: windows would cut the long row
+    options = {"use_cache": keep_cache, "past_key_values": kept, "logits_to_keep": ends.flatten()}
     output = run_packed(base, base.model, packing, shared.vectors, rows, **options)
-    cache = packing.cache(base, output.past_key_values) if keep_cache else None
+    cache = None if kept is None else packing.cache(base, kept)
     return Encoded(output.logits[0].unflatten(0, ends.shape), packing.mask, prompts, rows, cache)
 
 

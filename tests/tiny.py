@@ -69,7 +69,7 @@ def build_tokenizer(*, append_eos: bool = False) -> "PreTrainedTokenizerFast":
     )
 
 
-def _llama_like(**extra: object) -> dict[str, object]:
+def llama_like(**extra: object) -> dict[str, object]:
     return {
         "vocab_size": VOCAB_SIZE,
         "hidden_size": HIDDEN_SIZE,
@@ -87,31 +87,31 @@ def _llama_like(**extra: object) -> dict[str, object]:
 def _llama() -> "PreTrainedModel":
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    return LlamaForCausalLM(LlamaConfig(**_llama_like()))
+    return LlamaForCausalLM(LlamaConfig(**llama_like()))
 
 
 def _qwen2() -> "PreTrainedModel":
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    return Qwen2ForCausalLM(Qwen2Config(**_llama_like(tie_word_embeddings=True)))
+    return Qwen2ForCausalLM(Qwen2Config(**llama_like(tie_word_embeddings=True)))
 
 
 def _qwen3() -> "PreTrainedModel":
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    return Qwen3ForCausalLM(Qwen3Config(**_llama_like()))
+    return Qwen3ForCausalLM(Qwen3Config(**llama_like()))
 
 
 def _mistral() -> "PreTrainedModel":
     from transformers import MistralConfig, MistralForCausalLM
 
-    return MistralForCausalLM(MistralConfig(**_llama_like(sliding_window=SLIDING_WINDOW)))
+    return MistralForCausalLM(MistralConfig(**llama_like(sliding_window=SLIDING_WINDOW)))
 
 
 def _gemma2() -> "PreTrainedModel":
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
-    config = Gemma2Config(**_llama_like(sliding_window=SLIDING_WINDOW, query_pre_attn_scalar=8))
+    config = Gemma2Config(**llama_like(sliding_window=SLIDING_WINDOW, query_pre_attn_scalar=8))
     return Gemma2ForCausalLM(config)
 
 

@@ -18,7 +18,7 @@ from softhub.assembly import Rows
 from softhub.base import BaseModel
 from softhub.encoding import Candidates
 from softhub.kv_cache import encode_prefix, shares_prefixes
-from softhub.packing import Shared, packs
+from softhub.packing import Shared, longest_packed
 from softhub.scoring import Prompt, encode_rows, label_scores, target_logprobs
 from softhub.training.data import IGNORED
 from softhub.training.reparameterization import Reparameterization
@@ -116,13 +116,15 @@ class Tuner(nn.Module):
         candidates: Candidates | None,
         weights: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
-        prompts = [self._prepared_prompt()] * texts.ids.shape[0]
+        words = () if candidates is None else candidates.continuations
+        behind = labels.shape[1] if candidates is None else max(map(len, words))
+        prompts = [self._prepared_prompt(texts.ids.shape[1] + behind)] * texts.ids.shape[0]
         if candidates is None:
             targets = Rows(labels.clamp_min(0), labels != IGNORED)
             losses = -target_logprobs(self.base, prompts, texts, targets).sum(-1)
             loss = _normalised(losses.sum(), targets.mask.sum(), num_items_in_batch)
             return {"loss": loss, "losses": losses.detach()}
-        encoded = encode_rows(self.base, prompts, texts, keep_cache=any(candidates.continuations))
+        encoded = encode_rows(self.base, prompts, texts, keep_cache=any(words))
         scores = label_scores(self.base, encoded, candidates)
         labels = labels.to(scores.device)
         if labels.is_floating_point():
@@ -135,8 +137,8 @@ class Tuner(nn.Module):
             "logits": scores,
         }
 
-    def _prepared_prompt(self) -> Prompt:
-        """What stands before every text."""
+    def _prepared_prompt(self, columns: int) -> Prompt:
+        """What stands before every text, of rows that are `columns` wide without it."""
         return None
 
 
@@ -159,17 +161,17 @@ class PromptTuner(Tuner):
     ) -> None:
         super().__init__(base, candidates, weights)
         self.prompt = prompt.to(base.device, torch.float32)
-        self._packs = packs(base)
+        self._longest_packed = longest_packed(base)
 
-    def _prepared_prompt(self) -> Prompt:
+    def _prepared_prompt(self, columns: int) -> Prompt:
         """What the batch can share of the prompt: a packed row, keys and values, or neither."""
         # In half precision the output would differ from what is folded and shipped.
         with torch.autocast(self.base.device.type, enabled=False):
             vectors: torch.Tensor = self.prompt()
         # A compiler would have to stop where the layers' attention is exchanged, and a layer that
         # is checkpointed runs again when the exchange is over.
-        exchanged = self._packs and not torch.compiler.is_compiling()
-        if exchanged and not self.base.checkpoints_activations:
+        exchangeable = not torch.compiler.is_compiling() and not self.base.checkpoints_activations
+        if exchangeable and vectors.shape[0] + columns <= self._longest_packed:
             return Shared(vectors)
         return encode_prefix(self.base, vectors) if shares_prefixes(self.base) else vectors
 

@@ -1,5 +1,6 @@
 """Prompt and texts in one packed row against plain PEFT, row by row."""
 
+import sys
 import threading
 
 import pytest
@@ -8,9 +9,11 @@ from transformers import AutoModelForCausalLM
 
 from softhub.assembly import pad_rows
 from softhub.base import load_base
-from softhub.packing import Shared, packs
+from softhub.packing import Shared, longest_packed
 from softhub.scoring import encode_rows, label_scores, target_logprobs
-from tests.tiny import HIDDEN_SIZE
+from softhub.training.reparameterization import Plain
+from softhub.training.tuner import PromptTuner
+from tests.tiny import HIDDEN_SIZE, SLIDING_WINDOW, build_tokenizer, llama_like
 from tests.unit.core.references import sequence_logprob, with_peft
 from tests.unit.core.test_scoring import CANDIDATES, SINGLE, TEXTS, expected_scores
 
@@ -24,27 +27,70 @@ def vectors(request):
     return torch.randn(request.param, HIDDEN_SIZE)
 
 
+@pytest.fixture(scope="module")
+def gemma3(tmp_path_factory):
+    """Windows in one of its two layers, another base of positions in the other."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    layers = ["sliding_attention", "full_attention"]
+    config = Gemma3TextConfig(
+        **llama_like(sliding_window=SLIDING_WINDOW, layer_types=layers, query_pre_attn_scalar=8)
+    )
+    folder = tmp_path_factory.mktemp("gemma3")
+    torch.manual_seed(0)
+    Gemma3ForCausalLM(config).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize("kind", PACKING)
-def test_plain_decoders_pack(kind, tiny_base):
-    assert packs(load_base(tiny_base(kind)))
+def test_plain_decoders_pack_any_row(kind, tiny_base):
+    assert longest_packed(load_base(tiny_base(kind))) == sys.maxsize
 
 
-@pytest.mark.parametrize("kind", ["mistral", "gemma2", "t5"])
-def test_windows_and_encoders_do_not(kind, tiny_base):
-    assert not packs(load_base(tiny_base(kind)))
+def test_encoders_do_not(tiny_base):
+    assert longest_packed(load_base(tiny_base("t5"))) == 0
 
 
 def test_neither_do_other_attention_functions(tiny_base):
     base = load_base(tiny_base("llama"))
     base.model.set_attn_implementation("eager")
-    assert not packs(base)
+    assert longest_packed(base) == 0
 
 
 def test_neither_does_a_model_whose_positions_meet_elsewhere(tiny_base):
     base = load_base(tiny_base("llama"))
     mlp = base.model.model.layers[0].mlp
     mlp.register_forward_hook(lambda _, inputs, output: output + output.roll(1, dims=1))
-    assert not packs(base)
+    assert longest_packed(base) == 0
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma3"])
+def test_windows_pack_rows_that_they_see_whole(kind, tiny_base, gemma3):
+    folder = gemma3 if kind == "gemma3" else tiny_base(kind)
+    base, texts = load_base(folder), [(20, 31, 42), (33,), (50, 51)]
+    assert longest_packed(base) == SLIDING_WINDOW
+    vectors = torch.randn(3, HIDDEN_SIZE, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        encoded = encode_rows(base, [Shared(vectors)] * 3, pad_rows(texts), keep_cache=True)
+        found = label_scores(base, encoded, CANDIDATES)  # which takes the row to the window's end
+    model = with_peft(folder, vectors)
+    for text, scores in zip(texts, found, strict=True):
+        words = [sequence_logprob(model, text, answer) for answer in CANDIDATES.sequences]
+        expected = [words[0], words[1], torch.tensor(words[2:]).logsumexp(0)]
+        torch.testing.assert_close(scores, torch.tensor(expected), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("tokens, at_once", [(3, 1), (4, 2)])
+def test_training_packs_no_row_beyond_the_window(tokens, at_once, tiny_base):
+    base, fed = load_base(tiny_base("mistral")), []
+    tuner = PromptTuner(base, Plain(torch.randn(tokens, HIDDEN_SIZE)), CANDIDATES)
+    base.model.model.layers[0].register_forward_pre_hook(
+        lambda _, inputs: fed.append(inputs[0].shape[0])
+    )
+    rows = pad_rows([(20, 31, 42), (33,)])
+    tuner(rows.ids, rows.mask, torch.tensor([0, 1]))
+    assert fed[0] == at_once
 
 
 @pytest.mark.parametrize("candidates", [SINGLE, CANDIDATES], ids=["one-token", "many-tokens"])
@@ -98,7 +144,7 @@ def test_gradients_equal_those_through_rows(kind, tiny_base, vectors):
 
 def test_half_precision_packs_as_it_answers(tiny_base, vectors):
     base = load_base(tiny_base("llama"), dtype="bfloat16")
-    assert packs(base)
+    assert longest_packed(base)
     rows, alike = pad_rows(TEXTS), []
     for prompt in (Shared(vectors), vectors):
         encoded = encode_rows(base, [prompt] * len(TEXTS), rows, keep_cache=False)
