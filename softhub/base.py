@@ -98,8 +98,14 @@ class BaseModel:
 
     @property
     def checkpoints_activations(self) -> bool:
-        """Whether gradient checkpointing is on; its layers are then run twice, without a cache."""
-        return any(getattr(m, "gradient_checkpointing", False) for m in self.model.modules())
+        """Whether activation checkpointing is on; its layers are then run twice, without a cache.
+
+        Models have a flag; Accelerate wraps the layers of a base that FSDP shards.
+        """
+        return any(
+            getattr(m, "gradient_checkpointing", False) or hasattr(m, "checkpoint_fn")
+            for m in self.model.modules()
+        )
 
     @property
     def is_sharded(self) -> bool:

@@ -7,8 +7,8 @@ position alone, so only attention must be told who sees whom: in every layer the
 attention function is called twice, for the prompt, and for the texts with the prompt's keys and
 values in front. Nothing crosses from one text to another, so the result is exact.
 
-transformers offers the place for it: attention functions by name (`AttentionInterface`), and masks
-of four dimensions, which models hand on as they are.
+transformers offers the places for it: attention functions by name (`AttentionInterface`), and masks
+of four dimensions, which models hand on as they are, here with the row's layout.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +38,10 @@ _ROUGH = 0.05
 _NO_GROUPS = nn.Module()
 """For transformers' attention function, which asks the layer whether keys are to be copied."""
 
+_LAYOUT = "softhub_packing"
+"""Attribute of a mask: the packing that it belongs to."""
+
 _ONE_AT_A_TIME = threading.RLock()
-_PACKING: ContextVar[Packing | None] = ContextVar("packing", default=None)
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,15 @@ class Packing:
 
     @property
     def seen(self) -> torch.Tensor:
-        """What each token of the texts sees of prompt and text, `[B, 1, T, P + T]`, bool."""
+        """What each token of the texts sees of prompt and text, `[B, 1, T, P + T]`, bool.
+
+        It takes the packing along to the layers, and again where a checkpointed layer runs anew.
+        """
         columns = torch.arange(self.mask.shape[1], device=self.mask.device)
         causal = columns <= columns[self.length :, None]
-        return (causal & self.mask[:, None, :]).unsqueeze(1)
+        seen = (causal & self.mask[:, None, :]).unsqueeze(1)
+        setattr(seen, _LAYOUT, self)
+        return seen
 
     def split(self, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Take `[1, heads, P + N, d]` apart: `[1, heads, P, d]`, and padded `[B, heads, T, d]`."""
@@ -191,25 +197,27 @@ def run_packed(
     texts = base.embed(rows.ids.flatten()[packing.real])
     embedded = torch.cat([vectors.to(texts.device, texts.dtype), texts]).unsqueeze(0)
     arguments = {"attention_mask": packing.seen, "position_ids": packing.positions, **options}
-    with _attending(base.model, packing):
+    with attending_packed(base.model):
         return module(inputs_embeds=embedded, **{"use_cache": False, **arguments})
 
 
 @contextmanager
-def _attending(model: PreTrainedModel, packing: Packing) -> Iterator[None]:
-    """Let the model's layers attend as a packing wants it, in this thread.
+def attending_packed(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model's layers attend packed rows; all that is not packed they attend as ever.
 
-    The name is the model's, so another thread may meet it: what is not packed is attended as ever.
-    Two packed passes at once could take the name from each other, so they wait.
+    What runs layers again in the backward pass, activation checkpointing, needs it to the end of
+    that. Two threads could take the name of the function from each other, so they wait.
+
+    Args:
+        model: That of a base with a `longest_packed`.
     """
     with _ONE_AT_A_TIME:
-        token = _PACKING.set(packing)
+        before = model.config._attn_implementation
         model.set_attn_implementation(_NAME)
         try:
             yield
         finally:
-            model.set_attn_implementation("sdpa")
-            _PACKING.reset(token)
+            model.set_attn_implementation(before)
 
 
 def _attend(
@@ -221,14 +229,13 @@ def _attend(
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of one layer: `[1, heads, P + N, d]` in, `[1, P + N, heads, d]` out."""
-    packing = _PACKING.get()
-    if packing is None:
+    packing = getattr(attention_mask, _LAYOUT, None)
+    if packing is None or attention_mask is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     queries, keys, values = (packing.split(each) for each in (query, key, value))
     own = queries[0], keys[0], values[0]
     prompt, _ = sdpa_attention_forward(module, *own, None, **options)
     behind = queries[1], packing.join(*keys), packing.join(*values)
-    assert attention_mask is not None  # `packing.seen`
     texts = _attend_in_groups(*behind, attention_mask, **options)
     real = texts.flatten(0, 1).index_select(0, packing.real)
     return torch.cat([prompt[0], real]).unsqueeze(0), None

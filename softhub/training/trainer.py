@@ -186,7 +186,10 @@ class PromptTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Count what is trained on; a resumed run's steps include those before it."""
         self._trained += inputs["input_ids"].shape[0] * self.args.world_size
-        return super().training_step(model, inputs, *args, **kwargs)
+        if self.args.torch_compile:  # its passes are not packed
+            return super().training_step(model, inputs, *args, **kwargs)
+        with cast(Tuner, self._module).attending():
+            return super().training_step(model, inputs, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Score on dev; its time is not training time."""

@@ -8,6 +8,7 @@ passes, over prompt and texts, happen inside one `forward`, so DDP and FSDP see 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from softhub.assembly import Rows
 from softhub.base import BaseModel
 from softhub.encoding import Candidates
 from softhub.kv_cache import encode_prefix, shares_prefixes
-from softhub.packing import Shared, longest_packed
+from softhub.packing import Shared, attending_packed, longest_packed
 from softhub.scoring import Prompt, encode_rows, label_scores, target_logprobs
 from softhub.training.data import IGNORED
 from softhub.training.reparameterization import Reparameterization
@@ -34,6 +35,7 @@ class Tuner(nn.Module):
     """
 
     accepts_loss_kwargs = True
+    _longest_packed = 0
 
     def __init__(
         self,
@@ -63,8 +65,12 @@ class Tuner(nn.Module):
                     module.training = True
         return self
 
+    def attending(self) -> AbstractContextManager[None]:
+        """What a step's forward and backward pass want around them."""
+        return attending_packed(self.model) if self._longest_packed else nullcontext()
+
     def activation_checkpointing_enable(self, **options: Any) -> None:
-        """Recompute activations in the backward pass; the prompt is then fed with every row."""
+        """Recompute activations in the backward pass."""
         for module in self.model.modules():
             for name, value in vars(module).items():
                 if "dropout" in name and isinstance(value, float):
@@ -168,10 +174,9 @@ class PromptTuner(Tuner):
         # In half precision the output would differ from what is folded and shipped.
         with torch.autocast(self.base.device.type, enabled=False):
             vectors: torch.Tensor = self.prompt()
-        # A compiler would have to stop where the layers' attention is exchanged, and a layer that
-        # is checkpointed runs again when the exchange is over.
-        exchangeable = not torch.compiler.is_compiling() and not self.base.checkpoints_activations
-        if exchangeable and vectors.shape[0] + columns <= self._longest_packed:
+        fits = vectors.shape[0] + columns <= self._longest_packed
+        # A compiler would have to stop where the layers' attention is exchanged.
+        if fits and not torch.compiler.is_compiling():
             return Shared(vectors)
         return encode_prefix(self.base, vectors) if shares_prefixes(self.base) else vectors
 

@@ -142,6 +142,25 @@ def test_gradients_equal_those_through_rows(kind, tiny_base, vectors):
     assert all(parameter.grad is None for parameter in base.model.parameters())
 
 
+def test_checkpointed_layers_run_again_as_they_ran(tiny_base, vectors):
+    gradients, fed = [], []
+    rows, labels = pad_rows(TEXTS), torch.tensor([0, 1, 0, 1])
+    for checkpointed in (False, True):
+        base = load_base(tiny_base("llama"))
+        tuner = PromptTuner(base, Plain(vectors), SINGLE).train()
+        if checkpointed:
+            tuner.activation_checkpointing_enable()
+            tuner.train()
+            base.model.model.layers[1].self_attn.q_proj.register_forward_pre_hook(
+                lambda _, inputs: fed.append(inputs[0].shape[0])
+            )
+        with tuner.attending():
+            tuner(rows.ids, rows.mask, labels)["loss"].backward()
+        gradients.append(tuner.prompt.vectors.grad)
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+    assert fed == [1, 1]  # the second time in the backward pass
+
+
 def test_half_precision_packs_as_it_answers(tiny_base, vectors):
     base = load_base(tiny_base("llama"), dtype="bfloat16")
     assert longest_packed(base)

@@ -82,9 +82,13 @@ def test_two_processes_give_the_same_curve_as_one(reparameterization, alone, tmp
 
 
 @pytest.mark.slow
-def test_a_sharded_base_trains_and_answers_as_a_whole_one(alone, sharding, tmp_path, tiny_base):
+@pytest.mark.parametrize("checkpointed", ["false", "true"])
+def test_a_sharded_base_trains_and_answers_as_a_whole_one(
+    checkpointed, alone, sharding, tmp_path, tiny_base
+):
     one = alone("none")
-    two = run(tmp_path, tiny_base("llama"), 2, 4, "none", **sharding)
+    settings = {**sharding, "FSDP_ACTIVATION_CHECKPOINTING": checkpointed}
+    two = run(tmp_path, tiny_base("llama"), 2, 4, "none", **settings)
     assert (one["sharded"], two["sharded"]) == (False, True)
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-4)
     np.testing.assert_allclose(two["vectors"], one["vectors"], atol=1e-4)
