@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,6 +35,10 @@ _NAME = "softhub_packed"
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 _ROUGH = 0.05
 """Largest deviation in the test for packing, of the largest logit; half precision is rough."""
+
+_IN_GROUPS = ("cpu",)
+"""Devices where heads that share keys attend without copies; other kernels may copy the mask."""
+
 _NO_GROUPS = nn.Module()
 """For transformers' attention function, which asks the layer whether keys are to be copied."""
 
@@ -71,6 +75,7 @@ class Packing:
     mask: torch.Tensor
     places: torch.Tensor
     real: torch.Tensor
+    _biases: dict[tuple[int, torch.dtype], torch.Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, length: int, rows: Rows) -> Packing:
@@ -99,6 +104,18 @@ class Packing:
         seen = (causal & self.mask[:, None, :]).unsqueeze(1)
         setattr(seen, _LAYOUT, self)
         return seen
+
+    def bias(self, groups: int, dtype: torch.dtype) -> torch.Tensor:
+        """What is `seen` as it is added to attention, `[B, 1, groups * T, P + T]`.
+
+        All layers have the same, where each would keep a copy for the backward pass of what torch
+        makes of a bool mask.
+        """
+        if (groups, dtype) not in self._biases:
+            unseen = ~self.seen.repeat(1, 1, groups, 1)
+            bias = torch.zeros(unseen.shape, dtype=dtype, device=unseen.device)
+            self._biases[groups, dtype] = bias.masked_fill_(unseen, -torch.inf)
+        return self._biases[groups, dtype]
 
     def split(self, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Take `[1, heads, P + N, d]` apart: `[1, heads, P, d]`, and padded `[B, heads, T, d]`."""
@@ -236,16 +253,19 @@ def _attend(
     own = queries[0], keys[0], values[0]
     prompt, _ = sdpa_attention_forward(module, *own, None, **options)
     behind = queries[1], packing.join(*keys), packing.join(*values)
-    texts = _attend_in_groups(*behind, attention_mask, **options)
+    if query.device.type in _IN_GROUPS:
+        texts = _attend_in_groups(packing, *behind, **options)
+    else:
+        texts, _ = sdpa_attention_forward(module, *behind, attention_mask, **options)
     real = texts.flatten(0, 1).index_select(0, packing.real)
     return torch.cat([prompt[0], real]).unsqueeze(0), None
 
 
 def _attend_in_groups(
+    packing: Packing,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    mask: torch.Tensor,
     **options: Any,
 ) -> torch.Tensor:
     """Attention `[B, T, heads, d]` of heads of which groups share keys and values, without copies.
@@ -254,8 +274,8 @@ def _attend_in_groups(
     """
     groups = query.shape[1] // key.shape[1]
     together = query.unflatten(1, (-1, groups)).flatten(2, 3)
-    mask = mask.repeat(1, 1, groups, 1)
-    found, _ = sdpa_attention_forward(_NO_GROUPS, together, key, value, mask, **options)
+    bias = packing.bias(groups, query.dtype)
+    found, _ = sdpa_attention_forward(_NO_GROUPS, together, key, value, bias, **options)
     shape = (found.shape[0], groups, query.shape[2], *found.shape[2:])
     return found.reshape(shape).permute(0, 2, 3, 1, 4).flatten(2, 3)
 

@@ -6,6 +6,7 @@ import threading
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from softhub.assembly import pad_rows
 from softhub.base import load_base
@@ -127,8 +128,10 @@ def test_target_logprobs_equal_teacher_forcing_alone(
     torch.testing.assert_close(found.sum(-1), torch.tensor(expected), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("in_groups", [("cpu",), ()])
 @pytest.mark.parametrize("kind", PACKING)
-def test_gradients_equal_those_through_rows(kind, tiny_base, vectors):
+def test_gradients_equal_those_through_rows(kind, in_groups, tiny_base, vectors, monkeypatch):
+    monkeypatch.setattr("softhub.packing._IN_GROUPS", in_groups)
     base, gradients = load_base(tiny_base(kind)), []
     targets = pad_rows(TARGETS, side="right")
     for form in (Shared, lambda vectors: vectors):
@@ -169,6 +172,21 @@ def test_half_precision_packs_as_it_answers(tiny_base, vectors):
         encoded = encode_rows(base, [prompt] * len(TEXTS), rows, keep_cache=False)
         alike.append(label_scores(base, encoded, SINGLE))
     torch.testing.assert_close(*alike, atol=0.2, rtol=0.02)
+
+
+def test_all_layers_keep_one_mask(tiny_base, vectors, monkeypatch):
+    base, met = load_base(tiny_base("llama")), []
+    plain = sdpa_attention_forward
+
+    def attend(module, query, key, value, mask, **options):
+        met.append(mask)
+        return plain(module, query, key, value, mask, **options)
+
+    monkeypatch.setattr("softhub.packing.sdpa_attention_forward", attend)
+    encode_rows(base, [Shared(vectors)] * len(TEXTS), pad_rows(TEXTS), keep_cache=False)
+    first, second = met[1::2]  # of the texts; a prompt has none
+    assert met[0::2] == [None, None]
+    assert first is second
 
 
 def test_no_pad_is_computed(tiny_base, vectors):
