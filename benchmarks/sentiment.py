@@ -3,11 +3,11 @@
     python benchmarks/sentiment.py            # resumable: rows that are there are not run again
     python benchmarks/sentiment.py --summary  # only the figures of the rows that are there
 
-The soft prompt is trained as `recipes/configs/sentiment.yaml` says, with three seeds. Full
-fine-tuning changes all weights of the same base on the same batches with the same loss, at the
-learning rate that suits it; its best checkpoint is the one with the best dev accuracy. All rows
-answer the whole test split. Differences are paired over the same sentences; their intervals come
-from a bootstrap over reviews, crossed with the seeds.
+The soft prompt is trained as `recipes/configs/sentiment.yaml` says but from the labels' words, with
+three seeds. Full fine-tuning changes all weights of the same base on the same batches with the same
+loss, at the learning rate that suits it; its best checkpoint is the one with the best dev accuracy.
+All rows answer the whole test split. Differences are paired over the same sentences; their
+intervals come from a bootstrap over reviews, crossed with the seeds.
 """
 
 import sys

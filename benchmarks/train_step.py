@@ -31,7 +31,7 @@ from softhub.training.reparameterization import Plain
 from softhub.training.trainer import PromptTrainer
 from softhub.training.tuner import PromptTuner
 
-BATCH, STEPS, WARM_UP, ROUNDS = 8, 6, 2, 7
+BATCH, STEPS, WARM_UP, ROUNDS = 8, 6, 2, 5
 CASES = {"20/8/48": (20, 48), "100/8/32": (100, 32), "real lengths, P = 16": (16, None)}
 
 
