@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -46,6 +47,9 @@ _LAYOUT = "softhub_packing"
 """Attribute of a mask: the packing that it belongs to."""
 
 _ONE_AT_A_TIME = threading.RLock()
+
+_WINDOWS: WeakKeyDictionary[BaseModel, int] = WeakKeyDictionary()
+"""What `longest_packed` found out of each base: every start is tried by a tuner of its own."""
 
 
 @dataclass(frozen=True)
@@ -155,11 +159,13 @@ def longest_packed(base: BaseModel) -> int:
     supported = wanted and plain and getattr(model, "_supports_attention_backend", False)
     if not supported or base.is_spread or base.is_encoder_decoder:
         return 0
-    try:
-        window = _shortest_window(base)
-        return window if window and _answers_alike(base) else 0
-    except Exception:
-        return 0  # it wants to be called in another way, or its weights are elsewhere (ZeRO-3)
+    if base not in _WINDOWS:
+        try:
+            window = _shortest_window(base)
+            _WINDOWS[base] = window if window and _answers_alike(base) else 0
+        except Exception:
+            return 0  # it wants to be called in another way, or its weights are elsewhere (ZeRO-3)
+    return _WINDOWS[base]
 
 
 def _shortest_window(base: BaseModel) -> int:
@@ -230,6 +236,9 @@ def attending_packed(model: PreTrainedModel) -> Iterator[None]:
     """
     with _ONE_AT_A_TIME:
         before = model.config._attn_implementation
+        if before == _NAME:  # a pass within a step: the step has done it
+            yield
+            return
         model.set_attn_implementation(_NAME)
         try:
             yield
