@@ -5,10 +5,10 @@
     python benchmarks/many_seeds.py --summary             # only the figures of what is there
     python benchmarks/many_seeds.py --init labels --steps 60 --test 300 --name many_seeds_short
 
-Each run is `fit` with the settings of `recipes/configs/sentiment.yaml` and softhub's default start,
-but for one that is asked for; only the seed differs: the order of the batches, and what is drawn
-for starts. A run counts as silent failure if its accuracy on test is more than three points from
-the median and it neither was begun again nor warned.
+Each run is `fit` with the settings of `recipes/configs/sentiment.yaml`, but for what is asked for;
+only the seed differs: the order of the batches, and what is drawn for starts. A run counts as
+silent failure if its accuracy on test is more than three points from the median and it neither was
+begun again nor warned.
 """
 
 import argparse
@@ -42,7 +42,7 @@ POINTS = 0.03
 def parse():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)))
-    parser.add_argument("--init", default=RunConfig.init, help="the start of every run")
+    parser.add_argument("--init", help="the start of every run; that of the config if not given")
     parser.add_argument("--steps", type=int, help="those of the config if not given")
     parser.add_argument("--test", type=int, help="a fixed subset; the whole split if not given")
     parser.add_argument("--name", default="many_seeds", help="of the files in benchmarks/results")
@@ -50,12 +50,12 @@ def parse():
     return parser.parse_args()
 
 
-def run(base, task, splits, config, args, init):
+def run(base, task, splits, config, args):
     train, dev, test = splits
     peft_config = PromptTuningConfig(task_type=base.task_type, **config.prompt_options)
     with warnings.catch_warnings():  # they are in the result
         warnings.simplefilter("ignore")
-        result = fit(base, task, peft_config, train=train, dev=dev, args=args, init=init)
+        result = fit(base, task, peft_config, train=train, dev=dev, args=args, init=config.init)
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="prompt")
     found = evaluate(model, task, test, prompt="prompt")
@@ -89,21 +89,22 @@ def summary(rows):
 def main():
     options = parse()
     path = RESULTS / f"{options.name}.jsonl"
-    steps = [f"--max_steps={options.steps}"] if options.steps else []
+    asked = {"max_steps": options.steps, "init": options.init}
+    flags = [f"--{key}={value}" for key, value in asked.items() if value]
     config, args = parse_config(
-        RunConfig, PromptTrainingArguments, argv=[f"--config={CONFIG}", *steps]
+        RunConfig, PromptTrainingArguments, argv=[f"--config={CONFIG}", *flags]
     )
     task = Task.from_file(config.task)
     limits = {"train": None, "dev": config.max_dev_examples, "test": options.test}
     splits = [task.load(split, limit=limit) for split, limit in limits.items()]
-    setting = {"init": options.init, "steps": args.max_steps, "test_examples": len(splits[2])}
+    setting = {"init": config.init, "steps": args.max_steps, "test_examples": len(splits[2])}
     done = {row["seed"] for row in rows_of(path, setting)}
     wanted = [] if options.summary else [seed for seed in options.seeds if seed not in done]
     base = load_base(DEMO_BASE, name=DEMO_NAME) if wanted else None
     for seed in wanted:
         with tempfile.TemporaryDirectory() as folder:
             own = replace(args, seed=seed, output_dir=folder)
-            row = {"seed": seed, **setting, **run(base, task, splits, config, own, options.init)}
+            row = {"seed": seed, **setting, **run(base, task, splits, config, own)}
         keep_row(path, row)
         print(f"seed {seed}: {row['accuracy']:.4f}", file=sys.stderr)
     rows = sorted(rows_of(path, setting), key=lambda row: row["seed"])
