@@ -37,8 +37,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
 from softhub.config import RunConfig
-from softhub.pipeline import evaluate, predict_examples
-from softhub.tasks.intervals import Resamples
+from softhub.evaluation.evaluate import evaluate, predict_examples
+from softhub.metrics.intervals import Resamples
 from softhub.training import PromptTrainingArguments
 from softhub.training.data import encode_examples
 from softhub.training.provenance import manifest_of

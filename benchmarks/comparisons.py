@@ -19,10 +19,16 @@ from pathlib import Path
 
 from record import RESULTS
 
-from softhub.comparison.results import CONTEXT, FIGURES, OVERVIEW, read_results, write_results
-from softhub.comparison.store import ABOUT, ROWS, RowStore
-from softhub.comparison.tables import difference, one_line
-from softhub.comparison.wording import DASH, metric_name, percent
+from softhub.experiments.comparison.results import (
+    CONTEXT,
+    FIGURES,
+    OVERVIEW,
+    read_results,
+    write_results,
+)
+from softhub.experiments.comparison.store import ABOUT, ROWS, RowStore
+from softhub.experiments.comparison.tables import difference, one_line
+from softhub.experiments.comparison.wording import DASH, metric_name, percent
 
 NAMES = ("sentiment", "medical", "translation", "summarization", "code")
 KEPT = (ROWS, ABOUT, CONTEXT)

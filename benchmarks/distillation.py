@@ -19,16 +19,16 @@ from peft import PromptTuningConfig
 from record import DEMO_BASE, DEMO_NAME, RESULTS, dev_losses, keep_row, read_rows, write
 
 from softhub import PromptModel, Task, load_base
-from softhub.comparison.few_shot import choose_shots
-from softhub.distillation import (
+from softhub.evaluation.evaluate import judge
+from softhub.evaluation.few_shot import choose_shots
+from softhub.experiments.distillation import (
     CalibratedTeacher,
     FewShotTeacher,
     ModelTeacher,
     distill,
     judge_student,
 )
-from softhub.distillation.kept import answers_of
-from softhub.pipeline import judge
+from softhub.experiments.distillation.retention import answers_of
 from softhub.training import PromptTrainingArguments
 
 TOKENS, SHOTS = 20, 8

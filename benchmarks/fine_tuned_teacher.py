@@ -21,11 +21,11 @@ from peft import PromptTuningConfig
 from record import DEMO_BASE, DEMO_NAME, RESULTS, dev_losses, keep_row, read_rows, write
 
 from softhub import PromptModel, Task, load_base
-from softhub.distillation import ModelTeacher, distill
-from softhub.pipeline import evaluate
-from softhub.tasks.intervals import Resamples
+from softhub.evaluation.evaluate import evaluate
+from softhub.experiments.comparison.weights import fit_weights
+from softhub.experiments.distillation import ModelTeacher, distill
+from softhub.metrics.intervals import Resamples
 from softhub.training import PromptTrainingArguments
-from softhub.training.weights import fit_weights
 
 CONFIG = "recipes/configs/compare_medical.yaml"
 TASK = "recipes/tasks/medical_organ.yaml"

@@ -26,7 +26,7 @@ import yaml
 from record import DEMO_BASE, DEMO_NAME, write
 
 from softhub import PromptModel, Task, load_base
-from softhub.pipeline import evaluate
+from softhub.evaluation.evaluate import evaluate
 
 NAME = "softhub_check"
 PACKAGES = ("lm_eval", "torch", "transformers", "peft", "datasets")

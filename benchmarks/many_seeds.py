@@ -32,7 +32,7 @@ from record import (
 
 from softhub import PromptModel, Task, fit, load_base
 from softhub.config import RunConfig, parse_config
-from softhub.pipeline import evaluate
+from softhub.evaluation.evaluate import evaluate
 from softhub.training import PromptTrainingArguments
 
 CONFIG = "recipes/configs/sentiment.yaml"

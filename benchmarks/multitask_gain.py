@@ -18,10 +18,10 @@ from pathlib import Path
 from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
 
 from softhub import PromptModel, SoftPrompt, Task, load_base
-from softhub.pipeline import evaluate
+from softhub.evaluation.evaluate import evaluate
+from softhub.metrics import find_metric
+from softhub.metrics.intervals import Resamples
 from softhub.tasks import Template
-from softhub.tasks.intervals import Resamples
-from softhub.tasks.metrics import find_metric
 
 TASKS = ("translation", "summarization", "code")
 HARD = "best zero-shot prompt"

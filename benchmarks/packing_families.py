@@ -19,12 +19,12 @@ from record import write
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from softhub.assembly import pad_rows
-from softhub.base import BaseModel
-from softhub.encoding import Candidates
-from softhub.kv_cache import shares_prefixes
-from softhub.packing import Shared, longest_packed
-from softhub.scoring import encode_rows, label_scores, target_logprobs
+from softhub.model.assembly import pad_rows
+from softhub.model.base import BaseModel
+from softhub.model.encoding import Candidates
+from softhub.model.kv_cache import shares_prefixes
+from softhub.model.packing import Shared, longest_packed
+from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 
 LARGEST = 30_000_000  # parameters
 SIZES = {  # what families call their sizes

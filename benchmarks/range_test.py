@@ -18,10 +18,10 @@ from transformers import set_seed
 
 from softhub import Task, load_base
 from softhub.training import PromptTrainingArguments
-from softhub.training.attempts import make_module
-from softhub.training.lesson import prepare_lesson
-from softhub.training.range_test import range_test
-from softhub.training.rates import embedding_scale, scaled_rate
+from softhub.training.encoded_task import prepare_lesson
+from softhub.training.learning_rate import embedding_scale, scaled_rate
+from softhub.training.lr_finder import range_test
+from softhub.training.restarts import make_module
 from softhub.training.starts import find_start
 
 DEMO_T5 = "recipes/data/files/flan-t5-small-title"

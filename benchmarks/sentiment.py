@@ -21,12 +21,12 @@ from torch import nn
 from transformers import TrainerCallback, set_seed
 
 from softhub import PromptModel, Task, fit, load_base
-from softhub.assembly import Rows
-from softhub.comparison import choose_hard_prompts, evaluate_hard_prompts
-from softhub.pipeline import evaluate
-from softhub.report import folder_bytes
-from softhub.scoring import encode_rows, label_scores
-from softhub.tasks.intervals import bootstrap_interval, paired_difference
+from softhub.evaluation.evaluate import evaluate
+from softhub.evaluation.hard_prompts import choose_hard_prompts, evaluate_hard_prompts
+from softhub.experiments.report import folder_bytes
+from softhub.metrics.intervals import bootstrap_interval, paired_difference
+from softhub.model.assembly import Rows
+from softhub.model.scoring import encode_rows, label_scores
 from softhub.training import PromptTrainingArguments
 from softhub.training.data import encode_examples
 from softhub.training.trainer import PromptTrainer

@@ -11,7 +11,7 @@ intervals come from a bootstrap over subtrees of the ontology, crossed with the 
 from record import RESULTS, read_rows, write
 
 from softhub import Task
-from softhub.tasks.intervals import Resamples
+from softhub.metrics.intervals import Resamples
 
 TASK = "recipes/tasks/medical_organ.yaml"
 OURS = "soft prompt, P = 50, init task"

@@ -3,9 +3,9 @@
     python benchmarks/text_loss.py
 
 Forward and backward of the loss of reference texts behind one prompt, on the demo base: once as the
-model's own head gives it, `[B, N, V]` logits, once as `softhub.projection` does. Each side runs in
-a process of its own, in turn, on one thread; memory is how far the process's peak rises above what
-it holds with the base loaded.
+model's own head gives it, `[B, N, V]` logits, once as `softhub.model.projection` does. Each side
+runs in a process of its own, in turn, on one thread; memory is how far the process's peak rises
+above what it holds with the base loaded.
 """
 
 import json
@@ -19,9 +19,9 @@ import torch
 from record import DEMO_BASE, write
 
 from softhub import load_base
-from softhub.assembly import pad_rows
-from softhub.kv_cache import encode_prefix
-from softhub.scoring import target_logprobs
+from softhub.model.assembly import pad_rows
+from softhub.model.kv_cache import encode_prefix
+from softhub.model.scoring import target_logprobs
 
 BATCH, TOKENS, TEXT, STEPS, ROUNDS = 8, 20, 48, 3, 2
 TARGETS = (16, 64, 128)

@@ -23,13 +23,13 @@ from stock_peft import padded_on_the_right
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from softhub import Task, load_base
-from softhub.encoding import Candidates, Encoder
-from softhub.packing import longest_packed
+from softhub.model.encoding import Candidates, Encoder
+from softhub.model.packing import longest_packed
 from softhub.training import PromptTrainingArguments
 from softhub.training.data import EncodedExamples, encode_examples
+from softhub.training.module import PromptTuner
 from softhub.training.reparameterization import Plain
 from softhub.training.trainer import PromptTrainer
-from softhub.training.tuner import PromptTuner
 
 BATCH, STEPS, WARM_UP, ROUNDS = 8, 6, 2, 5
 CASES = {"20/8/48": (20, 48), "100/8/32": (100, 32), "real lengths, P = 16": (16, None)}
@@ -83,7 +83,7 @@ def ours(base, tokens, rows, candidates, task, seed, *, packed=True):
     with tempfile.TemporaryDirectory() as folder:
         args = PromptTrainingArguments(**options(folder), load_best_model_at_end=False, seed=seed)
         longest = longest_packed if packed else lambda base: 0
-        with mock.patch("softhub.training.tuner.longest_packed", longest):
+        with mock.patch("softhub.training.module.longest_packed", longest):
             tuner = PromptTuner(base, Plain(vectors), candidates)
         PromptTrainer(tuner, task, args, rows, rows, [clock]).train()
     return clock.seconds[WARM_UP:]

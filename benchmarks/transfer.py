@@ -23,8 +23,8 @@ from peft import PromptTuningConfig
 from record import DEMO_BASE, DEMO_NAME, RESULTS, dev_losses, keep_row, read_rows, write
 
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
-from softhub.pipeline import evaluate
-from softhub.tasks.intervals import Resamples
+from softhub.evaluation.evaluate import evaluate
+from softhub.metrics.intervals import Resamples
 from softhub.training import PromptTrainingArguments
 
 SCRATCH = "words of its texts"

@@ -14,19 +14,19 @@ from accelerate import PartialState
 from peft import PromptTuningConfig
 
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
-from softhub.calibration import calibrate
 from softhub.cli import run_recipe
-from softhub.comparison import (
+from softhub.config import RunConfig, parse_config
+from softhub.errors import ConfigError
+from softhub.evaluation.calibrate import calibrate
+from softhub.evaluation.evaluate import evaluate
+from softhub.evaluation.few_shot import choose_shots
+from softhub.evaluation.hard_prompts import (
     choose_hard_prompts,
-    choose_shots,
     evaluate_hard_prompts,
     without_model,
 )
-from softhub.config import RunConfig, parse_config
-from softhub.errors import ConfigError
-from softhub.label_report import report_labels
-from softhub.pipeline import evaluate
-from softhub.report import write_run
+from softhub.evaluation.label_report import report_labels
+from softhub.experiments.report import write_run
 from softhub.training import PromptTrainingArguments
 
 

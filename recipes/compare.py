@@ -14,9 +14,9 @@ from functools import partial
 
 from softhub import Task, load_base
 from softhub.cli import run_recipe
-from softhub.comparison import METHODS, Contest, compare
-from softhub.comparison.results import print_results, write_results
 from softhub.config import parse_config
+from softhub.experiments.comparison import METHODS, Contest, compare
+from softhub.experiments.comparison.results import print_results, write_results
 from softhub.training import PromptTrainingArguments
 
 

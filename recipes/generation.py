@@ -16,10 +16,14 @@ from peft import PromptTuningConfig
 
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
 from softhub.cli import run_recipe
-from softhub.comparison import choose_hard_prompts, evaluate_hard_prompts, without_model
 from softhub.config import RunConfig, parse_config
-from softhub.pipeline import evaluate, metrics_to_take
-from softhub.report import write_run
+from softhub.evaluation.evaluate import evaluate, metrics_to_take
+from softhub.evaluation.hard_prompts import (
+    choose_hard_prompts,
+    evaluate_hard_prompts,
+    without_model,
+)
+from softhub.experiments.report import write_run
 from softhub.training import PromptTrainingArguments
 
 

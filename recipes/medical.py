@@ -15,14 +15,18 @@ from accelerate import PartialState
 from peft import PromptTuningConfig
 
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
-from softhub.calibration import calibrate
 from softhub.cli import run_recipe
-from softhub.comparison import choose_hard_prompts, evaluate_hard_prompts, without_model
-from softhub.comparison.perplexity import compare_perplexity
 from softhub.config import RunConfig, parse_config
-from softhub.label_report import report_labels
-from softhub.pipeline import evaluate
-from softhub.report import write_run
+from softhub.evaluation.calibrate import calibrate
+from softhub.evaluation.evaluate import evaluate
+from softhub.evaluation.hard_prompts import (
+    choose_hard_prompts,
+    evaluate_hard_prompts,
+    without_model,
+)
+from softhub.evaluation.label_report import report_labels
+from softhub.evaluation.perplexity import compare_perplexity
+from softhub.experiments.report import write_run
 from softhub.training import PromptTrainingArguments
 
 DEFAULT = Path(__file__).resolve().parent / "configs" / "medical_organ.yaml"

@@ -12,25 +12,25 @@ The names below are loaded when they are first used, so that `import softhub` st
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from softhub._version import __version__
+
 if TYPE_CHECKING:
-    from softhub.base import load_base as load_base
-    from softhub.engine import PromptModel as PromptModel
     from softhub.hub import Hub as Hub
-    from softhub.prompt import SoftPrompt as SoftPrompt
+    from softhub.inference.engine import PromptModel as PromptModel
+    from softhub.model.base import load_base as load_base
+    from softhub.model.prompt import SoftPrompt as SoftPrompt
     from softhub.tasks import Task as Task
     from softhub.training import fit as fit
-
-__version__ = "0.1.0"
 
 __all__ = ["Hub", "PromptModel", "SoftPrompt", "Task", "__version__", "fit", "load_base"]
 
 _HOME_OF = {
     "Hub": "softhub.hub",
-    "PromptModel": "softhub.engine",
-    "SoftPrompt": "softhub.prompt",
+    "PromptModel": "softhub.inference.engine",
+    "SoftPrompt": "softhub.model.prompt",
     "Task": "softhub.tasks",
     "fit": "softhub.training",
-    "load_base": "softhub.base",
+    "load_base": "softhub.model.base",
 }
 
 

@@ -2,9 +2,9 @@
 
 import torch
 
-from softhub import __version__
-from softhub.artefact.manifest import Manifest
-from softhub.prompt import SoftPrompt
+from softhub._version import __version__
+from softhub.adapter.manifest import Manifest
+from softhub.model.prompt import SoftPrompt
 
 
 def untrained_prompt(base, task=None, *, tokens=4, seed=0):

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # huggingface_hub and datasets read these when they are imported: set them before any test does.
 _SANDBOX = Path(tempfile.mkdtemp(prefix="softhub-tests-"))
@@ -26,6 +27,10 @@ import pytest  # noqa: E402
 
 from tests.command import Command, make_command, make_recipe  # noqa: E402
 from tests.tiny import build_base  # noqa: E402
+
+if TYPE_CHECKING:
+    from softhub.inference.engine import PromptModel
+    from softhub.model.base import BaseModel
 
 
 def pytest_unconfigure() -> None:
@@ -66,6 +71,56 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
         return built[kind]
 
     yield folder_of
+
+
+@pytest.fixture(scope="session")
+def bart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a BART, whose encoder counts positions from the first index."""
+    from tests.tiny import build_bart
+
+    return build_bart(tmp_path_factory.mktemp("bases") / "tiny-bart")
+
+
+@pytest.fixture
+def folder_of(
+    tiny_base: Callable[[str], Path], request: pytest.FixtureRequest
+) -> Callable[[str], Path]:
+    """Return `folder_of(kind)`: the folder of a tiny base, or of BART."""
+    return lambda kind: request.getfixturevalue("bart") if kind == "bart" else tiny_base(kind)
+
+
+@pytest.fixture(scope="session")
+def loaded(tiny_base: Callable[[str], Path]) -> Callable[[str], "BaseModel"]:
+    """Return `loaded(kind)`: the tiny base of that kind, loaded once; no test may change it."""
+    from softhub.model.base import load_base
+
+    bases: dict[str, BaseModel] = {}
+
+    def base_of(kind: str) -> "BaseModel":
+        if kind not in bases:
+            bases[kind] = load_base(tiny_base(kind), name=f"example/tiny-{kind}")
+        return bases[kind]
+
+    return base_of
+
+
+@pytest.fixture
+def model_of(
+    folder_of: Callable[[str], Path], loaded: Callable[[str], "BaseModel"]
+) -> Callable[[str], "PromptModel"]:
+    """Return `model_of(kind)`: an engine with the prompts `mood`, `topic` and `summary`."""
+    from softhub.inference.engine import PromptModel
+    from softhub.model.base import load_base
+    from tests.prompts import PROMPTS, soft_prompt
+
+    def make(kind: str) -> PromptModel:
+        base = load_base(folder_of(kind)) if kind == "bart" else loaded(kind)
+        model = PromptModel(base)
+        for name, (task, rows, seed) in PROMPTS.items():
+            model.load_prompt(soft_prompt(base, rows, task, seed=seed), name=name)
+        return model
+
+    return make
 
 
 @pytest.fixture

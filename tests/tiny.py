@@ -192,3 +192,32 @@ def build_base(kind: str, folder: Path, *, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def build_bart(folder: Path) -> Path:
+    """Write a tiny BART, an encoder-decoder whose encoder counts positions from the first index."""
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    config = BartConfig(
+        vocab_size=VOCAB_SIZE,
+        d_model=HIDDEN_SIZE,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=512,
+        init_std=0.2,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+        decoder_start_token_id=1,
+        forced_eos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BartForConditionalGeneration(config).save_pretrained(folder)
+    build_tokenizer(append_eos=True).save_pretrained(folder)
+    return folder

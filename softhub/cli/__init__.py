@@ -54,7 +54,7 @@ def run_recipe(recipe: Callable[[], None]) -> None:
     Args:
         recipe: The recipe's `main`.
     """
-    from softhub.cli.launched import warn_of_missing_processes
+    from softhub.cli.launcher_check import warn_of_missing_processes
     from softhub.cli.output import route_warnings, say
     from softhub.errors import SoftHubError
     from softhub.training import TrainingInterrupted

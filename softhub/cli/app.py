@@ -9,20 +9,20 @@ from typer.core import TyperGroup
 import softhub
 from softhub.cli import (
     INTERRUPTED,
-    comparing,
-    distilling,
-    drafting,
+    compare,
+    distill,
     environment,
-    evaluation,
+    evaluate,
     hub,
     hub_account,
     hub_history,
     hub_search,
-    inference,
-    inspection,
+    init_task,
+    inspect,
+    predict,
     recipes,
     runs,
-    training,
+    train,
 )
 from softhub.cli.output import emit
 
@@ -84,7 +84,7 @@ app.command(
         "softhub init-task train.jsonl --dev dev.jsonl --test test.jsonl --label mood",
         "softhub init-task stanfordnlp/sst2 -o sst2.yaml",
     ),
-)(drafting.init_task)
+)(init_task.init_task)
 app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     epilog=examples(
@@ -93,7 +93,7 @@ app.command(
         "softhub train --config my.yaml --recipe my-recipes/classification.py",
         "softhub train --task task.yaml --base_model MODEL --output_dir runs/mine",
     ),
-)(training.train)
+)(train.train)
 app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     epilog=examples(
@@ -101,7 +101,7 @@ app.command(
         "softhub compare --config my.yaml --virtual_tokens 5 20 --seeds 0 1 2",
         "softhub compare --report runs/compare-sentiment",
     ),
-)(comparing.compare)
+)(compare.compare)
 app.command(
     epilog=examples(
         "softhub runs",
@@ -118,7 +118,7 @@ app.command(
         "softhub distill --task chat.yaml --base ./my-base --system --texts questions.txt",
         "softhub distill --task task.yaml --base ./my-base --teacher me/sentiment-100",
     ),
-)(distilling.distill)
+)(distill.distill)
 app.command(
     epilog=examples(
         "softhub predict me/sentiment 'Worth every penny.' --base ORG/BASE-MODEL",
@@ -126,31 +126,31 @@ app.command(
         "softhub predict me/sentiment --revision v1 --file rows.jsonl --json > labels.jsonl",
         "cat reviews.txt | softhub predict me/sentiment --file -   (the base in $SOFTHUB_BASE)",
     ),
-)(inference.predict)
+)(predict.predict)
 app.command(
     epilog=examples(
         "softhub generate me/summary 'A long text …' --base ./my-base --max-new-tokens 40",
         "softhub generate me/summary --file texts.jsonl --json > summaries.jsonl",
     ),
-)(inference.generate)
+)(predict.generate)
 app.command(
     epilog=examples(
         "softhub evaluate runs/sentiment/adapter --base ./my-base --task sentiment.yaml",
         "softhub evaluate me/triage --base ./my-base --task triage.yaml --per-class",
     ),
-)(evaluation.evaluate)
+)(evaluate.evaluate)
 app.command(
     epilog=examples(
         "softhub calibrate runs/triage/adapter --base ./my-base --task triage.yaml",
         "softhub calibrate runs/triage/adapter --base ./my-base --task triage.yaml --accuracy 0.95",
     ),
-)(evaluation.calibrate)
+)(evaluate.calibrate)
 app.command(
     epilog=examples(
         "softhub inspect me/sentiment --base ./my-base",
         "softhub inspect runs/sentiment/adapter --compare me/sentiment --html inspection.html",
     ),
-)(inspection.inspect)
+)(inspect.inspect)
 app.command(
     epilog=examples(
         "softhub push runs/sentiment/adapter me/sentiment --tag v1 -m 'First good one'",

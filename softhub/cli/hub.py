@@ -16,7 +16,7 @@ from softhub.cli.options import (
 from softhub.cli.output import emit, emit_facts, emit_json, emit_table, say, size
 
 if TYPE_CHECKING:
-    from softhub.artefact.manifest import Metric
+    from softhub.adapter.manifest import Metric
     from softhub.hub import AdapterInfo, Hub
 
 RepoArgument = Annotated[
@@ -165,8 +165,8 @@ def info(
 
 def _describe_folder(folder: Path) -> tuple["AdapterInfo", dict[str, Any]]:
     """Check a folder as strictly as a pull would, and describe it."""
-    from softhub.artefact.validation import check_files, read_folder
-    from softhub.hub.description import describe
+    from softhub.adapter.validation import check_files, read_folder
+    from softhub.hub.describe import describe
 
     files = read_folder(folder)
     adapter = check_files(files, origin=str(folder))

@@ -105,7 +105,7 @@ def _fingerprint(hub: str, adapter: str | None) -> dict[str, object] | None:
     """Return the fingerprint of the base that an adapter is for."""
     if adapter is None:
         return None
-    from softhub.artefact.validation import check_folder
+    from softhub.adapter.validation import check_folder
     from softhub.errors import HubError
     from softhub.hub import Hub
 

@@ -12,8 +12,8 @@ from softhub.cli.options import JsonOption
 from softhub.cli.output import emit_facts, emit_json, emit_table, say
 
 if TYPE_CHECKING:
-    from softhub.artefact.manifest import Metric
-    from softhub.runs import Run, Seeds
+    from softhub.adapter.manifest import Metric
+    from softhub.experiments.runs import Run, Seeds
 
 _COLUMNS = (
     "run",
@@ -75,7 +75,7 @@ def runs(
             raise typer.BadParameter("--trace is about one run: give it without filters")
         _trace(folder, as_json=as_json)
         return
-    from softhub.runs import find_runs, sort_runs
+    from softhub.experiments.runs import find_runs, sort_runs
 
     found = [run for run in find_runs(folder) if task in (None, run.task)]
     found = sort_runs(found, sort)
@@ -142,7 +142,7 @@ def score(metric: "Metric | None") -> str:
 def _show_seeds(found: "list[Run]", *, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from softhub.runs import by_seed
+    from softhub.experiments.runs import by_seed
 
     groups = by_seed(found)
     if as_json:
@@ -170,7 +170,7 @@ def _seeds_row(group: "Seeds") -> tuple[str, ...]:
 def _trace(folder: Path, *, as_json: bool) -> None:
     """Show where the prompt of a run comes from."""
     from softhub.errors import ConfigError
-    from softhub.runs import is_run, read_run
+    from softhub.experiments.runs import is_run, read_run
 
     if not is_run(folder):
         raise ConfigError(

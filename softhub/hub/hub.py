@@ -8,15 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softhub.artefact.layout import CARD, write_atomically
-from softhub.artefact.validation import check_files, read_folder
+from softhub.adapter.layout import CARD, write_atomically
+from softhub.adapter.validation import check_files, read_folder
 from softhub.errors import HubError, InvalidArtefact, RevisionNotFound, SoftHubWarning
 from softhub.hub.backend import Backend, Fetched, Push
-from softhub.hub.description import describe
-from softhub.hub.difference import Difference, difference
-from softhub.hub.disk import told_as_hub_error
+from softhub.hub.describe import describe
+from softhub.hub.diff import Difference, difference
 from softhub.hub.front_matter import DEPRECATED, read_front_matter, with_front_matter
-from softhub.hub.leaks import local_path, refuse_tokens
+from softhub.hub.local.disk import told_as_hub_error
 from softhub.hub.lockfile import LockedPrompt, read_lockfile, write_lockfile
 from softhub.hub.names import (
     DEFAULT_REVISION,
@@ -27,6 +26,7 @@ from softhub.hub.names import (
 )
 from softhub.hub.query import Query
 from softhub.hub.records import AdapterInfo, CommitInfo, plain
+from softhub.hub.secrets import local_path, refuse_tokens
 
 if TYPE_CHECKING:
     from softhub.hub.vectors import Matrix
@@ -383,10 +383,10 @@ class Hub:
 
 def _backend(address: HubAddress, token: str | None, offline: bool) -> Backend:
     if address.root is not None:
-        from softhub.hub.local import LocalHub
+        from softhub.hub.local.local import LocalHub
 
         return LocalHub(address.root)
     assert address.endpoint is not None
-    from softhub.hub.remote import RemoteHub
+    from softhub.hub.remote.remote import RemoteHub
 
     return RemoteHub(address.endpoint, token, offline=offline)

@@ -23,10 +23,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from softhub.artefact.strict_json import parse_object
+from softhub.adapter.strict_json import parse_object
 from softhub.errors import HubError, InvalidArtefact
 from softhub.files import replace_file
-from softhub.hub.disk import read_file, told_as_hub_error
+from softhub.hub.local.disk import read_file, told_as_hub_error
 from softhub.hub.names import check_repo_id, is_commit
 
 LOCKFILE = "softhub.lock"

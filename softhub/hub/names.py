@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from softhub.artefact.strict_json import quoted
+from softhub.adapter.strict_json import quoted
 from softhub.config import softhub_home
 from softhub.errors import HubError, RevisionNotFound
 

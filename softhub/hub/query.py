@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from softhub.artefact.manifest import Metric
+from softhub.adapter.manifest import Metric
 from softhub.errors import HubError
 from softhub.hub.records import AdapterInfo
 

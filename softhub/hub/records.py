@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from softhub.artefact.layout import FILES, MAX_BYTES, WEIGHTS, sha256_of
-from softhub.artefact.manifest import Metric
-from softhub.artefact.strict_json import parse_object
+from softhub.adapter.layout import FILES, MAX_BYTES, WEIGHTS, sha256_of
+from softhub.adapter.manifest import Metric
+from softhub.adapter.strict_json import parse_object
 from softhub.errors import InvalidArtefact
 from softhub.hub.names import is_commit
 

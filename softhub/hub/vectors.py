@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from softhub.artefact.layout import WEIGHTS
-from softhub.artefact.validation import parse_weights
+from softhub.adapter.layout import WEIGHTS
+from softhub.adapter.validation import parse_weights
 
 Matrix = npt.NDArray[np.float32]
 

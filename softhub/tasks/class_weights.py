@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from softhub.errors import TaskError, did_you_mean
+from softhub.metrics.label_sets import split_labels
 from softhub.tasks.dataset import Example
-from softhub.tasks.multilabel import split_labels
 
 BALANCED = "balanced"
 ClassWeights = str | Mapping[str, float]

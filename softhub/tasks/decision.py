@@ -1,6 +1,6 @@
 """How scores of labels become probabilities, and probabilities an answer or none.
 
-All of it is fitted or chosen on dev (`softhub.tasks.calibration`) and travels in the manifest, so
+All of it is fitted or chosen on dev (`softhub.metrics.calibration`) and travels in the manifest, so
 that predicting does what was measured.
 """
 

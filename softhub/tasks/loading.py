@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softhub.errors import DatasetError, SoftHubWarning, did_you_mean
+from softhub.metrics.label_sets import SEPARATOR, join_labels, split_labels
 from softhub.tasks.data_files import BUILDERS, builder_options, check_file, ending, place_of
 from softhub.tasks.dataset import SPLITS, DatasetSource, Example
-from softhub.tasks.multilabel import SEPARATOR, join_labels, split_labels
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from softhub.errors import SoftHubWarning, TaskError, did_you_mean
+from softhub.metrics import METRICS
+from softhub.metrics.label_sets import YES_NO, check_separable, check_yes_no
 from softhub.tasks.class_weights import (
     ClassWeights,
     check_class_weights,
@@ -16,8 +18,6 @@ from softhub.tasks.class_weights import (
 from softhub.tasks.dataset import DatasetSource, Example
 from softhub.tasks.decision import ALWAYS_ANSWER, Decision
 from softhub.tasks.loading import load_examples
-from softhub.tasks.metrics import METRICS
-from softhub.tasks.multilabel import YES_NO, check_separable, check_yes_no
 from softhub.tasks.task_file import parse_task, read_yaml, resolve_data_files
 from softhub.tasks.template import Template
 from softhub.tasks.verbalizer import Verbalizer
@@ -74,7 +74,7 @@ class Task:
             see `softhub.tasks.class_weights`.
         target_column: The dataset's column of reference texts; generation only.
         code_column: The column of code that an answer goes on from, where answers are code.
-        test_column: The column of code that tests an answer; see `softhub.tasks.sandbox`.
+        test_column: The column of code that tests an answer; see `softhub.evaluation.sandbox`.
         metrics: Names of metrics; the first is the main one.
         hard_templates: Candidates for the zero-shot baseline.
         group_column: Rows that belong together (a review, a patient): never split over train and

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from softhub.base import BaseModel
-from softhub.training.rates import LearningRate, rule_of, scaled_rate
+from softhub.model.base import BaseModel
+from softhub.training.learning_rate import LearningRate, rule_of, scaled_rate
 from softhub.training.reparameterization import check_reparameterization
 from softhub.training.tracking import check_trackers
 
@@ -21,7 +21,7 @@ class PromptTrainingArguments(TrainingArguments):
 
     A soft prompt wants a learning rate a thousand times that of fine-tuning: with the default 5e-5
     of transformers nothing is learned at all. How high depends on the base's embeddings, so the
-    default is a rule, not a number; see `softhub.training.rates`.
+    default is a rule, not a number; see `softhub.training.learning_rate`.
 
     The best checkpoint is the one with the lowest dev loss: the accuracy of a few hundred dev texts
     moves by a point or two by chance. `metric_for_best_model="accuracy"` chooses by that instead.

@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softhub.drawing import INK, legend_outside, plain_log, style, to_png, to_svg
-from softhub.tasks.metrics import METRICS
+from softhub.metrics import METRICS
+from softhub.plotting import INK, legend_outside, plain_log, style, to_png, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from softhub.artefact.manifest import Manifest
+    from softhub.adapter.manifest import Manifest
     from softhub.training.running import FitResult
 
 CURVE = "curve"

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from softhub.assembly import pad_rows
-from softhub.encoding import Candidates, Encoder
 from softhub.errors import TrainingError
+from softhub.metrics.label_sets import split_labels
+from softhub.model.assembly import pad_rows
+from softhub.model.encoding import Candidates, Encoder
 from softhub.tasks import Example, Task
-from softhub.tasks.multilabel import split_labels
 
 _MEGA_BATCH = 50
 """Batches sorted together: enough to pad little, few enough to mix lengths over an epoch."""

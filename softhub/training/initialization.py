@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import torch
 from peft import PromptTuningConfig, PromptTuningInit
 
-from softhub.base import BaseModel
-from softhub.encoding import Encoder
 from softhub.errors import TrainingError
-from softhub.prompt import SoftPrompt
+from softhub.model.base import BaseModel
+from softhub.model.encoding import Encoder
+from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task
 
 INITS = ("task", "labels", "text", "vocabulary", "random")

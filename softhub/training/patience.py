@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from softhub.tasks.metrics import METRICS
+from softhub.metrics import METRICS
 
 logger = logging.getLogger("softhub")
 

@@ -15,8 +15,8 @@ from accelerate import PartialState
 from softhub.files import replace_file
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.guard import Failure
-from softhub.training.range_test import RangeTest
-from softhub.training.rates import LearningRate
+from softhub.training.learning_rate import LearningRate
+from softhub.training.lr_finder import RangeTest
 
 _FILE = "plan.json"
 _STEP = 4.0

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from peft import PromptTuningConfig
 
-from softhub import __version__
-from softhub.artefact.manifest import Manifest
-from softhub.base import BaseModel
-from softhub.prompt import SoftPrompt
+from softhub._version import __version__
+from softhub.adapter.manifest import Manifest
+from softhub.model.base import BaseModel
+from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Task, dataset_hash
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.checkout import checkout_record, recipe_folder

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 from peft import PeftType, PromptTuningConfig
 
-from softhub.base import BaseModel
 from softhub.errors import SoftHubError, SoftHubWarning, TrainingError
-from softhub.prompt import SoftPrompt
+from softhub.model.base import BaseModel
+from softhub.model.prompt import SoftPrompt
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import InterruptCallback
 from softhub.training.checkpoints import last_checkpoint
+from softhub.training.lr_finder import RangeTest
 from softhub.training.memory import peak_memory
-from softhub.training.range_test import RangeTest
 from softhub.training.trainer import PromptTrainer
 
 

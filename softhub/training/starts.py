@@ -10,14 +10,14 @@ from statistics import fmean
 import torch
 from peft import PromptTuningConfig
 
-from softhub.base import BaseModel
-from softhub.prompt import SoftPrompt
+from softhub.model.base import BaseModel
+from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task
 from softhub.training.data import collate, items_of
+from softhub.training.encoded_task import Lesson
 from softhub.training.initialization import initial_vectors, text_vectors
-from softhub.training.lesson import Lesson
+from softhub.training.module import PromptTuner
 from softhub.training.reparameterization import Plain
-from softhub.training.tuner import PromptTuner
 
 AUTO = "auto"
 GIVEN = "given"

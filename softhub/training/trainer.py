@@ -25,17 +25,17 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.training_args import OptimizerNames
 
-from softhub.base import BaseModel
 from softhub.errors import TrainingError
+from softhub.metrics import compute
+from softhub.metrics.label_sets import join_labels
+from softhub.model.base import BaseModel
 from softhub.tasks import Task
-from softhub.tasks.metrics import compute
-from softhub.tasks.multilabel import join_labels
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import ProgressLines
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate, items_of
+from softhub.training.module import Tuner
 from softhub.training.reparameterization import fold
 from softhub.training.tracking import tracked
-from softhub.training.tuner import Tuner
 
 _PROMPT_KEYS = "prompt."
 

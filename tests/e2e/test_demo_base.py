@@ -6,11 +6,11 @@ import gguf
 import pytest
 import torch
 
-from softhub.base import load_base
-from softhub.engine import PromptModel
-from softhub.fingerprint import compare_fingerprints, compute_fingerprint
-from tests.unit.core.prompts import MOOD, soft_prompt
-from tests.unit.core.requantized import requantize
+from softhub.inference.engine import PromptModel
+from softhub.model.base import load_base
+from softhub.model.fingerprint import compare_fingerprints, compute_fingerprint
+from tests.prompts import MOOD, soft_prompt
+from tests.requantized import requantize
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from recipes.data import demo_t5
-from softhub.base import load_base
-from softhub.encoding import Encoder
-from softhub.engine import PromptModel
+from softhub.inference.engine import PromptModel
+from softhub.model.base import load_base
+from softhub.model.encoding import Encoder
 from softhub.tasks import Task, Template
-from tests.unit.core.prompts import soft_prompt
+from tests.prompts import soft_prompt
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from softhub.artefact.layout import CARD, CONFIG, MANIFEST, MAX_BYTES, WEIGHTS, WEIGHTS_KEY
+from softhub.adapter.layout import CARD, CONFIG, MANIFEST, MAX_BYTES, WEIGHTS, WEIGHTS_KEY
 from softhub.errors import InvalidArtefact, UnsupportedAdapter
 from tests.hostile.sound import (
     BODY,

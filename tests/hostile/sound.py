@@ -4,8 +4,8 @@ import json
 import struct
 from typing import Any
 
-from softhub.artefact.layout import CARD, CONFIG, MANIFEST, WEIGHTS, WEIGHTS_KEY, sha256_of
-from softhub.artefact.manifest import Manifest, Metric
+from softhub.adapter.layout import CARD, CONFIG, MANIFEST, WEIGHTS, WEIGHTS_KEY, sha256_of
+from softhub.adapter.manifest import Manifest, Metric
 
 P, H = 4, 8
 BODY = struct.pack(f"<{P * H}f", *(number / 8 - 2 for number in range(P * H)))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from softhub.artefact.layout import FILES
-from softhub.artefact.validation import check_files, check_folder
+from softhub.adapter.layout import FILES
+from softhub.adapter.validation import check_files, check_folder
 from softhub.errors import InvalidArtefact
 from tests.hostile.corpus import CASES, Case
 from tests.hostile.sound import sound_files

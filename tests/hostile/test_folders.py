@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from softhub.artefact.layout import CARD, CONFIG, FILES, MANIFEST, WEIGHTS, write_atomically
-from softhub.artefact.validation import check_folder, read_folder
+from softhub.adapter.layout import CARD, CONFIG, FILES, MANIFEST, WEIGHTS, write_atomically
+from softhub.adapter.validation import check_folder, read_folder
 from softhub.errors import InvalidArtefact, UnsupportedAdapter
 from tests.hostile.corpus import PICKLE
 from tests.hostile.sound import sound_files

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from softhub.artefact.layout import CARD, CONFIG, MANIFEST, WEIGHTS, sha256_of
-from softhub.artefact.manifest import Manifest, Metric
+from softhub.adapter.layout import CARD, CONFIG, MANIFEST, WEIGHTS, sha256_of
+from softhub.adapter.manifest import Manifest, Metric
 
 P, H = 4, 32
 BASE = "tiny/llama"

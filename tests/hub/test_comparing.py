@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softhub.artefact.layout import CARD, WEIGHTS
+from softhub.adapter.layout import CARD, WEIGHTS
 from softhub.hub import Hub
 from softhub.hub.vectors import read_vectors, similarity
 from tests.hub.adapters import adapter_files, plain_peft_files, safetensors, write

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from softhub.artefact.layout import CARD, CONFIG, FILES, MANIFEST, WEIGHTS
-from softhub.artefact.validation import check_folder
+from softhub.adapter.layout import CARD, CONFIG, FILES, MANIFEST, WEIGHTS
+from softhub.adapter.validation import check_folder
 from softhub.errors import (
     HubError,
     InvalidArtefact,

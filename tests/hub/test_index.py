@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from softhub.hub import Hub
-from softhub.hub.local import LocalHub
+from softhub.hub.local.local import LocalHub
 from softhub.hub.query import Query
 from tests.hub.adapters import adapter_files, write
 from tests.hub.conftest import MakeAdapter
@@ -102,7 +102,7 @@ def test_an_index_of_another_schema_is_built_again(filled: Hub, root: Path) -> N
 def test_a_locked_index_does_not_stop_a_search(
     filled: Hub, root: Path, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("softhub.hub.index.BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("softhub.hub.local.index.BUSY_SECONDS", 0.1)
     filled.list()
     filled.push(make_adapter(1), REPO)
     other = sqlite3.connect(index_of(root), isolation_level=None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from softhub.artefact.layout import CONFIG, WEIGHTS
+from softhub.adapter.layout import CONFIG, WEIGHTS
 from softhub.errors import HubError, InvalidArtefact, RepositoryNotFound
 from softhub.hub import Hub
 from softhub.hub.records import commit_id

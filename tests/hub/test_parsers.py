@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softhub.artefact.layout import CARD, CONFIG, MANIFEST
+from softhub.adapter.layout import CARD, CONFIG, MANIFEST
 from softhub.errors import HubError, InvalidArtefact, RevisionNotFound
-from softhub.hub.description import describe
+from softhub.hub.describe import describe
 from softhub.hub.front_matter import read_front_matter, with_front_matter
 from softhub.hub.names import (
     check_repo_id,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from softhub.artefact.layout import CARD
+from softhub.adapter.layout import CARD
 from softhub.errors import (
     HubAccessDenied,
     HubError,
@@ -217,8 +217,8 @@ def test_what_softhub_itself_saves_is_pushed_found_and_described(
     import torch
     from huggingface_hub import HfApi
 
-    from softhub.artefact.manifest import Manifest
-    from softhub.prompt import SoftPrompt
+    from softhub.adapter.manifest import Manifest
+    from softhub.model.prompt import SoftPrompt
     from softhub.tasks import Task, Template, Verbalizer
     from tests.hub.adapters import metric
 

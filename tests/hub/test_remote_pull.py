@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from softhub.artefact.layout import CARD, WEIGHTS
+from softhub.adapter.layout import CARD, WEIGHTS
 from softhub.errors import (
     HubUnavailable,
     InvalidArtefact,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from softhub.comparison import METHODS
+from softhub.experiments.comparison import METHODS
 from tests.recipes.test_generation import CODE_TASK, written
 from tests.recipes.test_road import write_project
 

@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from softhub import Hub, PromptModel, Task
-from softhub.artefact.layout import FILES
-from softhub.pipeline import evaluate, target_loss
+from softhub.adapter.layout import FILES
+from softhub.evaluation.evaluate import evaluate, target_loss
 from tests.recipes.dry_run import RECIPES, recipe_of
 from tests.recipes.hub_datasets import hub_datasets
-from tests.unit.tasks.datasets_server import serve
+from tests.tasks.datasets_server import serve
 
 pytestmark = pytest.mark.filterwarnings("ignore:an interval over")  # made rows are few
 

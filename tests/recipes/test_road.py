@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from softhub.artefact.layout import FILES
+from softhub.adapter.layout import FILES
 from tests.command import Command
 
 TASK = """\

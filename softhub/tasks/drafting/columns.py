@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from softhub.errors import DatasetError, did_you_mean
+from softhub.metrics.label_sets import SEPARATOR, split_labels
 from softhub.tasks.drafting.sources import read_column
-from softhub.tasks.multilabel import SEPARATOR, split_labels
 from softhub.tasks.task import KINDS
 from softhub.tasks.template import Template
 

@@ -11,7 +11,7 @@ import yaml
 
 from softhub.tasks.dataset import DatasetSource
 from softhub.tasks.drafting.columns import Roles
-from softhub.tasks.drafting.wording import Labels
+from softhub.tasks.drafting.templates import Labels
 
 _WIDE = 2**31
 

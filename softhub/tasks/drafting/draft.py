@@ -15,12 +15,12 @@ import yaml
 from softhub.errors import DatasetError, TaskError
 from softhub.tasks.dataset import SPLITS, DatasetSource
 from softhub.tasks.drafting.columns import Choices, Roles, guess_roles, look_at
+from softhub.tasks.drafting.data_checks import Finding, find_all, is_skewed, missing_rows
 from softhub.tasks.drafting.document import Proposal, write_document
-from softhub.tasks.drafting.findings import Finding, find_all, is_skewed, missing_rows
 from softhub.tasks.drafting.lengths import Lengths, Ruler, WordRuler, measure
 from softhub.tasks.drafting.sources import Source, Table
 from softhub.tasks.drafting.splitting import divide
-from softhub.tasks.drafting.wording import (
+from softhub.tasks.drafting.templates import (
     find_labels,
     hard_templates_of,
     labels_in,

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softhub.errors import DatasetError
+from softhub.metrics.label_sets import split_labels
 from softhub.tasks.data_files import BUILDERS, ending
 from softhub.tasks.dataset import SPLITS, DatasetSource
 from softhub.tasks.loading import Rows, asking_the_hub, read_rows
-from softhub.tasks.multilabel import split_labels
 
 if TYPE_CHECKING:
     from datasets import Dataset

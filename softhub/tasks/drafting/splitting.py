@@ -10,7 +10,7 @@ from softhub.errors import DatasetError
 from softhub.tasks.dataset import SPLITS
 from softhub.tasks.drafting.columns import Roles
 from softhub.tasks.drafting.sources import Table
-from softhub.tasks.drafting.wording import labels_in
+from softhub.tasks.drafting.templates import labels_in
 
 _PARTS = 10
 # Of every ten pieces one is for dev and one for test, the last ones: few pieces are for training.

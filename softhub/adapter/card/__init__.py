@@ -1,0 +1,169 @@
+"""The card of a prompt: `README.md`, for people and for the Hub's filters.
+
+Names, descriptions and templates come from strangers. In the front matter every text is a YAML
+scalar on one line; in the body it is a code span, a fenced block, or escaped Markdown.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+from softhub.adapter.card.front_matter import front_matter
+from softhub.adapter.card.markdown import block, cell, code, line, model_link
+from softhub.adapter.card.terms import terms_of
+from softhub.adapter.card.usage import peft_code, softhub_code
+from softhub.adapter.manifest import Manifest, Metric
+from softhub.adapter.portable import UNKNOWN_BASE
+from softhub.errors import TaskError
+from softhub.tasks import Task
+
+_MAX_ITEMS = 16
+_DATASET_KEYS = ("id", "name", "revision", "license", "source")
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores that share a split.
+
+    Attributes:
+        split: The split.
+        examples: Its number of examples.
+        metrics: The scores, one column each.
+    """
+
+    split: str
+    examples: int
+    metrics: tuple[Metric, ...]
+
+    @property
+    def baselines(self) -> list[str]:
+        """Names of all baselines, in order of first mention."""
+        return list(dict.fromkeys(name for metric in self.metrics for name in metric.baselines))
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether any score has an interval."""
+        return any(metric.low is not None and metric.high is not None for metric in self.metrics)
+
+
+def render_card(manifest: Manifest, *, title: str | None = None) -> str:
+    """Return the text of `README.md` for a prompt.
+
+    Of the provenance, `dataset` (a mapping with `id`, `name`, `revision`, `license`, `source`, and
+    the `examples` of each split) and whatever is short is listed, the rest left to `softhub.json`.
+
+    Args:
+        manifest: What is known about the prompt; a task that is missing or malformed is left out.
+        title: Heading instead of the one made of the task and the base.
+    """
+    task = _task(manifest)
+    name = (manifest.task or {}).get("name")
+    tables = _score_tables(manifest.metrics)
+    body = _template().render(
+        manifest=manifest,
+        task=task,
+        task_name=name,
+        title=title or _title(manifest, name),
+        seq2seq=manifest.task_type == "SEQ_2_SEQ_LM",
+        base_is_known=manifest.base_model != UNKNOWN_BASE,
+        score_tables=tables,
+        softhub_code=softhub_code(manifest, task),
+        peft_code=peft_code(manifest, task),
+        provenance=list(_provenance_lines(manifest.provenance)),
+        terms=terms_of(manifest.base_model),
+    )
+    return f"---\n{front_matter(manifest)}---\n\n{body}"
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+        # Markdown, not HTML: every value goes through one of the filters below.
+        autoescape=False,
+    )
+    environment.filters.update(
+        line=line,
+        code=code,
+        cell=cell,
+        block=block,
+        model_link=model_link,
+        word=lambda word: cell(json.dumps(word, ensure_ascii=False)),
+        number=_number,
+        score=_score,
+    )
+    source = (
+        resources.files("softhub.adapter.card").joinpath("card.md.j2").read_text(encoding="utf-8")
+    )
+    return environment.from_string(source)
+
+
+def _task(manifest: Manifest) -> Task | None:
+    try:
+        return Task.from_record(manifest.task) if manifest.task else None
+    except TaskError:
+        return None
+
+
+def _title(manifest: Manifest, task_name: str | None) -> str:
+    base = manifest.base_model.split("/")[-1]
+    target = "an unnamed base model" if manifest.base_model == UNKNOWN_BASE else base
+    return f"{task_name}: a soft prompt for {target}" if task_name else f"Soft prompt for {target}"
+
+
+def _score_tables(metrics: tuple[Metric, ...]) -> list[ScoreTable]:
+    groups: dict[tuple[str, int], list[Metric]] = {}
+    for metric in metrics:
+        groups.setdefault((metric.split, metric.examples), []).append(metric)
+    return [ScoreTable(split, count, tuple(group)) for (split, count), group in groups.items()]
+
+
+def _score(metric: Metric) -> str:
+    value = f"**{_number(metric.value)}**"
+    if metric.low is None or metric.high is None:
+        return value
+    return f"{value} ({_number(metric.low)} to {_number(metric.high)})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+
+
+def _provenance_lines(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in sorted(provenance.items()):
+        if name == "dataset" and isinstance(value, Mapping):
+            value = _dataset(value)
+        shown = _short(value)
+        if shown:
+            yield name, shown
+
+
+def _dataset(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a dataset's record with the size of each split in place of its details."""
+    known = {key: record[key] for key in _DATASET_KEYS if record.get(key)}
+    splits = {
+        name: f"{details['examples']} examples"
+        for name, details in record.items()
+        if isinstance(details, Mapping) and "examples" in details
+    }
+    return {**known, **splits}
+
+
+def _short(value: Any) -> str:
+    """Return a scalar, or a flat mapping of scalars, as code spans; nothing if it is longer."""
+    if isinstance(value, Mapping):
+        items = [(name, _short(item)) for name, item in value.items()]
+        if len(items) > _MAX_ITEMS or any(isinstance(item, Mapping) for item in value.values()):
+            return ""
+        return ", ".join(f"{line(name)} {shown}" for name, shown in items if shown)
+    if value is None or isinstance(value, list | tuple):
+        return ""
+    return code(value if isinstance(value, str) else json.dumps(value))

@@ -1,0 +1,247 @@
+"""`softhub.json`: what a soft prompt is for, where it came from and how well it did."""
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from softhub.adapter import layout
+from softhub.adapter.portable import check_base_model
+from softhub.adapter.strict_json import check_value, parse_object, quoted
+from softhub.errors import InvalidArtefact
+
+SCHEMA_VERSION = 1
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From the schema version of the key to the next one; each returns the record it makes."""
+
+TASK_TYPES = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
+MAX_VIRTUAL_TOKENS = 100_000
+MAX_HIDDEN_SIZE = 131_072
+_MAX_LINE = 256
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_ORIGIN = layout.MANIFEST
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One score of a prompt on one split, with what it has to be compared with.
+
+    Attributes:
+        name: Such as `accuracy`.
+        value: The score on all examples of the split.
+        low: Lower end of the 95 % interval, or None if there is none.
+        high: Upper end of it.
+        split: Which split was scored, such as `test`.
+        examples: How many examples that split has.
+        baselines: The same score without the prompt, such as `{"majority": …, "zero-shot": …}`.
+    """
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    split: str
+    examples: int
+    baselines: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            InvalidArtefact: A field has the wrong type or is out of its range.
+        """
+        _check_line(self.name, "metrics.name")
+        _check_line(self.split, "metrics.split")
+        _check_number(self.value, "metrics.value")
+        for bound in (self.low, self.high):
+            if bound is not None:
+                _check_number(bound, "the interval of metrics")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise _wrong("the interval of metrics", [self.low, self.high], "low not above high")
+        _check_count(self.examples, "metrics.examples", 0, 2**53)
+        _check_mapping(self.baselines, "metrics.baselines")
+        for name, value in self.baselines.items():
+            _check_line(name, "a name in metrics.baselines")
+            _check_number(value, "metrics.baselines")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about a soft prompt but its vectors; checked when it is made.
+
+    Attributes:
+        base_model: Name of the base as on the Hub, `org/name` or `name`; never a path.
+        task_type: PEFT's word for the base's kind, one of `TASK_TYPES`.
+        num_virtual_tokens: P.
+        hidden_size: H.
+        base_revision: Commit or tag of the base, if known.
+        base_quantization: How the base's weights were stored during training, such as `Q4_1`.
+        fingerprint: What identifies the base beyond its name.
+        task: What prediction needs: template, verbalizer and so on; None in foreign adapters.
+        provenance: Dataset, seed, config, package versions, parent prompt.
+        metrics: Scores with intervals and baselines.
+        license: Licence of the prompt, as the Hub spells it.
+        files: SHA-256 by name of the weights and the config.
+        softhub_version: The version that wrote this.
+        schema_version: Version of this record's fields.
+    """
+
+    base_model: str
+    task_type: str
+    num_virtual_tokens: int
+    hidden_size: int
+    base_revision: str | None
+    base_quantization: str | None
+    fingerprint: Mapping[str, Any] | None
+    task: Mapping[str, Any] | None
+    provenance: Mapping[str, Any]
+    metrics: tuple[Metric, ...]
+    license: str | None
+    files: Mapping[str, str]
+    softhub_version: str
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            InvalidArtefact: A field has the wrong type or is out of its range.
+        """
+        check_base_model(self.base_model)
+        if self.task_type not in TASK_TYPES:
+            raise _wrong("task_type", self.task_type, " or ".join(TASK_TYPES))
+        _check_count(self.num_virtual_tokens, "num_virtual_tokens", 1, MAX_VIRTUAL_TOKENS)
+        _check_count(self.hidden_size, "hidden_size", 1, MAX_HIDDEN_SIZE)
+        for field in ("base_revision", "base_quantization", "license"):
+            if getattr(self, field) is not None:
+                _check_line(getattr(self, field), field)
+        _check_line(self.softhub_version, "softhub_version")
+        if self.schema_version != SCHEMA_VERSION or isinstance(self.schema_version, bool):
+            raise _wrong("schema_version", self.schema_version, str(SCHEMA_VERSION))
+        self._check_records()
+
+    def _check_records(self) -> None:
+        for field in ("fingerprint", "task"):
+            if getattr(self, field) is not None:
+                _check_mapping(getattr(self, field), field)
+        _check_mapping(self.provenance, "provenance")
+        for field in ("name", "kind", "language"):
+            if (self.task or {}).get(field) is not None:
+                _check_line((self.task or {})[field], f"task.{field}")
+        if not isinstance(self.metrics, tuple) or not all(
+            isinstance(metric, Metric) for metric in self.metrics
+        ):
+            raise _wrong("metrics", self.metrics, "a tuple of Metric")
+        _check_files(self.files)
+
+    def to_bytes(self) -> bytes:
+        """Return the manifest as canonical JSON: equal manifests give equal bytes.
+
+        Raises:
+            InvalidArtefact: It is larger than a manifest may be.
+        """
+        record = dataclasses.asdict(self)
+        text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        data = (text + "\n").encode()
+        limit = layout.MAX_BYTES[layout.MANIFEST]
+        if len(data) > limit:
+            raise InvalidArtefact(
+                f"{_ORIGIN} would have {len(data)} bytes; the limit is {limit}. "
+                "Shorten `task` or `provenance`."
+            )
+        return data
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Manifest":
+        """Read `softhub.json`, bringing a record of an older schema up to date.
+
+        Raises:
+            InvalidArtefact: The record is malformed, has unknown or missing keys, or was
+                written by a newer softhub.
+        """
+        if len(data) > layout.MAX_BYTES[layout.MANIFEST]:
+            raise InvalidArtefact(
+                f"{_ORIGIN} has {len(data)} bytes; the limit is "
+                f"{layout.MAX_BYTES[layout.MANIFEST]}."
+            )
+        record = _migrated(parse_object(data, origin=_ORIGIN))
+        _check_keys(record, cls, _ORIGIN)
+        metrics = record["metrics"]
+        if not isinstance(metrics, list):
+            raise _wrong("metrics", metrics, "a list")
+        return cls(**{**record, "metrics": tuple(_metric(entry) for entry in metrics)})
+
+
+def _migrated(record: dict[str, Any]) -> dict[str, Any]:
+    version = record.get("schema_version")
+    _check_count(version, "schema_version", 0, 2**53)
+    assert isinstance(version, int)
+    if version > SCHEMA_VERSION:
+        raise InvalidArtefact(
+            f"{_ORIGIN} has schema version {version}; this softhub reads up to {SCHEMA_VERSION}. "
+            "Upgrade softhub: pip install -U softhub."
+        )
+    for step in range(version, SCHEMA_VERSION):
+        if step not in MIGRATIONS:
+            raise _wrong("schema_version", version, str(SCHEMA_VERSION))
+        record = {**MIGRATIONS[step](record), "schema_version": step + 1}
+    return record
+
+
+def _metric(entry: object) -> Metric:
+    _check_keys(entry, Metric, f"an entry of metrics in {_ORIGIN}")
+    assert isinstance(entry, dict)
+    return Metric(**entry)
+
+
+def _check_keys(record: object, kind: type, origin: str) -> None:
+    if not isinstance(record, dict):
+        raise InvalidArtefact(f"{origin} is {quoted(record)}; expected an object.")
+    expected = {field.name for field in dataclasses.fields(kind)}
+    unknown, missing = sorted(set(record) - expected), sorted(expected - set(record))
+    if unknown:
+        raise InvalidArtefact(
+            f"{origin} has the unknown key {quoted(unknown[0])}; expected {sorted(expected)}."
+        )
+    if missing:
+        raise InvalidArtefact(f"{origin} lacks the key {missing[0]!r}.")
+
+
+def _wrong(field: str, found: object, expected: str) -> InvalidArtefact:
+    return InvalidArtefact(f"{field} in {_ORIGIN} is {quoted(found)}; expected {expected}.")
+
+
+def _check_line(value: object, field: str) -> None:
+    """Refuse what could not stand in a table: several lines, control or direction marks."""
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_LINE or _UNPRINTABLE.search(value):
+        raise _wrong(field, value, f"one printable line of 1 to {_MAX_LINE} characters")
+
+
+def _check_number(value: object, field: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _wrong(field, value, "a finite number")
+
+
+def _check_count(value: object, field: str, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise _wrong(field, value, f"a whole number from {low} to {high}")
+
+
+def _check_mapping(value: object, field: str) -> None:
+    if not isinstance(value, Mapping):
+        raise _wrong(field, value, "an object")
+    check_value(value, origin=f"{field} in {_ORIGIN}")
+
+
+def _check_files(files: object) -> None:
+    _check_mapping(files, "files")
+    assert isinstance(files, Mapping)
+    for name, digest in files.items():
+        if name not in layout.REQUIRED:
+            raise _wrong("files", name, f"hashes of {' and '.join(layout.REQUIRED)} only")
+        if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+            raise _wrong(f"files.{name}", digest, "a SHA-256 in lower-case hexadecimal")

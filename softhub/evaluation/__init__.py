@@ -1,0 +1,1 @@
+"""Evaluating a prompt or the bare base on examples: scores, baselines, calibration, inspection."""

@@ -1,0 +1,129 @@
+"""How a prompt does label by label, and how far its probabilities can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from softhub.errors import TaskError
+from softhub.evaluation.calibrate import Reliability, reliability
+from softhub.evaluation.evaluate import Evaluation
+from softhub.metrics.calibration import Operating, operating_point
+from softhub.metrics.intervals import Interval
+from softhub.metrics.per_class import ClassReport, class_report
+from softhub.tasks import Example, Task
+from softhub.tasks.decision import Decision
+
+_MOST_COLUMNS = 12  # of a confusion matrix on a terminal; report.json has all of it
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """What accuracy alone does not say.
+
+    Attributes:
+        classes: Precision, recall and F1 of each label, and the confusion matrix.
+        reliability: Calibration error, and coverage at several thresholds.
+        decision: The rule by which the prompt answers.
+        answered: Coverage and accuracy where that rule abstains below a confidence.
+    """
+
+    classes: ClassReport
+    reliability: Reliability
+    decision: Decision
+    answered: Operating
+
+    def to_record(self) -> dict[str, Any]:
+        """Return plain JSON values, for `report.json`."""
+        return {
+            "per_class": self.classes.to_record(),
+            "reliability": self.reliability.to_record(),
+            "decision": self.decision.to_record(),
+            "answered": self.answered.to_record(),
+        }
+
+    def print_classes(self) -> None:
+        """Print the scores of each label, and what is taken for what, to stdout."""
+        console = Console(highlight=False)
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        table.add_column("label", overflow="ellipsis", no_wrap=True, max_width=20)
+        for heading in ("precision, %", "recall, %", "F1, %", "texts"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for each in self.classes.classes:
+            scores = map(_percent, (each.precision, each.recall, each.f1))
+            table.add_row(Text(each.label), *scores, str(each.support))
+        console.print()
+        console.print(table)
+        if self.classes.confusion and len(self.classes.classes) <= _MOST_COLUMNS:
+            console.print("\nRows: the right label; columns: the predicted one, in the same order.")
+            console.print(_matrix(self.classes))
+
+    def print_reliability(self) -> None:
+        """Print calibration and, where the prompt abstains, coverage, to stdout."""
+        before, after = self.reliability.error_before, self.reliability.error
+        temperature = self.decision.temperature
+        print(f"\nExpected calibration error: {100 * before:.1f} %", end="")
+        print(f", {100 * after:.1f} % at temperature {temperature:.2f}." * (temperature != 1))
+        if self.decision.abstain_below:
+            right = self.answered.accuracy
+            accuracy = "none of them" if right is None else f"{100 * right:.1f} % of them"
+            print(
+                f"Answered where the probability is at least {self.decision.abstain_below:.3f}: "
+                f"{100 * self.answered.coverage:.1f} % of the texts, {accuracy} right."
+            )
+
+
+def report_labels(
+    task: Task, examples: Sequence[Example], evaluation: Evaluation, decision: Decision
+) -> LabelReport:
+    """Look at an evaluation label by label.
+
+    Args:
+        task: The task.
+        examples: What was evaluated.
+        evaluation: From `evaluate`, on a classification task.
+        decision: The rule by which the prompt answers.
+
+    Returns:
+        The report.
+
+    Raises:
+        TaskError: The evaluation holds no probabilities, as that of generated texts.
+    """
+    if task.verbalizer is None or not evaluation.details:
+        raise TaskError("A report by label needs the probabilities of a classification's labels.")
+    details, references = evaluation.details, evaluation.references
+    right = [each.best == b for each, b in zip(details, references, strict=True)]
+    sure = [each.confidence for each in details]
+    return LabelReport(
+        classes=class_report(
+            evaluation.predictions,
+            references,
+            task.verbalizer.labels,
+            multilabel=task.multilabel,
+            groups=[example.group for example in examples],
+        ),
+        reliability=reliability(details, references, decision),
+        decision=decision,
+        answered=operating_point(sure, right, decision.abstain_below),
+    )
+
+
+def _percent(interval: Interval) -> str:
+    value, low, high = (100 * x for x in interval)
+    return f"{value:.1f} ({low:.1f}-{high:.1f})"
+
+
+def _matrix(report: ClassReport) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
+    table.add_column(overflow="ellipsis", no_wrap=True, max_width=20)
+    for _ in report.classes:
+        table.add_column(justify="right", no_wrap=True)
+    for each, counts in zip(report.classes, report.confusion or (), strict=True):
+        table.add_row(Text(each.label), *map(str, counts))
+    return table

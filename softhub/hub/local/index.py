@@ -1,0 +1,302 @@
+"""A fast view of a local hub for searches: SQLite, and only ever a cache of the folders.
+
+The folders are the truth. The index learns of changes from three places: the note that every
+writer appends to `.softhub/changes`, the pushes under way in `.softhub/staging`, and the
+modification time of the root, which moves when folders are copied in or taken out. What it
+answers is read again from the folders before anyone sees it, so a stale row can hide for a
+moment, but never lie. Delete the file and the next search builds it anew.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+
+from softhub.config import softhub_home
+from softhub.hub.local.store import Store
+from softhub.hub.names import repo_folder_name, repo_id_of
+from softhub.hub.query import Query, goodness, haystack
+from softhub.hub.records import AdapterInfo
+
+SCHEMA = 1
+FILE = "index.sqlite"
+BUSY_SECONDS = 10.0
+_TOLD_AFTER_SECONDS = 2.0
+_WORST = -1e308
+# Records lie apart, so that a search through the texts reads few pages.
+_TABLES = f"""
+CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS adapters (
+    id INTEGER PRIMARY KEY, repo_id TEXT UNIQUE, refs INTEGER, task TEXT, kind TEXT, base TEXT,
+    author TEXT, license TEXT, rank REAL, date TEXT, size INTEGER, text TEXT, labels TEXT
+);
+CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY, record TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS by_task ON adapters (task, rank DESC, repo_id);
+CREATE INDEX IF NOT EXISTS by_base ON adapters (base, rank DESC, repo_id);
+CREATE INDEX IF NOT EXISTS by_rank ON adapters (rank DESC, repo_id);
+CREATE INDEX IF NOT EXISTS by_date ON adapters (date DESC, repo_id);
+PRAGMA user_version = {SCHEMA};
+"""
+_COLUMNS = ("repo_id", "refs", "task", "kind", "base", "author", "license", "rank", "date", "size")
+_ALL = (*_COLUMNS, "text", "labels")
+_UPSERT = f"""
+INSERT INTO adapters ({", ".join(_ALL)}) VALUES ({", ".join("?" * len(_ALL))})
+ON CONFLICT (repo_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _ALL[1:])}
+RETURNING id
+"""
+_DELETE_RECORD = "DELETE FROM records WHERE id = (SELECT id FROM adapters WHERE repo_id = ?)"
+_ORDERS = {
+    "score": "rank DESC, repo_id",
+    "date": "date DESC, repo_id",
+    "size": "size, repo_id",
+    "name": "repo_id",
+}
+_logger = logging.getLogger("softhub")
+
+Describe = Callable[[str], AdapterInfo | None]
+
+
+class Index:
+    """The index of one local hub; each call opens the file, brings it up to date and closes it."""
+
+    def __init__(self, store: Store, describe: Describe) -> None:
+        """Index `store`.
+
+        Args:
+            store: The hub.
+            describe: Describes `main` of a repository from its folder; None if it has none.
+        """
+        self.store = store
+        self.describe = describe
+
+    def select(self, query: Query) -> list[AdapterInfo]:
+        """Return the adapters that match, in order, each as its folder has it now.
+
+        Raises:
+            sqlite3.Error: The index cannot be used, for instance while another process builds it.
+        """
+        with closing(self._opened()) as connection:
+            self._refresh(connection)
+            return query.ordered(self._found(connection, query))
+
+    def _opened(self) -> sqlite3.Connection:
+        """Open the index in the hub; where that is read-only, another under softhub's home."""
+        if os.access(self.store.hidden, os.W_OK):
+            return _connect(self.store.hidden / FILE)
+        digest = sha256(str(self.store.root.resolve()).encode()).hexdigest()[:16]
+        home = softhub_home().absolute() / "cache"
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            return _connect(home / f"index-{digest}.sqlite")
+        except (OSError, sqlite3.OperationalError):
+            return _connect(None)
+
+    # Keeping up.
+
+    def _refresh(self, connection: sqlite3.Connection) -> None:
+        state = dict(connection.execute("SELECT key, value FROM state"))
+        under_way = set(self._under_way())  # before the notes: a push leaves one, then the other
+        root_time, notes = self._root_time(), self._notes_size()
+        changed = under_way | set(self._noted(int(state.get("notes", 0)), notes))
+        if state.get("root_time") != root_time or notes < int(state.get("notes", 0)):
+            changed |= self._moved(connection)
+        if changed or state.get("root_time") != root_time:
+            with _transaction(connection):
+                self._read(connection, changed)
+                values = [("root_time", root_time), ("notes", str(notes))]
+                connection.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", values)
+
+    def _under_way(self) -> Iterator[str]:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for folder in (self.store.hidden / "staging").iterdir():
+                repo_id = repo_id_of(folder.name)
+                if repo_id and any(folder.iterdir()):
+                    yield repo_id
+
+    def _noted(self, start: int, end: int) -> Iterator[str]:
+        if end <= start:
+            return
+        with (self.store.hidden / "changes").open("rb") as stream:
+            stream.seek(start)
+            yield from stream.read(end - start).decode(errors="replace").splitlines()
+
+    def _notes_size(self) -> int:
+        try:
+            return (self.store.hidden / "changes").stat().st_size
+        except OSError:
+            return 0
+
+    def _root_time(self) -> str:
+        try:
+            return str(self.store.root.stat().st_mtime_ns)
+        except OSError:
+            return "none"
+
+    def _moved(self, connection: sqlite3.Connection) -> set[str]:
+        """Return the repositories that came or went without a note."""
+        known = {row[0] for row in connection.execute("SELECT repo_id FROM adapters")}
+        return known ^ set(self.store.repo_ids())
+
+    def _read(self, connection: sqlite3.Connection, repo_ids: Iterable[str]) -> None:
+        started, told = time.monotonic(), False
+        for count, repo_id in enumerate(sorted(repo_ids)):
+            self._update(connection, repo_id)
+            if not told and time.monotonic() - started > _TOLD_AFTER_SECONDS:
+                told = True
+                _logger.warning("indexing the hub: %d adapters so far; once only", count)
+
+    def _update(self, connection: sqlite3.Connection, repo_id: str) -> None:
+        if repo_id_of(repo_folder_name(repo_id)) is None:
+            return  # a damaged note
+        refs = self._refs_time(repo_id)
+        info = self.describe(repo_id)
+        if info is None:
+            connection.execute(_DELETE_RECORD, (repo_id,))
+            connection.execute("DELETE FROM adapters WHERE repo_id = ?", (repo_id,))
+        else:
+            (row,) = connection.execute(_UPSERT, _row(info, refs)).fetchone()
+            record = json.dumps(info.to_record())
+            connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (row, record))
+
+    def _refs_time(self, repo_id: str) -> int:
+        """Return when refs last changed: every moved, new or removed ref is a rename in there."""
+        try:
+            return (self.store.repository(repo_id).folder / "refs").stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    # Answering.
+
+    def _found(self, connection: sqlite3.Connection, query: Query) -> list[AdapterInfo]:
+        """Return what matches; as SQL's order is the query's, often no more than its limit."""
+        in_order = query.sort != "score" or query.metric is None
+        found: list[AdapterInfo] = []
+        stale: list[str] = []
+        for repo_id, refs, record in self._rows(connection, query):
+            if refs == self._refs_time(repo_id):
+                info: AdapterInfo | None = AdapterInfo.from_record(json.loads(record))
+            else:
+                info = self.describe(repo_id)
+                stale.append(repo_id)
+            if info is not None and query.matches(info):
+                found.append(info)
+            if in_order and len(found) == query.limit:
+                break
+        if stale:  # only now: a row that is moved while rows are read may be read twice
+            with _transaction(connection):
+                self._read(connection, stale)
+        return found
+
+    def _rows(self, connection: sqlite3.Connection, query: Query) -> Iterator[tuple[str, int, str]]:
+        """Yield what could match, in order; the query itself has the last word."""
+        conditions, values = _conditions(query)
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        cursor = connection.execute(
+            f"SELECT id, repo_id, refs FROM adapters {where} ORDER BY {_ORDERS[query.sort]}", values
+        )
+        for row, repo_id, refs in cursor:
+            record = connection.execute("SELECT record FROM records WHERE id = ?", (row,))
+            yield repo_id, refs, record.fetchone()[0]
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    """Open an index; one that is damaged or of another schema is made anew."""
+    connection = sqlite3.connect(path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        if _is_ready(connection):
+            return connection
+        error: Exception = sqlite3.DatabaseError("another schema")
+    except sqlite3.OperationalError:
+        connection.close()
+        raise
+    except sqlite3.DatabaseError as damaged:
+        error = damaged
+    connection.close()
+    if path is None:
+        raise error
+    path.unlink()
+    return _connect(path)
+
+
+def _is_ready(connection: sqlite3.Connection) -> bool:
+    # A cache may be lost in a power cut, so nothing waits for the disk.
+    connection.execute("PRAGMA synchronous = OFF")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        connection.executescript(_TABLES)
+    return version in (0, SCHEMA)
+
+
+def _row(info: AdapterInfo, refs: int) -> tuple[object, ...]:
+    return (
+        info.repo_id,
+        refs if info.revision else 0,  # a damaged adapter is looked at again each time
+        _lower(info.task),
+        _lower(info.task_kind),
+        _lower(info.base_model),
+        info.author.lower(),
+        _lower(info.license),
+        _WORST if info.score is None else goodness(*info.score),
+        info.date,
+        info.total_bytes,
+        haystack(info),
+        _labels(info),
+    )
+
+
+def _labels(info: AdapterInfo) -> str:
+    """Return what an adapter has several of, each between bars, for one look at them all."""
+    labels = [
+        *(f"tag:{tag}" for tag in (*info.keywords, *info.tags)),
+        *(f"language:{code}" for code in info.language),
+        *(f"dataset:{name}" for name in info.datasets),
+        *(f"metric:{metric.name}" for metric in info.metrics),
+        f"base:{(info.base_model or '').rsplit('/', 1)[-1]}",
+    ]
+    return f"|{'|'.join(labels)}|".lower()
+
+
+def _lower(text: str | None) -> str | None:
+    return text.lower() if text is not None else None
+
+
+def _conditions(query: Query) -> tuple[list[str], list[str]]:
+    """Return the part of a query that SQL can answer by itself; never more than it asks."""
+    exact = {
+        "task": query.task,
+        "kind": query.task_kind,
+        "author": query.author,
+        "license": query.license,
+        "base": query.base_model if query.base_model and "/" in query.base_model else None,
+    }
+    conditions = [f"{column} = ?" for column, value in exact.items() if value is not None]
+    values = [value.lower() for value in exact.values() if value is not None]
+    words = (query.text or "").lower().split()
+    labels = {
+        "tag": query.tag,
+        "language": query.language,
+        "dataset": query.dataset,
+        "metric": query.metric,
+        "base": query.base_model if query.base_model and "/" not in query.base_model else None,
+    }
+    named = [f"|{kind}:{value}|".lower() for kind, value in labels.items() if value is not None]
+    conditions += ["instr(text, ?) > 0"] * len(words) + ["instr(labels, ?) > 0"] * len(named)
+    return conditions, values + words + named

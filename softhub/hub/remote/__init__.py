@@ -1,0 +1,1 @@
+"""Hubs across a network: the Hugging Face Hub, or any endpoint that speaks its protocol."""

@@ -1,0 +1,1 @@
+"""Answering texts with one base and many prompts: `PromptModel`, requests and ensembles."""

@@ -1,0 +1,61 @@
+"""Prompt ensembles: several prompts of one base vote on each text, in the same batches.
+
+After Lester et al. 2021 (arXiv 2104.08691, section 6), who vote by majority; here the
+probabilities are averaged, which breaks ties and keeps a probability for each label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from softhub.errors import TaskError
+from softhub.inference.engine import Prediction, PromptModel, Text
+from softhub.metrics.label_sets import join_labels
+
+
+def predict_ensemble(
+    model: PromptModel,
+    texts: Sequence[Text],
+    *,
+    prompts: Sequence[str],
+    batch_size: int = 32,
+    progress: str | None = None,
+) -> list[Prediction]:
+    """Classify texts by the mean probability that several prompts give.
+
+    Args:
+        model: The engine; the prompts are loaded in it.
+        texts: Texts, or rows for the template.
+        prompts: Names of prompts for the same task, at least one.
+        batch_size: Rows in one pass; a text takes as many as there are prompts.
+        progress: Words beside a progress bar, shown on a terminal; None shows no bar.
+
+    Returns:
+        One prediction a text; its scores are the prompts' mean scores.
+
+    Raises:
+        PromptNotLoaded: A prompt is not loaded.
+        TaskError: There is no prompt, or they do not have the same labels.
+    """
+    if not prompts:
+        raise TaskError("An ensemble of no prompts: name at least one that is loaded.")
+    rows = [text for text in texts for _ in prompts]
+    votes = model.predict(
+        rows, prompt=[*prompts] * len(texts), batch_size=batch_size, progress=progress
+    )
+    size = len(prompts)
+    return [_mean(votes[start : start + size], prompts) for start in range(0, len(votes), size)]
+
+
+def _mean(votes: Sequence[Prediction], prompts: Sequence[str]) -> Prediction:
+    labels = list(votes[0].probabilities)
+    if any(list(vote.probabilities) != labels for vote in votes):
+        raise TaskError(f"The prompts {', '.join(prompts)} do not have the same labels.")
+    probabilities = {
+        label: sum(vote.probabilities[label] for vote in votes) / len(votes) for label in labels
+    }
+    scores = {label: sum(vote.scores[label] for vote in votes) / len(votes) for label in labels}
+    if votes[0].labels is None:
+        return Prediction(max(labels, key=probabilities.__getitem__), probabilities, scores)
+    applying = tuple(label for label in labels if probabilities[label] >= 0.5)
+    return Prediction(join_labels(applying, labels), probabilities, scores, labels=applying)

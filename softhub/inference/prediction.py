@@ -1,0 +1,90 @@
+"""What a prompt says of one text: probabilities of labels, and an answer or none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from softhub.metrics.label_sets import join_labels
+from softhub.model.encoding import Candidates
+from softhub.tasks.decision import Decision
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classification prompt says of one text.
+
+    Attributes:
+        best: The most probable label; for a multi-label task all that apply, joined by `;`.
+        probabilities: Of each label, in the verbalizer's order. They sum to 1, but for a
+            multi-label task, where each is that of a decision of its own.
+        scores: Log-probability of each label's words behind the text; multi-label: log-odds. What
+            the base says, before any calibration.
+        abstained: Whether the confidence is too low for an answer.
+        labels: The labels that apply, for a multi-label task; else None.
+    """
+
+    best: str
+    probabilities: Mapping[str, float]
+    scores: Mapping[str, float]
+    abstained: bool = False
+    labels: tuple[str, ...] | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The answer: `best`, or None where it abstains."""
+        return None if self.abstained else self.best
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the answer; multi-label: of its least certain decision."""
+        if self.labels is None:
+            return self.probabilities[self.best]
+        return min(p if label in self.labels else 1 - p for label, p in self.probabilities.items())
+
+
+def decide(
+    candidates: Candidates,
+    scores: Sequence[float],
+    decision: Decision,
+    abstain_below: float | None = None,
+) -> Prediction:
+    """Turn the scores of a text's labels into a prediction.
+
+    Args:
+        candidates: The labels.
+        scores: One for each, from `label_scores`.
+        decision: Temperature, threshold, and when to abstain.
+        abstain_below: Overrides the decision's.
+
+    Returns:
+        The prediction.
+    """
+    names, own = candidates.labels, dict(zip(candidates.labels, scores, strict=True))
+    scaled = [score / decision.temperature for score in scores]
+    labels: tuple[str, ...] | None = None
+    if candidates.yes_no:
+        chances = dict(zip(names, map(_sigmoid, scaled), strict=True))
+        labels = tuple(name for name in names if chances[name] >= decision.threshold)
+        best = join_labels(labels, names)
+    else:
+        chances = dict(zip(names, _softmax(scaled), strict=True))
+        best = max(names, key=own.__getitem__)
+    prediction = Prediction(best, chances, own, labels=labels)
+    least = decision.abstain_below if abstain_below is None else abstain_below
+    if prediction.confidence >= least:
+        return prediction
+    return Prediction(best, chances, own, abstained=True, labels=labels)
+
+
+def _softmax(scores: Sequence[float]) -> list[float]:
+    top = max(scores)
+    exponentials = [math.exp(score - top) for score in scores]
+    total = math.fsum(exponentials)
+    return [value / total for value in exponentials]
+
+
+def _sigmoid(score: float) -> float:
+    small = math.exp(-abs(score))
+    return 1 / (1 + small) if score >= 0 else small / (1 + small)

@@ -1,0 +1,12 @@
+"""Metrics as sums of per-example statistics.
+
+Every metric here adds up statistics of single examples and turns the totals into a score. So the
+score of any resample is a weighted sum, and a bootstrap is one matrix product (`intervals.py`).
+All scores are from 0 to 1, more is better.
+"""
+
+from softhub.metrics.base import Floats, Metric, check_pairs
+from softhub.metrics.code import OUTCOMES
+from softhub.metrics.registry import METRICS, compute, find_metric
+
+__all__ = ["METRICS", "OUTCOMES", "Floats", "Metric", "check_pairs", "compute", "find_metric"]

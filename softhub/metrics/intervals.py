@@ -1,0 +1,244 @@
+"""How far a score can be trusted: percentile bootstrap over groups, and over seeds.
+
+Sentences of one review are not independent, so whole groups are drawn (cluster bootstrap; Davison &
+Hinkley 1997, section 3.8). A difference between two trained systems is drawn over groups and seeds
+at once, so that it speaks of new texts and new trainings.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from softhub.errors import DatasetError, SoftHubWarning
+from softhub.metrics import Floats, check_pairs, find_metric
+
+LEVEL = 0.95
+FEW_GROUPS = 10
+_CELLS = 2**22  # of one block of resamples; bounds the memory to some 32 MB
+
+
+class Interval(NamedTuple):
+    """A value with its 95 % interval.
+
+    Attributes:
+        value: The value on all the data.
+        low: Lower end.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """A score, and what it is in each resample.
+
+    Attributes:
+        value: The score on all the data; the mean of the runs, if there are several.
+        samples: The score in each resample, `[R]`.
+    """
+
+    value: float
+    samples: Floats
+
+    def interval(self) -> Interval:
+        """The value with the 95 % interval of the resamples."""
+        tail = (1 - LEVEL) / 2
+        low, high = np.quantile(self.samples, [tail, 1 - tail])
+        return Interval(self.value, float(low), float(high))
+
+    def __sub__(self, other: Resampled) -> Resampled:
+        """The difference, paired where both come from the same `Resamples`."""
+        return Resampled(self.value - other.value, self.samples - other.samples)
+
+
+class Resamples:
+    """Scores of several systems on the same resamples of the same examples.
+
+    Groups are drawn once for all systems, so their differences are paired. The runs (seeds) of each
+    system are drawn each for itself, because they are different trainings. Few runs understate
+    their own spread: S of them by a factor of (S - 1) / S in its variance.
+
+    Args:
+        size: Number of examples, N.
+        groups: N group names, drawn whole; `None` stands for a group of one.
+        resamples: Number of bootstrap samples, R.
+        seed: Of the random draws.
+
+    Raises:
+        DatasetError: If there is nothing to score, or the lengths differ.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        groups: Sequence[str | None] | None = None,
+        resamples: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        if size < 1:
+            raise DatasetError("there is nothing to score; give at least one example")
+        self._index = _group_indices(groups, size)
+        self._groups = int(self._index.max()) + 1
+        self._resamples, self._seed, self._systems = resamples, seed, 0
+
+    def score(
+        self, runs: Sequence[Sequence[str]], references: Sequence[str], metric: str
+    ) -> Resampled:
+        """Score a system's answers.
+
+        Args:
+            runs: The N answers of each of its runs.
+            references: N right answers.
+            metric: Name of the metric.
+
+        Raises:
+            TaskError: If there is no such metric.
+            DatasetError: If there is nothing to score, or the lengths differ.
+        """
+        judge = find_metric(metric)
+        for predictions in runs:
+            check_pairs(predictions, references)
+        return self.resample([judge.statistics(run, references) for run in runs], judge.score)
+
+    def mean(self, values: ArrayLike) -> Resampled:
+        """Take the mean of per-example values, `[N]` or `[S, N]` of S runs."""
+        runs = [np.stack([run, np.ones(len(run))], axis=1) for run in _by_run(values)]
+        return self.resample(runs, lambda totals: np.asarray(totals[..., 0] / totals[..., 1]))
+
+    def resample(self, runs: Sequence[Floats], score: Callable[[Floats], Floats]) -> Resampled:
+        """Score a system by sums of per-example statistics.
+
+        Args:
+            runs: Statistics `[N, K]` of each of its runs; K may differ among them.
+            score: Turns totals `[..., K]` into scores `[...]`.
+        """
+        totals = [_sum_by_group(statistics, self._index) for statistics in runs]
+        draws_of_groups = np.random.default_rng(self._seed)
+        draws_of_runs = np.random.default_rng([self._seed, self._systems])
+        self._systems += 1
+        samples = []
+        for draws in _draws(self._groups, self._resamples, draws_of_groups):
+            scores = np.stack([score(draws @ of_run) for of_run in totals], axis=1)
+            weights = _run_weights(len(runs), len(draws), draws_of_runs)
+            samples.append((scores * weights).sum(axis=1))
+        value = np.mean([score(of_run.sum(axis=0)) for of_run in totals])
+        return Resampled(float(value), np.concatenate(samples))
+
+
+def bootstrap_interval(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    metric: str,
+    groups: Sequence[str | None] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Return a metric and its 95 % interval.
+
+    Args:
+        predictions: N answers.
+        references: N right answers.
+        metric: Name of the metric.
+        groups: N group names, drawn whole; `None` stands for a group of one.
+        resamples: Number of bootstrap samples.
+        seed: Of the random draws.
+
+    Raises:
+        TaskError: If there is no such metric.
+        DatasetError: If there is nothing to score, or the lengths differ.
+    """
+    find_metric(metric)
+    check_pairs(predictions, references)
+    draws = Resamples(len(references), groups, resamples, seed)
+    return draws.score([predictions], references, metric).interval()
+
+
+def paired_difference(
+    a_correct: ArrayLike,
+    b_correct: ArrayLike,
+    groups: Sequence[str | None] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Return how much better A is than B on the same examples, with the 95 % interval.
+
+    Groups are drawn once for both (paired), the seeds of A and of B each for itself; see
+    `Resamples`.
+
+    Args:
+        a_correct: Per-example scores of A, as 1 for right and 0 for wrong: `[N]`, or `[S, N]` of
+            S seeds.
+        b_correct: The same of B, `[N]` or `[S', N]`.
+        groups: N group names, drawn whole; `None` stands for a group of one.
+        resamples: Number of bootstrap samples.
+        seed: Of the random draws.
+
+    Raises:
+        DatasetError: If there is nothing to compare, or the lengths differ.
+    """
+    a, b = _by_run(a_correct), _by_run(b_correct)
+    size = a.shape[1]
+    if size == 0 or b.shape[1] != size:
+        raise DatasetError(
+            f"A has scores of {size} examples and B of {b.shape[1]}; expected both on the same "
+            f"examples, in the same order, and at least one"
+        )
+    draws = Resamples(size, groups, resamples, seed)
+    return (draws.mean(a) - draws.mean(b)).interval()
+
+
+def _by_run(correct: ArrayLike) -> Floats:
+    scores = np.atleast_2d(np.asarray(correct, dtype=np.float64))
+    if scores.ndim != 2:
+        raise DatasetError(f"scores have the shape {scores.shape}; expected [N], or [seeds, N]")
+    return scores
+
+
+def _group_indices(groups: Sequence[str | None] | None, size: int) -> NDArray[np.int64]:
+    """Number the groups: `[N]` integers from 0 without gaps."""
+    if groups is None:
+        groups = [None] * size
+    if len(groups) != size:
+        raise DatasetError(f"{len(groups)} groups for {size} examples; expected one for each")
+    keys = [index if group is None else group for index, group in enumerate(groups)]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    if len(numbers) < FEW_GROUPS:
+        warnings.warn(
+            f"an interval over {len(numbers)} independent groups is too narrow to be trusted; "
+            f"expected at least {FEW_GROUPS}, so evaluate on more examples",
+            SoftHubWarning,
+            stacklevel=4,
+        )
+    return np.array([numbers[key] for key in keys], dtype=np.int64)
+
+
+def _sum_by_group(statistics: Floats, index: NDArray[np.int64]) -> Floats:
+    """Add rows `[N, K]` up to groups `[G, K]`."""
+    totals = np.zeros((int(index.max()) + 1, statistics.shape[1]))
+    np.add.at(totals, index, statistics)
+    return totals
+
+
+def _draws(groups: int, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
+    """Yield blocks `[R, G]`: how often each group is in each resample."""
+    block = max(1, _CELLS // groups)
+    for start in range(0, resamples, block):
+        rows = min(block, resamples - start)
+        drawn = rng.integers(0, groups, size=(rows, groups))
+        flat = (drawn + groups * np.arange(rows)[:, None]).ravel()
+        counts = np.bincount(flat, minlength=rows * groups).reshape(rows, groups)
+        yield counts.astype(np.float64)
+
+
+def _run_weights(runs: int, rows: int, rng: np.random.Generator) -> Floats:
+    """Return the share of each run in each of the resamples, `[R, S]`."""
+    return rng.multinomial(runs, np.full(runs, 1 / runs), size=rows) / runs

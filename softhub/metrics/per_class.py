@@ -1,0 +1,129 @@
+"""How each label fares: precision, recall and F1 with intervals, and what is taken for what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from softhub.metrics import Floats, check_pairs
+from softhub.metrics.intervals import Interval, Resampled, Resamples
+from softhub.metrics.label_sets import split_labels
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of one label.
+
+    Attributes:
+        label: The label.
+        precision: Share right of the examples that were given it; 0 if there is none.
+        recall: Share of the examples it belongs to that were given it; 0 if there is none.
+        f1: Their harmonic mean.
+        support: Examples it belongs to.
+        predicted: Examples that were given it.
+    """
+
+    label: str
+    precision: Interval
+    recall: Interval
+    f1: Interval
+    support: int
+    predicted: int
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """Scores of every label.
+
+    Attributes:
+        classes: The labels, in the verbalizer's order.
+        confusion: For each label (row) how many of its examples were given each label (column);
+            None for multi-label tasks, where no label stands in another's place.
+    """
+
+    classes: tuple[ClassScores, ...]
+    confusion: tuple[tuple[int, ...], ...] | None
+
+    def to_record(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        scores = ("precision", "recall", "f1")
+        classes = [
+            asdict(each) | {name: getattr(each, name)._asdict() for name in scores}
+            for each in self.classes
+        ]
+        return {"classes": classes, "confusion": self.confusion}
+
+
+def class_report(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    labels: Sequence[str],
+    *,
+    multilabel: bool = False,
+    groups: Sequence[str | None] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> ClassReport:
+    """Score every label.
+
+    Args:
+        predictions: N labels, or sets of labels.
+        references: N right ones.
+        labels: All labels, in order.
+        multilabel: Whether predictions and references are sets of labels joined by `;`.
+        groups: N group names, drawn whole; `None` stands for a group of one.
+        resamples: Number of bootstrap samples. Those in which a score is undefined (no example of
+            a label was drawn) do not count for its interval.
+        seed: Of the random draws.
+
+    Raises:
+        DatasetError: If there is nothing to score, or the lengths differ.
+    """
+    check_pairs(predictions, references)
+    given = _table(predictions, labels, multilabel)
+    right = _table(references, labels, multilabel)
+    draws = Resamples(len(references), groups, resamples, seed)
+    classes = []
+    for column, label in enumerate(labels):
+        g, r = given[:, column], right[:, column]
+        statistics = np.stack([g * r, g, r], axis=1)
+        precision, recall, f1 = (
+            _interval(draws.resample([statistics], score)) for score in (_precision, _recall, _f1)
+        )
+        classes.append(ClassScores(label, precision, recall, f1, int(r.sum()), int(g.sum())))
+    counts = (right.T @ given).astype(int)
+    confusion = None if multilabel else tuple(map(tuple, counts.tolist()))
+    return ClassReport(tuple(classes), confusion)
+
+
+def _table(answers: Sequence[str], labels: Sequence[str], multilabel: bool) -> Floats:
+    """Which labels each answer has, `[N, L]`, 0 or 1."""
+    sets = [set(split_labels(answer)) if multilabel else {answer} for answer in answers]
+    return np.array([[float(label in each) for label in labels] for each in sets])
+
+
+def _ratio(parts: Floats, whole: Floats) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(parts / whole)
+
+
+def _precision(totals: Floats) -> Floats:
+    return _ratio(totals[..., 0], totals[..., 1])
+
+
+def _recall(totals: Floats) -> Floats:
+    return _ratio(totals[..., 0], totals[..., 2])
+
+
+def _f1(totals: Floats) -> Floats:
+    return _ratio(2 * totals[..., 0], totals[..., 1] + totals[..., 2])
+
+
+def _interval(found: Resampled) -> Interval:
+    defined = found.samples[np.isfinite(found.samples)]
+    if not np.isfinite(found.value) or not len(defined):
+        return Interval(0.0, 0.0, 0.0)
+    return Resampled(found.value, defined).interval()

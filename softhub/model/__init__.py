@@ -1,0 +1,1 @@
+"""What runs through the frozen base; training, inference and serving share it."""

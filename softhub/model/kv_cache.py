@@ -1,0 +1,135 @@
+"""Encode a prompt once and share its keys and values over a batch.
+
+A decoder's prompt comes first and sees nothing but itself, so its keys and values are the same in
+every row: computing them once at batch 1 and expanding them is exact, and saves B - 1 of B passes
+over the prompt. Gradients flow through the expansion, so training shares them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from softhub.model.base import BaseModel
+from softhub.model.projection import trunk_of
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values of one prompt.
+
+    Attributes:
+        layers: For each layer keys and values, each `[1, heads, P, head_dim]`.
+        length: Number of virtual tokens P.
+    """
+
+    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    length: int
+
+
+def shares_prefixes(base: BaseModel) -> bool:
+    """Whether prompts can be encoded apart from the text: a decoder whose every layer keeps all.
+
+    Sliding windows, recurrent states and encoders take the prompt with each row instead.
+    """
+    if base.is_encoder_decoder or "past_key_values" not in base.forward_parameters:
+        return False
+    if base.checkpoints_activations or base.is_sharded:  # both act on what a layer puts out
+        return False
+    cache = DynamicCache(config=base.model.config)
+    return bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def encode_prefix(base: BaseModel, vectors: torch.Tensor) -> Prefix:
+    """Run a prompt through the base alone.
+
+    Args:
+        base: A base for which `shares_prefixes` holds.
+        vectors: The prompt, `[P, H]`; its gradient is kept if it wants one.
+
+    Returns:
+        Its keys and values.
+    """
+    device = base.device
+    cache = DynamicCache(config=base.model.config)
+    trunk_of(base.model)(
+        inputs_embeds=vectors.to(device, base.dtype).unsqueeze(0),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    layers = tuple((layer.keys, layer.values) for layer in filled_layers(cache))
+    return Prefix(layers, vectors.shape[0])
+
+
+def join_prefixes(
+    base: BaseModel, prefixes: Sequence[Prefix | None]
+) -> tuple[DynamicCache | None, torch.Tensor]:
+    """Lay the prefixes of a batch side by side, padded on the left.
+
+    Args:
+        base: The base model.
+        prefixes: One for each row, or None for the bare base.
+
+    Returns:
+        A fresh cache of B rows (None if no row has a prompt), and the mask `[B, P]` of its
+        columns, bool, with P the longest prefix.
+    """
+    width = max((prefix.length for prefix in prefixes if prefix), default=0)
+    lengths = torch.tensor([prefix.length if prefix else 0 for prefix in prefixes])
+    mask = (torch.arange(width) >= width - lengths[:, None]).to(base.device)
+    template = next((prefix for prefix in prefixes if prefix), None)
+    if template is None:
+        return None, mask
+    cache = DynamicCache(config=base.model.config)
+    for index in range(len(template.layers)):
+        cache.update(*_joined_layer(prefixes, template, index, width), index)
+    return cache, mask
+
+
+def _joined_layer(
+    prefixes: Sequence[Prefix | None], template: Prefix, index: int, width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of one layer for the whole batch, each `[B, heads, width, head_dim]`."""
+    if all(prefix is template for prefix in prefixes):
+        keys, values = template.layers[index]
+        size = (len(prefixes), *keys.shape[1:])
+        return keys.expand(size), values.expand(len(prefixes), *values.shape[1:])
+    columns: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+    for prefix in prefixes:
+        for column, like, tensor in zip(
+            columns, template.layers[index], (prefix or template).layers[index], strict=True
+        ):
+            if prefix is None:
+                tensor = like.new_zeros(*like.shape[:2], 0, like.shape[3])
+            missing = width - tensor.shape[2]
+            column.append(torch.nn.functional.pad(tensor, (0, 0, missing, 0)))
+    return torch.cat(columns[0]), torch.cat(columns[1])
+
+
+def select_rows(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
+    """A new cache of some rows, which may repeat.
+
+    Args:
+        cache: A cache of B rows; left as it is.
+        rows: Row indices `[N]`, int64.
+
+    Returns:
+        A cache of N rows.
+    """
+    selected = copy(cache)
+    selected.layers = [copy(layer) for layer in cache.layers]
+    for layer in filled_layers(selected):
+        layer.batch_select_indices(rows.to(layer.keys.device))
+    return selected
+
+
+def filled_layers(cache: DynamicCache) -> list[Any]:
+    """The filled layers of a cache; transformers types them as what they might also be."""
+    layers: list[Any] = cache.layers
+    return [layer for layer in layers if layer.keys is not None]

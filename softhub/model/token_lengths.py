@@ -1,0 +1,57 @@
+"""How long texts are for a base model, by its tokenizer and configuration alone: no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from softhub.errors import TaskError
+from softhub.model.base import load_tokenizer, position_limit
+from softhub.model.encoding import Encoder
+from softhub.tasks import Task, Template
+
+_RESERVED = 128
+"""Positions kept for the soft prompt and the answer: more than the usual prompt takes."""
+
+
+@dataclass(frozen=True)
+class TokenRuler:
+    """Counts the tokens that a base model would read; a ruler of `softhub.tasks.drafting`.
+
+    Attributes:
+        encoder: Turns rows into token ids, as training does.
+        limit: Most tokens of a text beside a prompt and an answer; None if unlimited.
+    """
+
+    encoder: Encoder
+    limit: int | None
+    unit: str = "tokens"
+
+    @classmethod
+    def from_pretrained(cls, ref: str) -> TokenRuler:
+        """Read a base's tokenizer and configuration.
+
+        Args:
+            ref: Hub repo id, local folder, or path of a `.gguf` file.
+
+        Raises:
+            BaseModelError: There is no such model, or it cannot be read.
+        """
+        tokenizer, config = load_tokenizer(ref)
+        encoder = Encoder(tokenizer, is_encoder_decoder=bool(config.is_encoder_decoder))
+        positions = position_limit(config)
+        return cls(encoder, positions and max(positions - _RESERVED, positions // 2))
+
+    def length(self, template: Template, row: Mapping[str, Any]) -> int:
+        """Return the number of tokens of the rendered row."""
+        return len(self.encoder.encode(template, row).ids)
+
+    def problem(self, task: Task) -> str | None:
+        """Return why label words and template do not suit the tokenizer; None if they do."""
+        try:
+            if task.verbalizer is not None:
+                self.encoder.candidates(task.template, task.verbalizer)
+        except TaskError as error:
+            return str(error)
+        return None

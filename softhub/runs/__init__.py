@@ -1,7 +1,0 @@
-"""The index of training runs: what lies below `runs/`, and what each prompt can be traced by."""
-
-from softhub.runs.index import ORDERS, Seeds, by_seed, find_runs, sort_runs
-from softhub.runs.reading import is_run, read_run
-from softhub.runs.run import Run
-
-__all__ = ["ORDERS", "Run", "Seeds", "by_seed", "find_runs", "is_run", "read_run", "sort_runs"]

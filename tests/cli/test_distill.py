@@ -1,0 +1,165 @@
+"""distill: from a task file and a long prompt to an adapter, a table and what is kept."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from softhub.model.prompt import SoftPrompt
+from softhub.training.callbacks import WatchCallback
+from tests.command import Command
+
+TASK = """
+name: toy
+kind: classification
+dataset:
+  data_files: {train: rows.jsonl, dev: rows.jsonl, test: rows.jsonl}
+label_column: label
+group_column: group
+template: "Review: {text}\\nSentiment:"
+verbalizer: {good: " great", bad: " waste"}
+hard_templates:
+  - "Review: {text}\\nSentiment:"
+  - "Is it good or not? Answer with one word.\\n\\nReview: {text}\\nSentiment:"
+metrics: [accuracy]
+"""
+WORDS = ("great", "easy", "love", "best", "value", "waste", "broke", "money", "nobody", "again")
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    """A task with twenty rows, which are all three splits."""
+    rows = [
+        {"text": f"{WORDS[i % 10]} {WORDS[i * 7 % 10]} {i}", "label": "bad" if i % 3 else "good"}
+        for i in range(20)
+    ]
+    lines = [json.dumps({**row, "group": str(i)}) for i, row in enumerate(rows)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    file = tmp_path / "task.yaml"
+    file.write_text(TASK)
+    return file
+
+
+@pytest.fixture
+def options(task: Path, base: Path, tmp_path: Path) -> list[object]:
+    """What every call here has: a run of two steps."""
+    small = ["--tokens", 4, "--max-steps", 2, "--batch-size", 4, "--init", "vocabulary"]
+    return ["--task", task, "--base", base, "--output-dir", tmp_path / "run", *small]
+
+
+def test_a_few_shot_prompt_becomes_an_adapter_and_a_report(
+    softhub: Command, options: list[object], tmp_path: Path
+) -> None:
+    done = softhub("distill", *options, "--shots", 4, "--calibrated", "--base-name", "my/tiny")
+    assert done.code == 0, done.err
+    assert "step 2/2" in done.err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    kept = report["distillation"]
+    tokens = kept["tokens"]
+    saved = tokens["teacher"] - tokens["student"]
+    fewer = f"{saved} fewer ({saved / tokens['teacher']:.0%})"
+    assert f"where the teacher has {tokens['teacher']}: {fewer}" in done.out
+    assert f"{100 * kept['agreement']:.1f} % of its answers, on test" in done.out
+    assert "of the teacher's accuracy (" in done.out
+    assert [row["name"] for row in report["rows"]] == ["teacher", "short template", "soft prompt"]
+    assert report["teacher"]["from"] == "few-shot prompt"
+    manifest = SoftPrompt.from_pretrained(tmp_path / "run" / "adapter").manifest
+    assert manifest.base_model == "my/tiny"
+    assert manifest.provenance["distilled"] == report["teacher"]
+    assert manifest.metrics[0].baselines.keys() == {"teacher", "short template"}
+    card = (tmp_path / "run" / "adapter" / "README.md").read_text()
+    assert "- distilled: from `few-shot prompt`" in card
+
+
+def test_texts_of_a_log_and_a_template_by_its_number_need_no_labels(
+    softhub: Command, options: list[object], task: Path, tmp_path: Path
+) -> None:
+    task.write_text(TASK.replace("test: rows.jsonl", "").replace("dev: rows.jsonl, ", ""))
+    log = tmp_path / "log.txt"
+    log.write_text("\n".join(f"{word} {word} value" for word in WORDS))
+    done = softhub("distill", *options, "--template", 2, "--texts", log)
+    assert done.code == 0, done.err
+    adapter = tmp_path / "run" / "adapter"
+    assert str(adapter) in done.out
+    assert "% of its answers, on dev" in done.out
+    record = SoftPrompt.from_pretrained(adapter).manifest.provenance
+    assert record["distilled"]["template"].startswith("Is it good or not?")
+    sizes = {split: record["dataset"][split]["examples"] for split in ("train", "dev")}
+    assert sizes == {"train": 8, "dev": 2}
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["rows"] == [] and 0 <= report["distillation"]["agreement"] <= 1
+    assert report["training"]["steps"] == 2 and (tmp_path / "run" / "curve.png").is_file()
+    (run,) = json.loads(softhub("runs", tmp_path, "--json").out)
+    assert (run["path"], run["state"]) == ("run", "finished")
+
+
+def test_the_system_text_goes_from_the_student_s_chat(
+    softhub: Command, options: list[object], task: Path, tmp_path: Path
+) -> None:
+    chat = TASK.replace('"Review: {text}\\nSentiment:"', '"Review: {text}"').replace('" ', '"')
+    task.write_text(chat + "system: You are a careful assistant. Answer with one word.\n")
+    done = softhub("distill", *options, "--system")
+    assert done.code == 0, done.err
+    manifest = SoftPrompt.from_pretrained(tmp_path / "run" / "adapter").manifest
+    assert manifest.task is not None
+    assert "careful" not in manifest.task["template"]
+    assert "careful" in manifest.provenance["distilled"]["system"]
+
+
+def test_another_adapter_is_a_teacher(
+    softhub: Command, options: list[object], adapter: Path, task: Path, tmp_path: Path
+) -> None:
+    task.write_text(TASK.replace("good:", "positive:").replace("bad:", "negative:"))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(rows.read_text().replace('"good"', '"positive"').replace('"bad"', '"negative"'))
+    done = softhub("distill", *options, "--teacher", adapter)
+    assert done.code == 0, done.err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["teacher"]["virtual_tokens"] == 5
+
+
+def test_a_stopped_run_leaves_130_and_resume_goes_on(
+    softhub: Command, options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = WatchCallback.on_log
+
+    def press(self, args, state, control, logs=None, **kwargs):  # type: ignore[no-untyped-def]
+        if state.global_step == 10 and "loss" in logs:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, args, state, control, logs=logs, **kwargs)
+
+    options[options.index("--max-steps") + 1] = 12
+    with monkeypatch.context() as patch:
+        patch.setattr(WatchCallback, "on_log", press)
+        stopped = softhub("distill", *options, "--template", 2)
+    assert stopped.code == 130
+    assert "--resume goes on" in stopped.err
+    done = softhub("distill", *options, "--template", 2, "--resume")
+    assert done.code == 0, done.err
+    assert "step 12/12" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "problem"),
+    [
+        ([], 2, "give one teacher"),
+        (["--shots", 2, "--template", 2], 2, "found --template and --shots"),
+        (["--template", 9], 1, "has 2 hard_templates, and --template asks for number 9"),
+        (["--template", "No column"], 1, "holds {text} 0 times"),
+        (["--system"], 1, "has no system text to distil"),
+        (["--shots", 2, "--init", "best"], 1, "Unknown init"),
+        (["--shots", 2, "--texts", "nowhere.txt"], 1, "cannot read 'nowhere.txt'"),
+        (["--shots", 2, "--resume"], 1, "Nothing to resume"),
+        (["--teacher", "./nowhere"], 1, "no adapter folder"),
+        (["--shots", 2, "--learning-rate", "fast"], 1, "'fast'"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(
+    softhub: Command, options: list[object], arguments: list[object], code: int, problem: str
+) -> None:
+    done = softhub("distill", *options, *arguments)
+    assert done.code == code
+    assert problem in " ".join(done.err.split())
+    assert "Traceback" not in done.err

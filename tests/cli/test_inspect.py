@@ -1,0 +1,77 @@
+"""inspect: tables, JSON, a picture and a page; always with the caveat."""
+
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from softhub.evaluation.inspection import inspect_prompt
+from softhub.model.base import load_base
+from softhub.model.prompt import SoftPrompt
+from tests.cli.conftest import MakeAdapter
+from tests.command import Command
+
+
+def test_a_prompt_of_the_hub_beside_a_folder(
+    softhub: Command, make_adapter: MakeAdapter, base: Path
+) -> None:
+    first, second = make_adapter(seed=1), make_adapter(seed=2, provenance={"init": "labels"})
+    softhub("push", first, "me/first")
+    done = softhub("inspect", "me/first", "--base", base, "--compare", second, "--compare", first)
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert "400 tokens; 90 % of their norms from" in lines[0]
+    assert lines[2] == "token\tnorm\tlonger than\tnearest by cosine\tnearest by distance\tstart"
+    assert [line.split("\t")[0] for line in lines[3:8]] == list("01234")
+    assert lines[-1].split("\t")[0] == str(first)
+    assert lines[-1].split("\t")[2] == "0%"
+    assert "\nnote: Neighbours explain little" in done.err
+    shown = softhub("inspect", second, "--base", base)
+    assert re.search(r"'.+', \d\.\d\d away$", shown.out.splitlines()[3])
+
+
+def test_json_is_what_python_gets(softhub: Command, adapter: Path, base: Path) -> None:
+    done = softhub("inspect", adapter, "--base", base, "--neighbours", 2, "--json")
+    found = inspect_prompt(SoftPrompt.from_pretrained(adapter), load_base(base), neighbours=2)
+    assert json.loads(done.out) == json.loads(json.dumps(found.to_record()))
+
+
+def test_a_picture_and_a_page_that_stands_alone(
+    softhub: Command, adapter: Path, base: Path, tmp_path: Path
+) -> None:
+    png, html = tmp_path / "new" / "a.png", tmp_path / "a.html"
+    options = ("--compare", adapter, "--png", png, "--html", html)
+    done = softhub("inspect", adapter, "--base", base, "--neighbours", 400, *options)
+    assert done.code == 0, done.err
+    assert f"wrote {png}\nwrote {html}\n" in done.err
+    assert png.read_bytes().startswith(b"\x89PNG")
+    page = html.read_text(encoding="utf-8")
+    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+    places = re.findall(r'(?:src|href|url)\s*[=(]\s*"?([^")\s>]+)', page)
+    assert places and all(place.startswith(("#", "data:image/png")) for place in places), places
+    assert "&lt;pad&gt;" in page and "<pad>" not in page
+    assert "Neighbours explain little" in page
+    assert page.count('<th scope="row">') == 6
+    svg = page[page.index("<svg") : page.index("</svg>") + 6]
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
+
+
+def test_mistakes_are_one_line(softhub: Command, adapter: Path, base: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for extra, reason in (
+        (("--compare", "me/none"), "me/none"),
+        (("--compare", "./none"), "there is no adapter folder at './none'"),
+        (("--png", tmp_path / "file" / "a.png"), "cannot write"),
+    ):
+        done = softhub("inspect", adapter, "--base", base, *extra)
+        assert (done.code, done.out) == (1, ""), done.err
+        last = done.err.splitlines()[-1]  # what libraries show while they load stands before
+        assert last.startswith("error: ") and reason in last
+
+
+@pytest.mark.parametrize("arguments", [["--neighbours", "0"], []])
+def test_wrong_usage(softhub: Command, adapter: Path, base: Path, arguments: list[str]) -> None:
+    given = ["--base", str(base), *arguments] if arguments else []
+    assert softhub("inspect", adapter, *given).code == 2

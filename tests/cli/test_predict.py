@@ -1,0 +1,188 @@
+"""predict and generate: a pulled prompt needs nothing but its folder and the base."""
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from softhub.inference.engine import PromptModel
+from softhub.tasks import Task
+from tests.cli.conftest import SENTIMENT, SUMMARY, MakeAdapter
+from tests.command import Command
+
+TEXTS = ["It broke after two days.", "Great value, easy to use, and my children love it."]
+
+
+def test_predict_from_the_hub_and_from_a_folder_agree_with_the_engine(
+    softhub: Command, adapter: Path, base: Path
+) -> None:
+    softhub("push", adapter, "me/sentiment")
+    pulled = softhub("predict", "me/sentiment", *TEXTS, "--base", base, "--json")
+    assert pulled.code == 0, pulled.err
+    assert softhub("predict", adapter, *TEXTS, "--base", base, "--json").out == pulled.out
+
+    model = PromptModel.from_pretrained(base)
+    expected = model.predict(TEXTS, prompt=model.load_prompt(adapter))
+    records = [json.loads(line) for line in pulled.out.splitlines()]
+    assert [record["input"] for record in records] == TEXTS
+    assert [record["label"] for record in records] == [item.label for item in expected]
+    for record, item in zip(records, expected, strict=True):
+        assert record["probabilities"] == pytest.approx(dict(item.probabilities))
+        assert sum(record["probabilities"].values()) == pytest.approx(1)
+
+
+def test_predict_shows_label_probabilities_and_text(
+    softhub: Command, adapter: Path, base: Path
+) -> None:
+    header, row = softhub("predict", adapter, TEXTS[0], "--base", base).out.splitlines()
+    assert header == "label\tprobabilities\ttext"
+    label, odds, text = row.split("\t")
+    assert label in SENTIMENT.verbalizer.labels
+    assert odds.startswith(f"{label} 0.")
+    assert text == TEXTS[0]
+
+
+def test_batch_size_does_not_change_the_answer(
+    softhub: Command, adapter: Path, base: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text("".join(f"{text} {n}\n\n" for n in range(5) for text in TEXTS))
+    answers = []
+    for size in (1, 3):
+        done = softhub(
+            "predict", adapter, "--file", file, "--base", base, "--json", "--batch-size", size
+        )
+        answers.append([json.loads(line) for line in done.out.splitlines()])
+    assert [item["input"] for item in answers[0]] == [f"{t} {n}" for n in range(5) for t in TEXTS]
+    for one, other in zip(*answers, strict=True):
+        assert one["scores"] == pytest.approx(other["scores"], abs=1e-4)
+
+
+def test_jsonl_holds_strings_or_rows(
+    softhub: Command, adapter: Path, base: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(TEXTS[0]) + "\n" + json.dumps({"text": TEXTS[0], "id": 7}) + "\n")
+    done = softhub("predict", adapter, "--file", file, "--base", base, "--json")
+    first, second = (json.loads(line) for line in done.out.splitlines())
+    assert first["scores"] == second["scores"]
+    assert second["input"] == {"text": TEXTS[0], "id": 7}
+
+
+def test_standard_input_and_the_base_from_the_environment(
+    softhub: Command, adapter: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(TEXTS)))
+    monkeypatch.setenv("SOFTHUB_BASE", str(base))
+    done = softhub("predict", adapter, "--file", "-", "--json")
+    assert [json.loads(line)["input"] for line in done.out.splitlines()] == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('"fine"\n{"text": "cut o', "rows.jsonl:2: not valid JSON"),
+        ('"fine"\n3\n', "rows.jsonl:2: found 3; expected a string"),
+        ("\n\n", "holds no text"),
+        (b"\xff\xfe\x00", "cannot read"),
+        (None, "cannot read"),
+    ],
+)
+def test_a_bad_file_is_refused_with_file_and_line(
+    softhub: Command, tmp_path: Path, content: str | bytes | None, reason: str
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    if content is not None:
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+    done = softhub("predict", "me/sentiment", "--file", file, "--base", "unused")
+    assert (done.code, done.out) == (1, "")
+    assert reason in done.err
+
+
+@pytest.mark.parametrize("extra", [[], ["text", "--file", "texts.txt"]])
+def test_texts_or_a_file_but_not_both(softhub: Command, extra: list[str]) -> None:
+    done = softhub("predict", "me/sentiment", "--base", "unused", *extra)
+    assert done.code == 2
+    assert "--file" in done.err
+
+
+def test_a_prompt_for_another_base_is_refused_unless_forced(
+    softhub: Command, adapter: Path, tiny_base: Callable[[str], Path]
+) -> None:
+    other = tiny_base("qwen3")
+    refused = softhub("predict", adapter, "text", "--base", other)
+    assert (refused.code, refused.out) == (1, "")
+    assert "example/tiny-llama" in refused.err
+    assert "tiny-qwen3" in refused.err
+    forced = softhub("predict", adapter, "text", "--base", other, "--force")
+    assert forced.code == 0, forced.err
+    assert "warning: " in forced.err
+
+
+def test_a_foreign_adapter_predicts_with_a_task(
+    softhub: Command, make_adapter: MakeAdapter, base: Path, tmp_path: Path
+) -> None:
+    foreign = make_adapter(task=None)
+    refused = softhub("predict", foreign, "text", "--base", base)
+    assert refused.code == 1
+    assert "--task" in refused.err
+    task = tmp_path / "mood.yaml"
+    task.write_text(
+        "name: mood\nkind: classification\ntemplate: 'Review: {text} Sentiment:'\n"
+        "verbalizer: {positive: ' good', negative: ' bad'}\n"
+    )
+    done = softhub("predict", foreign, "text", "--base", base, "--task", task, "--json")
+    assert json.loads(done.out)["label"] in ("positive", "negative")
+
+
+def test_a_missing_base_is_one_line(softhub: Command, adapter: Path) -> None:
+    done = softhub("predict", adapter, "text", "--base", "./no-such-base")
+    assert (done.code, done.out) == (1, "")
+    assert "./no-such-base" in done.err
+
+
+def test_generate_follows_the_task_and_the_option(
+    softhub: Command, make_adapter: MakeAdapter, base: Path
+) -> None:
+    folder = make_adapter(task=SUMMARY)
+    model = PromptModel.from_pretrained(base)
+    name = model.load_prompt(folder)
+    shown = softhub("generate", folder, TEXTS[0], "--base", base, "--json")
+    record = json.loads(shown.out)
+    assert record == {"input": TEXTS[0], "output": model.generate(TEXTS[:1], prompt=name)[0]}
+    longer = softhub("generate", folder, TEXTS[0], "--base", base, "--max-new-tokens", 12, "--json")
+    text = json.loads(longer.out)["output"]
+    assert text == model.generate(TEXTS[:1], prompt=name, max_new_tokens=12)[0]
+    assert text != record["output"]
+
+
+def test_a_foreign_adapter_generates_with_a_task_and_ends_where_it_says(
+    softhub: Command, make_adapter: MakeAdapter, base: Path, tmp_path: Path
+) -> None:
+    foreign = make_adapter(task=None)
+    file = tmp_path / "sum.yaml"
+    file.write_text(
+        'name: sum\nkind: generation\ntemplate: "Sum up: {text}\\n"\n'
+        "generation: {max_new_tokens: 9}\n"
+    )
+    model = PromptModel.from_pretrained(base)
+    name = model.load_prompt(foreign, task=Task.from_file(file))
+    (whole,) = model.generate(TEXTS[:1], prompt=name)
+    ask = ("generate", foreign, TEXTS[0], "--base", base, "--task", file, "--json")
+    assert json.loads(softhub(*ask).out)["output"] == whole
+    stop = whole[3:5]
+    file.write_text(
+        file.read_text().replace("9}", f"9, stop: [{json.dumps(stop, ensure_ascii=False)}]}}")
+    )
+    assert json.loads(softhub(*ask).out)["output"] == whole.split(stop)[0]
+
+
+def test_a_prompt_that_generates_does_not_classify(
+    softhub: Command, make_adapter: MakeAdapter, base: Path
+) -> None:
+    done = softhub("predict", make_adapter(task=SUMMARY), "text", "--base", base)
+    assert (done.code, done.out) == (1, "")
+    assert "found of kind 'generation'" in done.err and "softhub generate" in done.err

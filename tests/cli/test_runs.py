@@ -1,0 +1,81 @@
+"""softhub runs: a table, JSON, sums over seeds, and where a prompt comes from."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.command import Command
+from tests.experiments.runs.folders import write_checkpoint, write_run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three runs: two seeds, and one that was stopped."""
+    folder = tmp_path / "runs"
+    for seed in (0, 1):
+        write_run(folder / f"seed{seed}", seed=seed, value=0.9 + seed / 20)
+    write_checkpoint(folder / "stopped", 20)
+    return folder
+
+
+def test_piped_it_is_tab_separated_with_every_column(softhub: Command, folder: Path) -> None:
+    done = softhub("runs", folder, "--sort", "path")
+    assert (done.code, done.err) == (0, "")
+    head, *lines = [line.split("\t") for line in done.out.splitlines()]
+    rows = [dict(zip(head, line, strict=True)) for line in lines]
+    assert [row["run"] for row in rows] == ["seed0", "seed1", "stopped"]
+    assert rows[0]["score"] == "accuracy 0.9 (0.85 to 0.95)"
+    assert (rows[0]["task"], rows[0]["base model"], rows[0]["tokens"]) == ("mood", "tiny", "3")
+    assert (rows[0]["dev loss"], rows[0]["best step"], rows[0]["steps"]) == ("0.4", "20", "30")
+    assert (rows[0]["minutes"], rows[0]["date"]) == ("2.0", "2026-01-02 03:04")
+    assert (rows[2]["state"], rows[2]["score"]) == ("interrupted", "")
+    assert rows[2]["note"] == "at step 20 of 30: --resume true goes on"
+
+
+def test_json_holds_provenance_too(softhub: Command, folder: Path) -> None:
+    (run, *rest) = json.loads(softhub("runs", folder, "--task", "mood", "--json").out)
+    assert len(rest) == 1
+    assert run["score"]["value"] == pytest.approx(0.9)
+    assert run["provenance"]["code"]["commit"] == "b" * 40
+
+
+def test_seeds_are_one_line(softhub: Command, folder: Path) -> None:
+    done = softhub("runs", folder, "--by-seed", "--sort", "path")
+    head, line = [line.split("\t") for line in done.out.splitlines()]
+    row = dict(zip(head, line, strict=True))
+    assert (row["runs"], row["seeds"], row["metric"]) == ("2", "0, 1", "accuracy")
+    assert (row["mean"], row["deviation"], row["range"]) == ("0.925", "0.035", "0.9 to 0.95")
+    (group,) = json.loads(softhub("runs", folder, "--by-seed", "--json").out)
+    assert group["paths"] == ["seed0", "seed1"] or group["paths"] == ["seed1", "seed0"]
+
+
+def test_a_prompt_is_traced(softhub: Command, folder: Path) -> None:
+    done = softhub("runs", folder / "seed1", "--trace")
+    facts = dict(line.split("  ", 1) for line in done.out.splitlines())
+    facts = {name: value.strip() for name, value in facts.items()}
+    assert facts["dataset train sha256"] == "a" * 64
+    assert (facts["seed"], facts["code commit"]) == ("1", "b" * 40)
+    assert (facts["training learning_rate"], facts["config task"]) == ("0.01", "mood.yaml")
+    assert len(facts["weights sha256"]) == 64
+    assert json.loads(softhub("runs", folder / "seed1", "--trace", "--json").out)["seed"] == 1
+    no_run = softhub("runs", folder, "--trace")
+    assert no_run.code == 1 and "is no run" in no_run.err
+    assert softhub("runs", folder, "--trace", "--by-seed").code == 2
+
+
+def test_mistakes_and_emptiness_are_one_line(softhub: Command, tmp_path: Path) -> None:
+    missing = softhub("runs", tmp_path / "missing")
+    assert (missing.code, missing.out) == (1, "") and "There is no folder" in missing.err
+    wrong = softhub("runs", tmp_path, "--sort", "colour")
+    assert wrong.code == 1 and "expected one of date" in wrong.err
+    empty = softhub("runs", tmp_path, "--task", "mood")
+    assert (empty.code, empty.out) == (0, "") and "no run of task mood" in empty.err
+    assert json.loads(softhub("runs", tmp_path, "--json").out) == []
+
+
+def test_names_obey_no_terminal(softhub: Command, tmp_path: Path) -> None:
+    write_run(tmp_path / "a\x1b[31mb", report={"warnings": ["red\x1b[31m\nline\tcell"]})
+    done = softhub("runs", tmp_path)
+    assert "\x1b" not in done.out
+    assert len(done.out.splitlines()) == 2

@@ -1,0 +1,196 @@
+"""The summary: intervals against a direct computation, differences, and the order of the table."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from softhub.errors import DatasetError, TaskError
+from softhub.experiments.comparison.conclusions import findings, left_out
+from softhub.experiments.comparison.store import ComparedRow
+from softhub.experiments.comparison.summary import summarise
+from softhub.metrics import compute
+from softhub.metrics.intervals import Interval, bootstrap_interval
+from tests.experiments.comparison.rows import (
+    GROUPS,
+    LABELS,
+    REFERENCES,
+    SIZE,
+    answers,
+    row,
+    rows,
+    trained,
+)
+
+
+@pytest.fixture(scope="module")
+def summary():
+    return summarise(rows(), REFERENCES, GROUPS, LABELS)
+
+
+def line_of(summary, name):
+    return next(line for line in summary.table if line.name == name)
+
+
+def drawn_directly(runs_of_systems, metric, resamples=1500):
+    """Bootstrap by hand, one resample at a time: scores `[systems, resamples]`."""
+    rng = np.random.default_rng(99)
+    names = sorted(set(GROUPS))
+    members = {name: [i for i, group in enumerate(GROUPS) if group == name] for name in names}
+    scores = np.zeros((len(runs_of_systems), resamples))
+    for resample in range(resamples):
+        index = [i for name in rng.choice(names, len(names)) for i in members[name]]
+        references = [REFERENCES[i] for i in index]
+        for system, runs in enumerate(runs_of_systems):
+            chosen = rng.integers(0, len(runs), len(runs))
+            scores[system, resample] = np.mean(
+                [metric([runs[run][i] for i in index], references) for run in chosen]
+            )
+    return scores
+
+
+def accuracy(predictions, references):
+    return np.mean([a == b for a, b in zip(predictions, references, strict=True)])
+
+
+def test_the_table_is_in_the_order_of_methods_and_lengths(summary):
+    assert [line.name for line in summary.table] == [
+        "majority label",
+        "zero-shot",
+        "4-shot",
+        "8-shot",
+        "soft prompt, P = 5",
+        "soft prompt, P = 20",
+        "full fine-tuning",
+    ]
+    assert [line.seeds for line in summary.table] == [1, 1, 3, 3, 3, 3, 3]
+    assert [row.seed for row in line_of(summary, "full fine-tuning").rows] == [0, 1, 2]
+
+
+def test_scores_and_differences_agree_with_a_bootstrap_by_hand(summary):
+    soft = [answers(0.9, seed) for seed in range(3)]
+    full = [answers(0.92, seed) for seed in range(3)]
+    of_soft, of_full = drawn_directly([soft, full], accuracy)
+    line = line_of(summary, "full fine-tuning")
+    expected = np.quantile(of_full - of_soft, [0.025, 0.975])
+    assert line.to_soft_prompt[1:] == pytest.approx(expected, abs=0.008)
+    score = line_of(summary, "soft prompt, P = 20").scores["accuracy"]
+    assert score.value == pytest.approx(np.mean([accuracy(run, REFERENCES) for run in soft]))
+    assert score[1:] == pytest.approx(np.quantile(of_soft, [0.025, 0.975]), abs=0.008)
+
+
+def test_other_metrics_have_their_own_intervals(summary):
+    runs = [answers(0.9, seed) for seed in range(3)]
+    score = line_of(summary, "soft prompt, P = 20").scores["macro_f1"]
+    each = [compute("macro_f1", run, REFERENCES) for run in runs]
+    assert score.value == pytest.approx(np.mean(each))
+    assert score.low < score.value < score.high
+
+
+def test_one_run_has_the_interval_of_a_single_evaluation(summary):
+    predictions = answers(0.7)
+    alone = bootstrap_interval(predictions, REFERENCES, "accuracy", GROUPS, resamples=2000)
+    assert line_of(summary, "zero-shot").scores["accuracy"] == pytest.approx(alone)
+
+
+def test_costs_are_means_over_the_seeds(summary):
+    line = line_of(summary, "soft prompt, P = 20")
+    assert (line.bytes, line.trainable_parameters, line.prompt_tokens) == (55_002, 640, 20)
+    assert (line.train_seconds, line.predict_seconds) == pytest.approx((22.0, 0.05))
+    assert (line.virtual_tokens, line_of(summary, "4-shot").virtual_tokens) == (20, 0)
+
+
+def test_anchors_have_no_difference_to_themselves(summary):
+    assert summary.soft_prompt.name == "soft prompt, P = 20"
+    assert summary.soft_prompt.to_soft_prompt is None
+    assert summary.fine_tuning.to_fine_tuning is None
+    a, b = summary.soft_prompt.to_fine_tuning, summary.fine_tuning.to_soft_prompt
+    assert (a.value, a.low, a.high) == pytest.approx((-b.value, -b.high, -b.low))
+
+
+@pytest.mark.parametrize("tokens", [(100, 3, 50), (100, 50)])
+def test_without_the_default_length_the_middle_one_is_the_anchor(tokens):
+    """Of two the shorter."""
+    lengths = [replace(trained(0)[0], setting=f"P = {length}") for length in tokens]
+    summary = summarise([*lengths, rows()[0]], REFERENCES, GROUPS, LABELS)
+    assert summary.soft_prompt.setting == "P = 50"
+    assert summary.fine_tuning is None
+    assert all(line.to_fine_tuning is None for line in summary.table)
+
+
+def test_json_holds_every_figure(summary):
+    record = json.loads(summary.to_json())
+    assert (record["metric"], record["test_examples"], record["test_groups"]) == (
+        "accuracy",
+        SIZE,
+        30,
+    )
+    line = record["lines"][-1]
+    assert line["method"] == "full fine-tuning" and line["seeds"] == [0, 1, 2]
+    assert line["minus_soft_prompt"].keys() == {"value", "low", "high"}
+    assert len(line["score_of_each_seed"]) == 3
+    assert record["lines"][0]["minus_soft_prompt"]["value"] < 0
+
+
+def test_texts_are_summed_up_too():
+    texts = row("zero-shot", REFERENCES)
+    texts = replace(texts, metrics={"exact_match": 1.0, "pass_at_1": 0.5})
+    summary = summarise([texts], REFERENCES, None, ())
+    assert summary.table[0].scores == {"exact_match": Interval(1.0, 1.0, 1.0)}
+    assert summary.groups is None
+    code = replace(texts, metrics={"pass_at_1": 0.5})
+    with pytest.raises(TaskError, match="do not all hold what these judge"):
+        summarise([code], REFERENCES, None, ())
+
+
+def test_programs_are_judged_by_what_they_are_and_how_they_ended():
+    """The answers are bodies of functions: alone they are no programs."""
+    half = SIZE // 2
+    judged = {
+        "code": ["def f():\n    return 1\n"] * half + ["def f(\n"] * half,
+        "outcomes": ["passed"] * (SIZE // 4) + ["failed"] * (SIZE - SIZE // 4),
+    }
+    metrics = {"valid_python": 0.5, "pass_at_1": 0.25, "exact_match": 0.0}
+    rows_of_code = [
+        ComparedRow("zero-shot", metrics, ["    return 1"] * SIZE, judged=judged),
+        ComparedRow("4-shot", metrics, ["    return 1"] * SIZE, judged=judged, seed=0),
+    ]
+    summary = summarise(rows_of_code, REFERENCES, GROUPS, ())
+    for line in summary.table:
+        assert {name: score.value for name, score in line.scores.items()} == metrics
+    unrun = replace(rows_of_code[1], judged={"code": judged["code"]})
+    summary = summarise([rows_of_code[0], unrun], REFERENCES, GROUPS, ())
+    assert [*summary.table[0].scores] == ["valid_python", "exact_match"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ([], "no row to compare"),
+        ([replace(rows()[1], predictions=["good"])], "zero-shot  None has 1 predictions for 120"),
+    ],
+)
+def test_rows_that_cannot_be_compared_are_refused(broken, message):
+    with pytest.raises(DatasetError, match=message):
+        summarise(broken, REFERENCES, GROUPS, LABELS)
+
+
+def test_findings_say_no_more_than_the_intervals(summary):
+    below, same = (
+        next(x for x in findings(summary) if x.startswith(name))
+        for name in ("Zero-shot", "Full fine-tuning")
+    )
+    assert re.match(r"Zero-shot is below it: −\d+\.\d points", below)  # noqa: RUF001
+    assert summary.fine_tuning.to_soft_prompt.low < 0 < summary.fine_tuning.to_soft_prompt.high
+    assert "cannot be told from it" in same and "holds 0" in same
+    assert "trains 640 numbers where fine-tuning trains 1.0 M" in findings(summary)[-1]
+    assert findings(summarise(rows()[:2], REFERENCES, GROUPS, LABELS)) == []
+
+
+def test_what_was_not_run_is_said(summary):
+    assert left_out(summary) == ["Not run: zero-shot, calibrated, soft-prompt ensemble, LoRA."]
+    fewer = [r for r in rows() if r.method != "full fine-tuning" or r.seed == 0]
+    said = left_out(summarise(fewer, REFERENCES, GROUPS, LABELS))
+    assert said[1].startswith("Full fine-tuning has one seed, others have 3")

@@ -1,0 +1,94 @@
+"""LoRA and full fine-tuning for comparisons: what changes, and that the best weights come back."""
+
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import TrainerState
+
+from softhub.experiments.comparison.weights import _BestWeights as BestWeights
+from softhub.experiments.comparison.weights import fit_weights
+from softhub.model.base import load_base
+from softhub.training import PromptTrainingArguments
+
+
+@pytest.fixture
+def trained(tiny_base, toy_task, toy_examples, tmp_path):
+    """`trained(lora)`: a base after twelve steps, and the result."""
+
+    def run(lora=None, **options):
+        base = load_base(tiny_base("llama"))
+        settings = {"max_steps": 12, "learning_rate": 0.02, "eval_steps": 4, "logging_steps": 1}
+        args = PromptTrainingArguments(
+            output_dir=str(tmp_path / "run"),
+            use_cpu=True,
+            disable_tqdm=True,
+            save_strategy="no",
+            load_best_model_at_end=False,
+            **{**settings, **options},
+        )
+        data = {"train": toy_examples[:32], "dev": toy_examples[32:]}
+        return base, fit_weights(base, toy_task, **data, args=args, lora=lora)
+
+    return run
+
+
+def dev_losses(result):
+    return {logs["step"]: logs["eval_loss"] for logs in result.history if "eval_loss" in logs}
+
+
+LORA = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear")
+
+
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_it_learns_and_keeps_the_best_weights(lora, trained, tmp_path):
+    _, result = trained(lora)
+    losses = dev_losses(result)
+    assert list(losses) == [4, 8, 12]
+    assert result.best_score == min(losses.values()) == losses[result.best_step]
+    _, still = trained(lora, learning_rate=1e-9)
+    assert result.best_score < 0.97 * still.best_score
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_the_weights_of_the_best_step_come_back(trained):
+    """A rate that rises far too high: the last weights are not the best ones."""
+    settings = {"learning_rate": 10.0, "lr_scheduler_type": "constant", "warmup_steps": 11}
+    base, result = trained(None, **settings)
+    assert result.best_step < 12
+    stopped, again = trained(None, **settings, max_steps=result.best_step)
+    assert again.best_step == result.best_step
+    for one, other in zip(base.model.parameters(), stopped.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_weights_of_a_loss_that_is_no_number_are_not_the_best():
+    best, module = BestWeights(), torch.nn.Linear(1, 1, bias=False)
+    for step, loss in enumerate((1.5, float("nan"), 2.0), start=1):
+        torch.nn.init.constant_(module.weight, step)
+        state = TrainerState(global_step=step)
+        best.on_evaluate(None, state, None, metrics={"eval_loss": loss}, model=module)
+    assert (best.step, best.loss) == (1, 1.5)
+    assert {key: value.item() for key, value in best.weights.items()} == {"weight": 1}
+
+
+def test_lora_leaves_the_base_s_own_weights_alone(trained, tiny_base):
+    base, result = trained(LORA)
+    before = dict(load_base(tiny_base("llama")).model.named_parameters())
+    after = {
+        name.replace(".base_layer", ""): value
+        for name, value in base.model.named_parameters()
+        if "lora_" not in name
+    }
+    assert set(after) == set(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    lora = [value for name, value in base.model.named_parameters() if "lora_" in name]
+    assert result.trainable_parameters == sum(value.numel() for value in lora)
+    assert result.bytes == 4 * result.trainable_parameters
+
+
+def test_full_fine_tuning_changes_every_matrix(trained, tiny_base):
+    base, result = trained(None)
+    before = load_base(tiny_base("llama")).model
+    assert result.trainable_parameters == sum(p.numel() for p in before.parameters())
+    for (name, old), new in zip(before.named_parameters(), base.model.parameters(), strict=True):
+        assert not torch.equal(old, new), name

@@ -1,0 +1,86 @@
+"""A toy task whose teachers say different things of different texts, and quick training."""
+
+from dataclasses import replace
+
+import pytest
+from peft import PromptTuningConfig
+
+from softhub.experiments.distillation import ModelTeacher, distill
+from softhub.inference.engine import PromptModel
+from softhub.model.base import load_base
+from softhub.tasks import Example, Task, Template, Verbalizer
+from softhub.training import PromptTrainingArguments
+
+LONG = Template("Is it good or not? Answer with one word.\n\nReview: {text}\nSentiment:")
+WORDS = ["great", "easy", "love", "best", "value", "waste", "broke", "money", "nobody", "again"]
+TASK = Task(
+    name="toy",
+    kind="classification",
+    template=Template("Review: {text}\nSentiment:"),
+    verbalizer=Verbalizer.from_mapping({"good": " great", "bad": [" waste", " not"]}),
+    label_column="label",
+    metrics=("accuracy", "macro_f1"),
+    hard_templates=(Template("Review: {text}\nSentiment:"), LONG),
+)
+ECHO = Task(
+    name="echo",
+    kind="generation",
+    template=Template("{text} ="),
+    target_column="target",
+    metrics=("chrf",),
+    generation={"max_new_tokens": 3},
+)
+
+
+def texts(count):
+    """Texts without labels."""
+    rows = [" ".join(WORDS[(i + 3 * k) % 10] for k in range(1 + i % 4)) for i in range(count)]
+    return [Example({"text": f"{row} {i}"}, group=str(i)) for i, row in enumerate(rows)]
+
+
+def labelled(examples):
+    """The same texts, with labels that are as good as any."""
+    return [replace(e, label=("good", "bad")[i % 3 == 0]) for i, e in enumerate(examples)]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_base):
+    return PromptModel(load_base(tiny_base("llama")))
+
+
+@pytest.fixture
+def teacher(model):
+    """The base behind an instruction."""
+    return ModelTeacher(model, replace(TASK, template=LONG))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """`run(model, teacher, task=…, **training arguments)`: distil 32 texts, dev on 12."""
+
+    def run(model, teacher, task=TASK, *, tokens=6, init="vocabulary", resume=False, **options):
+        settings = {
+            "output_dir": str(tmp_path / "run"),
+            "max_steps": 12,
+            "learning_rate": 0.1,
+            "eval_steps": 4,
+            "save_steps": 4,
+            "eval_on_start": True,
+            "use_cpu": True,
+            "disable_tqdm": True,
+            **options,
+        }
+        base = model.base
+        return distill(
+            base,
+            task,
+            PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens),
+            teacher=teacher,
+            train=texts(32),
+            dev=texts(44)[32:],
+            args=PromptTrainingArguments(**settings),
+            init=init,
+            resume=resume,
+        )
+
+    return run

@@ -1,0 +1,133 @@
+"""Label scores and target losses in mixed batches against plain PEFT, row by row."""
+
+import pytest
+import torch
+
+from softhub.model.assembly import pad_rows
+from softhub.model.base import load_base
+from softhub.model.encoding import Candidates
+from softhub.model.kv_cache import encode_prefix, shares_prefixes
+from softhub.model.scoring import encode_rows, label_scores, target_logprobs
+from tests.references import sequence_logprob, with_peft
+from tests.tiny import BUILDERS, HIDDEN_SIZE
+
+TEXTS = [
+    (20, 31, 42),
+    (50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62),
+    (33,),
+    (40, 41, 42, 43),
+]
+# The tiny T5's wide weights give log-probabilities of -70, where float32 itself is 1e-5 off.
+RELATIVE = {"t5": 1e-5}
+LENGTHS = [5, None, 12, 1]
+CANDIDATES = Candidates(
+    ("one", "two", "both"),
+    ((70,), (71, 72, 73), (71, 74), (75, 76)),
+    (0, 1, 2, 2),
+)
+SINGLE = Candidates(("one", "two"), ((70,), (71,)), (0, 1))
+
+
+@pytest.fixture
+def vectors():
+    torch.manual_seed(3)
+    return [None if n is None else torch.randn(n, HIDDEN_SIZE) for n in LENGTHS]
+
+
+def start_token(base):
+    return base.model.config.decoder_start_token_id if base.is_encoder_decoder else None
+
+
+def expected_scores(folder, vectors, candidates):
+    """Label scores of every row alone, from plain PEFT."""
+    start = start_token(load_base(folder))
+    rows = []
+    for text, prompt in zip(TEXTS, vectors, strict=True):
+        model = with_peft(folder, prompt)
+        words = [sequence_logprob(model, text, answer, start) for answer in candidates.sequences]
+        rows.append(
+            [
+                torch.tensor([w for w, o in zip(words, candidates.owners, strict=True) if o == i])
+                .logsumexp(0)
+                .item()
+                for i in range(len(candidates.labels))
+            ]
+        )
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("candidates", [SINGLE, CANDIDATES], ids=["one-token", "many-tokens"])
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_mixed_batch_equals_each_row_alone(kind, candidates, tiny_base, vectors):
+    folder = tiny_base(kind)
+    base = load_base(folder)
+    expected = expected_scores(folder, vectors, candidates)
+    rtol = RELATIVE.get(kind, 0)
+    forms = [vectors]
+    if shares_prefixes(base):
+        forms.append([None if v is None else encode_prefix(base, v) for v in vectors])
+    for prompts in forms:
+        with torch.no_grad():
+            encoded = encode_rows(base, prompts, pad_rows(TEXTS), keep_cache=True)
+            scores = label_scores(base, encoded, candidates)
+            again = encode_rows(base, prompts, pad_rows(TEXTS), keep_cache=False)
+            without_cache = label_scores(base, again, candidates)
+            part = label_scores(base, encoded.select([2, 0]), candidates)
+        torch.testing.assert_close(scores, expected, atol=1e-4, rtol=rtol)
+        torch.testing.assert_close(without_cache, expected, atol=1e-4, rtol=rtol)
+        torch.testing.assert_close(part, expected[[2, 0]], atol=1e-4, rtol=rtol)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gpt2", "opt"])
+def test_plain_decoders_share_prefixes(kind, tiny_base):
+    assert shares_prefixes(load_base(tiny_base(kind)))
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma2", "t5"])
+def test_windows_and_encoders_do_not(kind, tiny_base):
+    assert not shares_prefixes(load_base(tiny_base(kind)))
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_target_logprobs_equal_teacher_forcing_alone(kind, tiny_base, vectors):
+    folder = tiny_base(kind)
+    base = load_base(folder)
+    targets = [(80, 81), (82,), (83, 84, 85, 86), (87, 88, 89)]
+    start = start_token(base)
+    expected = [
+        sequence_logprob(with_peft(folder, prompt), text, target, start)
+        for text, target, prompt in zip(TEXTS, targets, vectors, strict=True)
+    ]
+    with torch.no_grad():
+        found = target_logprobs(base, vectors, pad_rows(TEXTS), pad_rows(targets, side="right"))
+    torch.testing.assert_close(
+        found.sum(-1), torch.tensor(expected), atol=1e-4, rtol=RELATIVE.get(kind, 0)
+    )
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_gradient_through_shared_prefix_equals_gradient_through_rows(kind, tiny_base):
+    base = load_base(tiny_base(kind))
+    gradients = []
+    for shared in (True, False):
+        prompt = torch.ones(4, HIDDEN_SIZE, requires_grad=True)
+        prompts = [encode_prefix(base, prompt) if shared else prompt] * len(TEXTS)
+        encoded = encode_rows(base, prompts, pad_rows(TEXTS), keep_cache=True)
+        label_scores(base, encoded, CANDIDATES).sum().backward()
+        gradients.append(prompt.grad)
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+    assert all(parameter.grad is None for parameter in base.model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_the_vocabulary_meets_rows_that_lie_together(kind, tiny_base, monkeypatch, vectors):
+    """A slice would make torch multiply it row by row; a base on several devices needs one."""
+    base, texts = load_base(tiny_base(kind)), pad_rows(TEXTS)
+    together = []
+    head = base.model.get_output_embeddings()
+    head.register_forward_pre_hook(lambda _, inputs: together.append(inputs[0].is_contiguous()))
+    found = encode_rows(base, vectors, texts, keep_cache=False, keep_logits=2)
+    monkeypatch.setattr(base.model, "hf_device_map", {"model": 0, "lm_head": 1}, raising=False)
+    sliced = encode_rows(base, vectors, texts, keep_cache=False, keep_logits=2)
+    assert together == [True, False]
+    torch.testing.assert_close(found.logits, sliced.logits)

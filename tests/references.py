@@ -1,0 +1,63 @@
+"""Plain PEFT and transformers, one row at a time: what every batched answer is held against."""
+
+import torch
+from peft import PromptTuningConfig, get_peft_model
+from transformers import AutoTokenizer
+
+from softhub.model.base import load_base
+from tests.prompts import PROMPTS, soft_prompt
+
+
+def with_peft(folder, vectors):
+    """A PEFT model of its own base with the prompt `vectors` [P, H]; None gives the bare base."""
+    base = load_base(folder)
+    if vectors is None:
+        return base.model
+    config = PromptTuningConfig(
+        task_type=base.task_type,
+        num_virtual_tokens=vectors.shape[0],
+        num_transformer_submodules=1,
+    )
+    model = get_peft_model(base.model, config).eval()
+    with torch.no_grad():
+        model.prompt_encoder["default"].embedding.weight.copy_(vectors)
+    return model
+
+
+@torch.no_grad()
+def sequence_logprob(model, text, answer, start=None):
+    """Summed log-probability of `answer` behind `text`; `start` is a decoder's first token."""
+    if start is not None:
+        decoder = torch.tensor([[start, *answer[:-1]]])
+        logits = model(input_ids=torch.tensor([text]), decoder_input_ids=decoder).logits[0]
+    else:
+        logits = model(input_ids=torch.tensor([[*text, *answer[:-1]]])).logits[0, -len(answer) :]
+    return sum(row.log_softmax(-1)[token].item() for row, token in zip(logits, answer, strict=True))
+
+
+def reference(model, folder, name):
+    """Plain PEFT with a prompt of `PROMPTS`, and the tokens of a text as plain transformers has."""
+    vectors = None
+    if name is not None:
+        _, rows, seed = PROMPTS[name]
+        vectors = soft_prompt(model.base, rows, seed=seed).vectors
+    return with_peft(folder, vectors), AutoTokenizer.from_pretrained(folder)
+
+
+def greedy(model, folder, name, text, tokens, **options):
+    """Plain `generate` for one row, and the smallest top-2 margin on its way."""
+    plain, tokenizer = reference(model, folder, name)
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    output = plain.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=tokens,
+        do_sample=False,
+        output_scores=True,
+        return_dict_in_generate=True,
+        **options,
+    )
+    best = torch.stack(output.scores).log_softmax(-1).topk(2).values
+    new = output.sequences[0, -len(output.scores) :]
+    margin = float((best[..., 0] - best[..., 1]).min())
+    return tokenizer.decode(new, skip_special_tokens=True), margin

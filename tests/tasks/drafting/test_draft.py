@@ -1,0 +1,377 @@
+"""From files to a task file that loads: what is written is sound, and says why."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from softhub.errors import DatasetError, TaskError
+from softhub.tasks import DatasetSource, Task, Template
+from softhub.tasks.drafting import Choices, Draft, draft_task, find_source, lengths
+from softhub.tasks.drafting.columns import Roles
+from softhub.tasks.drafting.document import Proposal, quoted, write_document
+from softhub.tasks.drafting.sources import Table
+from softhub.tasks.drafting.templates import Labels, find_labels, heading, task_name
+
+# A task without a dev split says that it divides train.
+pytestmark = pytest.mark.filterwarnings("ignore::softhub.errors.SoftHubWarning")
+
+ROWS = [
+    {"review": f"The phone is {word}, day {day}.", "mood": mood, "user": f"u{day % 12}"}
+    for day in range(30)
+    for mood, word in (("Positive", "great"), ("Negative", "broken"))
+]
+# What YAML, a template or a terminal might take for something else.
+ODD = [
+    "no",
+    "1e3",
+    "null",
+    "a: b",
+    '"x"',
+    "it's",
+    "# c",
+    "{text}",
+    "[",
+    "- d",
+    "ä…é",
+    "\x1b[0m",
+]
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def labels_of(values: Sequence[str]) -> Labels:
+    roles = Roles("classification", ("text",), "text", "label", None, {})
+    return find_labels({"train": Table({"label": values}, len(values), str)}, roles)
+
+
+def draft(file: Path, *, task: str = "task.yaml", **options: Any) -> Draft:
+    choices = {key: options.pop(key) for key in Choices.__dataclass_fields__ if key in options}
+    source = find_source(str(file))
+    return draft_task(source, file.parent / task, choices=Choices(**choices), **options)
+
+
+def written(file: Path, **options: Any) -> Task:
+    made = draft(file, **options)
+    made.write()
+    return Task.from_file(made.path)
+
+
+def test_a_table_becomes_a_task_that_loads(tmp_path: Path) -> None:
+    task = written(write_csv(tmp_path / "reviews.csv", ROWS))
+    assert (task.name, task.text_column, task.group_column) == ("reviews", "review", "user")
+    assert task.template.text == "Review: {review}\nMood:"
+    assert task.verbalizer is not None
+    assert dict(task.verbalizer.words) == {"Negative": (" Negative",), "Positive": (" Positive",)}
+    examples = task.load("train") + task.load("dev")
+    assert len(examples) == len(ROWS)
+    text = (tmp_path / "task.yaml").read_text()
+    assert '"Negative": " Negative"  # 30 training rows' in text
+    assert 'label_column: "mood"  # 2 different short values in 60 rows' in text
+    assert 'train: "reviews.csv"' in text
+
+
+def test_dividing_writes_three_files_that_hold_every_column(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "all.csv", [*ROWS, {"review": "", "mood": "Positive", "user": "z"}])
+    made = draft(file, task="new/task.yaml", split=True)
+    names = [path.name for path in made.write()]
+    assert names == ["train.jsonl", "dev.jsonl", "test.jsonl", "task.yaml"]
+    task = Task.from_file(made.path)
+    loaded = {split: task.load(split) for split in ("train", "dev", "test")}
+    assert {split: len(rows) for split, rows in loaded.items()} == dict(made.sizes)
+    assert sum(made.sizes.values()) == len(ROWS)
+    users = [{example.group for example in rows} for rows in loaded.values()]
+    assert sum(map(len, users)) == 12
+    first = json.loads((tmp_path / "new" / "train.jsonl").read_text().splitlines()[0])
+    assert set(first) == {"review", "mood", "user"}
+    assert {item.name for item in made.findings} >= {"missing", "small-test"}
+
+
+def test_nothing_is_replaced_unless_asked(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "reviews.csv", ROWS)
+    made = draft(file, split=True)
+    (tmp_path / "dev.jsonl").write_text("mine")
+    with pytest.raises(TaskError, match=r"dev\.jsonl: is there already; .* --force"):
+        made.write()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dev.jsonl", "reviews.csv"]
+    made.write(force=True)
+    assert (tmp_path / "dev.jsonl").read_text() != "mine"
+
+
+def test_the_data_itself_is_never_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    with pytest.raises(DatasetError, match="dividing would replace the data itself"):
+        draft(file, split=True)
+
+
+def test_several_files_and_another_folder(tmp_path: Path) -> None:
+    for split in ("train", "dev", "test"):
+        write_csv(
+            tmp_path / f"{split}.csv", [{**r, "review": f"{split} {r['review']}"} for r in ROWS]
+        )
+    source = find_source(
+        str(tmp_path / "train.csv"), dev=tmp_path / "dev.csv", test=tmp_path / "test.csv"
+    )
+    made = draft_task(source, tmp_path / "tasks" / "mood.yaml")
+    made.write()
+    assert made.task.dataset is not None
+    assert dict(made.task.dataset.data_files)["dev"] == "../dev.csv"
+    assert {item.name for item in made.findings} == {"shared-groups", "small-test", "leak"}
+    assert len(Task.from_file(made.path).load("test")) == len(ROWS)
+    with pytest.raises(DatasetError, match="has train and dev and test already"):
+        draft_task(source, tmp_path / "mood.yaml", split=True)
+
+
+def test_odd_labels_and_columns_survive(tmp_path: Path) -> None:
+    rows = [{"the text": f"number {n}", "la:bel": ODD[n % len(ODD)]} for n in range(120)]
+    task = written(write_csv(tmp_path / "odd.csv", rows), label="la:bel")
+    assert task.text_column == "the text"
+    assert {example.label for example in task.load("train")} == set(ODD)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=30), max_size=6))
+@settings(max_examples=100, deadline=None)
+def test_any_labels_survive_yaml(values: list[str]) -> None:
+    values = [value for value in values if value.strip()]
+    try:
+        labels = labels_of(values)
+    except DatasetError:
+        return
+    roles = Roles("classification", ("text",), "text", "label", None, {"kind": "\n".join(values)})
+    proposal = Proposal(
+        name="any",
+        origin="".join(values),
+        dataset=DatasetSource(path="org/data", splits={"train": "train"}),
+        roles=roles,
+        labels=labels,
+        template="{text}\nLabel:",
+        hard_templates=("{text}\n" + values[0] + ":",),
+        metrics=("accuracy",),
+        skewed=True,
+        max_length=None,
+        new_tokens=16,
+    )
+    content = yaml.safe_load(write_document(proposal, Path()))
+    assert content["verbalizer"] == dict(labels.words)
+    assert content.get("label_map", {}) == dict(labels.spellings)
+    assert {labels.spellings.get(value, value) for value in values} == set(labels.words)
+    words = [word.strip() for word in labels.words.values()]
+    assert len(set(words)) == len(words) and all(words)
+
+
+@given(st.text())
+def test_any_text_is_quoted_on_one_line(text: str) -> None:
+    assert "\n" not in quoted(text)
+    assert yaml.safe_load(quoted(text)) == text
+
+
+def test_spellings_become_one_label(tmp_path: Path) -> None:
+    spelt = ["good", "Good ", "GOOD", "bad", "bad"]
+    rows = [{"text": f"text {n}", "label": spelt[n % 5]} for n in range(50)]
+    made = draft(write_csv(tmp_path / "spelt.csv", rows))
+    assert "spellings" in {item.name for item in made.findings}
+    made.write()
+    task = Task.from_file(made.path)
+    assert {example.label for example in task.load("train")} == set(task.verbalizer.labels)
+    assert len(task.verbalizer.labels) == 2
+
+
+def test_words_are_running_text() -> None:
+    values = ["card_arrival", "TOP_UP_FAILED", "USA", "True", "pin-blocked", "Paris"]
+    words = labels_of(values).words
+    assert [words[value] for value in values] == [
+        *(" card arrival", " top up failed", " USA", " true", " pin blocked", " Paris")
+    ]
+    clash = labels_of(["a_b", "a b"]).words
+    assert clash == {"a b": " a b", "a_b": " a_b"}
+    assert list(labels_of(["10", "9", "-1"]).words) == ["-1", "9", "10"]
+
+
+def test_headings_and_names() -> None:
+    names = ("review_text", "reviewTitle", "is_spam", "text", "label", "__")
+    shown = ("Review", "Review title", "Is spam", "Text", "Label", "Answer")
+    assert tuple(map(heading, names)) == shown
+    assert task_name("Müller & Söhne (2).final") == "M-ller-S-hne-2-.final"
+    assert task_name("日本") == "task"
+
+
+def test_imbalance_sets_weights_and_the_metric(tmp_path: Path) -> None:
+    rows = [{"text": f"text {n}", "label": "rare" if n % 20 == 0 else "usual"} for n in range(200)]
+    task = written(write_csv(tmp_path / "skewed.csv", rows))
+    assert (task.class_weights, task.metrics) == ("balanced", ("macro_f1", "accuracy"))
+
+
+def test_generation_and_its_metrics(tmp_path: Path) -> None:
+    rows = [{"document": f"long text {n} " * 20, "summary": f"text {n} " * 9} for n in range(30)]
+    task = written(write_csv(tmp_path / "news.csv", rows))
+    assert (task.kind, task.target_column, task.metrics[0]) == ("generation", "summary", "rougeL")
+    assert task.template.text == "Document: {document}\nSummary:\n"
+    assert task.generation == {"max_new_tokens": 36}
+    assert len(task.load("train")) == 27
+
+
+def test_several_labels_on_a_row(tmp_path: Path) -> None:
+    cells = ["price;sound", "price", "", "sound; battery"]
+    rows = [{"text": f"text {n}", "aspects": cells[n % 4]} for n in range(60)]
+    by_cell = write_csv(tmp_path / "cells.csv", rows)
+    listed = tmp_path / "lists.jsonl"
+    listed.write_text(
+        "".join(
+            json.dumps({**r, "aspects": r["aspects"].split(";") if r["aspects"] else []}) + "\n"
+            for r in rows[:4] * 5
+        )
+    )
+    for file in (listed, by_cell):
+        made = draft(file, label="aspects", split=file == by_cell)
+        made.write(force=True)
+        task = Task.from_file(made.path)
+        assert task.multilabel and task.verbalizer is not None
+        assert task.verbalizer.words_of("price") == (" price?",)
+        assert task.metrics[0] == "multilabel_macro_f1"
+    assert {example.label for example in task.load("train")} == {
+        *("price;sound", "price", "", "battery;sound")
+    }
+    single = draft(by_cell, label="aspects", kind="classification")
+    assert not single.task.multilabel
+
+
+def test_examples_are_of_different_labels_and_measured_in_words(tmp_path: Path) -> None:
+    made = draft(write_csv(tmp_path / "reviews.csv", ROWS))
+    assert [sample.answer for sample in made.samples[:2]] == [" Positive", " Negative"]
+    assert made.samples[0].text == "Review: The phone is great, day 0.\nMood:"
+    assert len(made.samples) == 3
+    assert made.samples[0].length == made.lengths.longest == 8
+    assert made.lengths.unit == "words"
+
+
+def test_declared_classes_are_labels_by_name(tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["ham", "spam"])})
+    rows = {"text": [f"text {n}" for n in range(40)], "label": [n % 2 for n in range(40)]}
+    Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "mails.parquet")
+    task = written(tmp_path / "mails.parquet", split=True)
+    assert {example.label for example in task.load("train")} == {"ham", "spam"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("no.csv", None, "there is no such file"),
+        ("empty.csv", b"", "is empty"),
+        ("header.csv", b"text,label\n", "is empty"),
+        ("latin.csv", "text,label\ncaf\xe9,a\n".encode("latin-1"), "line 2: is not UTF-8"),
+        ("semicolons.csv", b"text;label\nx;a\n", "parted by ';'; expected commas"),
+        ("one.csv", b"text\nx\ny\n", "has a single column, 'text'"),
+        ("cut.jsonl", b'{"text": "a", "label": "b"}\n{"text": "c', "line 2: the file is cut off"),
+        ("list.jsonl", b'{"text": ["a"], "label": "b"}\n' * 4, "cannot tell"),
+        ("notes.txt", b"text", "ends in one of"),
+        ("one-label.csv", b"text,label\nx y,a\nz y,a\n", "cannot tell which column"),
+    ],
+)
+def test_bad_files_are_one_sentence(
+    tmp_path: Path, name: str, content: bytes | None, reason: str
+) -> None:
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(DatasetError, match=reason) as caught:
+        draft(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_chosen_column_that_cannot_be(tmp_path: Path) -> None:
+    rows = [{"text": f"text {n}", "same": "a", "long": "x" * 200 + str(n)} for n in range(20)]
+    file = write_csv(tmp_path / "t.csv", rows)
+    with pytest.raises(DatasetError, match="'same' holds a single label, 'a'"):
+        draft(file, label="same")
+    with pytest.raises(DatasetError, match="say --target long"):
+        draft(file, label="long", texts=("text",))
+    nested = tmp_path / "n.jsonl"
+    nested.write_text('{"text": "a", "label": [{"x": 1}]}\n' * 4)
+    with pytest.raises(DatasetError, match=r"line 1: 'label' is a list; expected text or a number"):
+        draft(nested, label="label")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "bom.csv", ROWS)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert written(file).text_column == "review"
+
+
+def test_tables_as_other_programs_write_them(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "REVIEWS.CSV", [{"": n, **row} for n, row in enumerate(ROWS)])
+    task = written(file, split=True, task="new/task.yaml")
+    assert (task.name, task.text_column) == ("REVIEWS", "review")
+    assert len(task.load("train")) > 40
+
+
+def test_a_side_text_may_be_blank(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": f"do {n} now", "input": "" if n % 2 else f"with {n}", "output": f"did {n}"}
+        for n in range(20)
+    ]
+    made = draft(write_csv(tmp_path / "orders.csv", rows))
+    assert made.task.template.text == "Instruction: {instruction}\nInput: {input}\nOutput:\n"
+    assert made.task.text_column == "instruction"
+    assert {item.name for item in made.findings} == {"no-test"}
+    made.write()
+    assert len(Task.from_file(made.path).load("train")) == 18
+
+
+def test_a_file_without_names_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "bare.csv"
+    file.write_text("".join(f"text number {n},{'ab'[n % 2]}\n" for n in range(30)))
+    assert "no-header" in {item.name for item in draft(file).findings}
+
+
+class Characters:
+    """A ruler whose tokens are characters."""
+
+    unit, limit = "tokens", 20
+
+    def length(self, template: Template, row: Mapping[str, Any]) -> int:
+        return len(template.render(row))
+
+    def problem(self, task: Task) -> str | None:
+        return "no such words"
+
+
+def test_texts_that_are_cut_are_counted_or_estimated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"text": "x" * (n % 40), "label": "ab"[n % 2]} for n in range(1, 4001)]
+    file = write_csv(tmp_path / "long.csv", [row for row in rows if row["text"]])
+    exact = draft(file, ruler=Characters()).lengths
+    template = len("Text: \nLabel:")
+    expected = sum(bool(row["text"]) and len(row["text"]) + template > 20 for row in rows)
+    assert (exact.cut, exact.estimated, exact.longest) == (expected, False, 39 + template)
+    monkeypatch.setattr(lengths, "_COUNTED", 10)
+    rough = draft(file, ruler=Characters(), max_length=18)
+    assert rough.lengths.estimated and rough.lengths.limit == 18
+    assert rough.lengths.cut == pytest.approx(3900 * 34 / 39, rel=0.05)
+    told = {item.name: item.text for item in rough.findings}
+    assert told["cut"].startswith(f"about {rough.lengths.cut} of 3900 training texts")
+    assert told["words"] == "no such words"
+
+
+def test_a_folder_is_no_task_file(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "reviews.csv", ROWS)
+    (tmp_path / "tasks").mkdir()
+    with pytest.raises(TaskError, match=r"is a folder; name a file, e\.g\. .*task\.yaml"):
+        draft(file, task="tasks").write(force=True)
+    with pytest.raises(TaskError, match=r"t\.yaml: cannot be written"):
+        draft(file, task="reviews.csv/t.yaml").write()
