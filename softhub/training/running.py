@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from peft import PeftType, PromptTuningConfig
 
-from softhub.errors import SoftHubError, SoftHubWarning, TrainingError
+from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.training.arguments import PromptTrainingArguments
@@ -17,10 +17,6 @@ from softhub.training.checkpoints import last_checkpoint
 from softhub.training.lr_finder import RangeTest
 from softhub.training.memory import peak_memory
 from softhub.training.trainer import PromptTrainer
-
-
-class TrainingInterrupted(SoftHubError):
-    """Ctrl-C during training; a checkpoint was saved and the run can go on from it."""
 
 
 @dataclass(frozen=True)
