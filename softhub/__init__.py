@@ -6,7 +6,7 @@ The public names are imported when they are first used, so that `import softhub`
 
     model = PromptModel.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
     sentiment = model.load_prompt(Hub().pull("me/sentiment"))
-    print(model.predict("Worth every penny.", prompt=sentiment))
+    print(model.predict(["Worth every penny."], prompt=sentiment))
 """
 
 from importlib import import_module
