@@ -14,7 +14,7 @@ from accelerate.utils import DistributedType
 from peft import PromptTuningConfig
 
 from softhub import PromptModel
-from softhub.cli import run_recipe
+from softhub.experiments.console import exit_code_of, silence_stdout
 from softhub.evaluation.evaluate import predict_examples
 from softhub.model.base import load_base
 from softhub.tasks import Task, Template, Verbalizer
@@ -82,4 +82,6 @@ def main(base_folder, out, per_device, reparameterization, optim="adamw_torch"):
 
 
 if __name__ == "__main__":
-    run_recipe(lambda: main(*sys.argv[1:]))
+    if os.environ.get("RANK", "0") != "0":
+        silence_stdout()
+    sys.exit(exit_code_of(lambda: main(*sys.argv[1:])))
