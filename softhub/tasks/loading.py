@@ -17,7 +17,7 @@ from softhub.tasks.dataset import (
 )
 from softhub.tasks.example_reader import ExampleReader
 from softhub.tasks.sampling import choose_shots
-from softhub.tasks.split_table import read_split
+from softhub.tasks.split_table import SplitTable, read_split
 
 if TYPE_CHECKING:
     from softhub.tasks.task import Task
@@ -32,18 +32,16 @@ def load_examples(
     if limit is not None and limit < 1:
         raise DatasetError(f"limit: found {limit}; expected 1 or more, or no limit")
     source, stored = _stored_split(task, split)
-    rows = read_split(source, stored)
-    reader = ExampleReader(task, rows.place, rows.table.features)
-    reader.check_columns(rows.origin, rows.table.column_names)
-    members: Sequence[int] = range(len(rows.table))
+    table = read_split(source, stored)
+    reader = ExampleReader(task, table)
+    members: Sequence[int] = range(len(table.rows))
     if stored == "train" and "dev" not in source.split_names:
-        keys = [str(key) for key in rows.table[task.group_column or task.text_column]]
-        held_out = _held_out(task, keys, rows.origin)
+        keys = [str(key) for key in table.values(task.group_column or task.text_column)]
+        held_out = _held_out(task, keys, table.origin)
         members = [row for row in members if (keys[row] in held_out) == (split == "dev")]
     chosen = _subset(members, limit, seed)
-    table = rows.table.select(chosen)
-    read = [reader.read(index, row) for index, row in zip(chosen, table, strict=True)]
-    return _complete(task, read, rows.origin)
+    rows = zip(chosen, table.select(chosen), strict=True)
+    return _complete(task, [reader.read(index, row) for index, row in rows], table.origin)
 
 
 def load_splits(
@@ -73,17 +71,14 @@ def to_examples(task: "Task", rows: ExampleRows, origin: str = "rows") -> list[E
         rows: Dicts, a `datasets.Dataset`, or examples.
         origin: Name of the rows, for messages.
     """
-    table: Any = rows
-    features = getattr(rows, "features", None)
-    if features is not None and hasattr(rows, "flatten"):  # a datasets.Dataset
-        table = table.flatten()
-        features = table.features
-    reader = ExampleReader(task, lambda index: f"{origin}[{index}]", features)
-    read = [
-        row if isinstance(row, Example) else _read(reader, index, row, f"{origin}[{index}]")
-        for index, row in enumerate(table)
-    ]
-    return _complete(task, read, origin)
+    given: Any = rows if hasattr(rows, "flatten") else list(rows)
+    if isinstance(given, list):
+        if all(isinstance(row, Example) for row in given):
+            return given
+        _check_dicts(given, origin)
+    table = SplitTable.of(given, origin, lambda index: f"{origin}[{index}]")
+    reader = ExampleReader(task, table)
+    return _complete(task, [reader.read(*item) for item in enumerate(table.rows)], origin)
 
 
 def to_splits(task: "Task", data: SplitsLike) -> Splits:
@@ -111,14 +106,14 @@ def to_splits(task: "Task", data: SplitsLike) -> Splits:
     return Splits(rest, dev, test)
 
 
-def _read(reader: ExampleReader, index: int, row: Any, place: str) -> Example | None:
-    if not isinstance(row, Mapping):
-        raise DatasetError(
-            f"{place}: found {row!r:.60} ({type(row).__name__}); expected a dict of values by "
-            f"column, or an Example (of a pandas DataFrame, pass df.to_dict('records'))"
-        )
-    reader.check_columns(place, row)
-    return reader.read(index, row)
+def _check_dicts(rows: Sequence[Any], origin: str) -> None:
+    for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise DatasetError(
+                f"{origin}[{index}]: found {row!r:.60} ({type(row).__name__}); expected dicts of "
+                f"values by column, or only Examples (of a pandas DataFrame, pass "
+                f"df.to_dict('records'))"
+            )
 
 
 def _check_split_names(data: Mapping[str, ExampleRows]) -> None:

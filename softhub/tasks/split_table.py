@@ -1,18 +1,17 @@
-"""The rows of a split as they are stored: in a local file or on the Hub, read by `datasets`."""
+"""The rows of one split: of a local file, of a dataset on the Hub, or in memory."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from softhub.errors import DatasetError
-from softhub.tasks.data_files import BUILDERS, builder_options, check_file, ending, place_of
+from softhub.tasks.data_files import check_exists, ending, flatten, read_rows
 from softhub.tasks.dataset import DatasetSource
 
-if TYPE_CHECKING:
-    from datasets import Dataset
+_HUB_FIX = "check name, revision and splits"
 
 
 @dataclass(frozen=True)
@@ -20,69 +19,102 @@ class SplitTable:
     """The rows of a split, and where each of them comes from.
 
     Attributes:
-        table: The rows as `datasets` reads them.
-        origin: The file, or the Hub's dataset and split.
-        file: The file, if there is one.
+        rows: A list of dicts by column, or a `datasets.Dataset`.
+        origin: The file, or the Hub's dataset and split, for messages.
+        place: Returns where a row is, by its index, for messages.
     """
 
-    table: "Dataset"
+    rows: Any
     origin: str
-    file: Path | None
+    place: Callable[[int], str]
 
-    def place(self, row: int) -> str:
-        """Return where a row is, for a message."""
-        return place_of(self.file, row) if self.file else f"{self.origin}, row {row + 1}"
+    @classmethod
+    def of(cls, rows: Any, origin: str, place: Callable[[int], str]) -> "SplitTable":
+        """Return rows in memory as a table; nested columns get dotted names.
+
+        Args:
+            rows: Dicts by column, or a `datasets.Dataset`.
+            origin: Name of the rows.
+            place: Returns where a row is.
+        """
+        flat = rows.flatten() if hasattr(rows, "flatten") else [flatten(row) for row in rows]
+        return cls(flat, origin, place)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, in order of first use."""
+        if isinstance(self.rows, list):
+            return list(dict.fromkeys(name for row in self.rows for name in row))
+        return list(self.rows.column_names)
+
+    def values(self, column: str) -> Sequence[Any]:
+        """Return the values of a column, None where a row has none."""
+        if isinstance(self.rows, list):
+            return [row.get(column) for row in self.rows]
+        return list(self.rows[column])
+
+    def select(self, indices: Sequence[int]) -> Iterable[Mapping[str, Any]]:
+        """Return some of the rows."""
+        if isinstance(self.rows, list):
+            return [self.rows[index] for index in indices]
+        selected: Iterable[Mapping[str, Any]] = self.rows.select(indices)
+        return selected
+
+    def class_names(self, column: str | None) -> Sequence[str]:
+        """Return the names of the classes that a dataset declares for a column; often none."""
+        feature = getattr(self.rows, "features", {}).get(column)
+        feature = getattr(feature, "feature", feature)  # of a list of labels
+        return getattr(feature, "names", None) or ()
 
 
 def read_split(source: DatasetSource, split: str) -> SplitTable:
     """Read the rows of a split; only the file's format is checked.
 
-    Nested columns get dotted names: `translation.de`.
-
     Args:
-        source: Where the rows come from.
-        split: One of the source's own splits.
+        source: The dataset.
+        split: One of its splits.
 
     Raises:
         DatasetError: If the data is missing, empty or damaged; names file and line.
     """
-    rows = _read_file(source, split) if source.path is None else _read_hub(source, split)
-    if len(rows.table) == 0:
-        raise DatasetError(f"{rows.origin}: is empty; expected at least one row")
-    return replace(rows, table=rows.table.flatten())
+    table = _read_file(source, split) if source.path is None else _read_hub(source, split)
+    if len(table.rows) == 0:
+        raise DatasetError(f"{table.origin}: is empty; expected at least one row")
+    return table
 
 
 def _read_file(source: DatasetSource, split: str) -> SplitTable:
-    from datasets import load_dataset
-
     path = Path(source.data_files[split])
-    check_file(path, prepare=source.prepare)
-    files, options = {split: str(path)}, builder_options(path)
-    try:
-        with _progress_bars_on_terminals_only():
-            table = load_dataset(BUILDERS[ending(path)], data_files=files, split=split, **options)
-    except Exception as error:  # Arrow, pandas and datasets share no base exception
-        raise DatasetError(f"{path}: cannot be read ({_root_message(error)})") from error
-    return SplitTable(table, str(path), path)
+    check_exists(path, prepare=source.prepare)
+    if ending(path) == ".parquet":
+        options = {"data_files": {split: str(path)}, "split": split}
+        return _load(str(path), "parquet", fix="create the file again", **options)
+    rows = list(read_rows(path))
+    values = [row.values for row in rows]
+    return SplitTable(values, str(path), lambda index: f"{path}, {rows[index].place}")
 
 
 def _read_hub(source: DatasetSource, split: str) -> SplitTable:
+    theirs = source.splits[split]
+    origin = f"dataset {source.path}, split {theirs}"
+    return _load(origin, source.path, source.name, split=theirs, revision=source.revision)
+
+
+def _load(origin: str, *arguments: Any, fix: str = _HUB_FIX, **options: Any) -> SplitTable:
     from datasets import load_dataset
 
-    origin = f"dataset {source.path}, split {source.splits[split]}"
-    with dataset_errors(origin):
-        table = load_dataset(
-            source.path, source.name, split=source.splits[split], revision=source.revision
-        )
-    return SplitTable(table, origin, None)
+    with dataset_errors(origin, fix):
+        table = load_dataset(*arguments, **options)
+    return SplitTable.of(table, origin, lambda row: f"{origin}, row {row + 1}")
 
 
 @contextmanager
-def dataset_errors(origin: str) -> Iterator[None]:
-    """Turn the exceptions of `datasets` about a dataset on the Hub into one sentence.
+def dataset_errors(origin: str, fix: str = _HUB_FIX) -> Iterator[None]:
+    """Turn the exceptions of `datasets` into one sentence.
 
     Args:
         origin: The dataset that is read, for the message.
+        fix: What to do if it cannot be read.
 
     Raises:
         DatasetError: If it does not exist or cannot be read, or the Hub does not answer.
@@ -103,9 +135,7 @@ def dataset_errors(origin: str) -> Iterator[None]:
             f"and unset HF_HUB_OFFLINE, or name local files with data_files"
         ) from error
     except Exception as error:  # datasets raises many kinds of exceptions
-        raise DatasetError(
-            f"{origin}: cannot be read ({_root_message(error)}); check name, revision and splits"
-        ) from error
+        raise DatasetError(f"{origin}: cannot be read ({_root_message(error)}); {fix}") from error
 
 
 @contextmanager

@@ -112,7 +112,6 @@ def test_rows_become_examples(task: Task) -> None:
     assert task.to_examples(ROWS) == expected
     assert task.to_examples(datasets.Dataset.from_list(ROWS)) == expected
     assert task.to_examples(expected) == expected
-    assert task.to_examples([expected[0], ROWS[1]]) == expected[:2]
     assert task.to_examples([]) == []
 
 
@@ -135,19 +134,22 @@ def test_classes_of_a_dataset_give_the_labels_their_names(task: Task) -> None:
 def test_columns_within_a_column_have_dotted_names() -> None:
     task = Task(template="{translation.en}\nFrench:\n", target_column="translation.fr")
     table = datasets.Dataset.from_list([{"translation": {"en": "yes", "fr": "oui"}}])
-    assert task.to_examples(table) == [
-        Example(row={"translation.en": "yes"}, target="oui", text_column="translation.en")
-    ]
+    assert (
+        task.to_examples(table)
+        == task.to_examples(table.to_list())
+        == [Example(row={"translation.en": "yes"}, target="oui", text_column="translation.en")]
+    )
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"text": "a", "lable": "positive"}, r"rows\[1\]: has no column 'label'.*mean 'lable'"),
+        ({"text": "a", "lable": "positive"}, r"rows\[1\]: 'label' is missing"),
+        ({"text": "a\ud83d", "label": "positive"}, r"rows\[1\]: 'text' holds half of a surr"),
         ({"text": "a", "label": "good"}, r"rows\[1\]: 'label' is 'good'; expected one of 'neg"),
         ({"text": None, "label": "positive"}, r"rows\[1\]: 'text' is missing"),
         ({"text": [1], "label": "positive"}, r"rows\[1\]: 'text' was read as list; expected"),
-        ("positive", r"rows\[1\]: found 'positive' \(str\); expected a dict.*or an Example"),
+        ("positive", r"rows\[1\]: found 'positive' \(str\); expected dicts.*or only Examples"),
     ],
 )
 def test_a_row_that_is_no_example_is_refused_with_its_place(
@@ -157,6 +159,11 @@ def test_a_row_that_is_no_example_is_refused_with_its_place(
         task.to_examples([ROWS[0], row])
     with pytest.raises(DatasetError, match=message.replace("rows", "train")):
         task.to_splits({"train": [ROWS[0], row]})
+
+
+def test_a_column_that_no_row_has_is_refused(task: Task) -> None:
+    with pytest.raises(DatasetError, match=r"rows: has no column 'label'.*mean 'lable'"):
+        task.to_examples([{"text": "a", "lable": "positive"}])
 
 
 def test_splits_come_in_any_form(task: Task) -> None:
@@ -247,5 +254,5 @@ def test_limits_that_cannot_be_met_are_refused(filed: Task) -> None:
     writing = replace(
         filed, kind="generation", verbalizer=None, label_column=None, target_column="label"
     )
-    with pytest.raises(TaskError, match="per_label: the task .* has no labels; use limits"):
+    with pytest.raises(TaskError, match=r"per_label: the task .* has no labels; use limits"):
         writing.load_splits(per_label=3)
