@@ -125,17 +125,17 @@ class ExampleReader:
     def _label(self, index: int, value: Any) -> str:
         if self._class_names and value == -1:
             raise DatasetError(
-                f"{self._table.place(index)}: has no label (-1), as in many test splits on the Hub; "
-                f"use a labeled split instead (in a task file, e.g. splits: {{test: validation}})"
+                f"{self._table.place(index)}: has no label (-1), as in many test splits on the "
+                f"Hub; use a labeled split (in a task file, e.g. splits: {{test: validation}})"
             )
         name = self._class_names[value] if self._class_names else str(value)
         # label_map may name a class or give its number.
         label = self._label_of.get(name, self._label_of.get(str(value)))
         if label is None:
             raise DatasetError(
-                f"{self._table.place(index)}: {self._task.label_column!r} is {name!r}; expected one of "
-                f"{', '.join(map(repr, self._label_of))}. Correct the row, or add to the task "
-                f"label_map: {{{name!r}: <label>}}"
+                f"{self._table.place(index)}: {self._task.label_column!r} is {name!r}; expected "
+                f"one of {', '.join(map(repr, self._label_of))}. Correct the row, or add to the "
+                f"task label_map: {{{name!r}: <label>}}"
             )
         return label
 

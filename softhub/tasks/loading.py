@@ -40,7 +40,7 @@ def load_examples(
         held_out = _held_out(task, keys, table.origin)
         members = [row for row in members if (keys[row] in held_out) == (split == "dev")]
     chosen = _subset(members, limit, seed)
-    rows = zip(chosen, table.select(chosen), strict=True)
+    rows = zip(chosen, table.select(chosen).rows, strict=True)
     return _complete(task, [reader.read(index, row) for index, row in rows], table.origin)
 
 

@@ -1,7 +1,7 @@
 """The rows of one split: of a local file, of a dataset on the Hub, or in memory."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,12 +53,13 @@ class SplitTable:
             return [row.get(column) for row in self.rows]
         return list(self.rows[column])
 
-    def select(self, indices: Sequence[int]) -> Iterable[Mapping[str, Any]]:
-        """Return some of the rows."""
+    def select(self, indices: Sequence[int]) -> "SplitTable":
+        """Return a table of some of the rows."""
         if isinstance(self.rows, list):
-            return [self.rows[index] for index in indices]
-        selected: Iterable[Mapping[str, Any]] = self.rows.select(indices)
-        return selected
+            rows: Any = [self.rows[index] for index in indices]
+        else:
+            rows = self.rows.select(indices)
+        return SplitTable(rows, self.origin, lambda row: self.place(indices[row]))
 
     def class_names(self, column: str | None) -> Sequence[str]:
         """Return the names of the classes that a dataset declares for a column; often none."""
