@@ -19,10 +19,10 @@ from transformers import set_seed
 from softhub import Task, load_base
 from softhub.training import PromptTrainingArguments
 from softhub.training.encoded_task import prepare_lesson
+from softhub.training.initialization import find_start
 from softhub.training.learning_rate import embedding_scale, scaled_rate
 from softhub.training.lr_finder import range_test
 from softhub.training.restarts import make_module
-from softhub.training.starts import find_start
 
 DEMO_T5 = "recipes/data/files/flan-t5-small-title"
 CASES = {  # task file, base, its name, virtual tokens, init

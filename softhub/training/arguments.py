@@ -10,9 +10,9 @@ import torch
 from transformers import TrainingArguments
 
 from softhub.model.base import BaseModel
+from softhub.training.callbacks import check_trackers
 from softhub.training.learning_rate import LearningRate, rule_of, scaled_rate
 from softhub.training.reparameterization import check_reparameterization
-from softhub.training.tracking import check_trackers
 
 
 @dataclass

@@ -16,21 +16,20 @@ from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Task
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.checkpoints import set_aside_checkpoints
 from softhub.training.encoded_task import Lesson, prepare_lesson
+from softhub.training.initialization import GIVEN, Start, find_start
 from softhub.training.learning_rate import rule_of
 from softhub.training.lr_finder import range_test, write_range_test
-from softhub.training.plan import Plan
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
 from softhub.training.restarts import (
     Attempt,
+    Plan,
     best_of,
     make_module,
     run_until_sound,
     shards_the_base,
 )
-from softhub.training.running import FitResult, check_config, result_of
-from softhub.training.starts import GIVEN, Start, find_start
+from softhub.training.running import FitResult, check_config, result_of, set_aside_checkpoints
 
 
 def fit(

@@ -28,17 +28,22 @@ from softhub.tasks import Example, Task
 from softhub.tasks.mixture import mixture_weights
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import WatchCallback
-from softhub.training.checkpoints import set_aside_checkpoints
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
 from softhub.training.encoded_task import Lesson, prepare_lesson
+from softhub.training.initialization import find_start
 from softhub.training.learning_rate import rule_of
 from softhub.training.module import PromptTuner, weights_of
 from softhub.training.patience import TaskPatience, TaskProgress, progress_of
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
 from softhub.training.reparameterization import Reparameterization
 from softhub.training.restarts import make_module
-from softhub.training.running import FitResult, check_config, result_of, run_trainer
-from softhub.training.starts import find_start
+from softhub.training.running import (
+    FitResult,
+    check_config,
+    result_of,
+    run_trainer,
+    set_aside_checkpoints,
+)
 from softhub.training.trainer import PromptTrainer
 
 

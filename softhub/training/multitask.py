@@ -14,11 +14,10 @@ from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.checkpoints import last_checkpoint, set_aside_checkpoints
 from softhub.training.curve import write_curve
 from softhub.training.fit import fit
 from softhub.training.mixture import Part, fit_mixture
-from softhub.training.running import FitResult
+from softhub.training.running import FitResult, last_checkpoint, set_aside_checkpoints
 
 SHARED = "shared"
 """Folder of the shared prompt's run beside those of the tasks."""

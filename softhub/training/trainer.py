@@ -31,11 +31,10 @@ from softhub.metrics.label_sets import join_labels
 from softhub.model.base import BaseModel
 from softhub.tasks import Task
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.callbacks import ProgressLines
+from softhub.training.callbacks import ProgressLines, tracked
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate, items_of
 from softhub.training.module import Tuner
 from softhub.training.reparameterization import fold
-from softhub.training.tracking import tracked
 
 _PROMPT_KEYS = "prompt."
 

@@ -7,7 +7,7 @@ import torch
 
 from softhub.errors import TrainingError
 from softhub.training import TrainingInterrupted
-from softhub.training.checkpoints import last_checkpoint
+from softhub.training.running import last_checkpoint
 
 
 @pytest.mark.parametrize("left", [None, "", '{"global_st'])

@@ -14,7 +14,7 @@ from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task, Template
 from softhub.training import PromptTrainingArguments, TrainingInterrupted, fit
 from softhub.training import running as running_module
-from softhub.training.checkout import checkout_record, recipe_folder
+from softhub.training.provenance import checkout_record, recipe_folder
 
 
 def losses(result):

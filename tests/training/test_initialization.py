@@ -14,11 +14,11 @@ from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Task, Template
 from softhub.training import PromptTrainingArguments, fit
 from softhub.training.encoded_task import prepare_lesson
+from softhub.training.initialization import dev_loss, find_start
 from softhub.training.module import PromptTuner
 from softhub.training.provenance import manifest_of
 from softhub.training.reparameterization import Plain
 from softhub.training.restarts import floor_of
-from softhub.training.starts import dev_loss, find_start
 from softhub.training.trainer import PromptTrainer
 
 

@@ -16,9 +16,9 @@ from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Task, Template
 from softhub.training import Part, PromptTrainingArguments, fit, fit_mixture
 from softhub.training.encoded_task import prepare_lesson
+from softhub.training.initialization import dev_loss, find_start
 from softhub.training.mixture import MixtureSampler, _together
 from softhub.training.patience import progress_of
-from softhub.training.starts import dev_loss, find_start
 
 
 @pytest.fixture(scope="module")

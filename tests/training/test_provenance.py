@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from softhub.training.checkout import checkout_record, recipe_folder
+from softhub.training.provenance import checkout_record, recipe_folder
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

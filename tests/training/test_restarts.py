@@ -13,9 +13,8 @@ from softhub.model.base import load_base
 from softhub.tasks import Example, Task, Template
 from softhub.training import PromptTrainingArguments, fit
 from softhub.training.encoded_task import prepare_lesson
-from softhub.training.guard import GuardCallback
 from softhub.training.learning_rate import scaled_rate
-from softhub.training.plan import Plan
+from softhub.training.restarts import GuardCallback, Plan
 
 WILD = {"lr_scheduler_type": "constant", "warmup_steps": 0}
 
