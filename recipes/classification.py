@@ -19,7 +19,6 @@ from softhub.config import RunConfig, parse_config
 from softhub.errors import ConfigError
 from softhub.evaluation.calibrate import calibrate
 from softhub.evaluation.evaluate import evaluate
-from softhub.evaluation.few_shot import choose_shots
 from softhub.evaluation.hard_prompts import (
     choose_hard_prompts,
     evaluate_hard_prompts,
@@ -27,6 +26,7 @@ from softhub.evaluation.hard_prompts import (
 )
 from softhub.evaluation.label_report import report_labels
 from softhub.experiments.report import write_run
+from softhub.tasks.sampling import choose_shots
 from softhub.training import PromptTrainingArguments
 
 

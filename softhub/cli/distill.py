@@ -212,9 +212,9 @@ def _read(
 def _teacher(
     model: "PromptModel", task: "Task", kind: str, value: Any, folder: Path | None, seed: int
 ) -> "Teacher":
-    from softhub.evaluation.few_shot import choose_shots
     from softhub.experiments.distillation import FewShotTeacher, ModelTeacher
     from softhub.model.prompt import SoftPrompt
+    from softhub.tasks.sampling import choose_shots
 
     if kind == "shots":
         examples = choose_shots(task, task.load("train"), value, seed)

@@ -58,7 +58,7 @@ def test_incomplete_rows_are_left_out_where_the_task_says_so(
         strict.load("train")
     assert strict.dataset is not None
     lax = replace(strict, dataset=replace(strict.dataset, drop_incomplete=True))
-    with pytest.warns(SoftHubWarning, match=r"2 of 4 rows lack a value .* left out"):
+    with pytest.warns(SoftHubWarning, match=r"2 of 4 rows lack a value .* dropped"):
         kept = lax.load("train")
     assert [example.text for example in kept] == [NASTY, "meh"]
     (tmp_path / "a.jsonl").write_text(_jsonl({"text": "", "label": "good"}))
@@ -330,7 +330,7 @@ PAIR = {
 def test_references_that_a_stop_string_cuts_off_are_counted(task_on: TaskOn) -> None:
     rows = [{"text": "a", "body": body} for body in ("one", "one\ntwo", "one\n")]
     task = task_on("a.jsonl", _jsonl(*rows), **PAIR, generation={"stop": ["\n\n", "\n"]})
-    with pytest.warns(SoftHubWarning, match=r"a.jsonl: 2 of 3 reference texts go on behind a stop"):
+    with pytest.warns(SoftHubWarning, match=r"a.jsonl: 2 of 3 reference texts continue after"):
         task.load("train")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -14,7 +14,6 @@ from peft import LoraConfig, PromptTuningConfig
 from softhub.errors import ConfigError, did_you_mean
 from softhub.evaluation.evaluate import Evaluation, evaluate, judge
 from softhub.evaluation.few_shot import (
-    choose_shots,
     generate_few_shot,
     predict_few_shot,
     shown_tokens,
@@ -36,6 +35,7 @@ from softhub.metrics import compute
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Task, Template
+from softhub.tasks.sampling import choose_shots
 from softhub.training import FitResult, PromptTrainingArguments, fit
 
 METHODS = (

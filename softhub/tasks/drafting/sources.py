@@ -13,7 +13,7 @@ from softhub.errors import DatasetError
 from softhub.metrics.label_sets import split_labels
 from softhub.tasks.data_files import BUILDERS, ending
 from softhub.tasks.dataset import SPLITS, DatasetSource
-from softhub.tasks.loading import Rows, asking_the_hub, read_rows
+from softhub.tasks.split_table import SplitTable, dataset_errors, read_split
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,7 +41,7 @@ class Source:
     """
 
     dataset: DatasetSource
-    rows: Mapping[str, Rows]
+    rows: Mapping[str, SplitTable]
     name: str
     origin: str
 
@@ -75,7 +75,7 @@ class Table:
     @classmethod
     def read(
         cls,
-        rows: Rows,
+        rows: SplitTable,
         columns: Sequence[str],
         *,
         sets: str | None = None,
@@ -156,7 +156,7 @@ def find_source(
         )
     else:
         dataset, name = _hub(place, subset, revision), place.rpartition("/")[2]
-    rows = {split: read_rows(dataset, split) for split in dataset.split_names}
+    rows = {split: read_split(dataset, split) for split in dataset.split_names}
     for split in rows.values():
         _check_columns(split)
     return Source(dataset, rows, name, path.name if dataset.path is None else place)
@@ -185,7 +185,7 @@ def _files(path: Path, dev: Path | None, test: Path | None, hub_key: str | None)
 def _hub(place: str, subset: str | None, revision: str | None) -> DatasetSource:
     from datasets import get_dataset_config_names, get_dataset_split_names
 
-    with asking_the_hub(f"dataset {place}"):
+    with dataset_errors(f"dataset {place}"):
         subsets = get_dataset_config_names(place, revision=revision)
         if subset is None and len(subsets) == 1:
             subset = subsets[0]
@@ -194,7 +194,7 @@ def _hub(place: str, subset: str | None, revision: str | None) -> DatasetSource:
             f"dataset {place}: {'choose a subset' if subset is None else f'has no {subset!r}'}; "
             f"say --subset with one of {', '.join(subsets)}"
         )
-    with asking_the_hub(f"dataset {place}"):
+    with dataset_errors(f"dataset {place}"):
         found = get_dataset_split_names(place, subset, revision=revision)
     splits = {
         split: next(name for name in names if name in found)
@@ -215,7 +215,7 @@ def _name_of(path: Path) -> str:
     return path.parent.name if path.stem.lower() in _PLAIN_STEMS else path.stem
 
 
-def _check_columns(rows: Rows) -> None:
+def _check_columns(rows: SplitTable) -> None:
     columns = rows.table.column_names
     if len(columns) > 1:
         return
@@ -257,7 +257,7 @@ def _cell(value: Any, classes: Sequence[str] | None) -> Any:
     return value
 
 
-def _checked(values: Sequence[Any], rows: Rows, column: str) -> list[Any]:
+def _checked(values: Sequence[Any], rows: SplitTable, column: str) -> list[Any]:
     """The values of a column of text, numbers or switches; a list of texts is its lines."""
     joined = ["\n".join(value) if isinstance(value, tuple) else value for value in values]
     for row, value in enumerate(joined):

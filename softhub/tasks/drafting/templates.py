@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from softhub.errors import DatasetError
 from softhub.tasks.drafting.columns import Roles
 from softhub.tasks.drafting.sources import Table
+from softhub.tasks.verbalizer import words_for
 
 _LONGEST_LABEL = 100
 _LISTED = 8
@@ -90,7 +91,7 @@ def find_labels(tables: Mapping[str, Table], roles: Roles) -> Labels:
     counts = {label: train[label] for label in labels}
     # With several labels a row, each is asked for by itself.
     end = "?" if roles.multilabel else ""
-    words = {label: word + end for label, word in _words(labels).items()}
+    words = {label: f" {word}{end}" for label, word in words_for(labels)}
     return Labels(words, spellings if merged else {}, counts)
 
 
@@ -169,18 +170,3 @@ def _merged(found: Counter[str]) -> dict[str, str]:
     for value, _ in sorted(found.items(), key=lambda item: (-item[1], item[0])):
         label_of.setdefault(" ".join(value.split()).casefold(), " ".join(value.split()))
     return {value: label_of[" ".join(value.split()).casefold()] for value in found}
-
-
-def _words(labels: Sequence[str]) -> dict[str, str]:
-    """Return each label's word, as running text has it; the label itself where two would clash."""
-    words = {label: _word(label) for label in labels}
-    if len({word.strip() for word in words.values()}) < len(words):
-        words = {label: f" {label}" for label in labels}
-    return words
-
-
-def _word(label: str) -> str:
-    text = re.sub(r"_+|(?<=[a-z])-(?=[a-z])", " ", label).strip() or label
-    # One capital letter is a name (as of an answer, A to D), two may be an abbreviation.
-    shouted = text.isupper() and len(text) > 3
-    return " " + (text.lower() if shouted or text in ("True", "False") else text)
