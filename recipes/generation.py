@@ -45,9 +45,8 @@ def main() -> None:
 
     peft_config = PromptTuningConfig(task_type=base.task_type, **config.prompt_options)
     init = SoftPrompt.from_pretrained(config.init_from) if config.init_from else config.init
-    result = fit(
-        base, task, peft_config, train=train, dev=dev, args=args, init=init, resume=config.resume
-    )
+    data = {"train": train, "dev": dev}
+    result = fit(base, task, peft_config, data, args=args, init=init, resume=config.resume)
     if not (PartialState().is_main_process or base.is_sharded):
         return
 

@@ -26,7 +26,7 @@ from softhub.evaluation.hard_prompts import (
     without_model,
 )
 from softhub.experiments.report import write_run
-from softhub.training import Part, PromptTrainingArguments, fit_tasks
+from softhub.training import PromptTrainingArguments, fit_tasks
 
 DEFAULT = Path(__file__).resolve().parent / "configs" / "multitask.yaml"
 
@@ -49,23 +49,23 @@ def main() -> None:
     for task in tasks:
         metrics_to_take(task, **code)  # what cannot be judged is refused before it is trained
     learn, choose = config.max_train_examples, config.max_dev_examples
-    parts = [Part(t, t.load("train", limit=learn), t.load("dev", limit=choose)) for t in tasks]
-    tests = [task.load("test", limit=config.max_test_examples) for task in tasks]
+    limits = {"train": learn, "dev": choose, "test": config.max_test_examples}
+    splits = [task.load_splits(limits) for task in tasks]
     base = load_base(config.base_model, name=config.base_name, dtype=config.dtype)
 
     peft_config = PromptTuningConfig(task_type=base.task_type, **config.prompt_options)
     init = SoftPrompt.from_pretrained(config.init_from) if config.init_from else config.init
     scheme = {key: getattr(config, key) for key in ("steps", "shared_steps", "mixture", "resume")}
-    results = fit_tasks(base, parts, peft_config, args=args, init=init, **scheme)
+    results = fit_tasks(base, tasks, peft_config, splits, args=args, init=init, **scheme)
     if not (PartialState().is_main_process or base.is_sharded):
         return
 
     model, hub = PromptModel(base), Hub(config.hub)
-    for part, test, result in zip(parts, tests, results, strict=True):
-        task, repo_id = part.task, f"{config.namespace}/{part.task.name}"
+    for task, (train, dev, test), result in zip(tasks, splits, results, strict=True):
+        repo_id = f"{config.namespace}/{task.name}"
         model.load_prompt(result.prompt, name=task.name)
-        hard = choose_hard_prompts(model, task, part.dev, **code)
-        scores = without_model(task, part.train, test)
+        hard = choose_hard_prompts(model, task, dev, **code)
+        scores = without_model(task, train, test)
         scores |= evaluate_hard_prompts(model, task, hard, test, **code)
         soft = evaluate(model, task, test, prompt=task.name, **code)
         details = {"config": asdict(config), "hard_prompts": [asdict(prompt) for prompt in hard]}
@@ -75,7 +75,7 @@ def main() -> None:
             model.load_prompt(hub.pull(repo_id), name=task.name)
 
     print("\nOne batch, each row with the prompt that was pulled for it:")
-    rows, names = [test[0].row for test in tests], [task.name for task in tasks]
+    rows, names = [part.test[0].row for part in splits], [task.name for task in tasks]
     for name, answer in zip(names, model.generate(rows, prompt=names), strict=True):
         print(f"{name}: {answer!r}")
 

@@ -1,18 +1,21 @@
-"""Where training starts: the first vectors of a prompt.
+"""Initialization: the first vectors of a prompt, by name or by the lowest dev loss before training.
 
-Vectors come from the embedding module of words that occur, never from random rows of the table:
-unscaled random vectors are several times longer than a word's, or shorter, as bases differ. After
-Lester et al. 2021 (arXiv 2104.08691): class labels, then sampled vocabulary, then random. A
-sentence that says what the task is does better on some tasks and not on others (docs/training.md).
+Vectors come from the embedding module, of tokens that occur in the task, never from random rows of
+the table: unscaled random vectors are several times longer or shorter than a token's, depending on
+the base. After Lester et al. 2021 (arXiv 2104.08691): class labels, then sampled vocabulary, then
+random. A sentence that says what the task is does better on some tasks and not on others
+(docs/training.md).
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from peft import PromptTuningConfig, PromptTuningInit
@@ -22,173 +25,33 @@ from softhub.model.base import BaseModel
 from softhub.model.encoding import Encoder
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task
-from softhub.training.data import collate, items_of
-from softhub.training.encoded_task import Lesson
-from softhub.training.module import PromptTuner
-from softhub.training.reparameterization import Plain
+from softhub.training.data import collate, count_items
+from softhub.training.encoded_task import EncodedTask
+from softhub.training.learning_rate import frequent_rows
+from softhub.training.module import PromptTuningModule
 
-INITS = ("task", "labels", "text", "vocabulary", "random")
+INITS = ("auto", "task", "labels", "text", "vocabulary", "random")
 _PEFT_INITS = {
     PromptTuningInit.TEXT: "text",
     PromptTuningInit.SAMPLE_VOCAB: "vocabulary",
     PromptTuningInit.RANDOM: "random",
 }
-_COMMONEST = 5000
-
-
-def initial_vectors(
-    base: BaseModel,
-    config: PromptTuningConfig,
-    init: str | SoftPrompt | None,
-    *,
-    texts: Sequence[Sequence[int]],
-    task: Task,
-    seed: int,
-) -> torch.Tensor:
-    """First vectors of a prompt.
-
-    Args:
-        base: The base model.
-        config: PEFT's configuration: number of virtual tokens, and the init if `init` is None.
-        init: `"task"` (sampled vocabulary, then the task's description and the words of its
-            labels, right before the text), `"labels"` (words of the labels, then sampled
-            vocabulary), `"text"` (the config's `prompt_tuning_init_text`, repeated),
-            `"vocabulary"` (tokens drawn as often as the training texts use them), `"random"`
-            (normal, as long as the vocabulary's rows), or a prompt to go on from.
-        texts: Token ids of the training texts.
-        task: The task, for `"task"` and `"labels"`.
-        seed: Seed of what is drawn.
-
-    Returns:
-        Vectors `[P, H]`, float32, on the CPU.
-
-    Raises:
-        TrainingError: The init is unknown, needs something that is missing, or has another shape.
-    """
-    tokens = int(config.num_virtual_tokens)
-    if isinstance(init, SoftPrompt):
-        return _from_prompt(init, tokens, base.hidden_size)
-    name = init or _PEFT_INITS[PromptTuningInit(config.prompt_tuning_init)]
-    generator = torch.Generator().manual_seed(seed)
-    if name == "random":
-        return _random(base, tokens, generator)
-    if name == "text":
-        return text_vectors(base, config.prompt_tuning_init_text or "", tokens)
-    known = _known_tokens(base, task, name, tokens)
-    drawn = _frequent_tokens(base, texts, tokens, generator)
-    chosen = (drawn + known)[-tokens:] if name == "task" else (known + drawn)[:tokens]
-    with torch.no_grad():
-        return base.embed(torch.tensor(chosen)).float().cpu()
-
-
-def _known_tokens(base: BaseModel, task: Task, name: str, tokens: int) -> list[int]:
-    """Tokens that an init takes from the task; the rest are drawn from its texts."""
-    encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
-    if name == "vocabulary":
-        return []
-    if name == "task":
-        return [*encoder.said_of(task, tokens)]
-    if name != "labels":
-        raise TrainingError(f"Unknown init {name!r}: expected one of auto, {', '.join(INITS)}.")
-    candidates = encoder.candidates_of(task)
-    if candidates is None:
-        raise TrainingError("init 'labels' needs a classification task; use 'task'.")
-    return [*candidates.token_ids]
-
-
-def _from_prompt(prompt: SoftPrompt, tokens: int, width: int) -> torch.Tensor:
-    if prompt.vectors.shape != (tokens, width):
-        raise TrainingError(
-            f"The prompt to start from has shape {list(prompt.vectors.shape)}, the new one "
-            f"{[tokens, width]}: set num_virtual_tokens to {prompt.vectors.shape[0]} and use a "
-            "base of the same width."
-        )
-    return prompt.vectors.clone()
-
-
-def text_vectors(base: BaseModel, text: str, tokens: int) -> torch.Tensor:
-    """Embeddings of a text's tokens, repeated or cut to as many as are wanted.
-
-    Args:
-        base: The base model.
-        text: The text.
-        tokens: How many.
-
-    Returns:
-        Embeddings `[tokens, H]`, float32, on the CPU.
-
-    Raises:
-        TrainingError: The text has no tokens.
-    """
-    ids = list(base.tokenizer(text, add_special_tokens=False)["input_ids"])
-    if not ids:
-        raise TrainingError(
-            "init 'text' needs a text: set prompt_tuning_init_text in PEFT's configuration, or "
-            "init_text in a recipe's (--init_text '…')."
-        )
-    with torch.no_grad():
-        return base.embed(torch.tensor((ids * (tokens // len(ids) + 1))[:tokens])).float().cpu()
-
-
-def frequent_embeddings(
-    base: BaseModel, texts: Sequence[Sequence[int]], count: int, *, seed: int
-) -> torch.Tensor:
-    """Embeddings of tokens drawn as often as the training texts use them.
-
-    Args:
-        base: The base model.
-        texts: Token ids of the training texts.
-        count: How many; of different tokens if the texts have so many.
-        seed: Seed of the draw.
-
-    Returns:
-        Embeddings `[count, H]`, float32, on the CPU.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.tensor(_frequent_tokens(base, texts, count, generator))
-    with torch.no_grad():
-        return base.embed(drawn).float().cpu()
-
-
-def _frequent_tokens(
-    base: BaseModel, texts: Sequence[Sequence[int]], count: int, generator: torch.Generator
-) -> list[int]:
-    """Draw different tokens, each as likely as it is frequent in the training texts."""
-    special = set(base.tokenizer.all_special_ids)
-    counts = Counter(token for ids in texts for token in ids if token not in special)
-    common = counts.most_common(_COMMONEST)
-    if not common:
-        raise TrainingError("The training texts hold no tokens to start from; use init 'random'.")
-    weights = torch.tensor([float(frequency) for _, frequency in common])
-    drawn = torch.multinomial(
-        weights, count, replacement=len(common) < count, generator=generator
-    ).tolist()
-    return [common[index][0] for index in drawn]
-
-
-def _random(base: BaseModel, tokens: int, generator: torch.Generator) -> torch.Tensor:
-    """Normal vectors with the standard deviation of the vocabulary's common rows."""
-    with torch.no_grad():
-        rows = base.embed(torch.arange(min(_COMMONEST, base.fingerprint["vocab_size"])))
-    return torch.randn(tokens, base.hidden_size, generator=generator) * rows.float().std().cpu()
-
-
-AUTO = "auto"
-GIVEN = "given"
-_ROWS, _BATCH = 64, 32
-_SHORTEST = 3  # tokens of an instruction that says something
+_COMMONEST = 5000  # tokens of the training texts that are drawn from
+_DEV_ROWS = 64  # that initializations are compared on
+_BATCH = 32
+_SHORTEST = 3  # tokens of an instruction worth trying
 
 
 @dataclass(frozen=True)
-class Start:
-    """A start, and what is known of it.
+class Initialization:
+    """The vectors that training starts from, and where they come from.
 
     Attributes:
-        name: Its init, or what it was taken from.
-        vectors: The prompt's first vectors, `[P, H]`.
-        dev_loss: Loss on dev before training; None where there was nothing to compare with.
-        trained: Whether it is a prompt, which may be hard to better.
-        parent: Hashes of that prompt's files, by name, if it is a candidate.
+        name: The init, or the prompt that it was taken from.
+        vectors: The first vectors, `[P, H]`.
+        dev_loss: Loss on dev before training; None if it was not compared with others.
+        trained: Whether it is a trained prompt, which may be hard to improve.
+        parent: Hashes of that prompt's files, by name.
     """
 
     name: str
@@ -197,130 +60,238 @@ class Start:
     trained: bool = False
     parent: Mapping[str, str] | None = None
 
+    def to_record(self) -> str | dict[str, Any]:
+        """Return what the manifest says of it: its name, or the hashes of its parent."""
+        return self.name if self.parent is None else {"parent": dict(self.parent)}
 
-def find_start(
+
+def load_init(init: str | Path | SoftPrompt | None) -> str | SoftPrompt | None:
+    """Load the prompt of an adapter folder; names and prompts are returned as they are.
+
+    Raises:
+        TrainingError: It is neither the name of an init nor an existing folder.
+    """
+    if isinstance(init, Path) or (isinstance(init, str) and init not in INITS):
+        if not Path(init).is_dir():
+            raise TrainingError(
+                f"Unknown init {str(init)!r}: expected one of {', '.join(INITS)}, or the path of "
+                "an adapter folder."
+            )
+        return SoftPrompt.from_pretrained(init)
+    return init
+
+
+def choose_initialization(
     base: BaseModel,
     config: PromptTuningConfig,
-    lesson: Lesson,
+    tasks: Sequence[EncodedTask],
     init: str | SoftPrompt | None,
     candidates: Sequence[SoftPrompt] = (),
     *,
     seed: int,
     batch_size: int = _BATCH,
-    parts: Sequence[Lesson] = (),
-) -> Start:
-    """The start that `init` names; for `"auto"`, or with candidates, the best on dev.
+) -> Initialization:
+    """Return the initialization that `init` names; for `"auto"`, or with candidates, the best.
 
     Args:
         base: The base.
         config: PEFT's configuration.
-        lesson: What is to be learned.
+        tasks: The task, or all tasks of a mixture.
         init: As in `fit`.
         candidates: Other prompts to compare it with.
         seed: Seed of what is drawn.
-        batch_size: Dev rows a pass.
-        parts: The tasks that `lesson` is made of, if it is of several.
+        batch_size: Dev rows per batch.
 
     Returns:
-        The start of the lowest loss over at most 64 dev rows, before training; of several tasks the
-        mean of their losses counts, as it does for checkpoints.
+        The initialization with the lowest loss over at most 64 dev rows, before training; for
+        several tasks, with the lowest mean of their losses.
 
     Raises:
-        TrainingError: As `initial_vectors`.
+        TrainingError: An init needs something that is missing, or a prompt has another shape.
     """
-    parts = parts or [lesson]
-    starts = [*_starts(base, config, lesson, init, seed, parts)]
-    starts += [
-        Start(
-            f"candidate {number}",
-            initial_vectors(base, config, prompt, texts=(), task=lesson.task, seed=seed),
-            trained=True,
-            parent=prompt.manifest.files,
-        )
-        for number, prompt in enumerate(candidates, start=1)
+    found = [*_by_name(base, config, tasks, init, seed)]
+    for number, prompt in enumerate(candidates, start=1):
+        found.append(_from_prompt(f"candidate {number}", prompt, base, config))
+    if len(found) == 1:
+        return found[0]
+    losses = [
+        fmean(dev_loss(base, task, one.vectors, batch_size=batch_size) for task in tasks)
+        for one in found
     ]
-    if len(starts) == 1:
-        return starts[0]
-    losses = (
-        fmean(dev_loss(base, part, one.vectors, batch_size=batch_size) for part in parts)
-        for one in starts
-    )
-    judged = [replace(one, dev_loss=loss) for one, loss in zip(starts, losses, strict=True)]
-    return min(judged, key=lambda start: start.dev_loss or 0.0)
+    best = min(range(len(found)), key=losses.__getitem__)
+    return replace(found[best], dev_loss=losses[best])
 
 
-def _starts(
+def _by_name(
     base: BaseModel,
     config: PromptTuningConfig,
-    lesson: Lesson,
+    tasks: Sequence[EncodedTask],
     init: str | SoftPrompt | None,
     seed: int,
-    parts: Sequence[Lesson],
-) -> Iterator[Start]:
-    def named(name: str | SoftPrompt | None) -> torch.Tensor:
-        return initial_vectors(
-            base,
-            config,
-            name,
-            texts=lesson.train.inputs,
-            task=lesson.task,
-            seed=seed,
-        )
-
-    if init != AUTO:
-        given = isinstance(init, SoftPrompt)
-        said = init or getattr(config.prompt_tuning_init, "value", config.prompt_tuning_init)
-        yield Start(GIVEN if given else str(said).lower(), named(init), trained=given)
+) -> Iterator[Initialization]:
+    """Yield the initialization of this name; for `"auto"` all that suit the task."""
+    if isinstance(init, SoftPrompt):
+        yield _from_prompt("given", init, base, config)
         return
-    yield Start("vocabulary", named("vocabulary"))
-    if lesson.task.description or lesson.candidates is not None:  # else it is the vocabulary's
-        yield Start("task", named("task"))
-    if lesson.candidates is not None:
-        yield Start("labels", named("labels"))
+    if init != "auto":
+        name = str(init or _PEFT_INITS[PromptTuningInit(config.prompt_tuning_init)])
+        yield Initialization(name, initial_vectors(base, config, name, tasks, seed=seed))
+        return
+    names, first = ["vocabulary"], tasks[0]
+    if first.task.description or first.candidates is not None:
+        names.append("task")
+    if first.candidates is not None:
+        names.append("labels")
     if config.prompt_tuning_init_text:
-        yield Start("text", named("text"))
+        names.append("text")
+    for name in names:
+        yield Initialization(name, initial_vectors(base, config, name, tasks, seed=seed))
     tokens = int(config.num_virtual_tokens)
-    instructions = (_instructions(part.task, _length(base)) for part in parts)
-    for instruction in sorted(set().union(*instructions)):
-        yield Start(f"hard prompt {instruction!r}", text_vectors(base, instruction, tokens))
+    for text in sorted(set().union(*(_instructions(base, one.task) for one in tasks))):
+        yield Initialization(f"hard prompt {text!r}", text_vectors(base, text, tokens))
 
 
-def _length(base: BaseModel) -> Callable[[str], int]:
-    return lambda text: len(base.tokenizer(text, add_special_tokens=False)["input_ids"])
+def _from_prompt(
+    name: str, prompt: SoftPrompt, base: BaseModel, config: PromptTuningConfig
+) -> Initialization:
+    shape = (int(config.num_virtual_tokens), base.hidden_size)
+    if prompt.vectors.shape != shape:
+        raise TrainingError(
+            f"The prompt to start from has shape {list(prompt.vectors.shape)}, the new one "
+            f"{list(shape)}: set num_virtual_tokens to {prompt.vectors.shape[0]} and use a base of "
+            "the same width."
+        )
+    vectors, parent = prompt.vectors.clone(), prompt.manifest.files
+    return Initialization(name, vectors, trained=True, parent=parent)
 
 
-def _instructions(task: Task, length: Callable[[str], int]) -> set[str]:
-    """What the task's hard templates say before the text, and the template itself does not."""
+def _instructions(base: BaseModel, task: Task) -> set[str]:
+    """Return what the hard templates have before the text and the task's own template does not."""
     own = re.split(r"\{\w+\}", task.template.text)[0]
     texts = [re.split(r"\{\w+\}", hard.text)[0].removesuffix(own) for hard in task.hard_templates]
-    return {text for text in texts if length(text) >= _SHORTEST}
+    return {text for text in texts if len(_token_ids(base, text)) >= _SHORTEST}
+
+
+def _token_ids(base: BaseModel, text: str) -> list[int]:
+    return list(base.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def dev_loss(
     base: BaseModel,
-    lesson: Lesson,
+    encoded: EncodedTask,
     vectors: torch.Tensor,
     *,
-    limit: int | None = _ROWS,
+    limit: int | None = _DEV_ROWS,
     batch_size: int = _BATCH,
 ) -> float:
-    """Mean loss of a prompt over dev rows: by label, or by target token.
+    """Return the mean loss of a prompt over dev rows: per label, or per target token.
 
     Args:
         base: The base.
-        lesson: The task.
+        encoded: The task.
         vectors: The prompt, `[P, H]`.
-        limit: Over how many of the first rows; None for all.
-        batch_size: Rows a pass.
+        limit: How many of the first rows are taken; None for all.
+        batch_size: Rows per batch.
     """
-    tuner = PromptTuner(base, Plain(vectors), lesson.candidates, lesson.weights).eval()
-    rows = [lesson.dev[index] for index in range(len(lesson.dev))[:limit]]
+    module = PromptTuningModule(base, vectors, encoded.candidates, encoded.label_weights).eval()
+    rows = [encoded.dev[index] for index in range(len(encoded.dev))[:limit]]
     rows.sort(key=lambda row: -len(row["input_ids"]))
     total, count = 0.0, 0
     with torch.no_grad():
         for start in range(0, len(rows), batch_size):
             batch = collate(rows[start : start + batch_size])
             batch = {name: value.to(base.device) for name, value in batch.items()}
-            total += float(tuner(**batch)["losses"].sum())
-            count += int(items_of(batch["labels"]).sum())
+            total += float(module(**batch)["losses"].sum())
+            count += int(count_items(batch["labels"]).sum())
     return total / count
+
+
+# --- vectors ---
+
+
+def initial_vectors(
+    base: BaseModel,
+    config: PromptTuningConfig,
+    name: str,
+    tasks: Sequence[EncodedTask],
+    *,
+    seed: int,
+) -> torch.Tensor:
+    """Return the first vectors of a prompt.
+
+    Args:
+        base: The base model.
+        config: PEFT's configuration: number of virtual tokens, and the text of `"text"`.
+        name: One of `INITS`, except `"auto"`.
+        tasks: The tasks, whose texts tokens are drawn from; description and labels are the first's.
+        seed: Seed of what is drawn.
+
+    Returns:
+        Vectors `[P, H]`, float32, on the CPU.
+
+    Raises:
+        TrainingError: The init needs something that is missing.
+    """
+    tokens = int(config.num_virtual_tokens)
+    generator = torch.Generator().manual_seed(seed)
+    if name == "random":
+        # As long as the embeddings of frequent tokens.
+        deviation = frequent_rows(base).std().cpu()
+        return torch.randn(tokens, base.hidden_size, generator=generator) * deviation
+    if name == "text":
+        return text_vectors(base, config.prompt_tuning_init_text or "", tokens)
+    known = _known_tokens(base, tasks[0].task, name, tokens)
+    drawn = _frequent_tokens(base, tasks, tokens, generator)
+    # `task` says what the task is right before the text; `labels` come first.
+    return _embed(base, (drawn + known)[-tokens:] if name == "task" else (known + drawn)[:tokens])
+
+
+def text_vectors(base: BaseModel, text: str, tokens: int) -> torch.Tensor:
+    """Return the embeddings of a text's tokens, repeated or truncated to `tokens`, `[P, H]`.
+
+    Raises:
+        TrainingError: The text has no tokens.
+    """
+    ids = _token_ids(base, text)
+    if not ids:
+        raise TrainingError(
+            "init 'text' needs a text: set prompt_tuning_init_text in PEFT's configuration, or "
+            "init_text in a recipe's (--init-text '…')."
+        )
+    return _embed(base, (ids * (tokens // len(ids) + 1))[:tokens])
+
+
+def _embed(base: BaseModel, ids: Sequence[int]) -> torch.Tensor:
+    """Return embeddings `[len(ids), H]`, float32, on the CPU."""
+    with torch.no_grad():
+        return base.embed(torch.tensor(ids)).float().cpu()
+
+
+def _known_tokens(base: BaseModel, task: Task, name: str, tokens: int) -> list[int]:
+    """Return the tokens that an init takes from the task; the rest are drawn from its texts."""
+    encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
+    if name == "vocabulary":
+        return []
+    if name == "task":
+        return [*encoder.said_of(task, tokens)]
+    candidates = encoder.candidates_of(task)
+    if candidates is None:
+        raise TrainingError("init 'labels' needs a classification task; use 'task'.")
+    return [*candidates.token_ids]
+
+
+def _frequent_tokens(
+    base: BaseModel, tasks: Sequence[EncodedTask], count: int, generator: torch.Generator
+) -> list[int]:
+    """Draw different tokens, each as likely as it is frequent in the training texts."""
+    special = set(base.tokenizer.all_special_ids)
+    texts = (ids for one in tasks for ids in one.train.inputs)
+    counts = Counter(token for ids in texts for token in ids if token not in special)
+    common = counts.most_common(_COMMONEST)
+    if not common:
+        raise TrainingError("The training texts have no tokens to start from; use init 'random'.")
+    weights = torch.tensor([float(frequency) for _, frequency in common])
+    # Only texts of very few different tokens need one of them twice.
+    repeated = len(common) < count
+    drawn = torch.multinomial(weights, count, replacement=repeated, generator=generator)
+    return [common[index][0] for index in drawn.tolist()]
