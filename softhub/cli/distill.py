@@ -79,7 +79,10 @@ def distill(
     tokens: Annotated[int, typer.Option(min=1, help="Virtual tokens of the student.")] = 20,
     max_steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 120,
     learning_rate: Annotated[
-        str | None, typer.Option(metavar="RATE", help="A number, scaled or auto.")
+        float | None, typer.Option(metavar="RATE", help="Peak learning rate; else by the rule.")
+    ] = None,
+    learning_rate_rule: Annotated[
+        str | None, typer.Option(metavar="RULE", help="scaled (the default) or auto.")
     ] = None,
     init: Annotated[
         str, typer.Option(metavar="INIT", help="auto, task, text, labels, vocabulary or random.")
@@ -132,7 +135,8 @@ def distill(
         save_steps=every,
         per_device_train_batch_size=batch_size,
         seed=seed,
-        **({} if learning_rate is None else {"learning_rate": learning_rate}),  # type: ignore[arg-type]
+        learning_rate=learning_rate,
+        learning_rate_rule=learning_rate_rule,
     )
     student = replace(whole, system="") if system else whole
     try:
