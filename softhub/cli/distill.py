@@ -115,9 +115,10 @@ def distill(
     asked = _asked({"template": template, "shots": shots, "system": system, "teacher": teacher})
     _check(whole, *asked)
     quiet_libraries()
+    from softhub.errors import TrainingInterrupted
     from softhub.inference.engine import PromptModel
     from softhub.model.base import load_base
-    from softhub.training import PromptTrainingArguments, TrainingInterrupted
+    from softhub.training import PromptTrainingArguments
 
     data = _read(whole, texts, max_train_examples, max_dev_examples, max_test_examples)
     folder = adapter_folder(teacher, hub=hub, revision=revision) if teacher else None

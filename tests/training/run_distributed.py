@@ -14,8 +14,8 @@ from accelerate.utils import DistributedType
 from peft import PromptTuningConfig
 
 from softhub import PromptModel
-from softhub.experiments.console import exit_code_of, silence_stdout
 from softhub.evaluation.evaluate import predict_examples
+from softhub.experiments.console import exit_code_of, silence_stdout
 from softhub.model.base import load_base
 from softhub.tasks import Task, Template, Verbalizer
 from softhub.training import PromptTrainingArguments, fit

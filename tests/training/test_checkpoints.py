@@ -5,8 +5,7 @@ import shutil
 import pytest
 import torch
 
-from softhub.errors import TrainingError
-from softhub.training import TrainingInterrupted
+from softhub.errors import TrainingError, TrainingInterrupted
 from softhub.training.running import last_checkpoint
 
 

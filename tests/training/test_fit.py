@@ -7,12 +7,12 @@ import torch
 from peft import PrefixTuningConfig, PromptTuningConfig
 from transformers import TrainerCallback
 
-from softhub.errors import SoftHubWarning, TrainingError
+from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task, Template
-from softhub.training import PromptTrainingArguments, TrainingInterrupted, fit
+from softhub.training import PromptTrainingArguments, fit
 from softhub.training import running as running_module
 from softhub.training.provenance import git_record, script_folder
 
