@@ -156,7 +156,7 @@ def test_checkpointed_layers_run_again_as_they_ran(tiny_base, vectors):
             base.model.model.layers[1].self_attn.q_proj.register_forward_pre_hook(
                 lambda _, inputs: fed.append(inputs[0].shape[0])
             )
-        with tuner.attending():
+        with tuner.packed_attention():
             tuner(rows.ids, rows.mask, labels)["loss"].backward()
         gradients.append(tuner.prompt.grad)
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
