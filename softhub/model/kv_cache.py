@@ -1,8 +1,8 @@
-"""Encode a prompt once and share its keys and values over a batch.
+"""Encode a prompt once and share its keys and values across a batch.
 
-A decoder's prompt comes first and sees nothing but itself, so its keys and values are the same in
-every row: computing them once at batch 1 and expanding them is exact, and saves B - 1 of B passes
-over the prompt. Gradients flow through the expansion, so training shares them too.
+A decoder's prompt comes first and attends only to itself, so its keys and values are the same in
+every row: computing them once at batch size 1 and expanding them is exact, and saves B - 1 of B
+passes over the prompt. Gradients flow through the expansion, so training shares them too.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ class Prefix:
 
 
 def shares_prefixes(base: BaseModel) -> bool:
-    """Whether prompts can be encoded apart from the text: a decoder whose every layer keeps all.
+    """Return whether a prompt can be encoded apart from the text.
 
-    Sliding windows, recurrent states and encoders take the prompt with each row instead.
+    It can in a decoder whose layers all cache every position. With sliding windows, recurrent
+    states and encoders, each row carries its prompt instead.
     """
     if base.is_encoder_decoder or "past_key_values" not in base.forward_parameters:
         return False
-    if base.checkpoints_activations or base.is_sharded:  # both act on what a layer puts out
+    if base.checkpoints_activations or base.is_sharded:  # both change what layers return
         return False
     cache = DynamicCache(config=base.model.config)
     return bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
@@ -51,7 +52,7 @@ def encode_prefix(base: BaseModel, vectors: torch.Tensor) -> Prefix:
 
     Args:
         base: A base for which `shares_prefixes` holds.
-        vectors: The prompt, `[P, H]`; its gradient is kept if it wants one.
+        vectors: The prompt, `[P, H]`; differentiable.
 
     Returns:
         Its keys and values.
@@ -59,7 +60,7 @@ def encode_prefix(base: BaseModel, vectors: torch.Tensor) -> Prefix:
     device = base.device
     cache = DynamicCache(config=base.model.config)
     trunk_of(base.model)(
-        inputs_embeds=vectors.to(device, base.dtype).unsqueeze(0),
+        inputs_embeds=vectors.to(device, base.dtype).unsqueeze(0),  # [1, P, H]
         past_key_values=cache,
         use_cache=True,
     )
@@ -70,19 +71,19 @@ def encode_prefix(base: BaseModel, vectors: torch.Tensor) -> Prefix:
 def join_prefixes(
     base: BaseModel, prefixes: Sequence[Prefix | None]
 ) -> tuple[DynamicCache | None, torch.Tensor]:
-    """Lay the prefixes of a batch side by side, padded on the left.
+    """Combine the prefixes of a batch, padded on the left.
 
     Args:
         base: The base model.
         prefixes: One for each row, or None for the bare base.
 
     Returns:
-        A fresh cache of B rows (None if no row has a prompt), and the mask `[B, P]` of its
-        columns, bool, with P the longest prefix.
+        A new cache of B rows (None if no row has a prompt), and its mask `[B, P]`, bool, with P
+        the longest prefix.
     """
     width = max((prefix.length for prefix in prefixes if prefix), default=0)
     lengths = torch.tensor([prefix.length if prefix else 0 for prefix in prefixes])
-    mask = (torch.arange(width) >= width - lengths[:, None]).to(base.device)
+    mask = (torch.arange(width) >= width - lengths[:, None]).to(base.device)  # [B, P]
     template = next((prefix for prefix in prefixes if prefix), None)
     if template is None:
         return None, mask
@@ -95,11 +96,13 @@ def join_prefixes(
 def _joined_layer(
     prefixes: Sequence[Prefix | None], template: Prefix, index: int, width: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and values of one layer for the whole batch, each `[B, heads, width, head_dim]`."""
+    """Return keys and values of one layer for the batch, each `[B, heads, width, head_dim]`."""
+    # One prompt for all rows: expanding it takes no memory.
     if all(prefix is template for prefix in prefixes):
         keys, values = template.layers[index]
         size = (len(prefixes), *keys.shape[1:])
         return keys.expand(size), values.expand(len(prefixes), *values.shape[1:])
+    # Different prompts: pad each on the left to the longest; a row without one has only pads.
     columns: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
     for prefix in prefixes:
         for column, like, tensor in zip(
@@ -108,19 +111,17 @@ def _joined_layer(
             if prefix is None:
                 tensor = like.new_zeros(*like.shape[:2], 0, like.shape[3])
             missing = width - tensor.shape[2]
+            # [1, heads, P, head_dim] to [1, heads, width, head_dim]
             column.append(torch.nn.functional.pad(tensor, (0, 0, missing, 0)))
     return torch.cat(columns[0]), torch.cat(columns[1])
 
 
 def select_rows(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
-    """A new cache of some rows, which may repeat.
+    """Return a new cache of N rows.
 
     Args:
-        cache: A cache of B rows; left as it is.
-        rows: Row indices `[N]`, int64.
-
-    Returns:
-        A cache of N rows.
+        cache: A cache of B rows, which does not change.
+        rows: Row indices `[N]`, int64; they may repeat.
     """
     selected = copy(cache)
     selected.layers = [copy(layer) for layer in cache.layers]
@@ -130,6 +131,6 @@ def select_rows(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
 
 
 def filled_layers(cache: DynamicCache) -> list[Any]:
-    """The filled layers of a cache; transformers types them as what they might also be."""
+    """Return the filled layers of a cache, typed as Any: transformers declares other types too."""
     layers: list[Any] = cache.layers
     return [layer for layer in layers if layer.keys is not None]

@@ -112,7 +112,7 @@ def encode_examples(
         )
         inputs.append(text.ids)
         answers.append(answer)
-        cut += text.cut > 0
+        cut += text.truncated > 0
     return EncodedExamples(tuple(inputs), tuple(answers), cut)
 
 

@@ -80,7 +80,7 @@ def _known_tokens(base: BaseModel, task: Task, name: str, tokens: int) -> list[i
     if name == "vocabulary":
         return []
     if name == "task":
-        return [*encoder.said_of(task, tokens)]
+        return [*encoder.describe(task, tokens)]
     if name != "labels":
         raise TrainingError(f"Unknown init {name!r}: expected one of auto, {', '.join(INITS)}.")
     candidates = encoder.candidates_of(task)

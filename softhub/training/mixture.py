@@ -21,7 +21,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback, TrainerState, set_seed
 
 from softhub.errors import TaskError, TrainingError
-from softhub.model.assembly import Rows
+from softhub.model.assembly import PaddedBatch
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Task
@@ -204,7 +204,7 @@ class MixtureTuner(PromptTuner):
         Returns:
             As in `Tuner`, for that task.
         """
-        rows = Rows(input_ids, attention_mask)
+        rows = PaddedBatch(input_ids, attention_mask)
         return self._loss(rows, labels, num_items_in_batch, *self.of_task[int(task[0])])
 
 

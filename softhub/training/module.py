@@ -15,12 +15,12 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from softhub.model.assembly import Rows
+from softhub.model.assembly import PaddedBatch
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates
 from softhub.model.kv_cache import encode_prefix, shares_prefixes
-from softhub.model.packing import Shared, attending_packed, longest_packed
-from softhub.model.scoring import Prompt, encode_rows, label_scores, target_logprobs
+from softhub.model.packing import SharedPrompt, attending_packed, longest_packed
+from softhub.model.scoring import PreparedPrompt, encode_rows, label_scores, target_logprobs
 from softhub.training.data import IGNORED
 from softhub.training.reparameterization import Reparameterization
 
@@ -107,7 +107,7 @@ class Tuner(nn.Module):
             `[B, labels]`.
         """
         return self._loss(
-            Rows(input_ids, attention_mask),
+            PaddedBatch(input_ids, attention_mask),
             labels,
             num_items_in_batch,
             self.candidates,
@@ -116,7 +116,7 @@ class Tuner(nn.Module):
 
     def _loss(
         self,
-        texts: Rows,
+        texts: PaddedBatch,
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None,
         candidates: Candidates | None,
@@ -126,7 +126,7 @@ class Tuner(nn.Module):
         behind = labels.shape[1] if candidates is None else max(map(len, words))
         prompts = [self._prepared_prompt(texts.ids.shape[1] + behind)] * texts.ids.shape[0]
         if candidates is None:
-            targets = Rows(labels.clamp_min(0), labels != IGNORED)
+            targets = PaddedBatch(labels.clamp_min(0), labels != IGNORED)
             losses = -target_logprobs(self.base, prompts, texts, targets).sum(-1)
             loss = _normalised(losses.sum(), targets.mask.sum(), num_items_in_batch)
             return {"loss": loss, "losses": losses.detach()}
@@ -143,7 +143,7 @@ class Tuner(nn.Module):
             "logits": scores,
         }
 
-    def _prepared_prompt(self, columns: int) -> Prompt:
+    def _prepared_prompt(self, columns: int) -> PreparedPrompt:
         """What stands before every text, of rows that are `columns` wide without it."""
         return None
 
@@ -169,7 +169,7 @@ class PromptTuner(Tuner):
         self.prompt = prompt.to(base.device, torch.float32)
         self._longest_packed = longest_packed(base)
 
-    def _prepared_prompt(self, columns: int) -> Prompt:
+    def _prepared_prompt(self, columns: int) -> PreparedPrompt:
         """What the batch can share of the prompt: a packed row, keys and values, or neither."""
         # In half precision the output would differ from what is folded and shipped.
         with torch.autocast(self.base.device.type, enabled=False):
@@ -177,7 +177,7 @@ class PromptTuner(Tuner):
         fits = vectors.shape[0] + columns <= self._longest_packed
         # A compiler would have to stop where the layers' attention is exchanged.
         if fits and not torch.compiler.is_compiling():
-            return Shared(vectors)
+            return SharedPrompt(vectors)
         return encode_prefix(self.base, vectors) if shares_prefixes(self.base) else vectors
 
 

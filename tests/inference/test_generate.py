@@ -267,7 +267,7 @@ def test_reference_texts_score_as_in_plain_peft_row_by_row(kind, model_of, folde
 
 def test_reference_texts_need_a_task_and_one_text_each(model_of):
     model = model_of("llama")
-    with pytest.raises(TaskError, match=r"needs a task; found none.*task="):
+    with pytest.raises(TaskError, match=r"requires a task; found none.*task="):
         model.target_logprobs(TEXTS[:1], [" yes"])
     with pytest.raises(TaskError, match="1 targets for 5 texts"):
         model.target_logprobs(TEXTS, [" yes"], prompt="summary")
