@@ -192,10 +192,9 @@ class PromptModel:
             self._requests.classification(text, self._find(name), fallback)
             for text, name in per_row(texts, prompt)
         ]
+        requests = self._share_beginning(requests)
         answer = partial(self._predict_batch, abstain_below=abstain_below)
-        return answer_in_batches(
-            self._share_beginning(requests), batch_size, answer, progress=progress
-        )
+        return answer_in_batches(requests, batch_size, answer, progress=progress)
 
     def generate(
         self,
@@ -255,7 +254,7 @@ class PromptModel:
             targets: One reference text for each text.
             prompt: Name of a loaded prompt for all texts, or one for each.
             task: Task for rows without one.
-            batch_size: Texts per batch; does not change the result.
+            batch_size: Texts per batch.
             progress: Description of a progress bar.
 
         Returns:
@@ -276,9 +275,8 @@ class PromptModel:
             self._requests.reference(text, target, self._find(name), fallback)
             for (text, name), target in zip(rows, targets, strict=True)
         ]
-        return answer_in_batches(
-            self._share_beginning(requests), batch_size, self._score_batch, progress=progress
-        )
+        requests = self._share_beginning(requests)
+        return answer_in_batches(requests, batch_size, self._score_batch, progress=progress)
 
     # --- prompts of rows ---
 

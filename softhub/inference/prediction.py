@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import torch
 
 from softhub.metrics.label_sets import join_labels
 from softhub.model.encoding import Candidates
@@ -59,29 +60,17 @@ def decide(
         abstain_below: Overrides that of the decision.
     """
     names, own = candidates.labels, dict(zip(candidates.labels, scores, strict=True))
-    scaled = [score / decision.temperature for score in scores]
+    scaled = torch.tensor(scores, dtype=torch.float64) / decision.temperature  # [labels]
     labels: tuple[str, ...] | None = None
     if candidates.yes_no:
-        chances = dict(zip(names, map(_sigmoid, scaled), strict=True))
+        chances = dict(zip(names, scaled.sigmoid().tolist(), strict=True))
         labels = tuple(name for name in names if chances[name] >= decision.threshold)
         best = join_labels(labels, names)
     else:
-        chances = dict(zip(names, _softmax(scaled), strict=True))
+        chances = dict(zip(names, scaled.softmax(dim=0).tolist(), strict=True))
         best = max(names, key=own.__getitem__)
     prediction = Prediction(best, chances, own, labels=labels)
     least = decision.abstain_below if abstain_below is None else abstain_below
     if prediction.confidence >= least:
         return prediction
     return Prediction(best, chances, own, abstained=True, labels=labels)
-
-
-def _softmax(scores: Sequence[float]) -> list[float]:
-    top = max(scores)
-    exponentials = [math.exp(score - top) for score in scores]
-    total = math.fsum(exponentials)
-    return [value / total for value in exponentials]
-
-
-def _sigmoid(score: float) -> float:
-    small = math.exp(-abs(score))
-    return 1 / (1 + small) if score >= 0 else small / (1 + small)

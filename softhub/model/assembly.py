@@ -57,14 +57,8 @@ def pad_rows(rows: Sequence[Sequence[int]], *, side: str = "left") -> PaddedBatc
 
 
 def positions_of(mask: torch.Tensor) -> torch.Tensor:
-    """Count the attended tokens of each row from 0.
-
-    Args:
-        mask: `[B, L]`, bool.
-
-    Returns:
-        Position ids `[B, L]`, int64; pads have a position too, which nothing attends to.
-    """
+    """Return position ids `[B, L]`, counted from 0 over the attended tokens of a mask `[B, L]`."""
+    # Pads have a position too, which nothing attends to.
     return (mask.long().cumsum(dim=-1) - 1).clamp_min(0)
 
 

@@ -123,16 +123,8 @@ class BaseModel:
         return compute_fingerprint(self.model, self.tokenizer, self.quantization)
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Embed token ids as the model itself does.
-
-        This calls the embedding module, because some models scale its weight's rows.
-
-        Args:
-            ids: Token ids, int64, any shape.
-
-        Returns:
-            Vectors of shape `ids.shape + (H,)`.
-        """
+        """Embed token ids of any shape as the model itself does: `ids.shape + (H,)`."""
+        # Call the module, because some models scale the rows of its weight.
         embedded: torch.Tensor = self.model.get_input_embeddings()(ids.to(self.device))
         return embedded
 
@@ -204,11 +196,7 @@ def load_tokenizer(ref: str | Path) -> tuple[PreTrainedTokenizerBase, Any]:
 
 
 def position_limit(config: Any) -> int | None:
-    """Return the most tokens that a model's positions allow; None if unlimited.
-
-    Args:
-        config: transformers' configuration of the model.
-    """
+    """Return the most tokens that a transformers configuration allows; None if unlimited."""
     config = config.get_text_config()
     if config.model_type in ("t5", "mt5", "umt5", "longt5", "switch_transformers"):
         return None  # relative positions: `n_positions` is only the training length
@@ -239,21 +227,17 @@ def _load(
     device_map: str | Mapping[str, Any] | None,
     quantization: str | Any | None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForSeq2SeqLM,
-        AutoTokenizer,
-    )
+    import transformers as hf
 
     if isinstance(dtype, str) and dtype not in _DTYPES:
         raise BaseModelError(f"Unknown dtype {dtype!r}: expected one of {', '.join(_DTYPES)}.")
     with _explained_errors(source):
         # Without this, transformers would ask at the terminal whether to run unknown code.
         trust = {"trust_remote_code": False}
-        config = AutoConfig.from_pretrained(source, revision=revision, **trust)
+        config = hf.AutoConfig.from_pretrained(source, revision=revision, **trust)
         _check_continues_texts(source, config)
-        auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        seq2seq = config.is_encoder_decoder
+        auto = hf.AutoModelForSeq2SeqLM if seq2seq else hf.AutoModelForCausalLM
         model = auto.from_pretrained(
             source,
             config=config,
@@ -263,7 +247,7 @@ def _load(
             quantization_config=_quantization_config(quantization),
             **trust,
         )
-        return model, AutoTokenizer.from_pretrained(source, revision=revision, **trust)
+        return model, hf.AutoTokenizer.from_pretrained(source, revision=revision, **trust)
 
 
 def _check_loaded(model: Any, tokenizer: Any, options: Any) -> PreTrainedTokenizerBase:

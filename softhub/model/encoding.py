@@ -7,7 +7,7 @@ only control tokens that the template contains literally (e.g. a rendered chat) 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -155,12 +155,8 @@ class Encoder:
     def continuation(self, template: Template, word: str) -> tuple[int, ...]:
         """Return the token ids that a word adds to a rendered template.
 
-        Args:
-            template: The template before the word.
-            word: A label's word or a target text, with its leading space if it has one.
-
-        Returns:
-            The ids; for an encoder-decoder those of the word alone.
+        The word has its leading space if it is written with one. For an encoder-decoder, the ids
+        are those of the word alone.
 
         Raises:
             TaskError: The word changes the template's tokens, or has no tokens.
@@ -169,8 +165,8 @@ class Encoder:
             ids = self._tokens(word.strip(), special=False)
         else:
             tail = _literal_tail(template)
-            before = self._text_ids(tail)
-            joined = self._text_ids(tail + word)
+            before, joined = (self._ids(self._chunks(text)) for text in (tail, tail + word))
+            # BPE may merge the word's first letters with the template's last ones.
             if joined[: len(before)] != before:
                 raise TaskError(
                     f"The word {word!r} merges with the end of the template {tail[-20:]!r}: end "
@@ -214,6 +210,7 @@ class Encoder:
             ids = self._tokens(f"{text}.", special=False)
             if len(ids) <= room:
                 return tuple(ids)
+        # Nothing fits as a text: take as many tokens of the label words as there is room for.
         candidates = self.candidates_of(task)
         return candidates.token_ids[:room] if candidates else ()
 
@@ -240,6 +237,7 @@ class Encoder:
         Raises:
             TaskError: A word merges with the template, or two words have the same tokens.
         """
+        # Each word (with yes and no in turn, for multi-label tasks), and what it stands for.
         answered = [
             (owner * len(yes_no or ("",)) + side, word + answer)
             for owner, (_, words) in enumerate(verbalizer.words)
@@ -257,9 +255,6 @@ class Encoder:
         owners = tuple(owner for owner, _ in answered)
         return Candidates(verbalizer.labels, tuple(sequences), owners, yes_no is not None)
 
-    def _template_ids(self, template: Template, row: Mapping[str, Any]) -> list[int]:
-        return self._framed(self._chunks(template.text), row)
-
     def _chunks(self, text: str) -> list[str]:
         """Split a template's literal text at its own control tokens."""
         chunks, position = [], 0
@@ -268,28 +263,25 @@ class Encoder:
             position = match.end()
         return [chunk for chunk in (*chunks, text[position:]) if chunk]
 
-    def _framed(self, chunks: Sequence[str], row: Mapping[str, Any]) -> list[int]:
-        """Return the ids of a template's chunks, in the tokenizer's frame unless it has its own."""
-        ids: list[int] = []
-        for chunk in chunks:
-            if chunk in self._control:
-                ids.append(self._control[chunk])
-            else:
-                ids += self._tokens(Template(chunk).render(row), special=False)
+    def _template_ids(self, template: Template, row: Mapping[str, Any]) -> list[int]:
+        """Return the ids of a rendered template, in the tokenizer's frame unless it has its own."""
+        # Split before rendering, so that no column's text becomes a control token.
+        chunks = self._chunks(template.text)
+        ids = self._ids(chunks, lambda chunk: Template(chunk).render(row))
         framed = any(chunk in self._control for chunk in chunks)
         before = [] if framed else self._before
         # T5's sentinels are control tokens but no frame: an encoder's input always gets its end.
         after = [] if ids[-len(self._after) :] == self._after else self._after
         return [*before, *ids, *after] or [self.end_id]
 
-    def _text_ids(self, text: str) -> list[int]:
-        """Return the ids of literal text, which may contain control tokens, without a frame."""
+    def _ids(self, chunks: Sequence[str], render: Callable[[str], str] = str) -> list[int]:
+        """Return the ids of control tokens and of the rendered chunks between them."""
         ids: list[int] = []
-        for chunk in self._chunks(text):
+        for chunk in chunks:
             if chunk in self._control:
                 ids.append(self._control[chunk])
             else:
-                ids += self._tokens(chunk, special=False)
+                ids += self._tokens(render(chunk), special=False)
         return ids
 
     def _tokens(self, text: str, *, special: bool) -> list[int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -53,9 +54,6 @@ def encode_prefix(base: BaseModel, vectors: torch.Tensor) -> Prefix:
     Args:
         base: A base for which `shares_prefixes` holds.
         vectors: The prompt, `[P, H]`; differentiable.
-
-    Returns:
-        Its keys and values.
     """
     device = base.device
     cache = DynamicCache(config=base.model.config)
@@ -97,32 +95,21 @@ def _joined_layer(
     prefixes: Sequence[Prefix | None], template: Prefix, index: int, width: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return keys and values of one layer for the batch, each `[B, heads, width, head_dim]`."""
-    # One prompt for all rows: expanding it takes no memory.
-    if all(prefix is template for prefix in prefixes):
-        keys, values = template.layers[index]
-        size = (len(prefixes), *keys.shape[1:])
-        return keys.expand(size), values.expand(len(prefixes), *values.shape[1:])
-    # Different prompts: pad each on the left to the longest; a row without one has only pads.
-    columns: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
-    for prefix in prefixes:
-        for column, like, tensor in zip(
-            columns, template.layers[index], (prefix or template).layers[index], strict=True
-        ):
-            if prefix is None:
-                tensor = like.new_zeros(*like.shape[:2], 0, like.shape[3])
-            missing = width - tensor.shape[2]
-            # [1, heads, P, head_dim] to [1, heads, width, head_dim]
-            column.append(torch.nn.functional.pad(tensor, (0, 0, missing, 0)))
-    return torch.cat(columns[0]), torch.cat(columns[1])
+    both = []
+    for part, like in enumerate(template.layers[index]):  # like: [1, heads, P, head_dim]
+        if all(prefix is template for prefix in prefixes):
+            # One prompt for all rows: expanding it takes no memory.
+            both.append(like.expand(len(prefixes), -1, -1, -1))
+            continue
+        # Different prompts: pad each on the left to the longest; the bare base has only pads.
+        rows = [prefix.layers[index][part] if prefix else like[:, :, :0] for prefix in prefixes]
+        padded = [nn.functional.pad(row, (0, 0, width - row.shape[2], 0)) for row in rows]
+        both.append(torch.cat(padded))
+    return both[0], both[1]
 
 
 def select_rows(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
-    """Return a new cache of N rows.
-
-    Args:
-        cache: A cache of B rows, which does not change.
-        rows: Row indices `[N]`, int64; they may repeat.
-    """
+    """Return a new cache of some rows: indices `[N]`, int64, which may repeat."""
     selected = copy(cache)
     selected.layers = [copy(layer) for layer in cache.layers]
     for layer in filled_layers(selected):

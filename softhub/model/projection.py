@@ -95,15 +95,9 @@ def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def token_logprobs(head: nn.Linear, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Return the log-probability of each token given its hidden state.
+    """Return log-probabilities `[K]`, float32, of token ids `[K]` given hidden states `[K, H]`.
 
-    Args:
-        head: A frozen head.
-        hidden: Hidden states `[K, H]`; differentiable.
-        ids: Token ids `[K]`, int64.
-
-    Returns:
-        `[K]`, float32.
+    The head must be frozen; the result is differentiable with respect to the hidden states.
     """
     return cast(torch.Tensor, _TokenLogprobs.apply(hidden, ids, head))
 

@@ -30,10 +30,7 @@ class TokenRuler:
 
     @classmethod
     def from_pretrained(cls, ref: str) -> TokenRuler:
-        """Read a base's tokenizer and configuration.
-
-        Args:
-            ref: Hub repo id, local folder, or path of a `.gguf` file.
+        """Read the tokenizer and configuration of a base; `ref` is as in `load_base`.
 
         Raises:
             BaseModelError: The model does not exist, or cannot be read.
