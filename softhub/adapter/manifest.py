@@ -27,7 +27,7 @@ _ORIGIN = layout.MANIFEST
 
 
 @dataclass(frozen=True)
-class Metric:
+class RecordedMetric:
     """One score of a prompt on one split, with what it has to be compared with.
 
     Attributes:
@@ -99,7 +99,7 @@ class Manifest:
     fingerprint: Mapping[str, Any] | None
     task: Mapping[str, Any] | None
     provenance: Mapping[str, Any]
-    metrics: tuple[Metric, ...]
+    metrics: tuple[RecordedMetric, ...]
     license: str | None
     files: Mapping[str, str]
     softhub_version: str
@@ -133,9 +133,9 @@ class Manifest:
             if (self.task or {}).get(field) is not None:
                 _check_line((self.task or {})[field], f"task.{field}")
         if not isinstance(self.metrics, tuple) or not all(
-            isinstance(metric, Metric) for metric in self.metrics
+            isinstance(metric, RecordedMetric) for metric in self.metrics
         ):
-            raise _wrong("metrics", self.metrics, "a tuple of Metric")
+            raise _wrong("metrics", self.metrics, "a tuple of RecordedMetric")
         _check_files(self.files)
 
     def to_bytes(self) -> bytes:
@@ -192,10 +192,10 @@ def _migrated(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _metric(entry: object) -> Metric:
-    _check_keys(entry, Metric, f"an entry of metrics in {_ORIGIN}")
+def _metric(entry: object) -> RecordedMetric:
+    _check_keys(entry, RecordedMetric, f"an entry of metrics in {_ORIGIN}")
     assert isinstance(entry, dict)
-    return Metric(**entry)
+    return RecordedMetric(**entry)
 
 
 def _check_keys(record: object, kind: type, origin: str) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 from softhub.adapter.strict_json import parse_object
 from softhub.errors import HubError, InvalidArtefact
 from softhub.files import replace_file
-from softhub.hub.local.disk import read_file, told_as_hub_error
+from softhub.hub.local.disk import os_errors_as_hub_errors, read_file
 from softhub.hub.names import check_repo_id, is_commit
 
 LOCKFILE = "softhub.lock"
@@ -98,7 +98,7 @@ def write_lockfile(path: Path, prompts: Mapping[str, LockedPrompt]) -> None:
         "prompts": {check_name(name): asdict(prompt) for name, prompt in prompts.items()},
     }
     text = json.dumps(record, indent=2, sort_keys=True) + "\n"
-    with told_as_hub_error(f"writing {path}"):
+    with os_errors_as_hub_errors(f"writing {path}"):
         replace_file(path.absolute(), text.encode())
 
 

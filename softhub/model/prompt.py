@@ -10,15 +10,14 @@ import torch
 
 from softhub._version import __version__
 from softhub.adapter import layout
+from softhub.adapter.adapter import Adapter
 from softhub.adapter.card import render_card
 from softhub.adapter.manifest import Manifest
 from softhub.adapter.portable import UNKNOWN_BASE, portable_base_name, without_local_paths
-from softhub.adapter.validation import Adapter, check_files, parse_weights, read_folder
+from softhub.adapter.validation import check_files, check_folder
 from softhub.errors import IncompatiblePrompt, InvalidArtefact, SoftHubWarning
 from softhub.model.base import BaseModel
 from softhub.model.fingerprint import compare_fingerprints
-
-_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,10 +77,8 @@ class SoftPrompt:
             InvalidArtefact: The folder is missing, damaged or hostile.
             UnsupportedAdapter: It holds a sound adapter of another kind.
         """
-        files = read_folder(folder)
-        adapter = check_files(files, origin=str(folder))
-        dtype, shape, raw = parse_weights(files[layout.WEIGHTS], origin=str(folder))
-        rows = torch.frombuffer(bytearray(raw), dtype=_DTYPES[dtype]).view(shape)
+        adapter = check_folder(folder)
+        rows = torch.from_numpy(adapter.vectors)  # [P, H], or [2P, H]
         manifest = adapter.manifest or _foreign_manifest(adapter)
         return cls(vectors=rows[: manifest.num_virtual_tokens], manifest=manifest)
 

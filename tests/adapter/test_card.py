@@ -21,7 +21,7 @@ from softhub.adapter.card import render_card
 from softhub.adapter.card.markdown import block, cell, code, line, one_line
 from softhub.adapter.card.terms import license_of, terms_of
 from softhub.adapter.card.usage import ADAPTER
-from softhub.adapter.manifest import Manifest, Metric
+from softhub.adapter.manifest import Manifest, RecordedMetric
 from softhub.model.prompt import SoftPrompt
 from tests.hostile.sound import TASK_RECORD, manifest, manifest_fields, metric_record
 from tests.tiny import HIDDEN_SIZE
@@ -129,7 +129,7 @@ def test_the_metadata_reads_back_with_huggingface_hubs_own_parser() -> None:
 
 def test_several_metrics_and_splits_all_reach_the_model_index() -> None:
     metrics = tuple(
-        Metric(**metric_record(name=name, split=split, value=value))
+        RecordedMetric(**metric_record(name=name, split=split, value=value))
         for name, split, value in [
             ("accuracy", "dev", 0.9),
             ("accuracy", "test", 0.8),
@@ -167,8 +167,10 @@ def test_says_what_a_person_wants_to_know() -> None:
 
 def test_baselines_stand_in_the_table_of_their_metric() -> None:
     metrics = (
-        Metric(**metric_record(baselines={"majority": 0.6})),
-        Metric(**metric_record(name="macro_f1", low=None, high=None, baselines={"zero-shot": 0.7})),
+        RecordedMetric(**metric_record(baselines={"majority": 0.6})),
+        RecordedMetric(
+            **metric_record(name="macro_f1", low=None, high=None, baselines={"zero-shot": 0.7})
+        ),
     )
     rows = [row for row in render_card(manifest(metrics=metrics)).splitlines() if row[:2] == "| "]
     assert "| **this prompt** | **0.930** (0.910 to 0.950) | **0.930** |" in rows
@@ -235,7 +237,7 @@ def _cards_with(text: str) -> Mapping[str, Callable[[], str]]:
     flat = "".join(letter for letter in flat if letter.isprintable()) or "x"
     label = [{"label": flat, "words": [" yes"]}, {"label": "other", "words": [" no"]}]
     word = [{"label": "a", "words": [flat.strip() or "x"]}, {"label": "b", "words": ["other-word"]}]
-    metric = Metric(**metric_record(name=flat, split=flat, baselines={flat: 0.5}))
+    metric = RecordedMetric(**metric_record(name=flat, split=flat, baselines={flat: 0.5}))
     dataset = {"id": flat, "name": text, "source": text, "license": text}
     return {
         "title": lambda: render_card(manifest(), title=text),
@@ -326,7 +328,7 @@ def test_a_task_cannot_pass_for_a_licence_or_another_base_among_the_tags() -> No
 )
 def test_texts_that_look_like_other_yaml_values_are_quoted(value: str) -> None:
     """PyYAML itself leaves `1e-4` bare, which the Hub's YAML 1.2 reader takes for a number."""
-    card = render_card(manifest(metrics=(Metric(**metric_record(name=value)),)))
+    card = render_card(manifest(metrics=(RecordedMetric(**metric_record(name=value)),)))
     assert f"- type: '{value}'" in card or f'- type: "{value}"' in card
     assert ModelCard(card).data.eval_results[0].metric_type == value
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import jinja2
 
-from softhub.adapter.card.front_matter import front_matter
 from softhub.adapter.card.markdown import block, cell, code, line, model_link
+from softhub.adapter.card.metadata import front_matter
 from softhub.adapter.card.terms import terms_of
 from softhub.adapter.card.usage import peft_code, softhub_code
-from softhub.adapter.manifest import Manifest, Metric
+from softhub.adapter.manifest import Manifest, RecordedMetric
 from softhub.adapter.portable import UNKNOWN_BASE
 from softhub.errors import TaskError
 from softhub.tasks import Task
@@ -38,7 +38,7 @@ class ScoreTable:
 
     split: str
     examples: int
-    metrics: tuple[Metric, ...]
+    metrics: tuple[RecordedMetric, ...]
 
     @property
     def baselines(self) -> list[str]:
@@ -119,14 +119,14 @@ def _title(manifest: Manifest, task_name: str | None) -> str:
     return f"{task_name}: a soft prompt for {target}" if task_name else f"Soft prompt for {target}"
 
 
-def _score_tables(metrics: tuple[Metric, ...]) -> list[ScoreTable]:
-    groups: dict[tuple[str, int], list[Metric]] = {}
+def _score_tables(metrics: tuple[RecordedMetric, ...]) -> list[ScoreTable]:
+    groups: dict[tuple[str, int], list[RecordedMetric]] = {}
     for metric in metrics:
         groups.setdefault((metric.split, metric.examples), []).append(metric)
     return [ScoreTable(split, count, tuple(group)) for (split, count), group in groups.items()]
 
 
-def _score(metric: Metric) -> str:
+def _score(metric: RecordedMetric) -> str:
     value = f"**{_number(metric.value)}**"
     if metric.low is None or metric.high is None:
         return value

@@ -8,7 +8,7 @@ import yaml
 
 from softhub.adapter.card.markdown import one_line
 from softhub.adapter.card.terms import license_of
-from softhub.adapter.manifest import Manifest, Metric
+from softhub.adapter.manifest import Manifest, RecordedMetric
 from softhub.adapter.portable import UNKNOWN_BASE, is_hub_name
 
 TAGS = ("softhub", "soft-prompt", "prompt-tuning")
@@ -102,7 +102,7 @@ def _tag(name: object) -> str | None:
 def _model_index(manifest: Manifest) -> list[dict[str, Any]]:
     if not manifest.metrics:
         return []
-    by_split: dict[str, list[Metric]] = {}
+    by_split: dict[str, list[RecordedMetric]] = {}
     for metric in manifest.metrics:
         by_split.setdefault(metric.split, []).append(metric)
     task = {"type": pipeline_tag(manifest), "name": _task_name(manifest)}
@@ -129,6 +129,6 @@ def _index_dataset(manifest: Manifest, split: str) -> dict[str, str]:
     return {"type": kind, "name": name, "split": one_line(split)}
 
 
-def _index_metric(metric: Metric) -> dict[str, Any]:
+def _index_metric(metric: RecordedMetric) -> dict[str, Any]:
     name = one_line(metric.name)
     return {"type": name, "name": name, "value": metric.value}
