@@ -8,7 +8,7 @@ from typing import Any
 
 from softhub.adapter.adapter import Adapter
 from softhub.adapter.layout import CARD
-from softhub.hub.backend import Fetched
+from softhub.hub.transfer import Fetched
 
 Change = tuple[Any, Any]
 _MANIFEST_FIELDS_SHOWN_ELSEWHERE = ("metrics", "files")

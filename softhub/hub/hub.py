@@ -6,14 +6,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from softhub.adapter.adapter import Adapter
 from softhub.adapter.front_matter import DEPRECATED, with_front_matter
 from softhub.adapter.layout import CARD, write_atomically
 from softhub.adapter.validation import check_adapter, check_files, check_folder
 from softhub.errors import HubError, InvalidArtefact, RevisionNotFound, SoftHubWarning
-from softhub.hub.backend import Backend, Fetched, Push
+from softhub.hub.transfer import Fetched, Push
 from softhub.hub.describe import describe
 from softhub.hub.diff import Difference, diff
 from softhub.hub.local.disk import os_errors_as_hub_errors
@@ -28,6 +28,10 @@ from softhub.hub.names import (
 from softhub.hub.query import Query
 from softhub.hub.records import AdapterInfo, CommitInfo, plain
 from softhub.hub.secrets import check_secrets
+
+if TYPE_CHECKING:
+    from softhub.hub.local.local_hub import LocalHub
+    from softhub.hub.remote.remote_hub import RemoteHub
 
 Listing = list[AdapterInfo]
 History = list[CommitInfo]
@@ -63,7 +67,7 @@ class Hub:
         """
         address = HubAddress.parse(uri)
         self.uri = address.uri
-        self._backend: Backend = _backend(address, token, offline)
+        self._backend = _backend(address, token, offline)
 
     def __repr__(self) -> str:
         """Show the address; never the token."""
@@ -403,7 +407,7 @@ def _check_names(repo_id: str, revision: str, tags: Sequence[str]) -> None:
         raise HubError(f"{revision!r} cannot be both branch and tag; choose another tag")
 
 
-def _backend(address: HubAddress, token: str | None, offline: bool) -> Backend:
+def _backend(address: HubAddress, token: str | None, offline: bool) -> LocalHub | RemoteHub:
     if address.root is not None:
         from softhub.hub.local.local_hub import LocalHub
 

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from softhub.adapter.card import render_card
+from softhub.adapter.card import ADAPTER, render_card
 from softhub.adapter.card.markdown import block, cell, code, line, one_line
 from softhub.adapter.card.terms import license_of, terms_of
-from softhub.adapter.card.usage import ADAPTER
 from softhub.adapter.manifest import Manifest, RecordedMetric
 from softhub.model.prompt import SoftPrompt
 from tests.hostile.sound import TASK_RECORD, manifest, manifest_fields, metric_record
@@ -160,7 +159,7 @@ def test_says_what_a_person_wants_to_know() -> None:
         "org/reviews",
         "500 examples",
         "PeftModel.from_pretrained",
-        "softhub refuses that, plain PEFT does not notice",
+        "softhub refuses to load it, PEFT alone does not notice",
     ):
         assert part in words, part
 
@@ -175,8 +174,8 @@ def test_baselines_stand_in_the_table_of_their_metric() -> None:
     rows = [row for row in render_card(manifest(metrics=metrics)).splitlines() if row[:2] == "| "]
     assert "| **this prompt** | **0.930** (0.910 to 0.950) | **0.930** |" in rows
     dash = "\N{EN DASH}"
-    assert f"| without it: `majority` | 0.600 | {dash} |" in rows
-    assert f"| without it: `zero-shot` | {dash} | 0.700 |" in rows
+    assert f"| baseline: `majority` | 0.600 | {dash} |" in rows
+    assert f"| baseline: `zero-shot` | {dash} | 0.700 |" in rows
 
 
 def test_a_plain_peft_adapter_gets_a_sound_card() -> None:
@@ -198,21 +197,23 @@ def test_a_plain_peft_adapter_gets_a_sound_card() -> None:
     }
     words = _words(card)
     assert "Soft prompt for an unnamed base model" in words
-    assert "None were recorded." in words
-    assert "a template and labels have to be given" in words
+    assert "No results were recorded." in words
+    assert "you must supply a template and labels" in words
     assert "unknown" not in words
 
 
 def test_a_malformed_task_is_left_out_but_for_its_name() -> None:
     card = render_card(manifest(task={"name": "mood", "template": 5}))
     assert "mood" in ModelCard(card).data.tags
-    assert "What the model reads" not in card
+    assert "Input template" not in card
 
 
 def test_what_the_answers_are_not_good_for_is_the_first_of_the_limits() -> None:
     card = render_card(manifest(task={**TASK_RECORD, "limitations": "Not for pets."}))
-    assert "## Limits\n\n- Not for pets.\n- It belongs" in card
-    assert "## Limits\n\n- It belongs" in render_card(manifest())
+    assert "## Limitations\n\n- Not for pets.\n- The prompt works with this base model only" in card
+    assert "## Limitations\n\n- The prompt works with this base model only" in render_card(
+        manifest()
+    )
 
 
 def test_a_title_replaces_the_heading_and_is_no_mark_up() -> None:
@@ -449,9 +450,9 @@ def test_the_card_says_how_scores_become_answers() -> None:
     card = render_card(manifest(task=TASKS["multilabel"]))
     assert "applies where `yes` has a probability of at least 0.350 against `no`" in card
     assert "divided by 1.600" in card
-    assert "below 0.700, no answer is given" in card
+    assert "below 0.700, the model abstains" in card
     plain = render_card(manifest(task=TASKS["classification"]))
-    assert "temperature" not in plain and "no answer is given" not in plain
+    assert "temperature" not in plain and "abstains" not in plain
 
 
 @pytest.mark.parametrize("name", TASKS)

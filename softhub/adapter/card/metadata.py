@@ -1,4 +1,4 @@
-"""The YAML block that the Hub's filters, leaderboards and model pages read."""
+"""The card's front matter: what the Hub's filters, leaderboards and model pages read."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import yaml
 
 from softhub.adapter.card.markdown import one_line
 from softhub.adapter.card.terms import license_of
-from softhub.adapter.manifest import Manifest, RecordedMetric
+from softhub.adapter.manifest import Manifest
 from softhub.adapter.portable import UNKNOWN_BASE, is_hub_name
 
 TAGS = ("softhub", "soft-prompt", "prompt-tuning")
@@ -21,7 +21,7 @@ _PLAIN = re.compile(r"[A-Za-z][\w./+-]*(:[\w./+-]+)*", re.ASCII)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every text that another YAML reader might take for something else (`1e-4`)."""
+    """Quotes every text that another YAML reader might read as another type (`1e-4`)."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -33,33 +33,38 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def front_matter(manifest: Manifest) -> str:
-    """Return the front matter, without its fences; each value stands on one line."""
+    """Return the front matter of a prompt's card, without its fences; one value on each line."""
+    task, base = manifest.task or {}, manifest.base_model
+    known = base != UNKNOWN_BASE
+    language = task.get("language")
+    dataset_id = dataset_of(manifest.provenance).get("id")
     fields = {
         "library_name": "peft",
-        **_base_fields(manifest.base_model),
-        "pipeline_tag": pipeline_tag(manifest),
+        "base_model": base if known else None,
+        "base_model_relation": "adapter" if known else None,
+        "pipeline_tag": _pipeline_tag(task),
         **_license_fields(manifest),
-        "language": _language(manifest),
-        "datasets": _datasets(manifest.provenance),
-        "tags": _tags(manifest),
+        "language": language if _LANGUAGE.fullmatch(str(language)) else None,
+        # The Hub refuses names of datasets that are not its own.
+        "datasets": [dataset_id] if is_hub_name(dataset_id) else None,
+        "tags": [*TAGS, _tag(task.get("name")), f"base_model:adapter:{base}" if known else None],
         "model-index": _model_index(manifest),
     }
+    fields["tags"] = list(dict.fromkeys(filter(None, fields["tags"])))
     present = {key: value for key, value in fields.items() if value}
     return yaml.dump(
         present, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf")
     )
 
 
-def pipeline_tag(manifest: Manifest) -> str:
-    """Return the Hub's word for what the prompt does."""
-    kind = (manifest.task or {}).get("kind")
-    return "text-classification" if kind == "classification" else "text-generation"
+def dataset_of(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the provenance's record of the dataset; empty if there is none."""
+    dataset = provenance.get("dataset")
+    return dataset if isinstance(dataset, Mapping) else {}
 
 
-def _base_fields(base_model: str) -> dict[str, str]:
-    if base_model == UNKNOWN_BASE:
-        return {}
-    return {"base_model": base_model, "base_model_relation": "adapter"}
+def _pipeline_tag(task: Mapping[str, Any]) -> str:
+    return "text-classification" if task.get("kind") == "classification" else "text-generation"
 
 
 def _license_fields(manifest: Manifest) -> dict[str, str]:
@@ -71,64 +76,28 @@ def _license_fields(manifest: Manifest) -> dict[str, str]:
     return {"license": "other", "license_name": one_line(license)}
 
 
-def _language(manifest: Manifest) -> str | None:
-    language = (manifest.task or {}).get("language")
-    return language if isinstance(language, str) and _LANGUAGE.fullmatch(language) else None
-
-
-def _datasets(provenance: Mapping[str, Any]) -> list[str]:
-    """Return the dataset if it is one of the Hub's; the Hub refuses other names."""
-    dataset_id = _dataset(provenance).get("id")
-    return [dataset_id] if is_hub_name(dataset_id) else []
-
-
-def _dataset(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
-    dataset = provenance.get("dataset")
-    return dataset if isinstance(dataset, Mapping) else {}
-
-
-def _tags(manifest: Manifest) -> list[str]:
-    task = _tag((manifest.task or {}).get("name"))
-    base = manifest.base_model
-    adapter_of = [] if base == UNKNOWN_BASE else [f"base_model:adapter:{base}"]
-    return list(dict.fromkeys([*TAGS, *([task] if task else []), *adapter_of]))
-
-
 def _tag(name: object) -> str | None:
-    """Return a task's name as a tag; colons could pass for a licence or a base model."""
+    """Return a task's name as a tag, without colons, which mark licenses and base models."""
     return _NOT_IN_TAGS.sub("-", name).strip("-") if isinstance(name, str) else None
 
 
 def _model_index(manifest: Manifest) -> list[dict[str, Any]]:
-    if not manifest.metrics:
-        return []
-    by_split: dict[str, list[RecordedMetric]] = {}
+    """Return the scores in the Hub's format, a result for each split."""
+    task, dataset = manifest.task or {}, dataset_of(manifest.provenance)
+    name = one_line(str(task.get("name") or "soft-prompt"))
+    dataset_name = one_line(str(dataset.get("id") or dataset.get("name") or name))
+    dataset_type = dataset["id"] if is_hub_name(dataset.get("id")) else "custom"
+    metrics: dict[str, list[dict[str, Any]]] = {}
     for metric in manifest.metrics:
-        by_split.setdefault(metric.split, []).append(metric)
-    task = {"type": pipeline_tag(manifest), "name": _task_name(manifest)}
+        label = one_line(metric.name)
+        entry = {"type": label, "name": label, "value": metric.value}
+        metrics.setdefault(one_line(metric.split), []).append(entry)
     results = [
         {
-            "task": task.copy(),
-            "dataset": _index_dataset(manifest, split),
-            "metrics": [_index_metric(metric) for metric in metrics],
+            "task": {"type": _pipeline_tag(task), "name": name},
+            "dataset": {"type": dataset_type, "name": dataset_name, "split": split},
+            "metrics": entries,
         }
-        for split, metrics in by_split.items()
+        for split, entries in metrics.items()
     ]
-    return [{"name": _task_name(manifest), "results": results}]
-
-
-def _task_name(manifest: Manifest) -> str:
-    return one_line(str((manifest.task or {}).get("name") or "soft-prompt"))
-
-
-def _index_dataset(manifest: Manifest, split: str) -> dict[str, str]:
-    dataset = _dataset(manifest.provenance)
-    dataset_id = dataset.get("id")
-    name = one_line(str(dataset_id or dataset.get("name") or _task_name(manifest)))
-    kind = dataset_id if is_hub_name(dataset_id) else "custom"
-    return {"type": kind, "name": name, "split": one_line(split)}
-
-
-def _index_metric(metric: RecordedMetric) -> dict[str, Any]:
-    name = one_line(metric.name)
-    return {"type": name, "name": name, "value": metric.value}
+    return [{"name": name, "results": results}] if results else []

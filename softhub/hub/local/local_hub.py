@@ -15,7 +15,7 @@ from softhub.adapter.adapter import Adapter
 from softhub.adapter.layout import MANIFEST
 from softhub.adapter.validation import check_files
 from softhub.errors import HubError, InvalidArtefact, PushConflict, RevisionNotFound
-from softhub.hub.backend import (
+from softhub.hub.transfer import (
     Fetched,
     Push,
     conflict_message,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from softhub.errors import HubError, InvalidArtefact
-from softhub.hub.backend import taken_message
+from softhub.hub.transfer import taken_message
 from softhub.hub.names import is_commit
 from softhub.hub.records import plain
 from softhub.hub.remote.connection import Connection

@@ -16,7 +16,7 @@ from softhub.errors import (
     RevisionNotFound,
     SoftHubWarning,
 )
-from softhub.hub.backend import Push, conflict_message, moving_tag_message
+from softhub.hub.transfer import Push, conflict_message, moving_tag_message
 from softhub.hub.describe import recorded_metrics
 from softhub.hub.names import DEFAULT_REVISION
 from softhub.hub.records import MAX_MESSAGE, CommitInfo, now, plain

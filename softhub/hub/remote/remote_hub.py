@@ -22,7 +22,7 @@ from softhub.errors import (
     RevisionNotFound,
     UnsupportedAdapter,
 )
-from softhub.hub.backend import Fetched, Push, missing_tag_message
+from softhub.hub.transfer import Fetched, Push, missing_tag_message
 from softhub.hub.describe import DESCRIBING, describe, recorded_metrics
 from softhub.hub.names import DEFAULT_REVISION, repo_folder_name, repo_id_of
 from softhub.hub.query import Query

@@ -1,15 +1,12 @@
-"""What every place that stores adapters offers to `Hub`, local or remote."""
+"""What `Hub` passes to a local and to a remote hub, and the messages that both give."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
 
 from softhub.adapter.adapter import Adapter
-from softhub.hub.query import Query
-from softhub.hub.records import MAX_MESSAGE, AdapterInfo, CommitInfo, plain
+from softhub.hub.records import MAX_MESSAGE, plain
 
 
 @dataclass(frozen=True)
@@ -53,47 +50,6 @@ class Fetched:
     repo_id: str
     revision: str
     adapter: Adapter = field(repr=False)
-
-
-class Backend(Protocol):
-    """A place that stores adapters. Names and files have been checked by the caller."""
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether what is pushed leaves this machine."""
-
-    def push(self, push: Push) -> CommitInfo:
-        """Add a commit, or return the present one where nothing would change."""
-
-    def fetch(self, repo_id: str, revision: str) -> Fetched:
-        """Read one commit's files into memory."""
-
-    def to_folder(self, fetched: Fetched) -> Path:
-        """Return a folder on this machine with what was fetched (and since checked)."""
-
-    def info(self, repo_id: str, revision: str) -> AdapterInfo:
-        """Describe one revision."""
-
-    def select(self, query: Query) -> list[AdapterInfo]:
-        """Describe the newest `main` of every repository that matches."""
-
-    def log(self, repo_id: str, revision: str, limit: int) -> list[CommitInfo]:
-        """Return the history, newest first."""
-
-    def tag(self, repo_id: str, tag: str, revision: str) -> str:
-        """Give a commit another name and return the commit; an equal tag is no error."""
-
-    def untag(self, repo_id: str, tag: str) -> None:
-        """Remove a tag; the commit stays."""
-
-    def delete(self, repo_id: str) -> None:
-        """Remove a repository with its whole history."""
-
-    def verify(self, repo_id: str) -> dict[str, str | None]:
-        """Check every commit that can be reached; for each what is wrong with it, or None."""
-
-    def whoami(self) -> str:
-        """Return the name under which pushes appear."""
 
 
 def conflict_message(push: Push, expected: str | None, theirs: str) -> str:
