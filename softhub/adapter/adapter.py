@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """The files of one adapter and what they say.
+    """The files of one adapter and their parsed content.
 
-    `softhub.adapter.validation` checks that all of it is sound. Until then each property raises
-    `InvalidArtefact` where its own file is damaged, and an adapter may lack files: a listing reads
-    no weights.
+    An adapter that `softhub.adapter.validation` has checked is complete and consistent. Before
+    that, a property raises `InvalidArtefact` if its own file is damaged, and files may be missing:
+    a listing reads no weights.
 
     Attributes:
         files: Contents by name.

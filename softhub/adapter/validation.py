@@ -226,8 +226,8 @@ def _check_shape(adapter: Adapter) -> None:
     count, declared = config.get("num_virtual_tokens"), config.get("token_dim")
     if not is_count(count, MAX_VIRTUAL_TOKENS):
         raise InvalidArtefact(
-            f"{CONFIG} of {origin} says num_virtual_tokens {quoted(count)}; expected a whole "
-            f"number from 1 to {MAX_VIRTUAL_TOKENS}."
+            f"{CONFIG} of {origin} says num_virtual_tokens {quoted(count)}; expected an "
+            f"integer from 1 to {MAX_VIRTUAL_TOKENS}."
         )
     submodules = _submodules(config, origin)
     if rows != count * submodules:

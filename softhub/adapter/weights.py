@@ -138,13 +138,13 @@ def _matrix(shape: object, origin: str) -> tuple[int, int]:
         if is_count(rows, 2 * MAX_VIRTUAL_TOKENS) and is_count(width, MAX_HIDDEN_SIZE):
             return rows, width
     raise InvalidArtefact(
-        f"{origin} has shape {quoted(shape)}; expected [virtual tokens, hidden size], two whole "
-        f"numbers up to {2 * MAX_VIRTUAL_TOKENS} and {MAX_HIDDEN_SIZE}."
+        f"{origin} has shape {quoted(shape)}; expected [virtual tokens, hidden size], two "
+        f"integers up to {2 * MAX_VIRTUAL_TOKENS} and {MAX_HIDDEN_SIZE}."
     )
 
 
 def _equals(found: object, expected: list[int]) -> bool:
-    """Compare whole numbers, where True is not 1 and 0.0 is not 0."""
+    """Compare integers, where True is not 1 and 0.0 is not 0."""
     return isinstance(found, list) and found == expected and {*map(type, found)} == {int}
 
 

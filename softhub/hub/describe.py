@@ -38,14 +38,11 @@ def describe(repo_id: str, adapter: Adapter, **known: Any) -> AdapterInfo:
     manifest, manifest_note = _manifest(adapter)
     card, card_note = _card(adapter)
     fields = _card_fields(card)
-    if manifest is None:
-        fields |= _config_fields(adapter) | {"metrics": _card_metrics(card)}
-    else:
-        fields |= _manifest_fields(manifest, fields)
+    fields |= _manifest_fields(manifest, fields) if manifest else _config_fields(adapter)
     return AdapterInfo(
         repo_id=repo_id,
         author=repo_id.split("/")[0],
-        score=_leading_score(fields["metrics"]),
+        score=_leading_score(manifest.metrics if manifest else ()),
         unchecked="; ".join(filter(None, (manifest_note, card_note))) or None,
         **fields,
         **known,
@@ -128,33 +125,6 @@ def _card_fields(card: Mapping[str, Any]) -> dict[str, Any]:
         "deprecated": (_text(notice.get("reason")) or "no reason given") if deprecated else None,
         "replacement": _text(notice.get("replacement")),
     }
-
-
-def _card_metrics(card: Mapping[str, Any]) -> tuple[RecordedMetric, ...]:
-    """Return the metrics in a card's `model-index`, which foreign adapters may have."""
-    found = []
-    for model in _mappings(card.get("model-index")):
-        for result in _mappings(model.get("results")):
-            dataset = result.get("dataset")
-            split = _text(dataset.get("split")) if isinstance(dataset, Mapping) else None
-            for entry in _mappings(result.get("metrics")):
-                found.append(_card_metric(entry, split or "unknown"))
-    return tuple(filter(None, found))
-
-
-def _card_metric(entry: Mapping[str, Any], split: str) -> RecordedMetric | None:
-    name, value = _text(entry.get("type") or entry.get("name")), entry.get("value")
-    if not name or isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return RecordedMetric(name, float(value), None, None, split, 0, {})
-    except (InvalidArtefact, OverflowError):
-        return None
-
-
-def _mappings(value: Any) -> list[Mapping[str, Any]]:
-    values = value if isinstance(value, list) else []
-    return [item for item in values[:_MAX_ITEMS] if isinstance(item, Mapping)]
 
 
 def _text(value: Any) -> str | None:

@@ -13,7 +13,6 @@ from softhub.adapter.front_matter import DEPRECATED, with_front_matter
 from softhub.adapter.layout import CARD, write_atomically
 from softhub.adapter.validation import check_adapter, check_files, check_folder
 from softhub.errors import HubError, InvalidArtefact, RevisionNotFound, SoftHubWarning
-from softhub.hub.transfer import Fetched, Push
 from softhub.hub.describe import describe
 from softhub.hub.diff import Difference, diff
 from softhub.hub.local.disk import os_errors_as_hub_errors
@@ -28,6 +27,7 @@ from softhub.hub.names import (
 from softhub.hub.query import Query
 from softhub.hub.records import AdapterInfo, CommitInfo, plain
 from softhub.hub.secrets import check_secrets
+from softhub.hub.transfer import Fetched, Push
 
 if TYPE_CHECKING:
     from softhub.hub.local.local_hub import LocalHub

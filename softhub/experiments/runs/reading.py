@@ -249,7 +249,7 @@ def _json(path: Path) -> Mapping[str, Any]:
     try:
         value = json.loads(data)
     except ValueError as error:
-        raise _Unsound(f"{path.name} is not sound JSON: {error}") from None
+        raise _Unsound(f"{path.name} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise _Unsound(f"{path.name} holds no JSON object")
     return value

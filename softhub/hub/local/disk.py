@@ -73,18 +73,14 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path, timeout=LOCK_SECONDS, poll_interval=0.01)
     try:
-        lock.acquire()
+        with FileLock(path, timeout=LOCK_SECONDS, poll_interval=0.01):
+            yield
     except Timeout as error:
         raise HubError(
             f"another process has been {what} for {LOCK_SECONDS:.0f} s; "
             "wait for it or end it, then run the command again"
         ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -91,12 +91,12 @@ class Index:
         if os.access(self.store.hidden, os.W_OK):
             return _connect(self.store.hidden / FILE)
         digest = sha256(str(self.store.root.resolve()).encode()).hexdigest()[:16]
-        home = softhub_home().absolute() / "cache"
+        cache = softhub_home().absolute() / "cache"
         try:
-            home.mkdir(parents=True, exist_ok=True)
-            return _connect(home / f"index-{digest}.sqlite")
-        except (OSError, sqlite3.OperationalError):
-            return _connect(None)
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise sqlite3.OperationalError(str(error)) from error
+        return _connect(cache / f"index-{digest}.sqlite")
 
     # Bringing the index up to date.
 
@@ -217,23 +217,21 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.commit()
 
 
-def _connect(path: Path | None) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     """Open an index; one that is damaged or has another schema is rebuilt."""
-    connection = sqlite3.connect(path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None)
-    try:
-        if _is_ready(connection):
-            return connection
-        error: Exception = sqlite3.DatabaseError("another schema")
-    except sqlite3.OperationalError:
+    for _ in range(2):
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            if _is_ready(connection):
+                return connection
+        except sqlite3.OperationalError:
+            connection.close()
+            raise
+        except sqlite3.DatabaseError as error:
+            _logger.info("rebuilding the damaged index %s: %s", path, error)
         connection.close()
-        raise
-    except sqlite3.DatabaseError as damaged:
-        error = damaged
-    connection.close()
-    if path is None:
-        raise error
-    path.unlink()
-    return _connect(path)
+        path.unlink()
+    raise sqlite3.DatabaseError(f"{path} cannot be rebuilt")
 
 
 def _is_ready(connection: sqlite3.Connection) -> bool:

@@ -15,6 +15,13 @@ from softhub.adapter.adapter import Adapter
 from softhub.adapter.layout import MANIFEST
 from softhub.adapter.validation import check_files
 from softhub.errors import HubError, InvalidArtefact, PushConflict, RevisionNotFound
+from softhub.hub.describe import DESCRIBING, describe, recorded_metrics
+from softhub.hub.local.disk import os_errors_as_hub_errors
+from softhub.hub.local.index import Index
+from softhub.hub.local.store import Repository, Store
+from softhub.hub.names import DEFAULT_REVISION
+from softhub.hub.query import Query
+from softhub.hub.records import AdapterInfo, Commit, CommitInfo, FileEntry, now, plain
 from softhub.hub.transfer import (
     Fetched,
     Push,
@@ -23,13 +30,6 @@ from softhub.hub.transfer import (
     moving_tag_message,
     taken_message,
 )
-from softhub.hub.describe import DESCRIBING, describe, recorded_metrics
-from softhub.hub.local.disk import os_errors_as_hub_errors
-from softhub.hub.local.index import Index
-from softhub.hub.local.store import Repository, Store
-from softhub.hub.names import DEFAULT_REVISION
-from softhub.hub.query import Query
-from softhub.hub.records import AdapterInfo, Commit, CommitInfo, FileEntry, now, plain
 
 _logger = logging.getLogger("softhub")
 

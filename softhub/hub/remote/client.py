@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from softhub.errors import HubError, InvalidArtefact
-from softhub.hub.transfer import taken_message
 from softhub.hub.names import is_commit
 from softhub.hub.records import plain
 from softhub.hub.remote.connection import Connection
 from softhub.hub.remote.download import RemoteFile
+from softhub.hub.transfer import taken_message
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from softhub.adapter.layout import FILES, MAX_BYTES, write_atomically
 from softhub.adapter.strict_json import parse_object
 from softhub.errors import HubUnavailable, InvalidArtefact
 from softhub.files import replace_file, unfinished_name
-from softhub.hub.transfer import Fetched
 from softhub.hub.local.disk import locked, make_folders, os_errors_as_hub_errors, read_file, remove
 from softhub.hub.names import is_commit, repo_folder_name
 from softhub.hub.records import FileEntry
+from softhub.hub.transfer import Fetched
 
 
 class DownloadCache:

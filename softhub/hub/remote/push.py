@@ -16,13 +16,13 @@ from softhub.errors import (
     RevisionNotFound,
     SoftHubWarning,
 )
-from softhub.hub.transfer import Push, conflict_message, moving_tag_message
 from softhub.hub.describe import recorded_metrics
 from softhub.hub.names import DEFAULT_REVISION
 from softhub.hub.records import MAX_MESSAGE, CommitInfo, now, plain
 from softhub.hub.remote.client import Client, RemoteCommit
 from softhub.hub.remote.connection import status_of
 from softhub.hub.remote.download import git_blob_id
+from softhub.hub.transfer import Push, conflict_message, moving_tag_message
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -32,7 +32,7 @@ TRIES = 3
 
 
 class RemotePush:
-    """The steps of one push; made for one run.
+    """The steps of one push; used once.
 
     Whatever the hub answers, or fails to answer, its tree decides whether the push succeeded: a
     commit is never sent again before the tree was read.

@@ -22,7 +22,6 @@ from softhub.errors import (
     RevisionNotFound,
     UnsupportedAdapter,
 )
-from softhub.hub.transfer import Fetched, Push, missing_tag_message
 from softhub.hub.describe import DESCRIBING, describe, recorded_metrics
 from softhub.hub.names import DEFAULT_REVISION, repo_folder_name, repo_id_of
 from softhub.hub.query import Query
@@ -32,6 +31,7 @@ from softhub.hub.remote.download import download
 from softhub.hub.remote.download_cache import DownloadCache
 from softhub.hub.remote.push import RemotePush
 from softhub.hub.remote.search_cache import SearchCache
+from softhub.hub.transfer import Fetched, Push, missing_tag_message
 
 MAX_SEARCHED = 1_000
 """Most repositories that one search considers."""
