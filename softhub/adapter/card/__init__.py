@@ -72,14 +72,7 @@ def render_card(manifest: Manifest, *, title: str | None = None) -> str:
         "seq2seq": manifest.task_type == "SEQ_2_SEQ_LM",
         "base_is_known": manifest.base_model != UNKNOWN_BASE,
     }
-    snippets = {
-        **known,
-        "adapter": ADAPTER,
-        "example": _EXAMPLE,
-        "base_arguments": _base_arguments(manifest),
-        "has_control_tokens": task is not None and _CONTROL_TOKEN.search(task.template.text),
-        "max_new_tokens": int((task.generation if task else {}).get("max_new_tokens", _NEW_TOKENS)),
-    }
+    snippets = known | _snippet_values(manifest, task)
     body = _render(
         "card.md.j2",
         **known,
@@ -92,6 +85,18 @@ def render_card(manifest: Manifest, *, title: str | None = None) -> str:
         terms=terms_of(manifest.base_model),
     )
     return f"---\n{front_matter(manifest)}---\n\n{body}"
+
+
+def _snippet_values(manifest: Manifest, task: Task | None) -> dict[str, Any]:
+    """Return what the code in the card needs, which a reader runs after inserting the folder."""
+    generation = task.generation if task else {}
+    return {
+        "adapter": ADAPTER,
+        "example": _EXAMPLE,
+        "base_arguments": _base_arguments(manifest),
+        "has_control_tokens": task is not None and _CONTROL_TOKEN.search(task.template.text),
+        "max_new_tokens": int(generation.get("max_new_tokens", _NEW_TOKENS)),
+    }
 
 
 def _render(template: str, **values: Any) -> str:
