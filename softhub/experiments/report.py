@@ -16,7 +16,7 @@ from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
-from softhub.adapter.manifest import Metric
+from softhub.adapter.manifest import RecordedMetric
 from softhub.evaluation.evaluate import Evaluation
 from softhub.files import replace_file
 from softhub.metrics import METRICS
@@ -211,7 +211,7 @@ def with_scores(
 ) -> SoftPrompt:
     """The prompt with its scores, and those it has to be held against, in its manifest."""
     metrics = tuple(
-        Metric(
+        RecordedMetric(
             name=name,
             value=interval.value,
             low=interval.low,

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +10,17 @@ import torch
 
 from softhub._version import __version__
 from softhub.adapter import layout
+from softhub.adapter.adapter import Adapter
 from softhub.adapter.card import render_card
 from softhub.adapter.manifest import Manifest
 from softhub.adapter.portable import UNKNOWN_BASE, portable_base_name, without_local_paths
-from softhub.adapter.validation import Adapter, check_files, parse_weights, read_folder
+from softhub.adapter.validation import check_files, check_folder
 from softhub.errors import IncompatiblePrompt, InvalidArtefact, SoftHubWarning
 from softhub.model.base import BaseModel
 from softhub.model.fingerprint import compare_fingerprints
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,7 +79,7 @@ class SoftPrompt:
             InvalidArtefact: The folder is missing, damaged or hostile.
             UnsupportedAdapter: It holds a valid adapter of another kind.
         """
-        return cls._from_files(read_folder(folder), str(folder))
+        return cls._from_adapter(check_folder(folder))
 
     @classmethod
     def from_peft(
@@ -105,7 +103,8 @@ class SoftPrompt:
             weights = save({layout.WEIGHTS_KEY: vectors.contiguous()})
         record = json.dumps(config.to_dict(), default=str).encode()
         files = {layout.CONFIG: record, layout.WEIGHTS: weights}
-        prompt = cls._from_files(files, f"the PEFT adapter {adapter_name!r}")
+        adapter = check_files(files, origin=f"the PEFT adapter {adapter_name!r}")
+        prompt = cls._from_adapter(adapter)
         manifest = dataclasses.replace(
             prompt.manifest,
             base_model=base.name,
@@ -116,10 +115,8 @@ class SoftPrompt:
         return cls(prompt.vectors, manifest)
 
     @classmethod
-    def _from_files(cls, files: Mapping[str, bytes], origin: str) -> "SoftPrompt":
-        adapter = check_files(files, origin=origin)
-        dtype, shape, raw = parse_weights(files[layout.WEIGHTS], origin=origin)
-        rows = torch.frombuffer(bytearray(raw), dtype=_DTYPES[dtype]).view(shape)  # [P or 2P, H]
+    def _from_adapter(cls, adapter: Adapter) -> "SoftPrompt":
+        rows = torch.from_numpy(adapter.vectors)  # [P, H], or [2P, H]
         manifest = adapter.manifest or _foreign_manifest(adapter)
         return cls(vectors=rows[: manifest.num_virtual_tokens], manifest=manifest)
 

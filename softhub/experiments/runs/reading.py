@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from softhub.adapter.manifest import Manifest, Metric
+from softhub.adapter.manifest import Manifest, RecordedMetric
 from softhub.adapter.strict_json import check_value
 from softhub.adapter.validation import check_folder
 from softhub.errors import SoftHubError
@@ -187,7 +187,7 @@ def _with_row(run: Run, folder: Path) -> Run:
         ]
         if of == ("soft prompt", setting, run.seed) and metrics:
             examples = _whole(data.get("examples")) or len(_list(row.get("predictions")))
-            score = Metric(*metrics[0], None, None, "test", examples, {})
+            score = RecordedMetric(*metrics[0], None, None, "test", examples, {})
             return replace(run, score=score, seconds=_number(row.get("train_seconds")))
     return run
 
@@ -249,7 +249,7 @@ def _json(path: Path) -> Mapping[str, Any]:
     try:
         value = json.loads(data)
     except ValueError as error:
-        raise _Unsound(f"{path.name} is not sound JSON: {error}") from None
+        raise _Unsound(f"{path.name} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise _Unsound(f"{path.name} holds no JSON object")
     return value

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from softhub.adapter.manifest import Metric
+from softhub.adapter.manifest import RecordedMetric
 
 FINISHED = "finished"
 TRAINED = "only checkpoints"
@@ -48,7 +48,7 @@ class Run:
     task: str | None = None
     base_model: str | None = None
     num_virtual_tokens: int | None = None
-    score: Metric | None = None
+    score: RecordedMetric | None = None
     dev_loss: float | None = None
     best_step: int | None = None
     steps: int | None = None

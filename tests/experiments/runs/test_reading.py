@@ -111,19 +111,19 @@ def test_plain_peft_adapters_are_finished_runs_of_unknown_task(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("report.json", b'{"rows": [', "not sound JSON"),
+        ("report.json", b'{"rows": [', "not valid JSON"),
         ("report.json", b"[1]", "no JSON object"),
-        ("report.json", b"\xff\xfe\x00", "not sound JSON"),
+        ("report.json", b"\xff\xfe\x00", "not valid JSON"),
         ("report.json", b"[" * 100_000, ""),
         ("report.json", b'{"config": ' + b'{"a": ' * 60 + b"1" + b"}" * 61, "deeper than"),
         ("report.json", b'{"config": {"a": NaN}}', "finite"),
-        ("report.json", b'{"seed": ' + b"9" * 5000 + b"}", "not sound JSON"),
+        ("report.json", b'{"seed": ' + b"9" * 5000 + b"}", "not valid JSON"),
         ("adapter/adapter_model.safetensors", b"\x80\x04pickle", ""),
         ("adapter/softhub.json", b"{}", ""),
         ("adapter/adapter_config.json", b"", ""),
         ("checkpoint-30/trainer_state.json", b"{}", "no trainer_state.json"),
         ("checkpoint-30/trainer_state.json", b'{"global_step": "x"}', "does not say where"),
-        ("run_state.json", b"\x00", "not sound JSON"),
+        ("run_state.json", b"\x00", "not valid JSON"),
     ],
 )
 def test_a_damaged_run_is_told_as_such(name, content, said, tmp_path):
