@@ -193,9 +193,9 @@ def test_a_task_with_no_other_metric_says_what_to_do(model):
 
 def test_where_code_cannot_be_run_nothing_is_generated_first(model, monkeypatch):
     def refuse():
-        raise ConfigError("Generated code is run only where")
+        raise ConfigError("Generated code runs only inside bubblewrap")
 
     monkeypatch.setattr("softhub.evaluation.evaluate.confinement", refuse)
     monkeypatch.setattr(model, "generate", None)
-    with pytest.raises(ConfigError, match="run only where"):
+    with pytest.raises(ConfigError, match="only inside bubblewrap"):
         evaluate(model, CODE, code_examples(), run_code=True)
