@@ -23,7 +23,7 @@ from softhub.evaluation.few_shot import choose_shots
 from softhub.evaluation.hard_prompts import (
     choose_hard_prompts,
     evaluate_hard_prompts,
-    without_model,
+    trivial_baselines,
 )
 from softhub.evaluation.label_report import report_labels
 from softhub.experiments.report import write_run
@@ -64,7 +64,7 @@ def main() -> None:
     result = replace(result, prompt=calibration.applied_to(result.prompt))
     model.load_prompt(result.prompt, name="soft prompt")
     hard_prompts = choose_hard_prompts(model, task, dev)
-    baselines = without_model(task, train, test)
+    baselines = trivial_baselines(task, train, test)
     baselines |= evaluate_hard_prompts(model, task, hard_prompts, test)
     soft = evaluate(model, task, test, prompt="soft prompt")
 

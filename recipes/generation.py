@@ -17,11 +17,11 @@ from peft import PromptTuningConfig
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
 from softhub.cli import run_recipe
 from softhub.config import RunConfig, parse_config
-from softhub.evaluation.evaluate import evaluate, metrics_to_take
+from softhub.evaluation.evaluate import evaluate, select_metrics
 from softhub.evaluation.hard_prompts import (
     choose_hard_prompts,
     evaluate_hard_prompts,
-    without_model,
+    trivial_baselines,
 )
 from softhub.experiments.report import write_run
 from softhub.training import PromptTrainingArguments
@@ -37,7 +37,7 @@ class GenerationConfig(RunConfig):
 def main() -> None:
     config, args = parse_config(GenerationConfig, PromptTrainingArguments)
     task, code = Task.from_file(config.task), {"run_code": config.run_generated_code}
-    metrics_to_take(task, **code)  # what cannot be judged is refused before it is trained
+    select_metrics(task, **code)  # what cannot be judged is refused before it is trained
     train = task.load("train", limit=config.max_train_examples)
     dev = task.load("dev", limit=config.max_dev_examples)
     test = task.load("test", limit=config.max_test_examples)
@@ -54,7 +54,7 @@ def main() -> None:
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="soft prompt")
     hard_prompts = choose_hard_prompts(model, task, dev, **code)
-    baselines = without_model(task, train, test)
+    baselines = trivial_baselines(task, train, test)
     baselines |= evaluate_hard_prompts(model, task, hard_prompts, test, **code)
     soft = evaluate(model, task, test, prompt="soft prompt", **code)
 

@@ -22,10 +22,9 @@ from softhub.evaluation.evaluate import evaluate
 from softhub.evaluation.hard_prompts import (
     choose_hard_prompts,
     evaluate_hard_prompts,
-    without_model,
+    trivial_baselines,
 )
 from softhub.evaluation.label_report import report_labels
-from softhub.evaluation.perplexity import compare_perplexity
 from softhub.experiments.report import write_run
 from softhub.training import PromptTrainingArguments
 
@@ -35,7 +34,6 @@ EXAMPLE = "The patient presents dyspnea with bilateral crackles."
 
 @dataclass
 class MedicalConfig(RunConfig):
-    domain_text: bool = field(default=False, metadata={"help": "Judge by perplexity alone."})
     example: str = field(default=EXAMPLE, metadata={"help": "A text to try it on."})
 
 
@@ -60,12 +58,9 @@ def main() -> None:
         calibration = calibrate(model, task, dev, prompt="soft prompt")
         result = replace(result, prompt=calibration.applied_to(result.prompt))
         model.load_prompt(result.prompt, name="soft prompt")
-    if config.domain_text:
-        hard, baselines, soft = compare_perplexity(model, task, dev, test, prompt="soft prompt")
-    else:
-        hard, baselines = choose_hard_prompts(model, task, dev), without_model(task, train, test)
-        baselines |= evaluate_hard_prompts(model, task, hard, test)
-        soft = evaluate(model, task, test, prompt="soft prompt")
+    hard, baselines = choose_hard_prompts(model, task, dev), trivial_baselines(task, train, test)
+    baselines |= evaluate_hard_prompts(model, task, hard, test)
+    soft = evaluate(model, task, test, prompt="soft prompt")
     choices = {"hard_prompts": [asdict(prompt) for prompt in hard]}
     if task.kind == "classification":
         labels = report_labels(task, test, soft, calibration.decision).to_record()

@@ -19,11 +19,11 @@ from peft import PromptTuningConfig
 from softhub import Hub, PromptModel, SoftPrompt, Task, load_base
 from softhub.cli import run_recipe
 from softhub.config import RunConfig, parse_config
-from softhub.evaluation.evaluate import evaluate, metrics_to_take
+from softhub.evaluation.evaluate import evaluate, select_metrics
 from softhub.evaluation.hard_prompts import (
     choose_hard_prompts,
     evaluate_hard_prompts,
-    without_model,
+    trivial_baselines,
 )
 from softhub.experiments.report import write_run
 from softhub.training import Part, PromptTrainingArguments, fit_tasks
@@ -47,7 +47,7 @@ def main() -> None:
     config, args = parse_config(MultitaskConfig, PromptTrainingArguments, default=DEFAULT)
     tasks, code = [Task.from_file(p) for p in config.task], {"run_code": config.run_generated_code}
     for task in tasks:
-        metrics_to_take(task, **code)  # what cannot be judged is refused before it is trained
+        select_metrics(task, **code)  # what cannot be judged is refused before it is trained
     learn, choose = config.max_train_examples, config.max_dev_examples
     parts = [Part(t, t.load("train", limit=learn), t.load("dev", limit=choose)) for t in tasks]
     tests = [task.load("test", limit=config.max_test_examples) for task in tasks]
@@ -65,7 +65,7 @@ def main() -> None:
         task, repo_id = part.task, f"{config.namespace}/{part.task.name}"
         model.load_prompt(result.prompt, name=task.name)
         hard = choose_hard_prompts(model, task, part.dev, **code)
-        scores = without_model(task, part.train, test)
+        scores = trivial_baselines(task, part.train, test)
         scores |= evaluate_hard_prompts(model, task, hard, test, **code)
         soft = evaluate(model, task, test, prompt=task.name, **code)
         details = {"config": asdict(config), "hard_prompts": [asdict(prompt) for prompt in hard]}
