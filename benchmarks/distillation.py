@@ -19,7 +19,7 @@ from peft import PromptTuningConfig
 from record import DEMO_BASE, DEMO_NAME, RESULTS, dev_losses, keep_row, read_rows, write
 
 from softhub import PromptModel, Task, load_base
-from softhub.evaluation.evaluate import judge
+from softhub.evaluation.evaluate import score_predictions
 from softhub.evaluation.few_shot import choose_shots
 from softhub.experiments.distillation import (
     CalibratedTeacher,
@@ -65,7 +65,7 @@ def teacher_of(name, model, task, train, seed):
 def short_calibrated(model, task, train, test):
     """What calibration alone does for the short template: a baseline that needs no student."""
     teacher = CalibratedTeacher(ModelTeacher(model, task), train)
-    metrics = judge(task, test, answers_of(teacher, task, test), 0.0).metrics
+    metrics = score_predictions(task, test, answers_of(teacher, task, test), 0.0).metrics
     return {name: interval._asdict() for name, interval in metrics.items()}
 
 

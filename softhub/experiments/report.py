@@ -19,7 +19,7 @@ from rich.table import Table
 from softhub.adapter.manifest import RecordedMetric
 from softhub.evaluation.evaluate import Evaluation
 from softhub.files import replace_file
-from softhub.metrics import METRICS
+from softhub.metrics import find_metric
 from softhub.metrics.intervals import Interval
 from softhub.model.prompt import SoftPrompt
 from softhub.training.curve import write_curve
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from softhub.training.running import FitResult
 
 _SCORES_BESIDE_COSTS, _SCORES_ALONE = 2, 3  # that fit 80 columns
-_NOT_A_SHARE = ("perplexity",)  # all other metrics are between 0 and 1, and printed in per cent
 
 
 @dataclass(frozen=True)
@@ -73,20 +72,15 @@ def print_table(rows: Sequence[Row], *, title: str) -> None:
 def _table(rows: Sequence[Row], metrics: Sequence[str], *, costs: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("", width=14)
-    headings = [_heading(metric) for metric in metrics]
+    headings = [find_metric(metric).heading_with_unit for metric in metrics]
     if costs:
         headings += ["trained\nnumbers", "bytes", "time to\ntrain", "texts\n/s"]
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        scores = [_score(metric, row.evaluation.metrics[metric]) for metric in metrics]
+        scores = [_score(metric, row.evaluation.metrics.get(metric)) for metric in metrics]
         table.add_row(row.name, *scores, *(_costs(row) if costs else ()))
     return table
-
-
-def _heading(metric: str) -> str:
-    name = METRICS[metric].heading if metric in METRICS else metric.replace("_", " ")
-    return name if metric in _NOT_A_SHARE else f"{name}, %"
 
 
 def _costs(row: Row) -> tuple[str, ...]:
@@ -98,9 +92,8 @@ def _costs(row: Row) -> tuple[str, ...]:
     )
 
 
-def _score(metric: str, interval: Interval) -> str:
-    value, low, high = (x * (1 if metric in _NOT_A_SHARE else 100) for x in interval)
-    return f"{value:.1f} ({low:.1f}-{high:.1f})"
+def _score(metric: str, interval: Interval | None) -> str:
+    return "-" if interval is None else find_metric(metric).format(*interval)
 
 
 def write_run(
@@ -218,7 +211,11 @@ def with_scores(
             high=interval.high,
             split=split,
             examples=len(evaluation.references),
-            baselines={key: other.metrics[name].value for key, other in baselines.items()},
+            baselines={
+                key: other.metrics[name].value
+                for key, other in baselines.items()
+                if name in other.metrics
+            },
         )
         for name, interval in evaluation.metrics.items()
     )

@@ -8,9 +8,11 @@ from typing import Any
 
 from softhub.errors import HubError, did_you_mean
 from softhub.hub.records import AdapterInfo
+from softhub.metrics import METRICS
 
 SORTS = ("score", "date", "size", "name")
-_LOWER_IS_BETTER = frozenset({"loss", "nll", "perplexity", "error", "wer", "cer", "ter"})
+_ERRORS = frozenset({"loss", "nll", "error", "wer", "cer", "ter"})
+"""Metrics of other tools' adapters of which less is better; softhub's own know their direction."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,9 @@ def searched_text(info: AdapterInfo) -> str:
 
 def goodness(metric: str, value: float) -> float:
     """Return a number that is greater for a better score."""
-    return -value if metric.lower() in _LOWER_IS_BETTER else value
+    if metric in METRICS:
+        return METRICS[metric].goodness(value)
+    return -value if metric.lower() in _ERRORS else value
 
 
 def _same(wanted: str | None, found: str | None) -> bool:

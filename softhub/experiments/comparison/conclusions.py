@@ -13,10 +13,10 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
     {
         "majority label": "Always answers the commonest label of the training split.",
         "zero-shot": "The base with the best of the task's hard templates, chosen on dev.",
-        "zero-shot, calibrated": "The same, with each label's mean log-probability over the dev "
-        "texts taken off its score; the template is again the best on dev.",
+        "zero-shot, bias-corrected": "The same, with each label's mean log-probability over the "
+        "dev texts taken off its score; the template is again the best on dev.",
         FEW_SHOT: "The base with solved examples before each text; the seed draws and orders "
-        "them; dev says whether the scores of labels are calibrated.",
+        "them; dev says whether the scores of labels are bias-corrected.",
         "soft prompt": "P learned vectors before the text; the base stays as it is.",
         "soft-prompt ensemble": "Several soft prompts of one length answer, and their "
         "probabilities are averaged.",

@@ -12,7 +12,12 @@ from typing import Any
 from peft import LoraConfig, PromptTuningConfig
 
 from softhub.errors import ConfigError, did_you_mean
-from softhub.evaluation.evaluate import Evaluation, evaluate, judge
+from softhub.evaluation.evaluate import (
+    Evaluation,
+    evaluate,
+    leading_metric,
+    score_predictions,
+)
 from softhub.evaluation.few_shot import (
     generate_few_shot,
     predict_few_shot,
@@ -41,7 +46,7 @@ from softhub.training import FitResult, PromptTrainingArguments, fit
 METHODS = (
     "majority label",
     "zero-shot",
-    "zero-shot, calibrated",
+    "zero-shot, bias-corrected",
     "few-shot",
     "soft prompt",
     "soft-prompt ensemble",
@@ -66,7 +71,7 @@ class Contest:
         ensemble_of: Length of the prompts that the ensemble is of.
         init: Where soft prompts start; see `fit`.
         shots: Numbers of solved examples in few-shot prompts.
-        run_code: Whether generated code is run with its tests; see `pipeline.judge`.
+        run_code: Whether generated code is run with its tests; see `score_predictions`.
         lora_rate: Learning rate of LoRA.
         lora_rank: Rank of LoRA's matrices, beside every linear layer.
         fine_tuning_rate: Learning rate of full fine-tuning.
@@ -95,7 +100,7 @@ class Contest:
 
     @cached_property
     def hard_prompts(self) -> Sequence[HardPrompt]:
-        """The best hard templates on dev, as they are and calibrated."""
+        """The best hard templates on dev, as they are and bias-corrected."""
         model = PromptModel(self.base)
         return choose_hard_prompts(model, self.task, self.dev, run_code=self.run_code)
 
@@ -167,7 +172,7 @@ def _wanted(methods: Sequence[str], contest: Contest) -> set[str]:
 def _hard_jobs(contest: Contest, classification: bool) -> Iterator[Job]:
     if classification:
         yield Job("majority label", "", None, partial(_majority, contest))
-    names = ("zero-shot", "zero-shot, calibrated") if classification else ("zero-shot",)
+    names = ("zero-shot", "zero-shot, bias-corrected") if classification else ("zero-shot",)
     for name in names:
         yield Job(name, "", None, partial(_zero_shot, contest, name))
 
@@ -205,23 +210,25 @@ def _zero_shot(contest: Contest, name: str) -> ComparedRow:
 
 
 def _few_shot(contest: Contest, count: int, seed: int) -> ComparedRow:
-    """As it is or calibrated, whichever is better on dev."""
+    """As it is or bias-corrected, whichever is better on dev."""
     task, model = contest.task, PromptModel(contest.base)
     template = contest.hard_prompts[0].template
     shots = choose_shots(task, contest.train, count, seed)
     dev = predict_few_shot(model, task, template, shots, contest.dev)
     references = [str(example.label) for example in contest.dev]
-    dev_scores, biases = {}, {"as it is": None, "calibrated": mean_log_probabilities(dev)}
+    dev_scores, biases = {}, {"as it is": None, "bias-corrected": mean_log_probabilities(dev)}
     for name, bias in biases.items():
         answers = [choose_label(prediction, bias) for prediction in dev]
-        dev_scores[name] = compute((task.metrics or ("accuracy",))[0], answers, references)
-    best = max(dev_scores, key=dev_scores.__getitem__)
+        dev_scores[name] = compute(leading_metric(task).name, answers, references)
+    best = max(dev_scores, key=lambda name: leading_metric(task).goodness(dev_scores[name]))
     start = time.perf_counter()
     test = predict_few_shot(model, task, template, shots, contest.test)
     seconds = time.perf_counter() - start
     shown = shown_tokens(model, task, template, shots)
     return _row(
-        judge(task, contest.test, [choose_label(p, biases[best]) for p in test], seconds),
+        score_predictions(
+            task, contest.test, [choose_label(p, biases[best]) for p in test], seconds
+        ),
         method=f"{count}-shot",
         seed=seed,
         prompt_tokens=shown + _frame_tokens(contest, template),
@@ -238,7 +245,7 @@ def _few_shot_texts(contest: Contest, count: int, seed: int) -> ComparedRow:
     seconds = time.perf_counter() - start
     shown = shown_tokens(model, task, template, shots)
     return _row(
-        judge(task, contest.test, texts, seconds, run_code=contest.run_code),
+        score_predictions(task, contest.test, texts, seconds, run_code=contest.run_code),
         method=f"{count}-shot",
         seed=seed,
         prompt_tokens=shown + _frame_tokens(contest, template),
@@ -283,7 +290,7 @@ def _ensemble(contest: Contest, setting: str) -> ComparedRow:
     seconds = time.perf_counter() - start
     prompts = [SoftPrompt.from_pretrained(folder) for folder in folders]
     return _row(
-        judge(task, contest.test, [p.best for p in predictions], seconds),
+        score_predictions(task, contest.test, [p.best for p in predictions], seconds),
         method="soft-prompt ensemble",
         setting=setting,
         trainable_parameters=sum(prompt.vectors.numel() for prompt in prompts),

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from softhub.evaluation.evaluate import metrics_to_take
+from softhub.evaluation.evaluate import select_metrics
 from softhub.experiments.comparison.methods import METHODS, Contest, jobs
 from softhub.experiments.comparison.results import keep_context
 from softhub.experiments.comparison.store import ComparedRow, RowStore
@@ -27,7 +27,7 @@ def compare(contest: Contest, methods: Sequence[str] = METHODS) -> list[Compared
 
     Raises:
         ConfigError: The folder holds another comparison, or a method is unknown; or as in
-            `pipeline.metrics_to_take`.
+            `select_metrics`.
     """
     wanted = list(jobs(contest, methods))
     store = RowStore(contest.args.output_dir)
@@ -50,7 +50,7 @@ def about(contest: Contest) -> dict[str, Any]:
     task, base = contest.task, contest.base
     return {
         "task": task.to_record(),
-        "metrics": list(metrics_to_take(task, run_code=contest.run_code)),
+        "metrics": list(select_metrics(task, run_code=contest.run_code, answers_only=True)),
         "base": {
             "name": base.name,
             "revision": base.revision,

@@ -26,7 +26,7 @@ DEFAULT_SETTING = "P = 20"
 _ORDER = (
     MAJORITY,
     "zero-shot",
-    "zero-shot, calibrated",
+    "zero-shot, bias-corrected",
     FEW_SHOT,
     SOFT_PROMPT,
     "soft-prompt ensemble",
@@ -157,7 +157,11 @@ class Summary:
     def best_hard_prompt(self) -> Line | None:
         """The hard prompt with the best test score: chosen with hindsight, to be hard to beat."""
         hard = [line for line in self.table if line.is_hard_prompt]
-        return max(hard, key=lambda line: self.score(line).value, default=None)
+        return max(
+            hard,
+            key=lambda line: find_metric(self.metric).goodness(self.score(line).value),
+            default=None,
+        )
 
     def first(self, method: str) -> Line | None:
         """The first line of a method, None if it was not run."""
@@ -257,7 +261,7 @@ def _by_line(rows: Sequence[ComparedRow], size: int) -> dict[_Key, tuple[Compare
 def _metrics(rows: Sequence[ComparedRow]) -> list[str]:
     """Metrics of which every row holds what they judge."""
     kinds = set.intersection(*({"answers", *row.judged} for row in rows))
-    metrics = [name for name in rows[0].metrics if find_metric(name).judges in kinds]
+    metrics = [name for name in rows[0].metrics if find_metric(name).input_kind in kinds]
     if not metrics:
         raise TaskError(
             f"the rows are scored by {', '.join(rows[0].metrics)}, and do not all hold what these "
@@ -270,7 +274,7 @@ def _judged(
     rows: Sequence[ComparedRow], references: Sequence[str], metric: str
 ) -> tuple[list[list[str]], Sequence[str]]:
     """What a metric judges in each of the runs, and what it should be."""
-    kind = find_metric(metric).judges
+    kind = find_metric(metric).input_kind
     if kind == "answers":
         return [row.predictions for row in rows], references
     right = [PASSED] * len(references) if kind == "outcomes" else references

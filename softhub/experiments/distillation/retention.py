@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from softhub.evaluation.evaluate import Evaluation, evaluate, judge
+from softhub.evaluation.evaluate import Evaluation, evaluate, score_predictions
 from softhub.experiments.distillation.teachers import ModelTeacher, Teacher
 from softhub.inference.engine import PromptModel
 from softhub.metrics import compute, find_metric
@@ -92,7 +92,7 @@ def judge_student(
     short = evaluate(model, task, examples, batch_size=batch_size)
     start = time.perf_counter()
     answers = answers_of(teacher, task, examples)
-    taught = judge(task, examples, answers, time.perf_counter() - start)
+    taught = score_predictions(task, examples, answers, time.perf_counter() - start)
     share, difference = _kept(taught, student, [example.group for example in examples])
     return Kept(
         taught,
@@ -150,7 +150,7 @@ def _kept(
     share: dict[str, Interval | None] = {}
     difference: dict[str, Interval] = {}
     for metric in student.metrics:
-        if find_metric(metric).judges != "answers":
+        if find_metric(metric).input_kind != "answers":
             continue
         theirs, ours = (
             resamples.score([list(each.predictions)], list(each.references), metric)

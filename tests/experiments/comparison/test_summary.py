@@ -190,7 +190,7 @@ def test_findings_say_no_more_than_the_intervals(summary):
 
 
 def test_what_was_not_run_is_said(summary):
-    assert left_out(summary) == ["Not run: zero-shot, calibrated, soft-prompt ensemble, LoRA."]
+    assert left_out(summary) == ["Not run: zero-shot, bias-corrected, soft-prompt ensemble, LoRA."]
     fewer = [r for r in rows() if r.method != "full fine-tuning" or r.seed == 0]
     said = left_out(summarise(fewer, REFERENCES, GROUPS, LABELS))
     assert said[1].startswith("Full fine-tuning has one seed, others have 3")
