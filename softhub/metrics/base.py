@@ -21,6 +21,8 @@ class Metric(ABC):
         judges: What it takes as predictions: `answers` (labels or texts), `code` (the program that
             an answer makes) or `outcomes` (of running that program and its tests).
         title: Its usual name, where that is not `name` in words.
+        greater_is_better: Whether a higher score is better.
+        unit: `%` if scores are in [0, 1] and shown as percentages, else empty.
     """
 
     name: str
@@ -28,6 +30,8 @@ class Metric(ABC):
     kinds: tuple[str, ...]
     judges: str = "answers"
     title: str = ""
+    greater_is_better: bool = True
+    unit: str = "%"
 
     @property
     def heading(self) -> str:
