@@ -67,9 +67,9 @@ def run(config, task, splits, seed):
         teacher = fine_tuned(task, train, dev, args, float(config["fine_tuning_rate"]))
         teacher.classify([*train, *dev])
         teaching = time.perf_counter() - start
-        data = {"train": train, "dev": dev}
+        data = (train, dev)
         result = distill(
-            base, task, peft_config, teacher=teacher, args=args, init=config["init"], **data
+            base, task, peft_config, data, teacher=teacher, args=args, init=config["init"]
         )
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="student")

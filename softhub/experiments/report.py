@@ -23,7 +23,7 @@ from softhub.evaluation.evaluate import Evaluation
 from softhub.experiments.formatting import metric_heading, plain, score
 from softhub.files import replace_file
 from softhub.model.prompt import SoftPrompt
-from softhub.training.curve import write_curve
+from softhub.training.curve import CURVE, write_curve
 
 if TYPE_CHECKING:
     from softhub.training.running import FitResult
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SOFT_PROMPT = "soft prompt"
 _SCORES_BESIDE_COSTS, _SCORES_ALONE = 2, 3  # columns that fit a terminal of 80 characters
 _COSTS = ("trained\nnumbers", "bytes", "time to\ntrain", "texts\n/s")
+_CURVE = f"{CURVE}.png"
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy")
 
 
@@ -134,50 +135,32 @@ def write_run(
     adapter = Path(folder) / "adapter"
     if not PartialState().is_main_process:
         return adapter
-    prompt = result.prompt
+    prompt, rows = result.prompt, [Row(name, each) for name, each in baselines.items()]
     if evaluation is not None:
         prompt = with_scores(prompt, evaluation, split="test", baselines=baselines)
     prompt.save_pretrained(adapter)
-    rows = run_rows(result, adapter, evaluation, baselines)
     if evaluation is not None:
-        print_table(rows, title=run_title(prompt, evaluation))
+        parameters, stored = prompt.vectors.numel(), folder_bytes(adapter)
+        rows.append(Row(SOFT_PROMPT, evaluation, parameters, stored, result.seconds))
+        task = (prompt.manifest.task or {}).get("name", SOFT_PROMPT)
+        where = f"{task} on {prompt.manifest.base_model}"
+        print_table(rows, title=f"{where}: {len(evaluation.references)} test examples")
     write_report(Path(folder) / "report.json", rows, **details, **training_record(result))
-    print_files(folder, result, curve=write_curve(folder, result) is not None)
+    write_curve(folder, result)
+    print_files(result, adapter)
     return adapter
 
 
-def run_rows(
-    result: FitResult,
-    adapter: Path,
-    evaluation: Evaluation | None,
-    baselines: Mapping[str, Evaluation],
-) -> list[Row]:
-    """Return the rows of a run's table: the baselines, then the soft prompt if it has scores."""
-    rows = [Row(name, each) for name, each in baselines.items()]
-    if evaluation is not None:
-        parameters = result.prompt.vectors.numel()
-        stored = folder_bytes(adapter)
-        rows.append(Row(SOFT_PROMPT, evaluation, parameters, stored, result.seconds))
-    return rows
-
-
-def run_title(prompt: SoftPrompt, evaluation: Evaluation) -> str:
-    """Return the heading of a run's table: task, base model and number of test examples."""
-    task = (prompt.manifest.task or {}).get("name", SOFT_PROMPT)
-    examples = len(evaluation.references)
-    return f"{task} on {prompt.manifest.base_model}: {examples} test examples"
-
-
-def print_files(folder: str | Path, result: FitResult, *, curve: bool) -> None:
-    """Print how training went and where its files are, in the folder's spelling by the caller."""
-    files = [("Adapter", "adapter"), ("Report", "report.json")]
-    if curve:
-        files.append(("Curve", "curve.png"))
+def print_files(result: FitResult, adapter: Path | None) -> None:
+    """Print how training went, and the files of the run if its adapter was saved."""
     best = f"best at step {result.best_step}"
     peak = f"peak memory {result.peak_memory / 1e6:,.0f} MB"
     print(f"Trained: {result.steps} steps, {best}, {peak}")
-    for title, name in files:
-        print(f"{title + ':':<9}{folder}/{name}")
+    if adapter is None:
+        return
+    for title, name in (("Adapter", adapter.name), ("Report", "report.json"), ("Curve", _CURVE)):
+        if (adapter.parent / name).exists():
+            print(f"{title + ':':<9}{adapter.parent}/{name}")
 
 
 def training_record(result: FitResult) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def _classified(setup: ComparisonSetup, template: Template, shots: Sequence[Exam
     task, model = setup.task, PromptModel(setup.base)
     dev = predict_few_shot(model, task, template, shots, setup.dev)
     references = [str(example.label) for example in setup.dev]
-    dev_scores, biases = {}, {"as it is": None, "calibrated": mean_log_probabilities(dev)}
+    dev_scores, biases = {}, {"uncorrected": None, "bias-corrected": mean_log_probabilities(dev)}
     for name, bias in biases.items():
         answers = [choose_label(prediction, bias) for prediction in dev]
         dev_scores[name] = compute((task.metrics or ("accuracy",))[0], answers, references)

@@ -74,9 +74,9 @@ class ComparisonConfig(ComparisonOptions):
         base_model: Hub id, local folder or `.gguf` file of the base model.
         base_name: The base model's canonical name, for cards.
         dtype: Data type of the weights.
-        max_train_examples: Limit on the train split: a fixed subset.
-        max_dev_examples: Limit on the dev split.
-        max_test_examples: Limit on the test split.
+        max_train_examples: Maximum number of training examples: a fixed subset.
+        max_dev_examples: The same for the dev split.
+        max_test_examples: The same for the test split.
     """
 
     task: str = field(metadata={"help": "Task file."})
@@ -88,13 +88,13 @@ class ComparisonConfig(ComparisonOptions):
         default=None, metadata={"help": "float32, bfloat16, float16 or auto."}
     )
     max_train_examples: int | None = field(
-        default=None, metadata={"help": "Limit on the train split: a fixed subset."}
+        default=None, metadata={"help": "Train on a fixed subset of this size."}
     )
     max_dev_examples: int | None = field(
-        default=None, metadata={"help": "Limit on the dev split: a fixed subset."}
+        default=None, metadata={"help": "Select on a fixed subset of this size."}
     )
     max_test_examples: int | None = field(
-        default=None, metadata={"help": "Limit on the test split: a fixed subset."}
+        default=None, metadata={"help": "Evaluate on a fixed subset of this size."}
     )
 
     @property
