@@ -20,7 +20,6 @@ from record import DEMO_BASE, DEMO_NAME, RESULTS, dev_losses, keep_row, read_row
 
 from softhub import PromptModel, Task, load_base
 from softhub.evaluation.evaluate import judge
-from softhub.evaluation.few_shot import choose_shots
 from softhub.experiments.distillation import (
     BiasCorrectedTeacher,
     FewShotTeacher,
@@ -28,6 +27,8 @@ from softhub.experiments.distillation import (
     distill,
     evaluate_student,
 )
+from softhub.tasks import Splits
+from softhub.tasks.sampling import choose_shots
 from softhub.training import PromptTrainingArguments
 
 TOKENS, SHOTS = 20, 8
@@ -87,7 +88,7 @@ def run(options, model, task, name, seed):
             base,
             task,
             config,
-            (train, dev),
+            Splits(train, dev, []),
             teacher=teacher,
             args=args,
             init=options.init,

@@ -79,7 +79,10 @@ def distill(
     tokens: Annotated[int, typer.Option(min=1, help="Virtual tokens of the student.")] = 20,
     max_steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 120,
     learning_rate: Annotated[
-        str | None, typer.Option(metavar="RATE", help="A number, scaled or auto.")
+        float | None, typer.Option(metavar="RATE", help="Peak learning rate; else by the rule.")
+    ] = None,
+    learning_rate_rule: Annotated[
+        str | None, typer.Option(metavar="RULE", help="scaled (the default) or auto.")
     ] = None,
     init: Annotated[
         str, typer.Option(metavar="INIT", help="auto, task, text, labels, vocabulary or random.")
@@ -112,9 +115,10 @@ def distill(
     asked = _asked({"template": template, "shots": shots, "system": system, "teacher": teacher})
     _check(whole, *asked)
     quiet_libraries()
+    from softhub.errors import TrainingInterrupted
     from softhub.inference.engine import PromptModel
     from softhub.model.base import load_base
-    from softhub.training import PromptTrainingArguments, TrainingInterrupted
+    from softhub.training import PromptTrainingArguments
 
     data = _read(whole, texts, max_train_examples, max_dev_examples, max_test_examples)
     folder = adapter_folder(teacher, hub=hub, revision=revision) if teacher else None
@@ -132,7 +136,8 @@ def distill(
         save_steps=every,
         per_device_train_batch_size=batch_size,
         seed=seed,
-        **({} if learning_rate is None else {"learning_rate": learning_rate}),  # type: ignore[arg-type]
+        learning_rate=learning_rate,
+        learning_rate_rule=learning_rate_rule,
     )
     student = replace(whole, system="") if system else whole
     try:
@@ -212,9 +217,9 @@ def _read(
 def _teacher(
     model: "PromptModel", task: "Task", kind: str, value: Any, folder: Path | None, seed: int
 ) -> "Teacher":
-    from softhub.evaluation.few_shot import choose_shots
     from softhub.experiments.distillation import FewShotTeacher, ModelTeacher
     from softhub.model.prompt import SoftPrompt
+    from softhub.tasks.sampling import choose_shots
 
     if kind == "shots":
         examples = choose_shots(task, task.load("train"), value, seed)
@@ -238,6 +243,7 @@ def _train(
     from peft import PromptTuningConfig
 
     from softhub.experiments.distillation import distill
+    from softhub.tasks import Splits
 
     config = PromptTuningConfig(
         task_type=model.base.task_type,
@@ -248,7 +254,7 @@ def _train(
         model.base,
         task,
         config,
-        (data.train, data.dev),
+        Splits([*data.train], [*data.dev], []),
         teacher=teacher,
         args=args,
         init=init,

@@ -10,7 +10,6 @@ from softhub.errors import SoftHubWarning, TaskError
 from softhub.evaluation.few_shot import _encoded as encoded
 from softhub.evaluation.few_shot import _stop as stop_strings
 from softhub.evaluation.few_shot import (
-    choose_shots,
     generate_few_shot,
     predict_few_shot,
     shown_tokens,
@@ -19,7 +18,8 @@ from softhub.evaluation.few_shot import (
 from softhub.experiments.comparison.methods import jobs
 from softhub.experiments.comparison.setup import ComparisonSetup
 from softhub.inference.engine import PromptModel
-from softhub.tasks import Example, Template
+from softhub.tasks import Example, Splits, Template
+from softhub.tasks.sampling import choose_shots
 from softhub.training import PromptTrainingArguments
 from tests.prompts import MOOD, SUMMARY
 from tests.references import sequence_logprob
@@ -169,9 +169,7 @@ def test_texts_that_are_too_long_are_cut_and_counted(loaded):
 def test_a_comparison_has_a_row_for_each_number_and_order(loaded, tmp_path):
     setup = ComparisonSetup(
         task=replace(SUMMARY, metrics=("chrf",)),
-        train=PAIRS[:6],
-        dev=PAIRS[6:9],
-        test=PAIRS[9:],
+        data=Splits(PAIRS[:6], PAIRS[6:9], PAIRS[9:]),
         load=lambda: loaded("llama"),
         args=PromptTrainingArguments(output_dir=str(tmp_path), use_cpu=True),
         methods=["few-shot"],

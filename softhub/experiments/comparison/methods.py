@@ -13,7 +13,6 @@ from peft import LoraConfig, PromptTuningConfig
 from softhub.errors import ConfigError, did_you_mean
 from softhub.evaluation.evaluate import Evaluation, evaluate, judge
 from softhub.evaluation.few_shot import (
-    choose_shots,
     generate_few_shot,
     predict_few_shot,
     shown_tokens,
@@ -39,6 +38,7 @@ from softhub.inference.ensemble import predict_ensemble
 from softhub.metrics import compute
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Template
+from softhub.tasks.sampling import choose_shots
 from softhub.training import FitResult, fit
 
 Fields = dict[str, Any]
@@ -112,7 +112,7 @@ def _seed_jobs(setup: ComparisonSetup, seed: int) -> Iterator[Job]:
 
 
 def _majority(setup: ComparisonSetup) -> Fields:
-    return _fields(majority_class(setup.task, setup.train, setup.test))
+    return _fields(majority_class(setup.task, setup.data.train, setup.data.test))
 
 
 def _zero_shot(setup: ComparisonSetup, name: str) -> Fields:
@@ -127,12 +127,12 @@ def _zero_shot(setup: ComparisonSetup, name: str) -> Fields:
 def _few_shot(setup: ComparisonSetup, count: int, seed: int) -> Fields:
     task, model = setup.task, PromptModel(setup.base)
     template = setup.hard_prompts[0].template
-    shots = choose_shots(task, setup.train, count, seed)
+    shots = choose_shots(task, setup.data.train, count, seed)
     answer = _generated if task.kind == "generation" else _classified
     answers, seconds, details = answer(setup, template, shots)
     shown = shown_tokens(model, task, template, shots)
     return _fields(
-        judge(task, setup.test, answers, seconds, run_code=setup.run_generated_code),
+        judge(task, setup.data.test, answers, seconds, run_code=setup.run_generated_code),
         prompt_tokens=shown + _template_tokens(setup, template),
         details={"template": template.text, **details},
     )
@@ -144,15 +144,15 @@ _Answers = tuple[Sequence[str], float, Mapping[str, Any]]
 def _classified(setup: ComparisonSetup, template: Template, shots: Sequence[Example]) -> _Answers:
     """Answer with the label prior or without it, whichever is better on dev."""
     task, model = setup.task, PromptModel(setup.base)
-    dev = predict_few_shot(model, task, template, shots, setup.dev)
-    references = [str(example.label) for example in setup.dev]
+    dev = predict_few_shot(model, task, template, shots, setup.data.dev)
+    references = [str(example.label) for example in setup.data.dev]
     dev_scores, biases = {}, {"uncorrected": None, "bias-corrected": mean_log_probabilities(dev)}
     for name, bias in biases.items():
         answers = [choose_label(prediction, bias) for prediction in dev]
         dev_scores[name] = compute((task.metrics or ("accuracy",))[0], answers, references)
     best = max(dev_scores, key=dev_scores.__getitem__)
     start = time.perf_counter()
-    test = predict_few_shot(model, task, template, shots, setup.test)
+    test = predict_few_shot(model, task, template, shots, setup.data.test)
     seconds = time.perf_counter() - start
     labels = [choose_label(prediction, biases[best]) for prediction in test]
     return labels, seconds, {"chosen": best, "dev_scores": dev_scores}
@@ -161,7 +161,7 @@ def _classified(setup: ComparisonSetup, template: Template, shots: Sequence[Exam
 def _generated(setup: ComparisonSetup, template: Template, shots: Sequence[Example]) -> _Answers:
     start = time.perf_counter()
     model = PromptModel(setup.base)
-    texts = generate_few_shot(model, setup.task, template, shots, setup.test)
+    texts = generate_few_shot(model, setup.task, template, shots, setup.data.test)
     return texts, time.perf_counter() - start, {}
 
 
@@ -169,13 +169,13 @@ def _soft_prompt(setup: ComparisonSetup, tokens: int, seed: int) -> Fields:
     task, base = setup.task, setup.base
     config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens)
     args = setup.arguments(f"p{tokens}", seed)
-    result = fit(base, task, config, train=setup.train, dev=setup.dev, args=args, init=setup.init)
+    result = fit(base, task, config, setup.data, args=args, init=setup.init)
     folder = result.prompt.save_pretrained(setup.adapter(tokens, seed))
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="prompt")
     run_code = setup.run_generated_code
     return _fields(
-        evaluate(model, task, setup.test, prompt="prompt", run_code=run_code),
+        evaluate(model, task, setup.data.test, prompt="prompt", run_code=run_code),
         trainable_parameters=result.prompt.vectors.numel(),
         bytes=folder_bytes(folder),
         prompt_tokens=tokens + _template_tokens(setup, task.template),
@@ -194,12 +194,12 @@ def _ensemble(setup: ComparisonSetup) -> Fields:
         )
     names = [model.load_prompt(folder, name=folder.name) for folder in folders]
     start = time.perf_counter()
-    rows = [example.row for example in setup.test]
+    rows = [example.row for example in setup.data.test]
     predictions = predict_ensemble(model, rows, prompts=names, progress="ensemble")
     seconds = time.perf_counter() - start
     prompts = [SoftPrompt.from_pretrained(folder) for folder in folders]
     return _fields(
-        judge(task, setup.test, [prediction.best for prediction in predictions], seconds),
+        judge(task, setup.data.test, [prediction.best for prediction in predictions], seconds),
         trainable_parameters=sum(prompt.vectors.numel() for prompt in prompts),
         bytes=sum(map(folder_bytes, folders)),
         prompt_tokens=len(folders) * (tokens + _template_tokens(setup, task.template)),
@@ -221,10 +221,11 @@ def _trained_weights(
 ) -> Fields:
     base, task = setup.load(), setup.task  # a base of its own, because the weights change
     unsaved = {"save_strategy": "no", "load_best_model_at_end": False}
-    args = setup.arguments(name, seed, learning_rate=rate, **unsaved)
-    result = fit_weights(base, task, train=setup.train, dev=setup.dev, args=args, lora=lora)
+    fixed = {"learning_rate": rate, "learning_rate_rule": None}
+    args = setup.arguments(name, seed, **fixed, **unsaved)
+    result = fit_weights(base, task, setup.data, args=args, lora=lora)
     return _fields(
-        evaluate(PromptModel(base), task, setup.test, run_code=setup.run_generated_code),
+        evaluate(PromptModel(base), task, setup.data.test, run_code=setup.run_generated_code),
         trainable_parameters=result.trainable_parameters,
         bytes=result.bytes,
         prompt_tokens=_template_tokens(setup, task.template),
@@ -266,4 +267,4 @@ def _training(result: FitResult | WeightsResult) -> Fields:
 def _template_tokens(setup: ComparisonSetup, template: Template) -> int:
     """Return the number of tokens that a template adds to the text of the first test example."""
     encoder = PromptModel(setup.base).encoder
-    return encoder.tokens_around(template, setup.test[0].row, setup.task.text_column)
+    return encoder.tokens_around(template, setup.data.test[0].row, setup.task.text_column)

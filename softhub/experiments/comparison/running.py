@@ -13,7 +13,7 @@ from softhub.experiments.comparison.results import Results, save_context, write_
 from softhub.experiments.comparison.setup import ComparisonSetup
 from softhub.experiments.comparison.store import RowStore
 from softhub.model.base import BaseModel, load_base
-from softhub.tasks import Example, Task, dataset_hash
+from softhub.tasks import Example, SplitsLike, Task, dataset_hash
 from softhub.training import PromptTrainingArguments
 
 logger = logging.getLogger("softhub")
@@ -22,7 +22,7 @@ logger = logging.getLogger("softhub")
 def compare(
     base: str | Callable[[], BaseModel],
     task: Task,
-    data: Sequence[Sequence[Example]],
+    data: SplitsLike,
     *,
     args: PromptTrainingArguments | None = None,
     **options: Any,
@@ -36,7 +36,7 @@ def compare(
         base: Hub id, local folder or `.gguf` file of the base model, or a function that loads it:
             methods that change its weights load it anew.
         task: The task.
-        data: The train, dev and test splits.
+        data: The splits, or what `Task.to_splits` turns into them.
         args: Training arguments; each run has its own seed, and a folder in `output_dir`.
         **options: Fields of `ComparisonOptions`: `methods`, `seeds`, `virtual_tokens`, …
 
@@ -47,12 +47,10 @@ def compare(
         ConfigError: The folder contains another comparison, or a method is unknown; or as in
             `metrics_to_take`.
     """
-    train, dev, test = data
     load = partial(load_base, base) if isinstance(base, str) else base
     args = args or PromptTrainingArguments()
-    setup = ComparisonSetup(
-        task=task, train=train, dev=dev, test=test, load=load, args=args, **options
-    )
+    splits = task.to_splits(data)
+    setup = ComparisonSetup(task=task, data=splits, load=load, args=args, **options)
     run_jobs(setup)
     return write_results(args.output_dir)
 
@@ -62,7 +60,7 @@ def run_jobs(setup: ComparisonSetup) -> None:
     missing = jobs(setup)
     store = RowStore(setup.args.output_dir)
     store.open(conditions(setup))
-    save_context(store.folder, setup.task, setup.test)
+    save_context(store.folder, setup.task, setup.data.test)
     for number, job in enumerate(missing, start=1):
         name = " ".join(str(part) for part in job.key if part not in ("", None))
         if job.key in {row.key for row in store.rows()}:  # another run may have added it meanwhile
@@ -77,7 +75,6 @@ def run_jobs(setup: ComparisonSetup) -> None:
 def conditions(setup: ComparisonSetup) -> dict[str, Any]:
     """Return the conditions that all rows of a comparison share."""
     task, base = setup.task, setup.base
-    splits = {"train": setup.train, "dev": setup.dev, "test": setup.test}
     return {
         "task": task.to_record(),
         "metrics": list(metrics_to_take(task, run_code=setup.run_generated_code)),
@@ -88,7 +85,7 @@ def conditions(setup: ComparisonSetup) -> dict[str, Any]:
             "parameters": sum(p.numel() for p in base.model.parameters()),
             "bytes": sum(p.numel() * p.element_size() for p in base.model.parameters()),
         },
-        "data": {name: _split_record(examples) for name, examples in splits.items()},
+        "data": {name: _split_record(examples) for name, examples in setup.data._asdict().items()},
         "training": {
             **setup.args.to_provenance(),
             "init": setup.init,

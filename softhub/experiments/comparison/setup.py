@@ -11,9 +11,10 @@ from typing import Any
 from softhub.evaluation.evaluate import Evaluation
 from softhub.evaluation.hard_prompts import HardPrompt, choose_hard_prompts, evaluate_hard_prompts
 from softhub.experiments.comparison.descriptions import METHODS
+from softhub.experiments.config import option
 from softhub.inference.engine import PromptModel
 from softhub.model.base import BaseModel, load_base
-from softhub.tasks import Example, Task
+from softhub.tasks import Splits, Task
 from softhub.training import PromptTrainingArguments
 
 
@@ -45,24 +46,16 @@ class ComparisonOptions:
     virtual_tokens: list[int] = field(
         default_factory=lambda: [1, 5, 20, 50, 100], metadata={"help": "Lengths of soft prompts."}
     )
-    ensemble_of: int = field(
-        default=20, metadata={"help": "Length of the soft prompts in the ensemble."}
-    )
-    init: str | None = field(
-        default="labels", metadata={"help": "Initialization: auto, task, labels, vocabulary, …"}
-    )
+    ensemble_of: int = option(20, "Length of the soft prompts in the ensemble.")
+    init: str | None = option("labels", "Initialization: auto, task, labels, vocabulary, …")
     shots: list[int] = field(
         default_factory=lambda: [4, 8],
         metadata={"help": "Numbers of solved examples in few-shot prompts."},
     )
-    run_generated_code: bool = field(
-        default=False, metadata={"help": "Run generated code; see docs/sandbox.md."}
-    )
-    lora_rate: float = field(default=5e-4, metadata={"help": "Learning rate of LoRA."})
-    lora_rank: int = field(default=8, metadata={"help": "Rank of LoRA's matrices."})
-    fine_tuning_rate: float = field(
-        default=2e-5, metadata={"help": "Learning rate of full fine-tuning."}
-    )
+    run_generated_code: bool = option(False, "Run generated code; see docs/sandbox.md.")
+    lora_rate: float = option(5e-4, "Learning rate of LoRA.")
+    lora_rank: int = option(8, "Rank of LoRA's matrices.")
+    fine_tuning_rate: float = option(2e-5, "Learning rate of full fine-tuning.")
 
 
 @dataclass(kw_only=True)
@@ -81,21 +74,11 @@ class ComparisonConfig(ComparisonOptions):
 
     task: str = field(metadata={"help": "Task file."})
     base_model: str = field(metadata={"help": "Hub id, local folder or .gguf file of the base."})
-    base_name: str | None = field(
-        default=None, metadata={"help": "Canonical name of the base, for cards."}
-    )
-    dtype: str | None = field(
-        default=None, metadata={"help": "float32, bfloat16, float16 or auto."}
-    )
-    max_train_examples: int | None = field(
-        default=None, metadata={"help": "Train on a fixed subset of this size."}
-    )
-    max_dev_examples: int | None = field(
-        default=None, metadata={"help": "Select on a fixed subset of this size."}
-    )
-    max_test_examples: int | None = field(
-        default=None, metadata={"help": "Evaluate on a fixed subset of this size."}
-    )
+    base_name: str | None = option(None, "Canonical name of the base, for cards.")
+    dtype: str | None = option(None, "float32, bfloat16, float16 or auto.")
+    max_train_examples: int | None = option(None, "Train on a fixed subset of this size.")
+    max_dev_examples: int | None = option(None, "Select on a fixed subset of this size.")
+    max_test_examples: int | None = option(None, "Evaluate on a fixed subset of this size.")
 
     @property
     def limits(self) -> dict[str, int | None]:
@@ -122,17 +105,14 @@ class ComparisonSetup(ComparisonOptions):
 
     Attributes:
         task: The task.
-        train: Examples to train on, and to draw few-shot examples from.
-        dev: Examples that select templates and checkpoints.
-        test: Examples for the final evaluation.
+        data: The split to train on and to draw few-shot examples from, the split that selects
+            templates and checkpoints, and the split for the final evaluation.
         load: Loads the base model anew, for methods that change its weights.
         args: Training arguments; each run has its own seed, and a folder in `output_dir`.
     """
 
     task: Task
-    train: Sequence[Example]
-    dev: Sequence[Example]
-    test: Sequence[Example]
+    data: Splits
     load: Callable[[], BaseModel]
     args: PromptTrainingArguments
 
@@ -145,14 +125,14 @@ class ComparisonSetup(ComparisonOptions):
     def hard_prompts(self) -> Sequence[HardPrompt]:
         """The best hard templates on dev, with and without the label prior."""
         model, run_code = PromptModel(self.base), self.run_generated_code
-        return choose_hard_prompts(model, self.task, self.dev, run_code=run_code)
+        return choose_hard_prompts(model, self.task, self.data.dev, run_code=run_code)
 
     @cached_property
     def hard_evaluations(self) -> Mapping[str, Evaluation]:
         """The scores of the hard prompts on test."""
         model, run_code = PromptModel(self.base), self.run_generated_code
         return evaluate_hard_prompts(
-            model, self.task, self.hard_prompts, self.test, run_code=run_code
+            model, self.task, self.hard_prompts, self.data.test, run_code=run_code
         )
 
     def arguments(self, name: str, seed: int, **changes: Any) -> PromptTrainingArguments:

@@ -19,7 +19,7 @@ from softhub.errors import SoftHubWarning, TrainingError
 from softhub.experiments.distillation.teachers import Teacher
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
-from softhub.tasks import Example, Task
+from softhub.tasks import Example, Splits, SplitsLike, Task
 from softhub.training import FitResult, PromptTrainingArguments, fit
 from softhub.training.provenance import dataset_record
 
@@ -28,7 +28,7 @@ def distill(
     base: BaseModel,
     task: Task,
     config: PromptTuningConfig,
-    data: Sequence[Sequence[Example]],
+    data: SplitsLike,
     *,
     teacher: Teacher,
     args: PromptTrainingArguments | None = None,
@@ -45,8 +45,8 @@ def distill(
         base: A frozen base from `load_base`.
         task: The student's task, with the template that is retained and the words of the labels.
         config: PEFT's configuration: number of virtual tokens and kind of initialization.
-        data: The train split to learn from, and the dev split that selects the checkpoint; further
-            splits are not used.
+        data: As in `fit`: the train split to learn from, and the dev split that selects the
+            checkpoint.
         teacher: The teacher to imitate.
         args: Training arguments.
         init: As in `fit`.
@@ -60,15 +60,15 @@ def distill(
         TrainingInterrupted: Ctrl-C; a checkpoint was saved.
         TaskError: The teacher cannot answer this task.
     """
-    train, dev = data[:2]
+    train, dev, _ = task.to_splits(data)
     # Soft labels have a weight of their own, and are matched at temperature 1.
     student = replace(task, class_weights=None, decision=replace(task.decision, temperature=1.0))
-    splits = {"train": _answered(task, teacher, train), "dev": _answered(task, teacher, dev)}
-    result = fit(base, student, config, **splits, args=args, init=init, resume=resume)
+    answers = Splits(_answered(task, teacher, train), _answered(task, teacher, dev), [])
+    result = fit(base, student, config, answers, args=args, init=init, resume=resume)
     manifest = result.prompt.manifest
     provenance = {
         **manifest.provenance,
-        "dataset": dataset_record(task, (train, dev)),
+        "dataset": dataset_record(task, train, dev),
         "distilled": teacher.source,
     }
     prompt = replace(result.prompt, manifest=replace(manifest, provenance=provenance))
