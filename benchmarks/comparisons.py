@@ -19,6 +19,7 @@ from pathlib import Path
 
 from record import RESULTS
 
+from softhub.experiments.comparison.formatting import DASH, difference, score
 from softhub.experiments.comparison.results import (
     CONTEXT,
     FIGURES,
@@ -28,7 +29,6 @@ from softhub.experiments.comparison.results import (
 )
 from softhub.experiments.comparison.store import ABOUT, ROWS, RowStore
 from softhub.experiments.comparison.tables import escape_markdown
-from softhub.experiments.formatting import DASH, difference, metric_heading, score
 
 NAMES = ("sentiment", "medical", "translation", "summarization", "code")
 KEPT = (ROWS, ABOUT, CONTEXT)
@@ -75,7 +75,7 @@ def publish(name, folder, *, anew=False):
 
 def table(summary):
     """The lines of a comparison with their seeds, scores and differences, as Markdown."""
-    yield f"| | seeds | {metric_heading(summary.metric)} | minus soft prompt |"
+    yield f"| | seeds | {summary.heading} | minus soft prompt |"
     yield "|---|---|---|---|"
     for line in summary.table:
         name = escape_markdown(line.name)

@@ -19,7 +19,7 @@ from peft import PromptTuningConfig
 from record import DEMO_BASE, DEMO_NAME, RESULTS, dev_losses, keep_row, read_rows, write
 
 from softhub import PromptModel, Task, load_base
-from softhub.evaluation.evaluate import judge
+from softhub.evaluation.evaluate import score_predictions
 from softhub.experiments.distillation import (
     BiasCorrectedTeacher,
     FewShotTeacher,
@@ -65,7 +65,7 @@ def teacher_of(name, model, task, train, seed):
 def short_calibrated(model, task, train, test):
     """What calibration alone does for the short template: a baseline that needs no student."""
     teacher = BiasCorrectedTeacher(ModelTeacher(model, task), train)
-    metrics = judge(task, test, teacher.answer(task, test), 0.0).metrics
+    metrics = score_predictions(task, test, teacher.answer(task, test), 0.0).metrics
     return {name: interval._asdict() for name, interval in metrics.items()}
 
 

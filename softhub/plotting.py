@@ -32,7 +32,7 @@ class MethodStyle:
 
 _METHOD_STYLES = {
     "zero-shot": MethodStyle("#E69F00", "v"),
-    "zero-shot, calibrated": MethodStyle("#E69F00", "^"),
+    "zero-shot, bias-corrected": MethodStyle("#E69F00", "^"),
     "few-shot": MethodStyle("#CC79A7", "h"),
     "soft prompt": MethodStyle("#0072B2", "o"),
     "soft-prompt ensemble": MethodStyle("#56B4E9", "P"),

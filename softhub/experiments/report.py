@@ -20,8 +20,8 @@ from rich.table import Table
 from softhub._version import __version__
 from softhub.adapter.manifest import Metric
 from softhub.evaluation.evaluate import Evaluation
-from softhub.experiments.formatting import metric_heading, plain, score
 from softhub.files import replace_file
+from softhub.metrics import find_metric
 from softhub.model.prompt import SoftPrompt
 from softhub.training.curve import CURVE, write_curve
 
@@ -93,10 +93,11 @@ def print_table(rows: Sequence[Row], *, title: str) -> None:
 def _table(rows: Sequence[Row], metrics: Sequence[str], *, costs: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("", width=14)
-    for heading in (*map(metric_heading, metrics), *(_COSTS if costs else ())):
+    headings = [find_metric(metric).heading_with_unit for metric in metrics]
+    for heading in (*headings, *(_COSTS if costs else ())):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        scores = [plain(score(row.evaluation.metrics[metric], metric)) for metric in metrics]
+        scores = [find_metric(name).format(*row.evaluation.metrics[name]) for name in metrics]
         table.add_row(row.name, *scores, *(_costs(row) if costs else ()))
     return table
 

@@ -10,10 +10,11 @@ from typing import Any
 from softhub.adapter.manifest import Metric
 from softhub.errors import HubError
 from softhub.hub.records import AdapterInfo
+from softhub.metrics import METRICS
 
 SORTS = ("score", "date", "size", "name")
-_ERRORS = frozenset({"loss", "nll", "perplexity", "error", "wer", "cer", "ter"})
-"""Metrics of which less is better."""
+_ERRORS = frozenset({"loss", "nll", "error", "wer", "cer", "ter"})
+"""Metrics of other tools' adapters of which less is better; softhub's own know their direction."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,8 @@ def haystack(info: AdapterInfo) -> str:
 
 def goodness(metric: str, value: float) -> float:
     """Return a number that is greater for a better score."""
+    if metric in METRICS:
+        return METRICS[metric].goodness(value)
     return -value if metric.lower() in _ERRORS else value
 
 

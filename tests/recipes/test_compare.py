@@ -49,7 +49,7 @@ def test_every_method_gives_a_row_and_a_second_run_goes_on(compare):
             str,
             [
                 ("majority label", "", None),
-                ("zero-shot, calibrated", "", None),
+                ("zero-shot, bias-corrected", "", None),
                 *((name, "", seed) for name in ("2-shot", "full fine-tuning") for seed in (0, 1)),
                 ("LoRA", "rank 8", 0),
                 ("LoRA", "rank 8", 1),

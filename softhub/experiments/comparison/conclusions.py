@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from softhub.experiments.comparison.descriptions import LORA, METHODS, method_family
-from softhub.experiments.comparison.summary import Line, Summary
-from softhub.experiments.formatting import (
+from softhub.experiments.comparison.formatting import (
     capitalized,
     count,
     difference,
-    metric_name,
     score_in_sentence,
     size,
-    unit,
 )
+from softhub.experiments.comparison.summary import Line, Summary
+from softhub.metrics import find_metric
 from softhub.metrics.intervals import Interval
 
 
@@ -22,7 +21,7 @@ def conclusions(summary: Summary) -> list[str]:
     if soft is None:
         return []
     score = score_in_sentence(summary.score(soft), summary.metric)
-    sentences = [f"{capitalized(soft.name)}: {metric_name(summary.metric)} {score}."]
+    sentences = [f"{capitalized(soft.name)}: {find_metric(summary.metric).heading} {score}."]
     for line in (summary.best_hard_prompt, summary.first(LORA), summary.fine_tuning):
         minus_soft = summary.difference(line, soft) if line else None
         if line is not None and minus_soft is not None:
@@ -48,7 +47,7 @@ def missing_runs(summary: Summary) -> list[str]:
 
 def _comparison(name: str, minus_soft: Interval, metric: str) -> str:
     amount = difference(minus_soft, metric)
-    if unit(metric) == "%":
+    if find_metric(metric).unit == "%":
         amount = amount.replace(" (", " points (", 1)
     if minus_soft.low > 0:
         return f"{capitalized(name)} scores higher: {amount}."

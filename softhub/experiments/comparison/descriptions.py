@@ -8,13 +8,13 @@ from types import MappingProxyType
 
 MAJORITY, FEW_SHOT, SOFT_PROMPT = "majority label", "few-shot", "soft prompt"
 ENSEMBLE, LORA, FINE_TUNING = "soft-prompt ensemble", "LoRA", "full fine-tuning"
-ZERO_SHOT, ZERO_SHOT_CALIBRATED = "zero-shot", "zero-shot, calibrated"
+ZERO_SHOT, BIAS_CORRECTED = "zero-shot", "zero-shot, bias-corrected"
 
 DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
     {
         MAJORITY: "Always answers with the most frequent label of the training split.",
         ZERO_SHOT: "The base model with the best of the task's hard templates, chosen on dev.",
-        ZERO_SHOT_CALIBRATED: "The same with the label prior removed: the mean log-probability of "
+        BIAS_CORRECTED: "The same with the label prior removed: the mean log-probability of "
         "each label over the dev texts is subtracted from its score. The template is again the "
         "best one on dev.",
         FEW_SHOT: "The base model with solved examples before each text. The seed draws and orders "

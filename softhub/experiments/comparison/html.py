@@ -19,9 +19,10 @@ from softhub._version import __version__
 from softhub.experiments.comparison import plots
 from softhub.experiments.comparison.conclusions import conclusions, missing_runs
 from softhub.experiments.comparison.descriptions import LORA, MAJORITY, describe, method_family
+from softhub.experiments.comparison.formatting import score, score_in_sentence
 from softhub.experiments.comparison.summary import Line, Summary
 from softhub.experiments.comparison.tables import COSTS, cost_cells, score_cells, score_headings
-from softhub.experiments.formatting import metric_heading, metric_name, score, score_in_sentence
+from softhub.metrics import find_metric
 from softhub.plotting import method_style, to_data_uri, to_svg
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def render_html(summary: Summary, about: Mapping[str, Any], machine: Mapping[str
         missing_runs=missing_runs(summary),
         methods=[(m, describe(m)) for m in dict.fromkeys(line.method for line in summary.table)],
         headings=score_headings(summary)[1:],
-        other_headings=[metric_heading(name) for name in _other_metrics(summary)],
+        other_headings=[find_metric(name).heading_with_unit for name in _other_metrics(summary)],
         cost_headings=COSTS,
         rows=[_row(line, summary) for line in summary.table],
         plots=_plots(summary, int((about.get("base") or {}).get("bytes") or 0)),
@@ -126,7 +127,7 @@ def _as_text(summary: Summary) -> str:
     scores = (
         f"{line.name}: {score_in_sentence(summary.score(line), metric)}" for line in summary.table
     )
-    return f"{metric_name(metric)} with 95 % intervals. {'; '.join(scores)}."
+    return f"{find_metric(metric).heading} with 95 % intervals. {'; '.join(scores)}."
 
 
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:

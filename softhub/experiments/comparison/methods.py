@@ -11,7 +11,7 @@ from typing import Any
 from peft import LoraConfig, PromptTuningConfig
 
 from softhub.errors import ConfigError, did_you_mean
-from softhub.evaluation.evaluate import Evaluation, evaluate, judge
+from softhub.evaluation.evaluate import Evaluation, evaluate, leading_metric, score_predictions
 from softhub.evaluation.few_shot import (
     generate_few_shot,
     predict_few_shot,
@@ -19,6 +19,7 @@ from softhub.evaluation.few_shot import (
 )
 from softhub.evaluation.hard_prompts import choose_label, majority_class, mean_log_probabilities
 from softhub.experiments.comparison.descriptions import (
+    BIAS_CORRECTED,
     ENSEMBLE,
     FINE_TUNING,
     LORA,
@@ -26,7 +27,6 @@ from softhub.experiments.comparison.descriptions import (
     METHODS,
     SOFT_PROMPT,
     ZERO_SHOT,
-    ZERO_SHOT_CALIBRATED,
     method_family,
 )
 from softhub.experiments.comparison.setup import ComparisonSetup
@@ -89,7 +89,7 @@ def _all_jobs(setup: ComparisonSetup) -> Iterator[Job]:
     classification = setup.task.kind == "classification"
     if classification:
         yield Job(MAJORITY, "", None, partial(_majority, setup))
-    for name in (ZERO_SHOT, ZERO_SHOT_CALIBRATED) if classification else (ZERO_SHOT,):
+    for name in (ZERO_SHOT, BIAS_CORRECTED) if classification else (ZERO_SHOT,):
         yield Job(name, "", None, partial(_zero_shot, setup, name))
     for seed in setup.seeds:
         yield from _seed_jobs(setup, seed)
@@ -132,7 +132,9 @@ def _few_shot(setup: ComparisonSetup, count: int, seed: int) -> Fields:
     answers, seconds, details = answer(setup, template, shots)
     shown = shown_tokens(model, task, template, shots)
     return _fields(
-        judge(task, setup.data.test, answers, seconds, run_code=setup.run_generated_code),
+        score_predictions(
+            task, setup.data.test, answers, seconds, run_code=setup.run_generated_code
+        ),
         prompt_tokens=shown + _template_tokens(setup, template),
         details={"template": template.text, **details},
     )
@@ -144,13 +146,14 @@ _Answers = tuple[Sequence[str], float, Mapping[str, Any]]
 def _classified(setup: ComparisonSetup, template: Template, shots: Sequence[Example]) -> _Answers:
     """Answer with the label prior or without it, whichever is better on dev."""
     task, model = setup.task, PromptModel(setup.base)
+    metric = leading_metric(task)
     dev = predict_few_shot(model, task, template, shots, setup.data.dev)
     references = [str(example.label) for example in setup.data.dev]
     dev_scores, biases = {}, {"uncorrected": None, "bias-corrected": mean_log_probabilities(dev)}
     for name, bias in biases.items():
         answers = [choose_label(prediction, bias) for prediction in dev]
-        dev_scores[name] = compute((task.metrics or ("accuracy",))[0], answers, references)
-    best = max(dev_scores, key=dev_scores.__getitem__)
+        dev_scores[name] = compute(metric.name, answers, references)
+    best = max(dev_scores, key=lambda name: metric.goodness(dev_scores[name]))
     start = time.perf_counter()
     test = predict_few_shot(model, task, template, shots, setup.data.test)
     seconds = time.perf_counter() - start
@@ -199,7 +202,9 @@ def _ensemble(setup: ComparisonSetup) -> Fields:
     seconds = time.perf_counter() - start
     prompts = [SoftPrompt.from_pretrained(folder) for folder in folders]
     return _fields(
-        judge(task, setup.data.test, [prediction.best for prediction in predictions], seconds),
+        score_predictions(
+            task, setup.data.test, [prediction.best for prediction in predictions], seconds
+        ),
         trainable_parameters=sum(prompt.vectors.numel() for prompt in prompts),
         bytes=sum(map(folder_bytes, folders)),
         prompt_tokens=len(folders) * (tokens + _template_tokens(setup, task.template)),

@@ -15,14 +15,13 @@ from softhub.experiments.comparison.descriptions import (
     SOFT_PROMPT,
     method_family,
 )
-from softhub.experiments.comparison.summary import Line, Summary
-from softhub.experiments.formatting import (
+from softhub.experiments.comparison.formatting import (
     capitalized,
-    metric_heading,
     score_in_sentence,
     short_count,
     size,
 )
+from softhub.experiments.comparison.summary import Line, Summary
 from softhub.metrics import Floats
 from softhub.metrics.intervals import Interval
 from softhub.plotting import INK, MethodStyle, legend_outside, method_style, plain_log, style
@@ -49,7 +48,7 @@ def overview(summary: Summary) -> Figure:
             _text_right_of(scores, score.high, place, f"{score.value:.1f}")
         _name_rows(scores, lines)
         scores.grid(axis="y", visible=False)
-        scores.set_title(f"{capitalized(metric_heading(summary.metric))}, with 95 % interval")
+        scores.set_title(f"{capitalized(summary.heading)}, with 95 % interval")
         low, high = scores.get_xlim()
         scores.set_xlim(low, high + 0.12 * (high - low))  # room for the last text
         _cost_dots(costs, lines)
@@ -93,7 +92,7 @@ def score_against_parameters(summary: Summary) -> Figure | None:
         else:
             right = figure.subplots()
         _trained_points(right, summary, trained)
-        figure.axes[0].set_ylabel(metric_heading(summary.metric))
+        figure.axes[0].set_ylabel(summary.heading)
         _note_majority(figure, summary)
         legend_outside(figure, right)
     return figure
@@ -154,7 +153,7 @@ def score_against_virtual_tokens(summary: Summary) -> Figure | None:
         axes.set_xticks(x, [str(tokens) for tokens in x])
         axes.set_xticks([], minor=True)
         axes.set_xlabel("virtual tokens (log scale)")
-        axes.set_ylabel(metric_heading(summary.metric))
+        axes.set_ylabel(summary.heading)
         legend_outside(figure, axes)
     return figure
 
@@ -190,7 +189,7 @@ def learning_curves(summary: Summary, lines: Sequence[Line]) -> Figure | None:
         plain_log(panels[0])
         panels[0].set_title("Loss on dev (log scale)")
         if len(panels) > 1:
-            panels[1].set_title(f"{capitalized(metric_heading(summary.metric))}, on dev")
+            panels[1].set_title(f"{capitalized(summary.heading)}, on dev")
         legend_outside(figure, panels[0])
     return figure
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from softhub.evaluation.evaluate import metrics_to_take
+from softhub.evaluation.evaluate import select_metrics
 from softhub.experiments.comparison.methods import jobs
 from softhub.experiments.comparison.results import Results, save_context, write_results
 from softhub.experiments.comparison.setup import ComparisonSetup
@@ -45,7 +45,7 @@ def compare(
 
     Raises:
         ConfigError: The folder contains another comparison, or a method is unknown; or as in
-            `metrics_to_take`.
+            `select_metrics`.
     """
     load = partial(load_base, base) if isinstance(base, str) else base
     args = args or PromptTrainingArguments()
@@ -77,7 +77,7 @@ def conditions(setup: ComparisonSetup) -> dict[str, Any]:
     task, base = setup.task, setup.base
     return {
         "task": task.to_record(),
-        "metrics": list(metrics_to_take(task, run_code=setup.run_generated_code)),
+        "metrics": list(select_metrics(task, run_code=setup.run_generated_code, answers_only=True)),
         "base": {
             "name": base.name,
             "revision": base.revision,

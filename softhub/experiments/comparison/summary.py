@@ -23,7 +23,6 @@ from softhub.experiments.comparison.descriptions import (
     method_family,
 )
 from softhub.experiments.comparison.store import ComparedRow
-from softhub.experiments.formatting import scale
 from softhub.metrics import find_metric
 from softhub.metrics.code import PASSED
 from softhub.metrics.intervals import Interval, Resampled, Resamples
@@ -121,9 +120,14 @@ class Summary:
         return next(iter(self.table[0].samples))
 
     @property
-    def scale(self) -> float:
-        """Factor from values of the main metric to what is shown."""
-        return scale(self.metric)
+    def heading(self) -> str:
+        """Name of the main metric with its unit: `accuracy, %`."""
+        return find_metric(self.metric).heading_with_unit
+
+    @property
+    def scale(self) -> int:
+        """Factor from values of the main metric to what is shown: 100 for percentages."""
+        return find_metric(self.metric).scale
 
     @property
     def soft_prompt(self) -> Line | None:
@@ -140,9 +144,9 @@ class Summary:
     @property
     def best_hard_prompt(self) -> Line | None:
         """The hard prompt with the best test score: selected on test, so it is hard to beat."""
-        best = max if find_metric(self.metric).greater_is_better else min
+        goodness = find_metric(self.metric).goodness
         hard = [line for line in self.table if line.is_hard_prompt]
-        return best(hard, key=lambda line: self.score(line).value, default=None)
+        return max(hard, key=lambda line: goodness(self.score(line).value), default=None)
 
     def first(self, method: str) -> Line | None:
         """Return the first line of a method, None if it was not run."""
@@ -254,7 +258,7 @@ def _by_line(rows: Sequence[ComparedRow], size: int) -> dict[_Key, tuple[Compare
 def _metrics(rows: Sequence[ComparedRow]) -> list[str]:
     """Return the metrics for which every row has what they evaluate."""
     kinds = set.intersection(*({"answers", *row.judged} for row in rows))
-    metrics = [name for name in rows[0].metrics if find_metric(name).judges in kinds]
+    metrics = [name for name in rows[0].metrics if find_metric(name).input_kind in kinds]
     if not metrics:
         raise TaskError(
             f"The metrics are {', '.join(rows[0].metrics)}, and some rows lack what these evaluate "
@@ -267,7 +271,7 @@ def _judged(
     rows: Sequence[ComparedRow], references: Sequence[str], metric: str
 ) -> tuple[list[list[str]], Sequence[str]]:
     """Return what a metric evaluates in each of the runs, and its references."""
-    kind = find_metric(metric).judges
+    kind = find_metric(metric).input_kind
     if kind == "answers":
         return [row.predictions for row in rows], references
     expected = [PASSED] * len(references) if kind == "outcomes" else references

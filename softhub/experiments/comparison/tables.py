@@ -8,18 +8,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from softhub.experiments.comparison.summary import Line, Summary
-from softhub.experiments.formatting import (
+from softhub.experiments.comparison.formatting import (
     DASH,
     count,
     difference,
     duration,
-    metric_heading,
     milliseconds,
     plain,
     score,
     size,
 )
+from softhub.experiments.comparison.summary import Line, Summary
 
 COSTS = ("trainable\nparameters", "bytes", "prompt\ntokens", "time to\ntrain", "ms per\nexample")
 
@@ -53,7 +52,7 @@ def markdown_table(summary: Summary) -> str:
 def score_headings(summary: Summary) -> list[str]:
     """Return the headings of name, seeds, main score and differences."""
     minus = [f"minus\n{line.name}" for line in summary.anchors]
-    return ["", "seeds", metric_heading(summary.metric), *minus]
+    return ["", "seeds", summary.heading, *minus]
 
 
 def score_cells(line: Line, summary: Summary) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from softhub.evaluation.evaluate import Evaluation, evaluate, judge
+from softhub.evaluation.evaluate import Evaluation, evaluate, score_predictions
 from softhub.experiments.distillation.teachers import ModelTeacher, Teacher, template_tokens
 from softhub.inference.engine import PromptModel
 from softhub.metrics import compute, find_metric
@@ -90,7 +90,7 @@ def evaluate_student(
     short = evaluate(model, task, examples, batch_size=batch_size)
     start = time.perf_counter()
     answers = teacher.answer(task, examples)
-    taught = judge(task, examples, answers, time.perf_counter() - start)
+    taught = score_predictions(task, examples, answers, time.perf_counter() - start)
     share, difference = _share_and_difference(taught, student, [each.group for each in examples])
     alike = _agreement(task, student.predictions, answers)
     tokens = request_tokens(model, task, prompt, teacher, examples[0])
@@ -151,7 +151,7 @@ def _share_and_difference(
     share: dict[str, Interval | None] = {}
     difference: dict[str, Interval] = {}
     for metric in student.metrics:
-        if find_metric(metric).judges != "answers":
+        if find_metric(metric).input_kind != "answers":
             continue
         theirs, ours = (
             resamples.score([list(each.predictions)], list(each.references), metric)

@@ -106,7 +106,7 @@ def _goodness(run: Run) -> float | None:
     if run.score is None:
         return None
     metric = METRICS.get(run.score.name)
-    return run.score.value if metric is None or metric.greater_is_better else -run.score.value
+    return metric.goodness(run.score.value) if metric else run.score.value
 
 
 def by_seed(runs: Sequence[Run]) -> list[Seeds]:

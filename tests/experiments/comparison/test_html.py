@@ -118,7 +118,7 @@ def test_every_plot_and_figure_is_there(text, summary):
         assert line.name in words
         assert f"{100 * score.value:.1f} ({100 * score.low:.1f}" in words
         assert any(f"{line.name}: {100 * score.value:.1f}" in alt for alt in pictures(text))
-    for part in ("an abacus", "torch 2.9", "ab" * 32, "learning rate", "Not run: zero-shot, cal"):
+    for part in ("an abacus", "torch 2.9", "ab" * 32, "learning rate", "Not run: zero-shot, bias"):
         assert part in words
     assert "template <b>{text}" in words
 

@@ -192,7 +192,9 @@ def test_conclusions_say_no_more_than_the_intervals(summary):
 
 
 def test_what_was_not_run_is_said(summary):
-    assert missing_runs(summary) == ["Not run: zero-shot, calibrated, soft-prompt ensemble, LoRA."]
+    assert missing_runs(summary) == [
+        "Not run: zero-shot, bias-corrected, soft-prompt ensemble, LoRA."
+    ]
     fewer = [r for r in rows() if r.method != "full fine-tuning" or r.seed == 0]
     said = missing_runs(summarize(fewer, REFERENCES, GROUPS, LABELS))
     assert said[1].startswith("Full fine-tuning has one seed where others have 3")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from softhub.metrics import METRICS
+from softhub.metrics import find_metric
 from softhub.metrics.intervals import Interval
 
 _SIZES = ("B", "kB", "MB", "GB", "TB")
@@ -10,43 +10,22 @@ _COUNTS = ("", "k", "M", "G", "T")
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 
-def unit(metric: str) -> str:
-    """Return the unit in which a metric is shown: `%` or none."""
-    return METRICS[metric].unit if metric in METRICS else ""
-
-
-def scale(metric: str) -> float:
-    """Return the factor from a metric's values to what is shown: 100 for percentages."""
-    return 100.0 if unit(metric) == "%" else 1.0
-
-
-def metric_name(metric: str) -> str:
-    """Return a metric's usual name, such as `macro F1`."""
-    return METRICS[metric].heading if metric in METRICS else metric.replace("_", " ")
-
-
-def metric_heading(metric: str) -> str:
-    """Return a metric's name with its unit, such as `accuracy, %`."""
-    return f"{metric_name(metric)}, %" if unit(metric) == "%" else metric_name(metric)
-
-
 def score(interval: Interval, metric: str) -> str:
-    """Return a score with its interval: `92.5 (90.8-94.1)`."""
-    value, low, high = (scale(metric) * number for number in interval)
-    return f"{value:.1f} ({low:.1f}{DASH}{high:.1f})"
+    """Return a score with its interval: `92.5 (90.8-94.1)`, with an en dash."""
+    return find_metric(metric).format(*interval).replace("-", DASH)
 
 
 def score_in_sentence(interval: Interval, metric: str) -> str:
     """Return a score with its unit and interval: `92.5 % (90.8-94.1)`."""
-    shown = score(interval, metric)
-    return shown.replace(" (", " % (") if unit(metric) == "%" else shown
+    unit = find_metric(metric).unit
+    return score(interval, metric).replace(" (", f" {unit} (" if unit else " (")
 
 
 def difference(interval: Interval | None, metric: str) -> str:
     """Return a difference with its interval: `+1.0 (-0.2 to +2.4)`; a dash for None."""
     if interval is None:
         return DASH
-    value, low, high = (_signed(scale(metric) * number) for number in interval)
+    value, low, high = (_signed(find_metric(metric).scale * number) for number in interval)
     return f"{value} ({low} to {high})"
 
 
