@@ -14,7 +14,7 @@ from softhub.cli.predict import BaseOption, DeviceMapOption, read_inputs
 from softhub.errors import ConfigError, TaskError
 
 if TYPE_CHECKING:
-    from softhub.experiments.distillation import Kept, Teacher
+    from softhub.experiments.distillation import Retention, Teacher
     from softhub.inference.engine import PromptModel
     from softhub.tasks import Example, Task, Template
     from softhub.training import FitResult
@@ -125,9 +125,9 @@ def distill(
     model = PromptModel(load_base(base, name=base_name, device_map=device_map))
     imitated = _teacher(model, whole, *asked, folder, seed)
     if calibrated:
-        from softhub.experiments.distillation import CalibratedTeacher
+        from softhub.experiments.distillation import BiasCorrectedTeacher
 
-        imitated = CalibratedTeacher(imitated, data.train)
+        imitated = BiasCorrectedTeacher(imitated, data.train)
     every = min(20, max_steps)
     args = PromptTrainingArguments(
         output_dir=str(output_dir),
@@ -243,6 +243,7 @@ def _train(
     from peft import PromptTuningConfig
 
     from softhub.experiments.distillation import distill
+    from softhub.tasks import Splits
 
     config = PromptTuningConfig(
         task_type=model.base.task_type,
@@ -253,9 +254,8 @@ def _train(
         model.base,
         task,
         config,
+        Splits([*data.train], [*data.dev], []),
         teacher=teacher,
-        train=data.train,
-        dev=data.dev,
         args=args,
         init=init,
         resume=resume,
@@ -271,11 +271,11 @@ def _finish(
     folder: Path,
 ) -> None:
     """Judge and save the student, and say what is kept; without test texts only how alike it is."""
-    from softhub.experiments.distillation import agreement, judge_student, tokens_beside
+    from softhub.experiments.distillation import agreement, evaluate_student, request_tokens
     from softhub.experiments.report import write_run
 
     if data.test:
-        kept = judge_student(model, task, result.prompt, teacher, data.test)
+        kept = evaluate_student(model, task, result.prompt, teacher, data.test)
         baselines = {"teacher": kept.teacher, "short template": kept.short}
         record = {"teacher": teacher.source, "distillation": kept.to_record()}
         write_run(folder, result, kept.student, baselines, **record)
@@ -283,13 +283,13 @@ def _finish(
         emit_facts([*facts, ("tokens", _tokens(kept.tokens))])
         return
     alike = agreement(model, task, result.prompt, teacher, data.dev)
-    tokens = tokens_beside(model, task, result.prompt, teacher, data.dev[0])
+    tokens = request_tokens(model, task, result.prompt, teacher, data.dev[0])
     found = {"agreement": alike, "split": "dev", "tokens": tokens}
     write_run(folder, result, None, {}, teacher=teacher.source, distillation=found)
     emit_facts([("like the teacher", _alike(task, alike, "dev")), ("tokens", _tokens(tokens))])
 
 
-def _shares(kept: "Kept") -> Iterator[tuple[str, str]]:
+def _shares(kept: "Retention") -> Iterator[tuple[str, str]]:
     for metric, share in kept.share.items():
         if share is not None:
             value, low, high = (100 * number for number in share)

@@ -67,8 +67,8 @@ def runs(
     """List the training runs below a folder, the newest first.
 
     Score: the main metric on test, with its 95 % interval. Runs at work are listed as interrupted
-    or begun, for nothing in their folders says otherwise. A terminal shows the columns that fit it;
-    piped, and with --json, they are all there.
+    or started, for nothing in their folders says otherwise. A terminal shows the columns that fit
+    it; piped, and with --json, they are all there.
     """
     if trace:
         if task or seeds:

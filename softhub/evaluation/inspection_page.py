@@ -11,7 +11,7 @@ import jinja2
 
 import softhub
 from softhub.evaluation.inspection import CAVEAT, Inspection, Neighbor
-from softhub.plotting import INK, method_style, style, to_svg
+from softhub.plotting import INK, method_style, style, to_data_uri, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,8 @@ def render_page(inspection: Inspection, *, name: str) -> str:
         name=name,
         inspection=inspection,
         caveat=CAVEAT,
-        picture=to_svg(draw(inspection), "inspection", description),
+        picture=to_data_uri(to_svg(draw(inspection), description)),
+        description=description,
         nearest=nearest_in_words,
         version=softhub.__version__,
     )

@@ -43,7 +43,7 @@ def write_curve(folder: str | Path, result: FitResult) -> Path | None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     description = f"Loss and score by training step: {title}"
-    svg = to_svg(figure, CURVE, description, standalone=True)
+    svg = to_svg(figure, description)
     (folder / f"{CURVE}.svg").write_text(svg, encoding="utf-8")
     path = folder / f"{CURVE}.png"
     path.write_bytes(to_png(figure, dpi=150))

@@ -16,9 +16,10 @@ from softhub.evaluation.few_shot import (
     shown_tokens,
     written_out,
 )
-from softhub.experiments.comparison.methods import Contest, jobs
+from softhub.experiments.comparison.methods import jobs
+from softhub.experiments.comparison.setup import ComparisonSetup
 from softhub.inference.engine import PromptModel
-from softhub.tasks import Example, Template
+from softhub.tasks import Example, Splits, Template
 from softhub.tasks.sampling import choose_shots
 from softhub.training import PromptTrainingArguments
 from tests.prompts import MOOD, SUMMARY
@@ -178,17 +179,16 @@ def test_texts_that_are_too_long_are_cut_and_counted(loaded):
 
 
 def test_a_comparison_has_a_row_for_each_number_and_order(loaded, tmp_path):
-    contest = Contest(
-        replace(SUMMARY, metrics=("chrf",)),
-        train=PAIRS[:6],
-        dev=PAIRS[6:9],
-        test=PAIRS[9:],
+    setup = ComparisonSetup(
+        task=replace(SUMMARY, metrics=("chrf",)),
+        data=Splits(PAIRS[:6], PAIRS[6:9], PAIRS[9:]),
         load=lambda: loaded("llama"),
         args=PromptTrainingArguments(output_dir=str(tmp_path), use_cpu=True),
-        seeds=(0, 1),
-        shots=(1, 3),
+        methods=["few-shot"],
+        seeds=[0, 1],
+        shots=[1, 3],
     )
-    rows = [job.run() for job in jobs(contest, ["few-shot"])]
+    rows = [job.run() for job in jobs(setup)]
     assert [(row.method, row.seed) for row in rows] == [
         (f"{count}-shot", seed) for seed in (0, 1) for count in (1, 3)
     ]

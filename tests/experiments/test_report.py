@@ -107,7 +107,7 @@ def test_perplexity_is_no_share(capsys):
     scores = Evaluation({"perplexity": Interval(12.34, 11.04, 13.64)}, (), ("a", "b"), 2.0)
     print_table([Row("soft prompt", scores)], title=TITLE)
     found = capsys.readouterr().out
-    assert "12.3 (11.0-13.6)" in found and "%" not in found.partition("In brackets")[0]
+    assert "12.3 (11.0-13.6)" in found and "%" not in found.partition("In parentheses")[0]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])

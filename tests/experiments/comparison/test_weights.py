@@ -10,6 +10,7 @@ from transformers import TrainerState
 from softhub.experiments.comparison.weights import _BestWeights as BestWeights
 from softhub.experiments.comparison.weights import fit_weights
 from softhub.model.base import load_base
+from softhub.tasks import Splits
 from softhub.training import PromptTrainingArguments
 
 
@@ -28,8 +29,8 @@ def trained(tiny_base, toy_task, toy_examples, tmp_path):
             load_best_model_at_end=False,
             **{**settings, **options},
         )
-        data = {"train": toy_examples[:32], "dev": dev or toy_examples[32:]}
-        return base, fit_weights(base, toy_task, **data, args=args, lora=lora)
+        data = Splits(toy_examples[:32], dev or toy_examples[32:], [])
+        return base, fit_weights(base, toy_task, data, args=args, lora=lora)
 
     return run
 
