@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softhub.cli import INTERRUPTED
 from softhub.cli.options import HubOption, RevisionOption, adapter_folder
 from softhub.cli.output import emit_facts, quiet_libraries, say
 from softhub.cli.predict import BaseOption, DeviceMapOption, read_inputs
 from softhub.errors import ConfigError, TaskError
+from softhub.experiments.console import INTERRUPTED
 
 if TYPE_CHECKING:
     from softhub.experiments.distillation import Retention, Teacher
