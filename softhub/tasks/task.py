@@ -160,14 +160,16 @@ class Task:
             self._check_template("hard_templates", template)
 
     @classmethod
-    def from_file(cls, path: str | Path) -> "Task":
+    def from_file(cls, path: str | Path, *, kind: str | None = None) -> "Task":
         """Read a task from a YAML file; relative data files are beside the task file.
 
         Args:
             path: The YAML file.
+            kind: The kind that the task has to be of; None for any.
 
         Raises:
-            TaskError: Naming the file, the key, what was found, and the fix.
+            TaskError: The file is wrong, or the task is of another kind; the message names the
+                file, the key, what was found, and the fix.
         """
         path = Path(path)
         try:
@@ -175,6 +177,11 @@ class Task:
             task = cls(**parse_task(read_yaml(path), known))
         except TaskError as error:
             raise TaskError(f"{path}: {error}") from error
+        if kind not in (None, task.kind):
+            raise TaskError(
+                f"{path}: kind: found {task.kind}; expected {kind}. Use recipes/{task.kind}.py for "
+                "this task."
+            )
         task._warn_of_glued_words(path)
         task._warn_of_written_line_breaks(path)
         if task.dataset is None:

@@ -106,7 +106,7 @@ def test_a_task_without_labels_is_sent_elsewhere(
     (tmp_path / "mood.yaml").write_text("\n".join(lines) + "\n")
     done = recipe("classification", "--config", config, "--examples_per_label=2")
     assert (done.code, done.err.count("\n")) == (1, 1)
-    assert "no labels to choose from: use recipes/generation.py" in done.err
+    assert "found generation; expected classification. Use recipes/generation.py" in done.err
 
 
 def test_few_examples_of_each_label_are_drawn_by_the_seed(
