@@ -38,6 +38,7 @@ def front_matter(manifest: Manifest) -> str:
     known = base != UNKNOWN_BASE
     language = task.get("language")
     dataset_id = dataset_of(manifest.provenance).get("id")
+    tags = [*TAGS, _tag(task.get("name")), f"base_model:adapter:{base}" if known else None]
     fields = {
         "library_name": "peft",
         "base_model": base if known else None,
@@ -47,10 +48,9 @@ def front_matter(manifest: Manifest) -> str:
         "language": language if _LANGUAGE.fullmatch(str(language)) else None,
         # The Hub refuses names of datasets that are not its own.
         "datasets": [dataset_id] if is_hub_name(dataset_id) else None,
-        "tags": [*TAGS, _tag(task.get("name")), f"base_model:adapter:{base}" if known else None],
+        "tags": list(dict.fromkeys(filter(None, tags))),
         "model-index": _model_index(manifest),
     }
-    fields["tags"] = list(dict.fromkeys(filter(None, fields["tags"])))
     present = {key: value for key, value in fields.items() if value}
     return yaml.dump(
         present, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf")
