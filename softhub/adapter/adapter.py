@@ -13,6 +13,7 @@ from softhub.adapter.layout import CARD, CONFIG, MANIFEST, WEIGHTS, sha256_of
 from softhub.adapter.manifest import Manifest
 from softhub.adapter.strict_json import parse_object
 from softhub.adapter.weights import Weights, parse_weights
+from softhub.errors import InvalidArtefact
 
 if TYPE_CHECKING:
     from softhub.adapter.weights import Matrix
@@ -53,6 +54,8 @@ class Adapter:
     @cached_property
     def weights(self) -> Weights:
         """The stored tensor."""
+        if WEIGHTS not in self.files:
+            raise InvalidArtefact(f"{self.origin} has no {WEIGHTS}; expected an adapter")
         return parse_weights(self.files[WEIGHTS], origin=f"{WEIGHTS} of {self.origin}")
 
     @cached_property

@@ -8,10 +8,12 @@ import pytest
 
 from softhub.adapter.adapter import Adapter
 from softhub.adapter.layout import CARD, WEIGHTS
+from softhub.errors import InvalidArtefact
 from softhub.hub import Hub
 from softhub.hub.vectors import similarity
 from tests.hub.adapters import adapter_files, plain_peft_files, safetensors, write
 from tests.hub.conftest import MakeAdapter
+from tests.hub.server import HubServer
 
 REPO = "me/sentiment"
 
@@ -50,6 +52,15 @@ def test_a_difference_measures_how_far_the_vectors_moved(hub: Hub, tmp_path: Pat
     assert shift.relative_distance == pytest.approx((8 / 5) ** 0.5)
     assert shift.mean_cosine == pytest.approx(0.5)
     assert (shift.most_moved, shift.lowest_cosine) == (1, pytest.approx(0.0))
+
+
+def test_a_revision_without_an_adapter_cannot_be_compared(
+    server: HubServer, remote_hub: Hub, make_adapter: MakeAdapter
+) -> None:
+    first = server.seed(REPO, {"notes.txt": b"empty"}).id
+    remote_hub.push(make_adapter(1), REPO)
+    with pytest.raises(InvalidArtefact, match="has no adapter_model"):
+        remote_hub.diff(REPO, first)
 
 
 def test_a_changed_card_alone(hub: Hub, make_adapter: MakeAdapter) -> None:

@@ -48,7 +48,7 @@ def front_matter(manifest: Manifest) -> str:
         "language": language if _LANGUAGE.fullmatch(str(language)) else None,
         # The Hub refuses names of datasets that are not its own.
         "datasets": [dataset_id] if is_hub_name(dataset_id) else None,
-        "tags": list(dict.fromkeys(tag for tag in tags if tag)),
+        "tags": list(dict.fromkeys(filter(None, tags))),
         "model-index": _model_index(manifest),
     }
     present = {key: value for key, value in fields.items() if value}
