@@ -63,6 +63,13 @@ def sequence_logprob(model, text, answer, start=None):
     return sum(row.log_softmax(-1)[token].item() for row, token in zip(logits, answer, strict=True))
 
 
+def target_nll(model, task, examples, prompt=None, batch_size=32):
+    """Negative log-likelihood per target token, the end's included: what training minimizes."""
+    rows, targets = [each.row for each in examples], [each.target for each in examples]
+    scores = model.target_logprobs(rows, targets, prompt=prompt, task=task, batch_size=batch_size)
+    return -sum(map(sum, scores)) / sum(map(len, scores))
+
+
 def reference(model, folder, name):
     """Plain PEFT with a prompt of `PROMPTS`, and the tokens of a text as plain transformers has."""
     vectors = None

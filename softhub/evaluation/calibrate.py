@@ -105,18 +105,13 @@ def calibrate(
         abstain_below: Abstain below this confidence instead; without either, as the task says.
         batch_size: Examples per batch.
 
-    Returns:
-        The calibration; `applied_to` stores it in the prompt's manifest.
-
     Raises:
-        TaskError: The task is not a classification, the prompt was made for other labels, or no
-            threshold reaches `accuracy`.
+        TaskError: The task is not a classification, the prompt has other labels, or no threshold
+            reaches `accuracy`.
         DatasetError: There is no example, or one without a label.
     """
     if task.verbalizer is None:
-        raise TaskError(
-            f"The task {task.name} is of kind {task.kind}; only a classification can be calibrated."
-        )
+        raise TaskError(f"{task.name} is a {task.kind}; only a classification can be calibrated.")
     check_task(model, task, prompt)
     references = references_of(task, dev)
     predictions = predict_examples(model, task, dev, prompt=prompt, batch_size=batch_size)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from softhub.errors import ConfigError, DatasetError, TaskError
 from softhub.evaluation.sandbox.runner import Outcome, code_of, confinement, run_programs, tests_of
 from softhub.inference.engine import Prediction, PromptModel
 from softhub.metrics import Metric, find_metric
 from softhub.metrics.code import PASSED
-from softhub.metrics.intervals import Interval, Resamples, bootstrap_interval
+from softhub.metrics.intervals import Interval, bootstrap_interval
 from softhub.tasks import Example, Task
 
 logger = logging.getLogger("softhub")
@@ -54,11 +51,6 @@ class Evaluation:
         """Examples per second of wall time."""
         return len(self.references) / max(self.seconds, 1e-9)
 
-    @property
-    def correct(self) -> list[bool]:
-        """Whether each example was answered right, for paired comparisons."""
-        return [a == b for a, b in zip(self.predictions, self.references, strict=True)]
-
 
 def evaluate(
     model: PromptModel,
@@ -92,24 +84,8 @@ def evaluate(
             "generation options."
         )
     names = select_metrics(task, run_code=run_code)
-    kinds = {find_metric(name).input_kind for name in names}
-    inputs: dict[str, Sequence[Any]] = {}
-    details: list[Prediction] = []
     start = time.perf_counter()
-    if task.kind == "classification":
-        details = predict_examples(model, task, examples, prompt=prompt, batch_size=batch_size)
-        inputs["answers"] = [prediction.best for prediction in details]
-    elif kinds != {"log_probabilities"}:
-        inputs["answers"] = model.generate(
-            [example.row for example in examples],
-            prompt=prompt,
-            task=task,
-            batch_size=batch_size,
-            progress=prompt or "bare base",
-            **options,
-        )
-    if "log_probabilities" in kinds:
-        inputs["log_probabilities"] = _target_logprobs(model, task, examples, prompt, batch_size)
+    inputs, details = _answer(model, task, names, examples, prompt, batch_size, options)
     return _score(task, names, examples, inputs, time.perf_counter() - start, details)
 
 
@@ -172,6 +148,38 @@ def select_metrics(task: Task, *, run_code: bool, answers_only: bool = False) ->
 def leading_metric(task: Task) -> Metric:
     """Return the task's first metric, by which templates and thresholds are chosen."""
     return find_metric((task.metrics or _DEFAULT_METRICS[task.kind])[0])
+
+
+def _answer(
+    model: PromptModel,
+    task: Task,
+    names: Sequence[str],
+    examples: Sequence[Example],
+    prompt: str | None,
+    batch_size: int,
+    options: Mapping[str, Any],
+) -> tuple[dict[str, Sequence[Any]], Sequence[Prediction]]:
+    """Return what the metrics score, by `Metric.input_kind`, and a classification's predictions."""
+    kinds = {find_metric(name).input_kind for name in names}
+    if task.kind == "classification":
+        found = predict_examples(model, task, examples, prompt=prompt, batch_size=batch_size)
+        return {"answers": [prediction.best for prediction in found]}, found
+    inputs: dict[str, Sequence[Any]] = {}
+    rows, progress = [example.row for example in examples], prompt or "bare base"
+    if kinds != {"log_probabilities"}:
+        inputs["answers"] = model.generate(
+            rows, prompt=prompt, task=task, batch_size=batch_size, progress=progress, **options
+        )
+    if "log_probabilities" in kinds:
+        inputs["log_probabilities"] = model.target_logprobs(
+            rows,
+            references_of(task, examples),
+            prompt=prompt,
+            task=task,
+            batch_size=min(batch_size, _TARGETS_AT_ONCE),
+            progress=progress,
+        )
+    return inputs, ()
 
 
 def _score(
@@ -243,65 +251,6 @@ def predict_examples(
         batch_size=batch_size,
         progress=prompt or "bare base",
     )
-
-
-def _target_logprobs(
-    model: PromptModel, task: Task, examples: Sequence[Example], prompt: str | None, batch_size: int
-) -> list[tuple[float, ...]]:
-    """Return the log-probability of each token of the reference texts."""
-    return model.target_logprobs(
-        [example.row for example in examples],
-        references_of(task, examples),
-        prompt=prompt,
-        task=task,
-        batch_size=min(batch_size, _TARGETS_AT_ONCE),
-        progress=prompt or "bare base",
-    )
-
-
-@dataclass(frozen=True)
-class TargetLoss:
-    """The loss of reference texts, which training minimizes.
-
-    Attributes:
-        nll: Negative log-likelihood per target token (including the end-of-sequence token), in
-            nats, with its 95 % interval, resampled by group.
-        tokens: Number of target tokens.
-    """
-
-    nll: Interval
-    tokens: int
-
-
-def target_loss(
-    model: PromptModel,
-    task: Task,
-    examples: Sequence[Example],
-    *,
-    prompt: str | None = None,
-    batch_size: int = 32,
-) -> TargetLoss:
-    """Compute the loss of the reference texts with a prompt, or with the bare base.
-
-    Args:
-        model: The engine.
-        task: A generation task.
-        examples: Texts with their references.
-        prompt: Name of a loaded prompt; None evaluates the bare base with the task's template.
-        batch_size: Examples per batch; does not change the result.
-
-    Raises:
-        TaskError: The task, or the prompt's own, is a classification.
-        DatasetError: There is no example, or one without a reference text.
-    """
-    if task.kind != "generation":
-        raise TaskError(f"The task {task.name} is of kind {task.kind}; expected reference texts.")
-    check_task(model, task, prompt)
-    scores = _target_logprobs(model, task, examples, prompt, batch_size)
-    resamples = Resamples(len(examples), [example.group for example in examples])
-    sums = np.array([[-math.fsum(tokens), len(tokens)] for tokens in scores])  # [N, 2]
-    nll = resamples.resample([sums], lambda totals: totals[..., 0] / totals[..., 1])
-    return TargetLoss(nll.interval(), sum(map(len, scores)))
 
 
 def check_task(model: PromptModel, task: Task, prompt: str | None) -> None:

@@ -91,14 +91,7 @@ def generate_few_shot(
 def few_shot_task(
     model: PromptModel, task: Task, template: Template, shots: Sequence[Example]
 ) -> Task:
-    """Return the task with solved examples in its template; its rows are `few_shot_rows`.
-
-    Args:
-        model: The engine.
-        task: The task.
-        template: The hard template of solved examples and texts.
-        shots: The solved examples, in order.
-    """
+    """Return the task with solved examples in its template; its rows are `few_shot_rows`."""
     before, _ = _solved(task, template, shots, _separator(model, template))
     length = task.max_length  # of the text alone
     return replace(

@@ -6,7 +6,6 @@ metric knows whether greater scores are better and in which unit they are writte
 """
 
 from softhub.metrics.base import Floats, Metric, check_pairs
-from softhub.metrics.code import OUTCOMES
 from softhub.metrics.registry import METRICS, compute, find_metric
 
-__all__ = ["METRICS", "OUTCOMES", "Floats", "Metric", "check_pairs", "compute", "find_metric"]
+__all__ = ["METRICS", "Floats", "Metric", "check_pairs", "compute", "find_metric"]

@@ -6,9 +6,13 @@ from typing import Any
 
 from softhub.errors import TaskError, did_you_mean
 from softhub.metrics.base import Metric, check_pairs
-from softhub.metrics.classification import Accuracy, MacroF1
+from softhub.metrics.classification import (
+    Accuracy,
+    MacroF1,
+    MultilabelMacroF1,
+    MultilabelMicroF1,
+)
 from softhub.metrics.code import PassAt1, ValidPython
-from softhub.metrics.multilabel import MultilabelMacroF1, MultilabelMicroF1
 from softhub.metrics.perplexity import Perplexity
 from softhub.metrics.texts import ChrF, ExactMatch, Rouge, SacreBleu
 

@@ -1,6 +1,7 @@
 """Judging both kinds of task: what was answered, how well, and whether code may be run."""
 
 import logging
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,14 +10,16 @@ import torch
 from sacrebleu import corpus_bleu, corpus_chrf
 
 from softhub.errors import ConfigError, DatasetError, TaskError
-from softhub.evaluation.evaluate import evaluate, score_predictions, target_loss
+from softhub.evaluation.evaluate import evaluate, score_predictions
 from softhub.inference.engine import PromptModel
 from softhub.tasks import Example, Template
 from softhub.training.data import collate, encode_examples
 from softhub.training.module import PromptTuningModule
 from tests.prompts import MOOD, SUMMARY, TEXTS, soft_prompt
+from tests.references import target_nll
 
 TASK = replace(SUMMARY, metrics=("chrf", "sacrebleu", "exact_match"))
+LIKELIHOOD = replace(SUMMARY, metrics=("perplexity",))
 CODE = replace(
     SUMMARY,
     name="code",
@@ -83,10 +86,10 @@ def test_the_wrong_kind_is_refused(model):
         evaluate(model, TASK, test, prompt="mood")
     with pytest.raises(TaskError, match=r"'summary' was made for .*generation"):
         evaluate(model, MOOD, test, prompt="summary")
-    with pytest.raises(TaskError, match="kind classification; expected reference texts"):
-        target_loss(model, MOOD, test)
     with pytest.raises(TaskError, match="made for the task mood"):
-        target_loss(model, TASK, test, prompt="mood")
+        evaluate(model, LIKELIHOOD, test, prompt="mood")
+    with pytest.raises(TaskError, match=r"perplexity .*classification"):
+        replace(MOOD, metrics=("perplexity",))
     with pytest.raises(ConfigError, match=r"max_new_tokens: the task mood is a classification"):
         evaluate(model, MOOD, test, max_new_tokens=3)
 
@@ -98,9 +101,9 @@ def test_examples_without_answers_are_refused(model):
     with pytest.raises(DatasetError, match=r"Example 3 of 10 has no target"):
         unfinished = examples(10)
         unfinished[2] = replace(unfinished[2], target=None)
-        target_loss(model, TASK, unfinished)
+        evaluate(model, LIKELIHOOD, unfinished)
     with pytest.raises(DatasetError, match="nothing to score"):
-        target_loss(model, TASK, [])
+        evaluate(model, LIKELIHOOD, [])
 
 
 # --- loss of reference texts ---
@@ -113,23 +116,23 @@ def test_the_loss_is_the_one_that_training_minimises(kind, loaded):
     soft = soft_prompt(base, 5, SUMMARY)
     model.load_prompt(soft, name="summary")
     test = examples()
-    found = target_loss(model, SUMMARY, test, prompt="summary", batch_size=5)
+    found = target_nll(model, SUMMARY, test, prompt="summary", batch_size=5)
     encoded = encode_examples(model.encoder, SUMMARY, test, None, None)
     batch = collate([encoded[index] for index in range(len(encoded))])
     with torch.no_grad():
         loss = PromptTuningModule(base, soft.vectors, None)(**batch)["loss"].item()
-    assert found.nll.value == pytest.approx(loss, rel=1e-5)
-    assert found.tokens == sum(map(len, encoded.answers))
-    assert found.nll.low < found.nll.value < found.nll.high
+    assert found == pytest.approx(loss, rel=1e-5)
 
 
-def test_the_loss_is_per_token_over_all_texts(model):
+def test_perplexity_is_per_token_over_all_texts(model):
     test = examples()
     scores = model.target_logprobs(
         [example.row for example in test], [example.target for example in test], task=SUMMARY
     )
-    expected = -np.concatenate([np.array(tokens) for tokens in scores]).mean()
-    assert target_loss(model, SUMMARY, test).nll.value == pytest.approx(expected, rel=1e-6)
+    expected = -np.concatenate([np.array(tokens[:-1]) for tokens in scores]).mean()
+    found = evaluate(model, LIKELIHOOD, test).metrics["perplexity"]
+    assert found.value == pytest.approx(math.exp(expected), rel=1e-6)
+    assert found.low < found.value < found.high
 
 
 # --- code ---

@@ -7,7 +7,6 @@ import torch
 from peft import PromptTuningConfig
 
 from softhub.errors import TrainingError
-from softhub.evaluation.evaluate import target_loss
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
 from softhub.model.prompt import SoftPrompt
@@ -19,6 +18,7 @@ from softhub.training.module import PromptTuningModule
 from softhub.training.provenance import manifest_of
 from softhub.training.restarts import loss_without_learning
 from softhub.training.trainer import PromptTrainer
+from tests.references import target_nll
 
 
 @pytest.fixture
@@ -131,11 +131,11 @@ def test_the_dev_loss_of_generation_is_by_target_token(kind, tiny_base, tmp_path
     model = PromptModel(base)
     prompt = SoftPrompt(vectors, manifest_of(base, vectors, task=task, provenance={"seed": 0}))
     model.load_prompt(prompt, name="start")
-    judged = target_loss(model, task, rows, prompt="start")
-    assert dev_loss(base, learned, vectors) == pytest.approx(judged.nll.value, rel=1e-4)
+    expected = target_nll(model, task, rows, prompt="start")
+    assert dev_loss(base, learned, vectors) == pytest.approx(expected, rel=1e-4)
     for size in (1, 2, 8):  # a target has from two to eight tokens: batches must not count alike
         scored = _scored_in_training(base, task, rows, vectors, size, tmp_path)
-        assert scored == pytest.approx(judged.nll.value, rel=1e-4)
+        assert scored == pytest.approx(expected, rel=1e-4)
 
 
 def _scored_in_training(base, task, rows, vectors, batch, folder):

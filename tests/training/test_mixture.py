@@ -9,7 +9,7 @@ import torch
 from peft import PromptTuningConfig
 
 from softhub.errors import TaskError, TrainingError
-from softhub.evaluation.evaluate import evaluate, target_loss
+from softhub.evaluation.evaluate import evaluate
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
 from softhub.model.prompt import SoftPrompt
@@ -19,6 +19,7 @@ from softhub.training.encoded_task import encode_task
 from softhub.training.initialization import choose_initialization, dev_loss
 from softhub.training.mixture import MixtureSampler
 from softhub.training.patience import progress_of
+from tests.references import target_nll
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +101,8 @@ def test_a_task_s_dev_loss_is_what_evaluation_finds(train, parts, tmp_path):
     folder = result.prompt.save_pretrained(tmp_path / "adapter")
     task, splits = parts[1]
     model.load_prompt(SoftPrompt.from_pretrained(folder), name="shared", task=task)
-    found = target_loss(model, task, splits.dev, prompt="shared", batch_size=1)
-    assert best["eval_summary_loss"] == pytest.approx(found.nll.value, abs=1e-4)
+    found = target_nll(model, task, splits.dev, prompt="shared", batch_size=1)
+    assert best["eval_summary_loss"] == pytest.approx(found, abs=1e-4)
 
 
 def test_auto_takes_the_start_of_the_lowest_mean_dev_loss(tiny_base, train, parts):
