@@ -57,7 +57,7 @@ def answer_in_batches(
 
 
 def _batches(requests: Sequence[Request], size: int) -> Iterator[list[int]]:
-    """Yield indices of requests with equal options, sorted by length so that few pads are fed."""
+    """Yield indices of requests with equal options, sorted by length, for few pads."""
     by_options: dict[str, list[int]] = {}
     for index, request in enumerate(requests):
         by_options.setdefault(repr(request.options), []).append(index)

@@ -127,13 +127,12 @@ class Encoder:
             return EncodedText(tuple(ids))
         text = str(row.get(text_column, "")) if text_column else ""
         # Bisect for the longest beginning of the text with which the rendered row fits.
-        kept, best = 0, None
-        low, high = 0, len(text) - 1
+        best, low, high = None, 0, len(text) - 1
         while low <= high:
             middle = (low + high) // 2
             trial = self._template_ids(template, {**row, str(text_column): text[:middle]})
             if len(trial) <= room:
-                kept, best, low = middle, trial, middle + 1
+                best, low = trial, middle + 1
             else:
                 high = middle - 1
         if not best:
@@ -141,7 +140,7 @@ class Encoder:
                 f"A row has {len(ids)} tokens, and its template alone has more than the {room} "
                 "that fit: shorten the template, use fewer virtual tokens, or raise max_length."
             )
-        return EncodedText(tuple(best), truncated=len(text) - kept)
+        return EncodedText(tuple(best), truncated=len(text) - high)
 
     def encode_plain(self, text: str, room: int | None = None) -> EncodedText:
         """Tokenize a text without a template, as for the bare base."""
@@ -237,7 +236,7 @@ class Encoder:
         Raises:
             TaskError: A word merges with the template, or two words have the same tokens.
         """
-        # Each word (with yes and no in turn, for multi-label tasks), and what it stands for.
+        # Each word, for multi-label tasks once with yes and once with no, and its label's index.
         answered = [
             (owner * len(yes_no or ("",)) + side, word + answer)
             for owner, (_, words) in enumerate(verbalizer.words)

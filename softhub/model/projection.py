@@ -1,4 +1,4 @@
-"""Compute log-probabilities of reference tokens without storing the logits of whole texts.
+"""Compute log-probabilities of reference tokens without storing the logits of all positions.
 
 In training on texts, `[B, N, V]` logits, a float32 copy and their gradient take gigabytes if V is
 150,000. With a frozen head nothing of this has to be stored. The gradient of a token's

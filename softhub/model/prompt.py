@@ -121,14 +121,14 @@ class SoftPrompt:
         return cls(vectors=rows[: manifest.num_virtual_tokens], manifest=manifest)
 
     def check_fits(self, base: BaseModel, *, force: bool = False) -> None:
-        """Refuse a base that the prompt was not trained for; warn if that cannot be determined.
+        """Refuse a base that the prompt was not made for; warn if that cannot be determined.
 
         Args:
             base: The loaded base model.
             force: Warn instead, provided that the base has the same width and task type.
 
         Raises:
-            IncompatiblePrompt: The prompt was trained for another base.
+            IncompatiblePrompt: The prompt was made for another base.
         """
         made_for = f"This prompt was made for {self.manifest.base_model}"
         width, task_type = self.vectors.shape[1], self.manifest.task_type

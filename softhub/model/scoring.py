@@ -227,13 +227,13 @@ def _continue(
     index = torch.arange(size, device=encoded.mask.device).repeat_interleave(len(rows))
     if encoded.encoder is not None:
         start = int(base.model.config.decoder_start_token_id)
-        fed = pad_rows([(start, *row) for row in rows], side="right").to(base.device)
-        ids = fed.ids.repeat(size, 1)  # [B * R, steps]; the decoder is causal: pads change nothing
+        padded = pad_rows([(start, *row) for row in rows], side="right").to(base.device)
+        ids = padded.ids.repeat(size, 1)  # [B * R, steps]; causal: pads change nothing
         logits = _decoder_logits(base, encoded.encoder[index], encoded.mask[index], ids)
     elif encoded.cache is not None:
-        fed = pad_rows(rows, side="right").to(base.device)
-        ids, fed_mask = fed.ids.repeat(size, 1), fed.mask.repeat(size, 1)  # [B * R, steps]
-        mask = torch.cat([encoded.mask[index], fed_mask], dim=1)  # [B * R, L + steps]
+        padded = pad_rows(rows, side="right").to(base.device)
+        ids, continued = padded.ids.repeat(size, 1), padded.mask.repeat(size, 1)  # [B * R, steps]
+        mask = torch.cat([encoded.mask[index], continued], dim=1)  # [B * R, L + steps]
         inputs = {"input_ids": ids, "past_key_values": select_rows(encoded.cache, index)}
         logits, _ = _decode(base, inputs, mask, ids.shape[1], ids.shape[1], use_cache=True)
     else:
@@ -243,8 +243,8 @@ def _continue(
 
 def _decode_again(base: BaseModel, encoded: EncodedBatch, row: tuple[int, ...]) -> torch.Tensor:
     """Return log-probabilities `[B, steps, V]` without a cache, e.g. with checkpointing."""
-    fed = pad_rows([row] * encoded.mask.shape[0], side="right").to(base.device)
-    joined = _join_rows(encoded.rows, fed)
+    padded = pad_rows([row] * encoded.mask.shape[0], side="right").to(base.device)
+    joined = _join_rows(encoded.rows, padded)
     again = encode_rows(base, encoded.prompts, joined, keep_cache=False, keep_logits=len(row))
     assert again.logits is not None
     return _log_softmax(again.logits)

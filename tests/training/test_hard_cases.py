@@ -97,5 +97,5 @@ def test_texts_beyond_the_context_are_cut_and_counted(task, tiny_base, tmp_path)
 def test_a_template_that_fills_the_context_is_told(tiny_base):
     model = PromptModel(load_base(tiny_base("llama")))
     task = replace(SINGLE, template=Template(f"{LONG}{{text}}\nAbout the"))
-    with pytest.raises(TaskError, match="its template alone more than the 5"):
+    with pytest.raises(TaskError, match="its template alone has more than the 5"):
         model.predict(["Fine."], task=task)
