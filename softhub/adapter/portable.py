@@ -39,6 +39,12 @@ def check_base_model(name: object) -> None:
     )
 
 
+def to_hub_name(text: str) -> str:
+    """Return the text without what a name on the Hub may not have; perhaps nothing is left."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
+    return re.sub(r"[.-]{2,}", "-", plain)[:_MAX_PART].strip("-.")
+
+
 def portable_base_name(name: object) -> str:
     """Return the name that a base has elsewhere, for adapters that name it by a local path.
 

@@ -10,9 +10,10 @@ import torch
 from tqdm.auto import tqdm
 
 from softhub.errors import TaskError
+from softhub.inference.batching import warn_about_truncation
 from softhub.inference.engine import Prediction, PromptModel
 from softhub.inference.generation import generate_texts
-from softhub.inference.requests import NEW_TOKENS, LoadedPrompt, report_cuts
+from softhub.inference.requests import NEW_TOKENS, LoadedPrompt
 from softhub.model.assembly import pad_rows
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates
@@ -181,7 +182,7 @@ def _encoded(
     rows: Iterator[Mapping[str, Any]] = ({**example.row, **values} for example in examples)
     encode, room = model.encoder.encode, min(limits, default=None)
     texts = [encode(whole, row, text_column=task.text_column, room=room) for row in rows]
-    report_cuts(texts)
+    warn_about_truncation(texts)
     return [text.ids for text in texts]
 
 

@@ -283,7 +283,7 @@ def _starts(prompt: SoftPrompt, base: BaseModel) -> dict[int, Neighbour]:
     task, size = Task.from_record(record), prompt.num_virtual_tokens
     try:
         if init == "task":
-            known = encoder.said_of(task, size)
+            known = encoder.describe(task, size)
         else:
             candidates = encoder.candidates_of(task)
             known = candidates.token_ids[:size] if candidates else ()

@@ -5,7 +5,7 @@ resamples are scored at once.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -40,8 +40,7 @@ class SacreBleu(Metric):
         from sacrebleu.metrics.bleu import BLEU
 
         # `force` silences advice about tokenised input.
-        counts = BLEU(force=True)._extract_corpus_statistics(predictions, [references])
-        return np.array(counts, dtype=np.float64)
+        return _counts_of(BLEU(force=True), predictions, references)
 
     def score(self, totals: Floats) -> Floats:
         """Return brevity penalty times the geometric mean of the n-gram precisions."""
@@ -73,8 +72,7 @@ class ChrF(Metric):
         """Return `[N, 18]`: for each order n-grams of the answer, of the reference, of both."""
         from sacrebleu.metrics.chrf import CHRF
 
-        counts = CHRF()._extract_corpus_statistics(predictions, [references])
-        return np.array(counts, dtype=np.float64)
+        return _counts_of(CHRF(), predictions, references)
 
     def score(self, totals: Floats) -> Floats:
         """Return the F2 of mean precision and mean recall over the orders that occur."""
@@ -85,6 +83,12 @@ class ChrF(Metric):
         recall = (both / np.where(occurs, wanted, 1) * occurs).sum(axis=-1) / orders
         weighted = 4 * precision + recall  # beta = 2: recall counts twice as much
         return np.asarray(5 * precision * recall / np.where(weighted > 0, weighted, 1))
+
+
+def _counts_of(metric: Any, predictions: Sequence[str], references: Sequence[str]) -> Floats:
+    """Return the counts of each text from which a sacreBLEU metric computes its score."""
+    counts = metric._extract_corpus_statistics(predictions, [references])
+    return np.array(counts, dtype=np.float64)
 
 
 class Rouge(Metric):

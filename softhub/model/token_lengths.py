@@ -1,4 +1,4 @@
-"""How long texts are for a base model, by its tokenizer and configuration alone: no weights."""
+"""Measure texts in a base model's tokens, by its tokenizer and configuration, without weights."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from softhub.model.encoding import Encoder
 from softhub.tasks import Task, Template
 
 _RESERVED = 128
-"""Positions kept for the soft prompt and the answer: more than the usual prompt takes."""
+"""Positions reserved for the soft prompt and the answer; more than most prompts take."""
 
 
 @dataclass(frozen=True)
 class TokenRuler:
-    """Counts the tokens that a base model would read; a ruler of `softhub.tasks.drafting`.
+    """Counts a base model's tokens for `softhub.tasks.drafting`.
 
     Attributes:
-        encoder: Turns rows into token ids, as training does.
+        encoder: Turns rows into token ids, as in training.
         limit: Most tokens of a text beside a prompt and an answer; None if unlimited.
     """
 
@@ -30,13 +30,10 @@ class TokenRuler:
 
     @classmethod
     def from_pretrained(cls, ref: str) -> TokenRuler:
-        """Read a base's tokenizer and configuration.
-
-        Args:
-            ref: Hub repo id, local folder, or path of a `.gguf` file.
+        """Read the tokenizer and configuration of a base; `ref` is as in `load_base`.
 
         Raises:
-            BaseModelError: There is no such model, or it cannot be read.
+            BaseModelError: The model does not exist, or cannot be read.
         """
         tokenizer, config = load_tokenizer(ref)
         encoder = Encoder(tokenizer, is_encoder_decoder=bool(config.is_encoder_decoder))
@@ -48,7 +45,7 @@ class TokenRuler:
         return len(self.encoder.encode(template, row).ids)
 
     def problem(self, task: Task) -> str | None:
-        """Return why label words and template do not suit the tokenizer; None if they do."""
+        """Return why the label words or template do not suit the tokenizer; None if they do."""
         try:
             if task.verbalizer is not None:
                 self.encoder.candidates(task.template, task.verbalizer)

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback, TrainerState, set_seed
 
 from softhub.errors import TaskError, TrainingError
-from softhub.model.assembly import Rows
+from softhub.model.assembly import PaddedBatch
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Splits, SplitsLike, Task
@@ -187,7 +187,7 @@ class MixtureModule(PromptTuningModule):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
         """Compute the loss of a batch as `LossModule` does, for the task of this index `[B]`."""
-        rows = Rows(input_ids, attention_mask)
+        rows = PaddedBatch(input_ids, attention_mask)
         # The index is repeated in every row, because Accelerate splits each tensor by rows.
         return self._loss(rows, labels, num_items_in_batch, *self.of_task[int(task[0])])
 

@@ -99,8 +99,10 @@ def download(connection: Connection, repo_id: str, commit: str, file: RemoteFile
 def _fetch(connection: Connection, path: str, size: int) -> bytes:
     """Follow redirects by hand, so that the token stays with its host and http stays out."""
     from huggingface_hub import get_session
-    from huggingface_hub.utils._headers import build_hf_headers
-    from huggingface_hub.utils._http import hf_raise_for_status
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but not in __all__
+        build_hf_headers,
+        hf_raise_for_status,
+    )
 
     url = connection.endpoint + path
     for _ in range(REDIRECTS + 1):
