@@ -27,6 +27,9 @@ from transformers.integrations.integration_utils import (
 
 from softhub.errors import TrainingError
 
+Logs = Mapping[str, float] | None
+"""Values that transformers logs, by name."""
+
 
 class ProgressLines(ProgressCallback):
     """transformers' progress bar on a terminal, and a short line for each log, all on stderr."""
@@ -41,25 +44,13 @@ class ProgressLines(ProgressCallback):
             )
         self.current_step = 0
 
-    def on_prediction_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        eval_dataloader: Any = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_prediction_step(self, args: TrainingArguments, *others: Any, **kwargs: Any) -> None:
         """Show the bar of dev batches on a terminal only."""
         if not args.disable_tqdm:
-            super().on_prediction_step(args, state, control, eval_dataloader, **kwargs)
+            super().on_prediction_step(args, *others, **kwargs)
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: Any, logs: Logs = None, **kwargs: Any
     ) -> None:
         """Print the step with its loss or dev scores."""
         if not state.is_world_process_zero or not logs:
@@ -133,12 +124,7 @@ class HistoryCallback(TrainerCallback):
         self.history: list[dict[str, float]] = []
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: Any, logs: Logs = None, **kwargs: Any
     ) -> None:
         """Record what is logged, and end the run at a loss that is NaN or infinite.
 

@@ -137,13 +137,13 @@ def _draw_rate(axes: Axes, rates: Points) -> Axes | None:
     """Plot the learning rate as a thin line; its highest value is in the legend."""
     if not rates:
         return None
-    behind: Axes = axes.twinx()
+    right: Axes = axes.twinx()
     label = f"learning rate, up to {max(rates.values()):.3g}"
-    _line(behind, rates, color=INK, linewidth=0.7, linestyle=":", label=label)
-    behind.set_ylim(0, 1.05 * max(rates.values()) or 1)
-    behind.set_yticks([])
-    behind.spines.right.set_visible(False)
-    return behind
+    _line(right, rates, color=INK, linewidth=0.7, linestyle=":", label=label)
+    right.set_ylim(0, 1.05 * max(rates.values()) or 1)
+    right.set_yticks([])
+    right.spines.right.set_visible(False)
+    return right
 
 
 def _draw_score(axes: Axes, metric: str, score: Points) -> None:

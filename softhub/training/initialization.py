@@ -93,18 +93,8 @@ def choose_initialization(
 ) -> Initialization:
     """Return the initialization that `init` names; for `"auto"`, or with candidates, the best.
 
-    Args:
-        base: The base.
-        config: PEFT's configuration.
-        tasks: The task, or all tasks of a mixture.
-        init: As in `fit`.
-        candidates: Other prompts to compare it with.
-        seed: Seed of what is drawn.
-        batch_size: Dev rows per batch.
-
-    Returns:
-        The initialization with the lowest loss over at most 64 dev rows, before training; for
-        several tasks, with the lowest mean of their losses.
+    The best is the one with the lowest loss over at most 64 dev rows before training; for several
+    tasks, the one with the lowest mean of their losses.
 
     Raises:
         TrainingError: An init needs something that is missing, or a prompt has another shape.
@@ -184,14 +174,9 @@ def dev_loss(
     limit: int | None = _DEV_ROWS,
     batch_size: int = _BATCH,
 ) -> float:
-    """Return the mean loss of a prompt over dev rows: per label, or per target token.
+    """Return the mean loss of a prompt `[P, H]` over dev rows: per label, or per target token.
 
-    Args:
-        base: The base.
-        encoded: The task.
-        vectors: The prompt, `[P, H]`.
-        limit: How many of the first rows are taken; None for all.
-        batch_size: Rows per batch.
+    Only the first `limit` rows are taken; None takes all of them.
     """
     module = PromptTuningModule(base, vectors, encoded.candidates, encoded.label_weights).eval()
     rows = [encoded.dev[index] for index in range(len(encoded.dev))[:limit]]
@@ -217,17 +202,10 @@ def initial_vectors(
     *,
     seed: int,
 ) -> torch.Tensor:
-    """Return the first vectors of a prompt.
+    """Return the first vectors of a prompt, `[P, H]`, float32, on the CPU.
 
-    Args:
-        base: The base model.
-        config: PEFT's configuration: number of virtual tokens, and the text of `"text"`.
-        name: One of `INITS`, except `"auto"`.
-        tasks: The tasks, whose texts tokens are drawn from; description and labels are the first's.
-        seed: Seed of what is drawn.
-
-    Returns:
-        Vectors `[P, H]`, float32, on the CPU.
+    Tokens are drawn from the texts of all tasks; description and label words are the first one's.
+    `name` is one of `INITS`, except `"auto"`.
 
     Raises:
         TrainingError: The init needs something that is missing.

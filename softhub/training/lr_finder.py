@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,12 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 from softhub.model.base import BaseModel
 from softhub.plotting import style, to_png
 from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.callbacks import Logs
 from softhub.training.encoded_task import EncodedTask
 from softhub.training.learning_rate import scaled_rate
 from softhub.training.module import PromptTuningModule
@@ -78,18 +78,10 @@ class _RangeCallback(TrainerCallback):
     def __init__(self, found: RangeTest) -> None:
         self.found = found
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> TrainerControl:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Logs = None, **kwargs: Any) -> None:
         # Never set to False: at the last step the trainer has set it to True.
         if logs and "loss" in logs and self.found.add(logs["learning_rate"], logs["loss"]):
             control.should_training_stop = True
-        return control
 
 
 class _RisingTrainer(PromptTrainer):
@@ -109,17 +101,7 @@ class _RisingTrainer(PromptTrainer):
 def range_test(
     base: BaseModel, encoded: EncodedTask, vectors: torch.Tensor, args: PromptTrainingArguments
 ) -> RangeTest:
-    """Find a learning rate for a task, a base, an initialization and an optimizer.
-
-    Args:
-        base: The base.
-        encoded: The task.
-        vectors: The initialization, `[P, H]`; it is not changed.
-        args: The run's arguments.
-
-    Returns:
-        The test; `chosen` is the learning rate to train with.
-    """
+    """Find a learning rate for a task, a base, an initialization `[P, H]` and an optimizer."""
     found, center = RangeTest(), scaled_rate(base, args.optim)
     own = replace(
         args.with_learning_rate(center),

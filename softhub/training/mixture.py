@@ -135,11 +135,7 @@ def fit_mixture(
 
 
 def to_all_splits(tasks: Sequence[Task], data: Sequence[SplitsLike]) -> list[Splits]:
-    """Return the splits of each task.
-
-    Raises:
-        TrainingError: There is not one set of data for each task.
-    """
+    """Return the splits of each task, or refuse data that are not one for each task."""
     if len(tasks) != len(data):
         raise TrainingError(
             f"Found data for {len(data)} tasks; expected splits for each of the {len(tasks)} tasks."
@@ -296,15 +292,7 @@ class MixtureSampler(Sampler[int]):
 
 
 class MixtureTrainer(PromptTrainer):
-    """Trainer of a `MixtureModule`.
-
-    Args:
-        module: The module.
-        args: Training arguments.
-        tasks: The tasks.
-        shares: Probability that a batch is of each task, by name.
-        history: Records what is logged.
-    """
+    """Trainer of a `MixtureModule`; `shares` has the probability of a batch of each task."""
 
     def __init__(
         self,

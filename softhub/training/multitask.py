@@ -50,7 +50,7 @@ def fit_tasks(
             0 for none. It is saved to `<output_dir>/shared/adapter`, for other tasks to start from.
         mixture: As in `fit_mixture`.
         init: As in `fit`; the initialization of the shared prompt, if there is one.
-        resume: Resume the runs; those without a checkpoint start anew.
+        resume: Resume the runs; those without a checkpoint start from the beginning.
 
     Returns:
         One result for each task, in order.

@@ -105,9 +105,6 @@ def script_folder() -> Path:
 def git_record(folder: Path) -> dict[str, Any] | None:
     """Return the git commit of a folder, and whether its files differ from it.
 
-    Args:
-        folder: A folder, perhaps within a git repository.
-
     Returns:
         `commit`, and `dirty`: whether a tracked file was changed (None if git takes too long). None
         where there is no repository, no commit or no git. Never a path or an address.

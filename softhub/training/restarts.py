@@ -1,6 +1,6 @@
 """Automatic restarts: when a run has failed, and how the next attempt differs.
 
-The decisions are stored beside the checkpoints, so that a resumed run does not make them anew.
+The decisions are stored beside the checkpoints, so that a resumed run does not repeat them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from peft import PromptTuningConfig
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from softhub.errors import TrainingError
 from softhub.files import replace_file
 from softhub.model.base import BaseModel
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.callbacks import HistoryCallback, NonFiniteLoss
+from softhub.training.callbacks import HistoryCallback, Logs, NonFiniteLoss
 from softhub.training.encoded_task import EncodedTask
 from softhub.training.initialization import Initialization, choose_initialization, dev_loss
 from softhub.training.learning_rate import scaled_rate
@@ -69,13 +69,8 @@ class FailureCallback(TrainerCallback):
         self.failure: Failure | None = None
 
     def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> TrainerControl:
+        self, args: Any, state: TrainerState, control: Any, metrics: Logs = None, **kwargs: Any
+    ) -> None:
         """Stop a run that predicts one label for all dev texts and is no better than chance."""
         found = metrics or {}
         loss = float(found.get("eval_loss", math.nan))
@@ -85,7 +80,6 @@ class FailureCallback(TrainerCallback):
             reason = f"it predicted the same label for every text at step {state.global_step}"
             self.failure = Failure(reason, too_slow=_is_flat(_dev_losses(state)))
             control.should_training_stop = True
-        return control
 
     def check_result(self, state: TrainerState) -> None:
         """Record a failure if the best dev loss is no better than without learning.
@@ -218,19 +212,11 @@ def run_with_restarts(
     *,
     resume: bool,
 ) -> list[Attempt]:
-    """Train, and restart after a failure.
-
-    Args:
-        base: The base.
-        config: PEFT's configuration.
-        encoded: The task.
-        start: The initialization of the first attempt.
-        state: The learning rate, and the failures so far; it is kept up to date.
-        args: The run's arguments.
-        resume: Whether to resume from the last checkpoint.
+    """Train, and restart after a failure; `start` is the initialization of the first attempt.
 
     Returns:
-        The attempts of this process; only the last one may have succeeded.
+        The attempts of this process, of which only the last may have succeeded. `state` has the
+        failures of all.
     """
     baseline = loss_without_learning(base, encoded, start, args.per_device_eval_batch_size)
     attempts: list[Attempt] = []

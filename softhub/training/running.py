@@ -145,7 +145,8 @@ def last_checkpoint(folder: str | Path) -> str | None:
     transformers writes the trainer's state last, so a checkpoint without one is incomplete.
     """
     complete = [path for path in _checkpoints(Path(folder)) if _is_complete(path)]
-    return str(max(complete, key=_step)) if complete else None
+    newest = max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return str(newest) if newest else None
 
 
 def set_aside_checkpoints(folder: str | Path) -> None:
@@ -159,7 +160,9 @@ def set_aside_checkpoints(folder: str | Path) -> None:
         below = [Path(folder), *sorted(Path(folder).glob("restart-*"))]
         old = [path for part in below for path in _checkpoints(part)]
         for path in old:
-            _replace(path, path.with_name(f"earlier-{path.name}"))
+            renamed = path.with_name(f"earlier-{path.name}")
+            shutil.rmtree(renamed, ignore_errors=True)  # there is one if it is the third run
+            path.rename(renamed)
         if old:
             logger.warning(
                 "Starting a new run in %s; the checkpoints of the earlier run there were renamed "
@@ -179,20 +182,10 @@ def _checkpoint_to_resume(args: PromptTrainingArguments) -> str:
     return checkpoint
 
 
-def _replace(path: Path, name: Path) -> None:
-    if name.exists():
-        shutil.rmtree(name)
-    path.rename(name)
-
-
 def _checkpoints(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
-
-
-def _step(path: Path) -> int:
-    return int(path.name.rpartition("-")[2])
 
 
 def _is_complete(checkpoint: Path) -> bool:

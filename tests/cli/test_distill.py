@@ -153,7 +153,8 @@ def test_a_stopped_run_leaves_130_and_resume_goes_on(
         (["--shots", 2, "--texts", "nowhere.txt"], 1, "cannot read 'nowhere.txt'"),
         (["--shots", 2, "--resume"], 1, "Nothing to resume"),
         (["--teacher", "./nowhere"], 1, "no adapter folder"),
-        (["--shots", 2, "--learning-rate", "fast"], 1, "'fast'"),
+        (["--shots", 2, "--learning-rate", "fast"], 2, "'fast'"),
+        (["--shots", 2, "--learning-rate-rule", "fast"], 1, "'fast'"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(

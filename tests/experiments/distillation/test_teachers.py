@@ -147,7 +147,6 @@ def test_teachers_that_classify_cannot_write(model):
     assert ModelTeacher(model, chat).instruction == "Be brief."
 
 
-def test_rows_are_taken_in_the_order_asked():
-    rows = EncodedExamples(((1,), (2, 3), (4, 5, 6)), (0, 1, 0), truncated=1)
-    assert rows.take([2, 0]) == EncodedExamples(((4, 5, 6), (1,)), (0, 0), truncated=1)
-    assert rows.by_length().inputs == ((4, 5, 6), (2, 3), (1,))
+def test_rows_are_sorted_with_their_answers():
+    rows = EncodedExamples(((1,), (2, 3), (4, 5, 6)), (0, 1, 2), truncated=1)
+    assert rows.by_length() == EncodedExamples(((4, 5, 6), (2, 3), (1,)), (2, 1, 0), truncated=1)
