@@ -18,8 +18,9 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     SOFTHUB_HUB=f"local:{_SANDBOX / 'hub'}",  # of fixtures that outlive a test; a test has its own
     TOKENIZERS_PARALLELISM="false",
-    OMP_NUM_THREADS="1",  # tiny models lose more to threads that wait for each other than they gain
 )
+# Tiny models lose more to threads that wait for each other than they gain.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_CACHE", "SOFTHUB_BASE"):
     os.environ.pop(_name, None)
 
@@ -141,9 +142,9 @@ def ctrl_c_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContex
 
     @contextmanager
     def pressing(step: int) -> Iterator[None]:
-        from softhub.training.callbacks import WatchCallback
+        from softhub.training.callbacks import HistoryCallback
 
-        original = WatchCallback.on_log
+        original = HistoryCallback.on_log
 
         def press(self, args, state, control, logs=None, **kwargs):  # type: ignore[no-untyped-def]
             original(self, args, state, control, logs=logs, **kwargs)
@@ -151,7 +152,7 @@ def ctrl_c_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContex
                 os.kill(os.getpid(), signal.SIGINT)
 
         with monkeypatch.context() as patch:
-            patch.setattr(WatchCallback, "on_log", press)
+            patch.setattr(HistoryCallback, "on_log", press)
             yield
 
     return pressing

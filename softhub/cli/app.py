@@ -8,7 +8,6 @@ from typer.core import TyperGroup
 
 import softhub
 from softhub.cli import (
-    INTERRUPTED,
     compare,
     distill,
     environment,
@@ -25,6 +24,7 @@ from softhub.cli import (
     train,
 )
 from softhub.cli.output import emit
+from softhub.experiments.console import INTERRUPTED
 
 
 class Verbs(TyperGroup):

@@ -52,10 +52,10 @@ def compare(
 
 def _write_report(folder: Path, *, as_json: bool) -> None:
     quiet_libraries()
-    from softhub.experiments.comparison.results import print_results, write_results
+    from softhub.experiments.comparison.results import write_results
 
     results = write_results(folder)
     if as_json:
         emit_json(results.to_record())
     else:
-        print_results(results)
+        results.print()

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softhub.cli import INTERRUPTED
 from softhub.cli.options import HubOption, RevisionOption, adapter_folder
 from softhub.cli.output import emit_facts, quiet_libraries, say
 from softhub.cli.predict import BaseOption, DeviceMapOption, read_inputs
 from softhub.errors import ConfigError, TaskError
+from softhub.experiments.console import INTERRUPTED
 
 if TYPE_CHECKING:
-    from softhub.experiments.distillation import Kept, Teacher
+    from softhub.experiments.distillation import Retention, Teacher
     from softhub.inference.engine import PromptModel
     from softhub.tasks import Example, Task, Template
     from softhub.training import FitResult
@@ -79,7 +79,10 @@ def distill(
     tokens: Annotated[int, typer.Option(min=1, help="Virtual tokens of the student.")] = 20,
     max_steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 120,
     learning_rate: Annotated[
-        str | None, typer.Option(metavar="RATE", help="A number, scaled or auto.")
+        float | None, typer.Option(metavar="RATE", help="Peak learning rate; else by the rule.")
+    ] = None,
+    learning_rate_rule: Annotated[
+        str | None, typer.Option(metavar="RULE", help="scaled (the default) or auto.")
     ] = None,
     init: Annotated[
         str, typer.Option(metavar="INIT", help="auto, task, text, labels, vocabulary or random.")
@@ -112,18 +115,19 @@ def distill(
     asked = _asked({"template": template, "shots": shots, "system": system, "teacher": teacher})
     _check(whole, *asked)
     quiet_libraries()
+    from softhub.errors import TrainingInterrupted
     from softhub.inference.engine import PromptModel
     from softhub.model.base import load_base
-    from softhub.training import PromptTrainingArguments, TrainingInterrupted
+    from softhub.training import PromptTrainingArguments
 
     data = _read(whole, texts, max_train_examples, max_dev_examples, max_test_examples)
     folder = adapter_folder(teacher, hub=hub, revision=revision) if teacher else None
     model = PromptModel(load_base(base, name=base_name, device_map=device_map))
     imitated = _teacher(model, whole, *asked, folder, seed)
     if calibrated:
-        from softhub.experiments.distillation import CalibratedTeacher
+        from softhub.experiments.distillation import BiasCorrectedTeacher
 
-        imitated = CalibratedTeacher(imitated, data.train)
+        imitated = BiasCorrectedTeacher(imitated, data.train)
     every = min(20, max_steps)
     args = PromptTrainingArguments(
         output_dir=str(output_dir),
@@ -132,7 +136,8 @@ def distill(
         save_steps=every,
         per_device_train_batch_size=batch_size,
         seed=seed,
-        **({} if learning_rate is None else {"learning_rate": learning_rate}),  # type: ignore[arg-type]
+        learning_rate=learning_rate,
+        learning_rate_rule=learning_rate_rule,
     )
     student = replace(whole, system="") if system else whole
     try:
@@ -238,6 +243,7 @@ def _train(
     from peft import PromptTuningConfig
 
     from softhub.experiments.distillation import distill
+    from softhub.tasks import Splits
 
     config = PromptTuningConfig(
         task_type=model.base.task_type,
@@ -248,9 +254,8 @@ def _train(
         model.base,
         task,
         config,
+        Splits([*data.train], [*data.dev], []),
         teacher=teacher,
-        train=data.train,
-        dev=data.dev,
         args=args,
         init=init,
         resume=resume,
@@ -266,11 +271,11 @@ def _finish(
     folder: Path,
 ) -> None:
     """Judge and save the student, and say what is kept; without test texts only how alike it is."""
-    from softhub.experiments.distillation import agreement, judge_student, tokens_beside
+    from softhub.experiments.distillation import agreement, evaluate_student, request_tokens
     from softhub.experiments.report import write_run
 
     if data.test:
-        kept = judge_student(model, task, result.prompt, teacher, data.test)
+        kept = evaluate_student(model, task, result.prompt, teacher, data.test)
         baselines = {"teacher": kept.teacher, "short template": kept.short}
         record = {"teacher": teacher.source, "distillation": kept.to_record()}
         write_run(folder, result, kept.student, baselines, **record)
@@ -278,13 +283,13 @@ def _finish(
         emit_facts([*facts, ("tokens", _tokens(kept.tokens))])
         return
     alike = agreement(model, task, result.prompt, teacher, data.dev)
-    tokens = tokens_beside(model, task, result.prompt, teacher, data.dev[0])
+    tokens = request_tokens(model, task, result.prompt, teacher, data.dev[0])
     found = {"agreement": alike, "split": "dev", "tokens": tokens}
     write_run(folder, result, None, {}, teacher=teacher.source, distillation=found)
     emit_facts([("like the teacher", _alike(task, alike, "dev")), ("tokens", _tokens(tokens))])
 
 
-def _shares(kept: "Kept") -> Iterator[tuple[str, str]]:
+def _shares(kept: "Retention") -> Iterator[tuple[str, str]]:
     for metric, share in kept.share.items():
         if share is not None:
             value, low, high = (100 * number for number in share)

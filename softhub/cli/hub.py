@@ -16,7 +16,7 @@ from softhub.cli.options import (
 from softhub.cli.output import emit, emit_facts, emit_json, emit_table, say, size
 
 if TYPE_CHECKING:
-    from softhub.adapter.manifest import Metric
+    from softhub.adapter.manifest import RecordedMetric
     from softhub.hub import AdapterInfo, Hub
 
 RepoArgument = Annotated[
@@ -165,14 +165,13 @@ def info(
 
 def _describe_folder(folder: Path) -> tuple["AdapterInfo", dict[str, Any]]:
     """Check a folder as strictly as a pull would, and describe it."""
-    from softhub.adapter.validation import check_files, read_folder
+    from softhub.adapter.validation import check_folder
     from softhub.hub.describe import describe
 
-    files = read_folder(folder)
-    adapter = check_files(files, origin=str(folder))
+    adapter = check_folder(folder)
     found = describe(
         str(folder),
-        files,
+        adapter,
         revision="",
         total_bytes=adapter.total_bytes,
         weights_sha256=adapter.weights_sha256,
@@ -225,7 +224,7 @@ def _facts(info: "AdapterInfo") -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts.items() if value]
 
 
-def _show_scores(metrics: tuple["Metric", ...]) -> None:
+def _show_scores(metrics: tuple["RecordedMetric", ...]) -> None:
     if not metrics:
         return
     emit("")
@@ -239,7 +238,7 @@ def _show_scores(metrics: tuple["Metric", ...]) -> None:
     emit_table(("split", "metric", "of", "value", "examples"), rows)
 
 
-def _value(metric: "Metric") -> str:
+def _value(metric: "RecordedMetric") -> str:
     if metric.low is None or metric.high is None:
         return f"{metric.value:.3f}"
     return f"{metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})"

@@ -60,7 +60,7 @@ def inspect(
         SoftPrompt.from_pretrained(folder),
         load_base(base, device_map=device_map),
         compare={name: SoftPrompt.from_pretrained(other) for name, other in others.items()},
-        neighbours=neighbours,
+        neighbors=neighbours,
         force=force,
     )
     for path in _write(found, adapter, png, html):

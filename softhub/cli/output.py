@@ -75,13 +75,10 @@ def say(text: str) -> None:
 
 def progress(items: Sequence[Item], what: str) -> Iterator[Item]:
     """Pass `items` on, with a bar on stderr if that is a terminal and there is more than one."""
-    if len(items) < 2 or not sys.stderr.isatty():
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import track
+    from tqdm.auto import tqdm
 
-    yield from track(items, description=what, console=Console(stderr=True), transient=True)
+    # None: only on a terminal.
+    yield from tqdm(items, desc=what, leave=False, disable=None if len(items) > 1 else True)
 
 
 def route_warnings() -> None:

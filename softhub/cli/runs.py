@@ -12,7 +12,7 @@ from softhub.cli.options import JsonOption
 from softhub.cli.output import emit_facts, emit_json, emit_table, say
 
 if TYPE_CHECKING:
-    from softhub.adapter.manifest import Metric
+    from softhub.adapter.manifest import RecordedMetric
     from softhub.experiments.runs import Run, Seeds
 
 _COLUMNS = (
@@ -67,8 +67,8 @@ def runs(
     """List the training runs below a folder, the newest first.
 
     Score: the main metric on test, with its 95 % interval. Runs at work are listed as interrupted
-    or begun, for nothing in their folders says otherwise. A terminal shows the columns that fit it;
-    piped, and with --json, they are all there.
+    or started, for nothing in their folders says otherwise. A terminal shows the columns that fit
+    it; piped, and with --json, they are all there.
     """
     if trace:
         if task or seeds:
@@ -129,7 +129,7 @@ def _whole(number: int | None) -> str:
     return "" if number is None else str(number)
 
 
-def score(metric: "Metric | None") -> str:
+def score(metric: "RecordedMetric | None") -> str:
     """Return a score as the table shows it: `accuracy 0.926 (0.901 to 0.945)`."""
     if metric is None:
         return ""

@@ -349,7 +349,7 @@ class Task:
                 raise TaskError(
                     f"metrics: {name} does not support {self.judged_as}; use {', '.join(fitting)}"
                 )
-            if METRICS[name].judges == "outcomes" and self.test_column is None:
+            if METRICS[name].input_kind == "outcomes" and self.test_column is None:
                 raise TaskError(
                     f"metrics: {name} runs each answer with its tests; name the dataset's column "
                     f"of tests with test_column"

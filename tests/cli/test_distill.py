@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from softhub.model.prompt import SoftPrompt
-from softhub.training.callbacks import WatchCallback
+from softhub.training.callbacks import HistoryCallback
 from tests.command import Command
 
 TASK = """
@@ -123,7 +123,7 @@ def test_another_adapter_is_a_teacher(
 def test_a_stopped_run_leaves_130_and_resume_goes_on(
     softhub: Command, options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = WatchCallback.on_log
+    original = HistoryCallback.on_log
 
     def press(self, args, state, control, logs=None, **kwargs):  # type: ignore[no-untyped-def]
         if state.global_step == 10 and "loss" in logs:
@@ -132,7 +132,7 @@ def test_a_stopped_run_leaves_130_and_resume_goes_on(
 
     options[options.index("--max-steps") + 1] = 12
     with monkeypatch.context() as patch:
-        patch.setattr(WatchCallback, "on_log", press)
+        patch.setattr(HistoryCallback, "on_log", press)
         stopped = softhub("distill", *options, "--template", 2)
     assert stopped.code == 130
     assert "--resume goes on" in stopped.err

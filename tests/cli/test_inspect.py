@@ -27,14 +27,14 @@ def test_a_prompt_of_the_hub_beside_a_folder(
     assert [line.split("\t")[0] for line in lines[3:8]] == list("01234")
     assert lines[-1].split("\t")[0] == str(first)
     assert lines[-1].split("\t")[2] == "0%"
-    assert "\nnote: Neighbours explain little" in done.err
+    assert "\nnote: Nearest tokens explain little" in done.err
     shown = softhub("inspect", second, "--base", base)
     assert re.search(r"'.+', \d\.\d\d away$", shown.out.splitlines()[3])
 
 
 def test_json_is_what_python_gets(softhub: Command, adapter: Path, base: Path) -> None:
     done = softhub("inspect", adapter, "--base", base, "--neighbours", 2, "--json")
-    found = inspect_prompt(SoftPrompt.from_pretrained(adapter), load_base(base), neighbours=2)
+    found = inspect_prompt(SoftPrompt.from_pretrained(adapter), load_base(base), neighbors=2)
     assert json.loads(done.out) == json.loads(json.dumps(found.to_record()))
 
 
@@ -52,7 +52,7 @@ def test_a_picture_and_a_page_that_stands_alone(
     places = re.findall(r'(?:src|href|url)\s*[=(]\s*"?([^")\s>]+)', page)
     assert places and all(place.startswith(("#", "data:image/png")) for place in places), places
     assert "&lt;pad&gt;" in page and "<pad>" not in page
-    assert "Neighbours explain little" in page
+    assert "Nearest tokens explain little" in page
     assert page.count('<th scope="row">') == 6
     svg = page[page.index("<svg") : page.index("</svg>") + 6]
     assert ElementTree.fromstring(svg).tag.endswith("svg")

@@ -7,14 +7,14 @@ import torch
 from peft import PrefixTuningConfig, PromptTuningConfig
 from transformers import TrainerCallback
 
-from softhub.errors import SoftHubWarning, TrainingError
+from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task, Template
-from softhub.training import PromptTrainingArguments, TrainingInterrupted, fit
+from softhub.training import PromptTrainingArguments, fit
 from softhub.training import running as running_module
-from softhub.training.checkout import checkout_record, recipe_folder
+from softhub.training.provenance import git_record, script_folder
 
 
 def losses(result):
@@ -34,6 +34,22 @@ def test_training_lowers_the_dev_loss_of_every_kind_of_base(kind, rate, toy_fit,
     _, result = toy_fit(kind, learning_rate=rate, max_steps=32)
     before, after = dev_losses(still)[0], dev_losses(result)[-1]
     assert after < 0.97 * before
+
+
+def test_rows_as_dicts_and_a_dev_split_out_of_train(toy_fit, toy_examples, tmp_path):
+    """The same rows give the same prompt, in whatever form they are."""
+    _, plain = toy_fit(output_dir=str(tmp_path / "plain"))
+    splits = {"train": toy_examples[:32], "dev": toy_examples[32:]}
+    rows = {
+        name: [{"text": one.row["text"], "label": one.label} for one in examples]
+        for name, examples in splits.items()
+    }
+    _, same = toy_fit(data=rows, output_dir=str(tmp_path / "rows"))
+    assert torch.equal(same.prompt.vectors, plain.prompt.vectors)
+    with pytest.warns(SoftHubWarning, match="has no dev split"):
+        _, result = toy_fit(data={"train": rows["train"]}, output_dir=str(tmp_path / "divided"))
+    record = result.prompt.manifest.provenance["dataset"]
+    assert record["train"]["examples"] + record["dev"]["examples"] == 32
 
 
 def test_only_the_prompt_changes(toy_fit, tiny_base):
@@ -151,9 +167,11 @@ def test_goes_on_from_a_prompt(toy_fit, tmp_path):
     _, first = toy_fit(output_dir=str(tmp_path / "a"))
     folder = first.prompt.save_pretrained(tmp_path / "adapter")
     parent = SoftPrompt.from_pretrained(folder)
-    _, second = toy_fit(init=parent, output_dir=str(tmp_path / "b"))
-    assert losses(second)[0] < losses(first)[0]
-    assert second.prompt.manifest.provenance["init"] == {"parent": dict(parent.manifest.files)}
+    for number, init in enumerate((parent, folder, str(folder))):
+        _, second = toy_fit(init=init, output_dir=str(tmp_path / f"b{number}"))
+        assert losses(second)[0] < losses(first)[0]
+        record = second.prompt.manifest.provenance["init"]
+        assert record == {"parent": dict(parent.manifest.files)}
     with pytest.raises(TrainingError, match="set num_virtual_tokens to 6"):
         toy_fit(init=parent, tokens=5)
 
@@ -188,8 +206,7 @@ def test_generation_task_learns_its_targets(toy_examples, tiny_base, tmp_path):
         base,
         task,
         PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=6),
-        train=examples[:32],
-        dev=examples[32:],
+        {"train": examples[:32], "dev": examples[32:]},
         init="vocabulary",
         args=PromptTrainingArguments(
             output_dir=str(tmp_path),
@@ -221,7 +238,7 @@ def test_other_peft_methods_and_bad_sizes_are_refused(toy_fit, tiny_base, toy_ta
     base = load_base(tiny_base("llama"))
     rows = {"train": toy_examples, "dev": toy_examples}
     with pytest.raises(TrainingError, match="expected PromptTuningConfig"):
-        fit(base, toy_task, PrefixTuningConfig(num_virtual_tokens=3), **rows)
+        fit(base, toy_task, PrefixTuningConfig(num_virtual_tokens=3), rows)
     with pytest.raises(TrainingError, match="expected 1 or more"):
         toy_fit(tokens=0)
     with pytest.raises(TrainingError, match="Unknown init 'lables'"):
@@ -240,4 +257,4 @@ def test_manifest_tells_how_the_prompt_was_made(toy_fit):
     assert manifest.provenance["training"]["learning_rate"] == 0.1
     assert len(manifest.provenance["dataset"]["train"]["sha256"]) == 64
     assert manifest.provenance["packages"]["torch"]
-    assert manifest.provenance["code"] == checkout_record(recipe_folder())
+    assert manifest.provenance["code"] == git_record(script_folder())
