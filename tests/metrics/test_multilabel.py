@@ -168,7 +168,7 @@ def test_parts_that_do_not_fit_are_refused(changes: dict[str, Any], problem: str
 def test_multilabel_metrics_are_not_for_single_labels() -> None:
     with pytest.raises(TaskError, match="multilabel_micro_f1 does not support classification"):
         replace(TASK, multilabel=False, metrics=("multilabel_micro_f1",))
-    with pytest.raises(TaskError, match="multilabel and decision are for a classification"):
+    with pytest.raises(TaskError, match="multilabel and decision are for classification"):
         Task(name="a", kind="generation", template=Template("{text}"), multilabel=True)
 
 
