@@ -1,11 +1,11 @@
-"""How much each label counts in the training loss, where some labels are rare.
+"""Weights of labels in the training loss, against class imbalance.
 
 Weights multiply the loss of an example by its label. They are scaled so that their mean over the
 training examples is 1, and the loss is divided by the number of examples of the global batch. So
-learning rates keep their meaning, gradient accumulation and several processes change nothing, and
-over a whole epoch it is the weighted mean that PyTorch's `CrossEntropyLoss(weight=…)` gives.
-(Dividing each batch by its own sum of weights, as PyTorch does, would undo the weights in small
-batches: with one example a batch they would cancel.)
+learning rates need no change, gradient accumulation and several processes give the same result, and
+over an epoch the loss is the weighted mean of PyTorch's `CrossEntropyLoss(weight=…)`. (Dividing
+each batch by its own sum of weights, as PyTorch does, would undo the weights in small batches: with
+one example per batch they would cancel out.)
 """
 
 from collections import Counter
@@ -21,10 +21,10 @@ ClassWeights = str | Mapping[str, float]
 
 
 def check_class_weights(weights: ClassWeights, labels: Sequence[str]) -> None:
-    """Refuse weights that do not belong to the labels.
+    """Check that the weights fit the labels.
 
     Args:
-        weights: What the task says.
+        weights: The weights of the task.
         labels: The verbalizer's labels.
 
     Raises:
@@ -55,11 +55,12 @@ def check_class_weights(weights: ClassWeights, labels: Sequence[str]) -> None:
 def training_weights(
     weights: ClassWeights | None, labels: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, float] | None:
-    """The weight of each label in the loss.
+    """Return the weight of each label in the loss.
 
     Args:
-        weights: What the task says; `balanced` is N / (number of labels * examples of the label),
-            as in scikit-learn, where a label without examples counts as one with a single example.
+        weights: Weights of the labels; `balanced` is N / (number of labels * examples of the
+            label), as in scikit-learn, where a label without examples counts as one with a single
+            example.
         labels: The verbalizer's labels.
         examples: The training split.
 
@@ -79,12 +80,10 @@ def training_weights(
 def positive_weights(
     weights: ClassWeights, labels: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, float]:
-    """How much more a label counts where it applies than where it does not; multi-label.
-
-    It is the `pos_weight` of PyTorch's `BCEWithLogitsLoss`.
+    """Return the `pos_weight` of each label, as in PyTorch's `BCEWithLogitsLoss`; multi-label.
 
     Args:
-        weights: What the task says; `balanced` is examples without the label / examples with it.
+        weights: Weights of the labels; `balanced` is examples without the label / examples with it.
         labels: The verbalizer's labels.
         examples: The training split.
 

@@ -17,10 +17,10 @@ class Example:
         row: Values of the columns that the task's templates read.
         label: The verbalizer's label, for classification.
         target: The reference text, for generation.
-        group: What the example belongs with (a review, a patient); never split, resampled whole.
+        group: Group of the example (a review, a patient), which is never divided over splits.
         text_column: The column that holds the example's own text.
-        soft_label: The probability of each label, for classification: training then matches these
-            rather than the label. In a multi-label task each is that of a decision of its own.
+        soft_label: The probability of each label, for classification: the target of training in
+            place of the label. In a multi-label task the probabilities are independent.
     """
 
     row: Mapping[str, Any]
@@ -37,7 +37,7 @@ class Example:
 
 
 class Splits(NamedTuple):
-    """The examples of a task: to train on, to choose by, and to report scores on.
+    """The examples of a task.
 
     Attributes:
         train: Examples that the prompt is trained on.
@@ -61,19 +61,19 @@ SplitsLike = Splits | Mapping[str, ExampleRows]
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSource:
-    """A dataset on the Hugging Face Hub, or local files; both are read through `datasets`.
+    """A dataset on the Hugging Face Hub, or local files.
 
     Attributes:
         path: Id of a dataset on the Hub, e.g. `stanfordnlp/sst2`.
-        name: Its configuration, where it has several.
+        name: Its configuration, if it has several.
         revision: Its commit, tag or branch.
-        data_files: Instead of `path`: a json, jsonl, csv or parquet file for each split.
-        splits: For `path`: our `train`, `dev` and `test` to the dataset's own split names.
-        drop_incomplete: Leave out rows that lack a value which the task reads; they are counted
-            and said. Otherwise such a row is an error.
-        prepare: The command that makes the data files; shown when they are missing, never run.
-        license: Licence of the data.
-        source: Who made the data, and where.
+        data_files: In place of `path`: a json, jsonl, csv or parquet file for each split.
+        splits: For `path`: maps `train`, `dev` and `test` to the dataset's names of splits.
+        drop_incomplete: Drop rows that lack a value which the task reads, and warn about their
+            number. Otherwise such a row is an error.
+        prepare: The command that creates the data files; shown if they are missing, never run.
+        license: License of the data.
+        source: Who created the data, and where it is.
     """
 
     path: str | None = None
@@ -87,7 +87,7 @@ class DatasetSource:
     source: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a source that names no data, or two kinds of it.
+        """Check that the source names data, and only one kind of it.
 
         Raises:
             TaskError: If the keys contradict each other or name an unknown split.
@@ -101,7 +101,7 @@ class DatasetSource:
             self._refuse_hub_keys()
         elif not self.splits:
             raise TaskError(
-                f"splits are missing; say which splits of {self.path} to use, "
+                f"splits are missing; name the splits of {self.path} to use, "
                 f"e.g. splits: {{train: train, dev: validation, test: test}}"
             )
         for split in self.split_names:
@@ -110,7 +110,7 @@ class DatasetSource:
 
     @property
     def split_names(self) -> tuple[str, ...]:
-        """The splits that the source has of itself, under softhub's names."""
+        """The splits that exist in the source, under softhub's names."""
         return tuple(self.splits if self.path is not None else self.data_files)
 
     def _refuse_hub_keys(self) -> None:
@@ -123,14 +123,14 @@ class DatasetSource:
 
 
 def dataset_hash(examples: Iterable[Example]) -> str:
-    """Return what identifies a set of examples, for provenance.
+    """Return a hash that identifies a set of examples, for provenance.
 
     Args:
         examples: The examples, in order.
 
     Returns:
-        SHA-256 (64 hex digits) over rows, labels, targets and groups, and soft labels if there are
-        any.
+        SHA-256 (64 hex digits) of rows, labels, targets and groups, and of soft labels if there
+        are any.
     """
     digest = hashlib.sha256()
     for example in examples:

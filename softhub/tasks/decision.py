@@ -1,7 +1,7 @@
-"""How scores of labels become probabilities, and probabilities an answer or none.
+"""From scores of labels to probabilities, and from probabilities to an answer or an abstention.
 
-All of it is fitted or chosen on dev (`softhub.metrics.calibration`) and travels in the manifest, so
-that predicting does what was measured.
+All values are fitted or chosen on dev (`softhub.metrics.calibration`) and stored in the manifest,
+so that predictions are made as they were evaluated.
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ class Decision:
 
     Attributes:
         temperature: Scores are divided by it before they become probabilities (temperature
-            scaling; Guo et al. 2017, arXiv 1706.04599). It changes no single-label answer.
+            scaling; Guo et al. 2017, arXiv 1706.04599). It does not change single-label answers.
         threshold: Multi-label only: a label applies if its probability is at least this.
-        abstain_below: No answer is given below this confidence; 0 always answers.
+        abstain_below: Abstain below this confidence; 0 always answers.
     """
 
     temperature: float = 1.0
@@ -27,10 +27,10 @@ class Decision:
     abstain_below: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check every number.
+        """Check all numbers.
 
         Raises:
-            TaskError: Naming the key, what was found, and what is possible.
+            TaskError: Naming the key, what was found, and what is allowed.
         """
         for field in fields(self):
             value = getattr(self, field.name)
@@ -41,7 +41,7 @@ class Decision:
         if not 0 < self.threshold < 1:
             raise TaskError(f"threshold is {self.threshold}; expected a number between 0 and 1")
         if not 0 <= self.abstain_below <= 1:
-            raise TaskError(f"abstain_below is {self.abstain_below}; expected a number in 0 to 1")
+            raise TaskError(f"abstain_below is {self.abstain_below}; expected a number from 0 to 1")
 
     def to_record(self) -> dict[str, float]:
         """Return the numbers as plain JSON values."""
@@ -49,7 +49,7 @@ class Decision:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Decision":
-        """Read what `to_record` wrote, or a task file's keys; what is missing has its default.
+        """Build a decision from the output of `to_record`, or a task file's keys.
 
         Raises:
             TaskError: A key is unknown, or a number is out of its range.
@@ -62,4 +62,4 @@ class Decision:
 
 
 ALWAYS_ANSWER = Decision()
-"""Probabilities as they are, and always an answer."""
+"""Unchanged probabilities, and always an answer."""

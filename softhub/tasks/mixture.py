@@ -1,6 +1,6 @@
-"""Mixtures of tasks: how often each task's examples are drawn when one prompt learns several.
+"""Mixtures of tasks: the share of each task in the batches when one prompt is trained on several.
 
-After T5 (Raffel et al. 2020, arXiv 1910.10683, section 3.5.2): proportional to size, equal, or in
+As in T5 (Raffel et al. 2020, arXiv 1910.10683, section 3.5.2): proportional to size, equal, or in
 between by a temperature.
 """
 
@@ -15,20 +15,20 @@ _TEMPERATURE = 2.0
 def mixture_weights(
     sizes: Mapping[str, int], mixture: str = "temperature", *, temperature: float = _TEMPERATURE
 ) -> dict[str, float]:
-    """Return how likely a batch is of each task.
+    """Return the probability that a batch is of each task.
 
     Args:
         sizes: Number of training examples of each task.
         mixture: `proportional` to the sizes; `equal`; or `temperature`, proportional to the sizes
-            to the power of 1 / temperature, so that small tasks are seen more often than
+            to the power of 1 / temperature, so that small tasks are sampled more often than
             proportionally and less often than equally.
-        temperature: 1 is proportional, and equal is what it comes to as it grows.
+        temperature: 1 is proportional; the shares become equal as it grows.
 
     Returns:
         Probabilities by task, which sum to 1.
 
     Raises:
-        TaskError: There is no such mixture, a task without examples, or no task at all.
+        TaskError: The mixture is unknown, a task has no examples, or there is no task.
     """
     if mixture not in MIXTURES:
         raise TaskError(f"unknown mixture {mixture!r}{did_you_mean(mixture, MIXTURES)}")

@@ -1,7 +1,7 @@
-"""Fields of a dataclass that also take plain values, such as text in place of a `Template`."""
+"""Plain values, such as text in place of a `Template`, as fields of a dataclass."""
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from softhub.errors import TaskError
 
@@ -9,15 +9,31 @@ Stored = TypeVar("Stored")
 Given = TypeVar("Given")
 
 
+def as_text(value: Any) -> str:
+    """Return a value that is text.
+
+    Raises:
+        TaskError: If it is not.
+    """
+    if isinstance(value, bool):
+        raise TaskError(
+            f"found {value!r}, expected text; YAML reads yes, no, on, off, true and false as "
+            f"booleans, so put them in quotes"
+        )
+    if not isinstance(value, str):
+        raise TaskError(f"found {value!r:.80}, expected text; put it in quotes")
+    return value
+
+
 class Converted(Generic[Stored, Given]):
     """A dataclass field whose value is converted when it is assigned.
 
     The annotation `field: Converted[Template, Template | str]` tells type checkers what the
-    constructor takes and what reading the field returns; at run time it is a data descriptor,
+    constructor takes and what reading the field returns. At run time it is a data descriptor,
     which a frozen dataclass sets once.
 
     Args:
-        convert: Turns what is given into what is stored.
+        convert: Turns a given value into the stored one.
         default: Value of the field if none is given; without it, the field is required.
     """
 

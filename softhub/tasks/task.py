@@ -1,5 +1,6 @@
-"""A task: dataset, template, verbalizer or reference text, and metrics, all of it data."""
+"""A task: dataset, template, verbalizer or reference texts, and metrics."""
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, fields, replace
@@ -23,35 +24,20 @@ from softhub.tasks.template import Template
 from softhub.tasks.verbalizer import Labels, Verbalizer
 
 KINDS = ("classification", "generation")
-# What a manifest keeps: all that `predict` needs, and nothing about the data.
+# The keys of a manifest: all that `predict` needs, and nothing about the data.
 RECORD_KEYS = (
-    "name",
-    "kind",
-    "template",
-    "text_column",
-    "verbalizer",
-    "max_length",
-    "system",
-    "generation",
-    "description",
-    "language",
+    *("name", "kind", "template", "text_column", "verbalizer", "max_length"),
+    *("system", "generation", "description", "language"),
 )
-# Kept only where they are in use, so that other manifests read as they always did.
+# Written only if they are used, so that other manifests do not change.
 OPTIONAL_RECORD_KEYS = ("multilabel", "yes_no", "decision", "limitations")
 # `generate` of transformers takes options that load code; only these may come from a task.
 GENERATION_OPTIONS = (
-    "max_new_tokens",
-    "do_sample",
-    "temperature",
-    "top_k",
-    "top_p",
-    "num_beams",
-    "repetition_penalty",
-    "length_penalty",
-    "no_repeat_ngram_size",
-    "stop",
+    *("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "num_beams"),
+    *("repetition_penalty", "length_penalty", "no_repeat_ngram_size", "stop"),
 )
-_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+_CLASSIFICATION_KEYS = ("verbalizer", "label_column", "label_map", "class_weights")
+_GENERATION_KEYS = ("target_column", "code_column", "test_column")
 
 
 def _templates(values: Sequence[Template | str]) -> tuple[Template, ...]:
@@ -81,28 +67,28 @@ class Task:
         verbalizer: Labels and their words; classification only.
         label_column: The dataset's column of labels; classification only. `label` by default
             where the task has no dataset.
-        label_map: The dataset's value (`"0"`, or a name) to the verbalizer's label.
-        multilabel: Whether an example may have several labels, or none; each is then a decision
-            of its own, asked by its words and answered by `yes_no`.
-        yes_no: The two answers, for and against a label.
-        decision: How scores become an answer: temperature, threshold, when to abstain.
-        class_weights: How much each label counts in training: `balanced`, or a number for each;
-            see `softhub.tasks.class_weights`.
+        label_map: Maps the dataset's value (`"0"`, or a name) to the verbalizer's label.
+        multilabel: Whether an example may have several labels, or none. Each label is then a
+            question of its own, which its words ask and `yes_no` answers.
+        yes_no: The words of the two answers, for and against a label.
+        decision: Turns scores into an answer: temperature, threshold, abstention.
+        class_weights: Weights of the labels in the training loss against class imbalance:
+            `balanced`, or a number for each; see `softhub.tasks.class_weights`.
         target_column: The dataset's column of reference texts; generation only. `target` by
             default where the task has no dataset.
-        code_column: The column of code that an answer goes on from, where answers are code.
+        code_column: The column of code that an answer continues, if answers are code.
         test_column: The column of code that tests an answer; see `softhub.evaluation.sandbox`.
         metrics: Names of metrics; the first is the main one.
-        hard_templates: Candidates for the zero-shot baseline.
-        group_column: Rows that belong together (a review, a patient): never split over train and
-            dev, and resampled together for intervals.
-        dataset: Where the rows come from; `None` where a task came out of a manifest.
-        max_length: Most text tokens, before which the text column is cut; `None` is the model's.
-        system: System text of a chat; `None` means that the template is plain text.
-        generation: Defaults for generating, such as `max_new_tokens`, or `stop`: strings at the
-            first of which a text ends.
-        description: One sentence that says what the task is: for cards, and where training starts.
-        limitations: What the answers are not good for; cards say it.
+        hard_templates: Candidates for the zero-shot baseline; may be given as text.
+        group_column: Tells which rows belong together (a review, a patient): a group is never
+            divided over train and dev, and is resampled as a whole for intervals.
+        dataset: The dataset; `None` for a task from a manifest or for rows in memory.
+        max_length: Most text tokens; the text column is truncated to fit. `None` is the model's.
+        system: System message of a chat; `None` means that the template is plain text.
+        generation: Defaults for generation, such as `max_new_tokens`, or `stop`: strings of which
+            the first to occur ends a text.
+        description: A sentence that describes the task, for cards and for initialization.
+        limitations: Limitations of the answers, for cards.
         language: Language of the texts, as an ISO 639-1 code.
     """
 
@@ -143,7 +129,7 @@ class Task:
         if labels is not None:
             self._take_labels(labels)
         self._fill_defaults()
-        if not self.name or not _NAME_CHARACTERS.issuperset(self.name) or len(self.name) > 96:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,96}", self.name):
             raise TaskError(
                 f"name: found {self.name!r}; expected up to 96 letters, digits, '.', '_' or '-', "
                 f"because it becomes a tag on a hub"
@@ -161,7 +147,7 @@ class Task:
 
     @classmethod
     def from_file(cls, path: str | Path, *, kind: str | None = None) -> "Task":
-        """Read a task from a YAML file; relative data files are beside the task file.
+        """Read a task from a YAML file; paths of data files are relative to it.
 
         Args:
             path: The YAML file.
@@ -183,13 +169,13 @@ class Task:
                 "this task."
             )
         task._warn_of_glued_words(path)
-        task._warn_of_written_line_breaks(path)
+        task._warn_of_escaped_line_breaks(path)
         if task.dataset is None:
             return task
         return replace(task, dataset=resolve_data_files(task.dataset, path.parent))
 
     def to_record(self) -> dict[str, Any]:
-        """Return what `predict` needs as plain JSON values, for a manifest."""
+        """Return the task's part of a manifest: what `predict` needs, as plain JSON values."""
         record = {key: getattr(self, key) for key in RECORD_KEYS}
         record["template"] = self.template.text
         record["verbalizer"] = self.verbalizer.to_record() if self.verbalizer else None
@@ -204,13 +190,13 @@ class Task:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Task":
-        """Read what `to_record` wrote; the task has no dataset and cannot `load`.
+        """Build a task from the output of `to_record`; it has no dataset and cannot `load`.
 
         Args:
             record: The task's part of a manifest.
 
         Raises:
-            TaskError: If the record is not a sound task.
+            TaskError: If the record is not a valid task.
         """
         try:
             return cls(**parse_task(record, (*RECORD_KEYS, *OPTIONAL_RECORD_KEYS)))
@@ -222,11 +208,11 @@ class Task:
 
         Args:
             split: `train`, `dev` or `test`.
-            limit: At most so many examples: a fixed subset, the same for the same seed.
+            limit: Most examples: a fixed subset, which is the same for the same seed.
             seed: Chooses the subset.
 
         Raises:
-            DatasetError: If the data is missing, damaged or mislabelled; names file and line.
+            DatasetError: If the data is missing, damaged or mislabeled; names file and line.
         """
         from softhub.tasks.loading import load_examples
 
@@ -242,12 +228,12 @@ class Task:
         """Read and check the examples of all three splits.
 
         Args:
-            limits: For each split at most this many examples, as in `load`; None for all.
-            per_label: Few-shot learning: retain this many examples of each label in train and dev.
+            limits: Most examples of each split, as in `load`; None for all.
+            per_label: For few-shot training: number of examples of each label in train and dev.
             seed: Chooses the examples of each label.
 
         Raises:
-            DatasetError: If the data is missing, damaged or mislabelled; names file and line.
+            DatasetError: If the data is missing, damaged or mislabeled; names file and line.
             TaskError: If examples per label are requested of a task without single labels.
         """
         from softhub.tasks.loading import load_splits
@@ -262,7 +248,7 @@ class Task:
                 examples are passed through.
 
         Raises:
-            DatasetError: If a row lacks a value or is mislabelled; names the row.
+            DatasetError: If a row lacks a value or is mislabeled; names the row.
         """
         from softhub.tasks.loading import to_examples
 
@@ -285,11 +271,11 @@ class Task:
 
     @property
     def judged_as(self) -> str:
-        """What metrics have to be for: `classification`, `multilabel` or `generation`."""
+        """The kind that metrics must support: `classification`, `multilabel` or `generation`."""
         return "multilabel" if self.multilabel else self.kind
 
     def training_weights(self, examples: Sequence[Example]) -> dict[str, float] | None:
-        """The weight of each label in the training loss, or None if all count alike.
+        """Return the weight of each label in the training loss, or None if all count alike.
 
         Args:
             examples: The training split.
@@ -338,11 +324,11 @@ class Task:
                 raise TaskError(f"{key}: does not belong to a task of kind {self.kind}; remove it")
         needed = "label_column" if classification else "target_column"
         if not classification and (self.multilabel or self.decision != ALWAYS_ANSWER):
-            raise TaskError("multilabel and decision are for a classification; remove them")
+            raise TaskError("multilabel and decision are for classification only; remove them")
         if classification and self.verbalizer is None:
-            raise TaskError("verbalizer: missing; a classification needs the words of its labels")
+            raise TaskError("verbalizer: missing; a classification needs labels or a verbalizer")
         if self.dataset is not None and getattr(self, needed) is None:
-            raise TaskError(f"{needed}: missing; name the dataset's column that holds the answers")
+            raise TaskError(f"{needed}: missing; name the dataset's column of answers")
         if self.verbalizer is not None:
             self._check_labels(self.verbalizer.labels)
 
@@ -350,7 +336,7 @@ class Task:
         for value, label in (self.label_map or {}).items():
             if label not in labels:
                 raise TaskError(
-                    f"label_map: {value!r} becomes {label!r}, which the verbalizer does not have"
+                    f"label_map: {value!r} is mapped to {label!r}, which is not a label"
                     f"{did_you_mean(label, labels)}"
                 )
         if self.class_weights is not None:
@@ -359,7 +345,7 @@ class Task:
             check_separable(labels)
             check_yes_no(self.yes_no)
         elif self.yes_no != YES_NO:
-            raise TaskError("yes_no: answers for a task with multilabel: true; add that, or remove")
+            raise TaskError("yes_no: is for multi-label tasks; add multilabel: true, or remove it")
 
     def _check_metrics(self) -> None:
         for name in self.metrics:
@@ -368,17 +354,17 @@ class Task:
             if self.judged_as not in METRICS[name].kinds:
                 fitting = [other for other in METRICS if self.judged_as in METRICS[other].kinds]
                 raise TaskError(
-                    f"metrics: {name} does not judge a {self.judged_as}; use {', '.join(fitting)}"
+                    f"metrics: {name} does not support {self.judged_as}; use {', '.join(fitting)}"
                 )
             if METRICS[name].input_kind == "outcomes" and self.test_column is None:
                 raise TaskError(
                     f"metrics: {name} runs each answer with its tests; name the dataset's column "
-                    f"that holds them: test_column: …"
+                    f"of tests with test_column"
                 )
 
     def _check_generation(self) -> None:
         if self.kind != "generation" and self.generation:
-            raise TaskError("generation: a classification generates nothing; remove it")
+            raise TaskError("generation: a classification does not generate text; remove it")
         for option, value in self.generation.items():
             if option not in GENERATION_OPTIONS:
                 raise TaskError(
@@ -399,19 +385,18 @@ class Task:
         answers = hidden & set(template.columns)
         if answers:
             raise TaskError(
-                f"{key}: {template.text!r} shows the model the answer ({{{answers.pop()}}}); "
-                f"take it out"
+                f"{key}: {template.text!r} shows the model the answer; remove {{{answers.pop()}}}"
             )
         self._check_end(key, template.text)
 
     def _check_end(self, key: str, text: str) -> None:
         if self.system is not None:
-            return  # the base's chat format stands between the template and the words
+            return  # the chat format is between the template and the words
         spaced = self.verbalizer is not None and self.verbalizer.spaced
         if text.rstrip(" \t") != text or (spaced and text != text.rstrip()):
-            words = "the words begin with one" if spaced else "tokenizers join it to the next word"
+            reason = "the words begin with it" if spaced else "tokenizers join it to the next word"
             raise TaskError(
-                f"{key}: {text!r} ends with white space, and {words}; end it with "
+                f"{key}: {text!r} ends with white space, but {reason}; end it with "
                 f"{text.rstrip().splitlines()[-1]!r}"
             )
 
@@ -427,20 +412,18 @@ class Task:
                 stacklevel=3,
             )
 
-    def _warn_of_written_line_breaks(self, path: Path) -> None:
-        keys = {"template": [self.template], "hard_templates": self.hard_templates}
-        for key, templates in keys.items():
+    def _warn_of_escaped_line_breaks(self, path: Path) -> None:
+        for key, templates in (
+            ("template", [self.template]),
+            ("hard_templates", self.hard_templates),
+        ):
             if any(r"\n" in template.text for template in templates):
                 warnings.warn(
-                    f"{path}: {key}: holds a backslash and an n, two characters; a line break is "
-                    r'"\n" in double quotes',
+                    f"{path}: {key}: has a backslash and an n, which are two characters; for a "
+                    f'line break, write "\\n" in double quotes',
                     SoftHubWarning,
                     stacklevel=3,
                 )
-
-
-_CLASSIFICATION_KEYS = ("verbalizer", "label_column", "label_map", "class_weights")
-_GENERATION_KEYS = ("target_column", "code_column", "test_column")
 
 
 def _check_stop(stop: Any) -> None:

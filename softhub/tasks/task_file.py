@@ -1,4 +1,4 @@
-"""Reading a task from YAML or from a manifest's record: strict, with the key in every message."""
+"""Reading a task from YAML or from a manifest: strictly, with the key in every message."""
 
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import fields, replace
@@ -10,11 +10,12 @@ import yaml
 from softhub.errors import TaskError, did_you_mean
 from softhub.tasks.dataset import DatasetSource
 from softhub.tasks.decision import Decision
+from softhub.tasks.plain_values import as_text
 from softhub.tasks.verbalizer import Verbalizer
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key written twice, where YAML would keep the last."""
+    """A safe loader that raises on a repeated key, of which YAML would use the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
@@ -24,7 +25,7 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(
                     None,
                     None,
-                    f"the key {key!r} stands here twice; remove one",
+                    f"the key {key!r} is repeated; remove one",
                     key_node.start_mark,
                 )
             seen.add(key)
@@ -71,7 +72,7 @@ def parse_task(content: Mapping[str, Any], known: Collection[str]) -> dict[str, 
         if content.get(key) is None:
             raise TaskError(f"{key}: missing; every task needs name, kind and template")
     return {
-        key: _parsed(key, value, _PARSERS[key])
+        key: _parsed(key, value, _PARSERS.get(key, as_text))
         for key, value in content.items()
         if value is not None
     }
@@ -81,7 +82,7 @@ def resolve_data_files(source: DatasetSource, folder: Path) -> DatasetSource:
     """Return the source with relative file names resolved against a folder.
 
     Args:
-        source: The source as the task file has it.
+        source: The source as written in the task file.
         folder: The folder of the task file.
     """
     data_files = {
@@ -92,14 +93,14 @@ def resolve_data_files(source: DatasetSource, folder: Path) -> DatasetSource:
 
 
 def refuse_unknown_keys(content: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise if a key is not one of those that are known.
+    """Raise if a key is unknown.
 
     Args:
         content: Values by key.
         known: The keys that are allowed.
 
     Raises:
-        TaskError: Naming the key and what may have been meant.
+        TaskError: Naming the key, and the one that may have been meant.
     """
     for key in content:
         if key not in known:
@@ -113,33 +114,22 @@ def _parsed(key: str, value: Any, parse: Callable[[Any], Any]) -> Any:
         raise TaskError(f"{key}: {error}") from error
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        raise TaskError(
-            f"found {value!r}, expected text; YAML reads yes, no, on, off, true and false as "
-            f"switches, so put them in quotes"
-        )
-    if not isinstance(value, str):
-        raise TaskError(f"found {value!r:.80}, expected text; put it in quotes")
-    return value
-
-
-def _switch(value: Any) -> bool:
+def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TaskError(f"found {value!r:.80}, expected true or false")
     return value
 
 
-def _whole_number(value: Any) -> int:
+def _integer(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TaskError(f"found {value!r:.80}, expected a whole number")
+        raise TaskError(f"found {value!r:.80}, expected an integer")
     return value
 
 
-def _list_of_text(value: Any) -> tuple[str, ...]:
+def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise TaskError(f"found {value!r:.80}, expected a list, e.g. [{value}]")
-    return tuple(_text(item) for item in value)
+    return tuple(as_text(item) for item in value)
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:
@@ -148,22 +138,22 @@ def _mapping(value: Any) -> Mapping[Any, Any]:
     return value
 
 
-def _mapping_of_text(value: Any) -> dict[str, str]:
-    return {_text(key): _text(item) for key, item in _mapping(value).items()}
+def _mapping_of_texts(value: Any) -> dict[str, str]:
+    return {as_text(key): as_text(item) for key, item in _mapping(value).items()}
 
 
 def _label_map(value: Any) -> dict[str, str]:
-    # Dataset values may be numbers or switches here: {0: negative, true: positive}.
-    return {str(key): _text(item) for key, item in _mapping(value).items()}
+    # Values of the dataset may be numbers or booleans: {0: negative, true: positive}.
+    return {str(key): as_text(item) for key, item in _mapping(value).items()}
 
 
 def _class_weights(value: Any) -> str | dict[str, float]:
     if not isinstance(value, Mapping):
-        return _text(value)
+        return as_text(value)
     for label, weight in value.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float):
             raise TaskError(f"{label!r} has {weight!r:.80}, expected a number")
-    return {_text(label): float(weight) for label, weight in value.items()}
+    return {as_text(label): float(weight) for label, weight in value.items()}
 
 
 def _verbalizer(value: Any) -> Verbalizer:
@@ -176,42 +166,30 @@ def _dataset(value: Any) -> DatasetSource:
     content = _mapping(value)
     refuse_unknown_keys(content, [field.name for field in fields(DatasetSource)])
     parsers: Mapping[str, Callable[[Any], Any]] = {
-        "data_files": _mapping_of_text,
-        "splits": _mapping_of_text,
-        "drop_incomplete": _switch,
+        "data_files": _mapping_of_texts,
+        "splits": _mapping_of_texts,
+        "drop_incomplete": _boolean,
     }
     arguments: dict[str, Any] = {
-        key: _parsed(key, item, parsers.get(key, _text))
+        key: _parsed(key, item, parsers.get(key, as_text))
         for key, item in content.items()
         if item is not None
     }
     return DatasetSource(**arguments)
 
 
+# All other values are text; the task itself checks labels.
 _PARSERS: Mapping[str, Callable[[Any], Any]] = {
-    "name": _text,
-    "kind": _text,
-    "template": _text,
-    "text_column": _text,
-    "labels": lambda value: value,  # the task checks these
+    "labels": lambda value: value,
     "verbalizer": _verbalizer,
-    "label_column": _text,
     "label_map": _label_map,
-    "multilabel": _switch,
-    "yes_no": _list_of_text,
+    "multilabel": _boolean,
+    "yes_no": _texts,
     "decision": lambda value: Decision.from_record(_mapping(value)),
     "class_weights": _class_weights,
-    "target_column": _text,
-    "code_column": _text,
-    "test_column": _text,
-    "metrics": _list_of_text,
-    "hard_templates": _list_of_text,
-    "group_column": _text,
+    "metrics": _texts,
+    "hard_templates": _texts,
     "dataset": _dataset,
-    "max_length": _whole_number,
-    "system": _text,
+    "max_length": _integer,
     "generation": _mapping,
-    "description": _text,
-    "limitations": _text,
-    "language": _text,
 }

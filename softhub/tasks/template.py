@@ -1,8 +1,8 @@
 """A template turns a row of a dataset into the text that a model reads.
 
 Replacement is literal: `{column}` becomes the value of that column, in one pass. There is no
-format language, so `{{`, `{0}` or `{"a": 1}` are ordinary characters, and a review that contains
-`{label}` is never expanded again.
+format language, so `{{`, `{0}` and `{"a": 1}` are ordinary characters, and a review that contains
+`{label}` is not expanded again.
 """
 
 import re
@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from softhub.errors import TaskError, did_you_mean
+from softhub.tasks.plain_values import as_text
 
 _PLACEHOLDER = re.compile(r"\{([^\W\d][\w .\-]*)\}")
 
 
 class Segment(NamedTuple):
-    """A stretch of rendered text and where it comes from.
+    """A part of a rendered text and its origin.
 
     Attributes:
         text: The rendered characters.
-        column: The column that they were read from; `None` for the template's own words.
+        column: The column that they come from; `None` for the template's own text.
     """
 
     text: str
@@ -32,23 +33,19 @@ class Template:
     """A text with `{column}` placeholders.
 
     Attributes:
-        text: The template as it was written.
+        text: The template as written.
     """
 
     text: str
 
     @classmethod
     def of(cls, value: "Template | str") -> "Template":
-        """Return a template as it is, or make one of its text.
+        """Return a template, or build one from its text.
 
         Raises:
             TaskError: If the value is neither.
         """
-        if isinstance(value, cls):
-            return value
-        if not isinstance(value, str):
-            raise TaskError(f"found {value!r:.80}; expected text with {{column}} placeholders")
-        return cls(value)
+        return value if isinstance(value, cls) else cls(as_text(value))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -56,13 +53,13 @@ class Template:
         return tuple(dict.fromkeys(_PLACEHOLDER.findall(self.text)))
 
     def segments(self, row: Mapping[str, Any]) -> tuple[Segment, ...]:
-        """Render the template as stretches that remember their column.
+        """Render the template as segments that know their column.
 
         Args:
-            row: Values by column; everything but text is rendered by `str`.
+            row: Values by column; values that are not text are rendered by `str`.
 
         Returns:
-            Segments that joined are `render(row)`; empty ones are left out.
+            Segments whose texts, joined, are `render(row)`; empty ones are left out.
 
         Raises:
             TaskError: If the row lacks a column, or holds `None` in it.
@@ -87,22 +84,22 @@ class Template:
         return "".join(segment.text for segment in self.segments(row))
 
     def split(self, column: str) -> tuple["Template", "Template"]:
-        """Cut the template at the one place where a column stands.
+        """Split the template at the placeholder of a column.
 
         Args:
-            column: The column to cut at, for instance the one that may be truncated.
+            column: The column to split at, for instance the one that may be truncated.
 
         Returns:
             The template before the column and the template after it.
 
         Raises:
-            TaskError: If the column does not stand in the template exactly once.
+            TaskError: If the template does not contain the column exactly once.
         """
         pieces = self.text.split(f"{{{column}}}")
         if len(pieces) != 2:
             raise TaskError(
-                f"{self.text!r} holds {{{column}}} {len(pieces) - 1} times; expected exactly once, "
-                f"because this is the place that is cut when a text is too long"
+                f"{self.text!r} contains {{{column}}} {len(pieces) - 1} times; expected exactly "
+                f"once, because this column is truncated when a text is too long"
             )
         return Template(pieces[0]), Template(pieces[1])
 

@@ -1,8 +1,8 @@
-"""A verbalizer says which words stand for which label (Schick & Schütze 2021, arXiv 2001.07676).
+"""A verbalizer maps each label to words (Schick & Schütze 2021, arXiv 2001.07676).
 
-The words are what the model scores after the rendered template, exactly as written: where the
-template ends without white space, the space belongs to the word (`" positive"`), because that is
-how causal tokenizers cut running text.
+The model scores the words after the rendered template, exactly as written. If the template ends
+without white space, the space belongs to the word (`" positive"`), because that is how causal
+tokenizers split running text.
 """
 
 import re
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from softhub.errors import TaskError
+from softhub.tasks.plain_values import as_text
 
 Labels = Sequence[str] | Mapping[str, str | Sequence[str]]
 """Names of labels, or a mapping of label to its word or words."""
@@ -27,10 +28,10 @@ class Verbalizer:
     words: tuple[tuple[str, tuple[str, ...]], ...]
 
     def __post_init__(self) -> None:
-        """Refuse words that could not tell the labels apart.
+        """Check that the words tell the labels apart.
 
         Raises:
-            TaskError: If labels or words are missing, doubled or badly spaced.
+            TaskError: If labels or words are missing, repeated or badly spaced.
         """
         if len(self.words) < 2:
             raise TaskError(
@@ -53,7 +54,7 @@ class Verbalizer:
 
     @property
     def spaced(self) -> bool:
-        """Whether the words begin with white space, so that a text before them must not end so."""
+        """Whether the words begin with white space, so that the template must not end with it."""
         return self.words[0][1][0][0].isspace()
 
     def words_of(self, label: str) -> tuple[str, ...]:
@@ -75,12 +76,12 @@ class Verbalizer:
         """Build a verbalizer from labels and their words.
 
         Args:
-            mapping: Label to one word or a sequence of words; the order is kept.
+            mapping: Label to one word or a sequence of words; the order is preserved.
 
         Raises:
             TaskError: If a label or word is not text, or the words cannot tell labels apart.
         """
-        return cls(tuple((_text(label), _words(label, words)) for label, words in mapping.items()))
+        return cls(tuple(_entry(label, words) for label, words in mapping.items()))
 
     @classmethod
     def from_labels(cls, labels: Labels, *, space: bool = True, end: str = "") -> "Verbalizer":
@@ -102,7 +103,7 @@ class Verbalizer:
                 f"found {labels!r:.80}; expected a list of labels, or a mapping of label to words"
             )
         lead = " " if space else ""
-        words = words_for([_text(label) for label in labels])
+        words = words_for([as_text(label) for label in labels])
         return cls(tuple((label, (f"{lead}{word}{end}",)) for label, word in words))
 
     def to_record(self) -> list[dict[str, Any]]:
@@ -111,7 +112,7 @@ class Verbalizer:
 
     @classmethod
     def from_record(cls, record: Any) -> "Verbalizer":
-        """Read what `to_record` wrote.
+        """Build a verbalizer from the output of `to_record`.
 
         Args:
             record: A list of `{"label": …, "words": […]}`.
@@ -126,11 +127,7 @@ class Verbalizer:
                 raise TaskError(
                     f"the verbalizer's record holds {entry!r:.80}; expected a label and its words"
                 )
-        return cls(
-            tuple(
-                (_text(entry["label"]), _words(entry["label"], entry["words"])) for entry in record
-            )
-        )
+        return cls(tuple(_entry(entry["label"], entry["words"]) for entry in record))
 
     def _check_words(self) -> None:
         owner: dict[str, str] = {}
@@ -139,12 +136,12 @@ class Verbalizer:
                 raise TaskError(f"the label {label!r} has no words; give it at least one")
             for word in words:
                 _check_word(label, word)
-                # ' good' and 'good' look alike to a reader and differ only by position in a text.
+                # ' good' and 'good' differ only by their position in a text.
                 bare = word.strip()
                 if bare in owner:
                     raise TaskError(
                         f"the word {word!r} of the label {label!r} already stands for "
-                        f"{owner[bare]!r}; every word must stand for one label, once"
+                        f"{owner[bare]!r}; each word must belong to one label only"
                     )
                 owner[bare] = label
         self._check_spaces()
@@ -156,7 +153,7 @@ class Verbalizer:
             plain = next(word for word in words if not word[0].isspace())
             raise TaskError(
                 f"{spaced[0]!r} begins with a space and {plain!r} does not; write all words "
-                f"alike, or the scores compare running text with broken text"
+                f"alike, or their scores cannot be compared"
             )
 
 
@@ -166,11 +163,11 @@ def words_for(labels: Sequence[str]) -> list[tuple[str, str]]:
     Args:
         labels: Names of labels.
     """
-    words = [_in_running_text(label) for label in labels]
+    words = [_in_runningas_text(label) for label in labels]
     return list(zip(labels, words if len(set(words)) == len(words) else labels, strict=True))
 
 
-def _in_running_text(label: str) -> str:
+def _in_runningas_text(label: str) -> str:
     text = re.sub(r"_+|(?<=[a-z])-(?=[a-z])", " ", label).strip() or label
     # One capital letter is a name (as of an answer, A to D), two or three may be an abbreviation.
     all_capitals = text.isupper() and len(text) > 3
@@ -179,7 +176,7 @@ def _in_running_text(label: str) -> str:
 
 def _check_word(label: str, word: str) -> None:
     if not word.strip():
-        raise TaskError(f"the label {label!r} has an empty word; write the word or drop it")
+        raise TaskError(f"the label {label!r} has an empty word; write the word or remove it")
     if word != word.rstrip():
         raise TaskError(
             f"the word {word!r} of the label {label!r} ends with white space; write "
@@ -187,22 +184,12 @@ def _check_word(label: str, word: str) -> None:
         )
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        raise TaskError(
-            f"found {value!r} where a label or word is expected; YAML reads yes, no, on, off, "
-            f"true and false as switches, so put them in quotes"
-        )
-    if not isinstance(value, str):
-        raise TaskError(f"found {value!r:.80} where a label or word is expected; put it in quotes")
-    return value
-
-
-def _words(label: Any, words: Any) -> tuple[str, ...]:
+def _entry(label: Any, words: Any) -> tuple[str, tuple[str, ...]]:
+    label = as_text(label)
     if isinstance(words, str):
-        return (words,)
+        return label, (words,)
     if not isinstance(words, Sequence):
         raise TaskError(
             f"the label {label!r} has {words!r:.80}; expected a word or a list of words, in quotes"
         )
-    return tuple(_text(word) for word in words)
+    return label, tuple(as_text(word) for word in words)

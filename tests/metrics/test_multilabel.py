@@ -149,7 +149,7 @@ def test_balanced_weights_are_negatives_over_positives() -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"metrics": ("macro_f1",)}, "macro_f1 does not judge a multilabel; use accuracy, multil"),
+        ({"metrics": ("macro_f1",)}, "macro_f1 does not support multilabel; use accuracy, multil"),
         ({"yes_no": (" yes",)}, "yes_no: found .* expected two words"),
         ({"yes_no": (" yes ", " no")}, "yes_no: found .* expected two words"),
         ({"yes_no": (" yes", "yes")}, "yes_no: found ' yes' twice"),
@@ -157,7 +157,7 @@ def test_balanced_weights_are_negatives_over_positives() -> None:
             {"verbalizer": Verbalizer.from_mapping({"a;b": " a", "c": " c"})},
             "the label 'a;b' contains ';'",
         ),
-        ({"multilabel": False, "yes_no": (" ja", " nein")}, "yes_no: answers for a task with mul"),
+        ({"multilabel": False, "yes_no": (" ja", " nein")}, "yes_no: is for multi-label tasks"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(changes: dict[str, Any], problem: str) -> None:
@@ -166,9 +166,9 @@ def test_parts_that_do_not_fit_are_refused(changes: dict[str, Any], problem: str
 
 
 def test_multilabel_metrics_are_not_for_single_labels() -> None:
-    with pytest.raises(TaskError, match="multilabel_micro_f1 does not judge a classification"):
+    with pytest.raises(TaskError, match="multilabel_micro_f1 does not support classification"):
         replace(TASK, multilabel=False, metrics=("multilabel_micro_f1",))
-    with pytest.raises(TaskError, match="multilabel and decision are for a classification"):
+    with pytest.raises(TaskError, match="multilabel and decision are for classification"):
         Task(name="a", kind="generation", template=Template("{text}"), multilabel=True)
 
 
@@ -187,7 +187,7 @@ def test_the_record_keeps_what_predict_needs_and_only_where_it_is_in_use() -> No
         ({"temperature": 0}, "temperature is 0; expected a positive number"),
         ({"temperature": "hot"}, "temperature is 'hot'; expected a number"),
         ({"threshold": 1}, "threshold is 1; expected a number between 0 and 1"),
-        ({"abstain_below": 80}, "abstain_below is 80; expected a number in 0 to 1"),
+        ({"abstain_below": 80}, "abstain_below is 80; expected a number from 0 to 1"),
     ],
 )
 def test_a_rule_out_of_range_is_refused(decision: dict[str, Any], problem: str) -> None:

@@ -46,7 +46,7 @@ def test_every_file_is_known_and_counted():
 @pytest.mark.parametrize("path", [*HUB_TASKS, *HUB_CONFIGS, *LAUNCHES], ids=named)
 def test_what_was_never_run_says_so_at_the_top(path):
     top = path.read_text(encoding="utf-8").splitlines()[:3]
-    assert any(line.startswith("# Never run on the real thing: ") for line in top)
+    assert any(line.startswith("# Not yet run for real: ") for line in top)
 
 
 # --- configs ---

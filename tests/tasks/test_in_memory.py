@@ -82,10 +82,10 @@ def test_a_task_with_another_verbalizer_or_template_is_still_sound(task: Task) -
         ({"labels": LABELS, "kind": "generation"}, "labels: does not belong to .* generation"),
         ({"labels": ["only"]}, "labels: .*expected at least two"),
         ({"labels": "positive"}, "labels: found 'positive'.*expected a list of labels"),
-        ({"labels": [0, 1]}, "labels: found 0 where a label or word is expected"),
+        ({"labels": [0, 1]}, "labels: found 0, expected text"),
         ({"labels": ["a", "b"], "verbalizer": Verbalizer.from_mapping({"a": " a", "b": " b"})},
          "labels: found beside a verbalizer.*only one of the two"),
-        ({"template": 5}, "template: found 5; expected text"),
+        ({"template": 5}, "template: found 5, expected text"),
         ({"hard_templates": "{text}"}, "hard_templates: found '{text}'; expected a list"),
         ({"template": "{text} of {author}\nMood:", "text_column": "review"}, "0 times"),
         ({"template": "{title}: {review}\nMood:"}, r"template: .*\{text\} 0 times.*'text'"),
@@ -103,7 +103,7 @@ def test_a_task_file_may_name_labels_too(tmp_path: Path) -> None:
     task = Task.from_file(tmp_path / "task.yaml")
     assert task.verbalizer == Verbalizer.from_mapping({"bad": " bad", "good": " good"})
     (tmp_path / "task.yaml").write_text(content.replace("[bad, good]", "{bad: ' bad', no: ' no'}"))
-    with pytest.raises(TaskError, match=r"task.yaml: labels: found False .* in quotes"):
+    with pytest.raises(TaskError, match=r"task.yaml: labels: found False, .* in quotes"):
         Task.from_file(tmp_path / "task.yaml")
 
 
