@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import softhub
+from softhub.cli.help import Verb
 from softhub.cli.options import JsonOption
 from softhub.cli.output import emit, emit_json, emit_table, say
 from softhub.errors import ConfigError
@@ -73,7 +74,9 @@ def _summary(script: Path) -> str:
     ]
 
 
-@app.command("list", epilog="\b\nExamples:\n  softhub recipes list\n  softhub recipes list --json")
+@app.command(
+    "list", cls=Verb, epilog="\b\nExamples:\n  softhub recipes list\n  softhub recipes list --json"
+)
 def list_recipes(as_json: JsonOption = False) -> None:
     """List the recipes with their configs and tasks."""
     folder = recipes_folder()
@@ -94,11 +97,12 @@ def list_recipes(as_json: JsonOption = False) -> None:
 
 @app.command(
     "copy",
+    cls=Verb,
     epilog="\b\nExamples:\n  softhub recipes copy\n  softhub recipes copy project/recipes",
 )
 def copy_recipes(
     folder: Annotated[
-        Path, typer.Argument(metavar="[DIR]", help="Where to; must be new or empty.")
+        Path, typer.Argument(metavar="DIR", help="Where to; must be new or empty.")
     ] = Path("recipes"),
 ) -> None:
     """Copy the recipes, to read and to change.
