@@ -247,10 +247,9 @@ class Bench:
                 seed=seed,
                 disable_tqdm=True,
             )
-            splits = {"train": self.train, "dev": self.dev}
-            result = fit(
-                self.base, self.task, config, **splits, args=args, init=init or RunConfig.init
-            )
+            data = {"train": self.train, "dev": self.dev}
+            init = init or RunConfig.init
+            result = fit(self.base, self.task, config, data, args=args, init=init)
         provenance = result.prompt.manifest.provenance
         return self.row(meter, result.prompt) | {
             "started_from": provenance["init"],

@@ -55,7 +55,9 @@ def run(base, task, splits, config, args):
     peft_config = PromptTuningConfig(task_type=base.task_type, **config.prompt_options)
     with warnings.catch_warnings():  # they are in the result
         warnings.simplefilter("ignore")
-        result = fit(base, task, peft_config, train=train, dev=dev, args=args, init=config.init)
+        result = fit(
+            base, task, peft_config, {"train": train, "dev": dev}, args=args, init=config.init
+        )
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="prompt")
     found = evaluate(model, task, test, prompt="prompt")

@@ -4,7 +4,8 @@
     python benchmarks/range_test.py --case medical   # one of the cases
 
 Each case is a task on a base with its prompt's length and start. The figures are the rate that
-`--learning_rate auto` would train with, the scaled rate (the default) and every step of the test.
+`--learning-rate-rule auto` would train with, the scaled rate (the default), and every step of the
+test.
 """
 
 import argparse
@@ -18,11 +19,10 @@ from transformers import set_seed
 
 from softhub import Task, load_base
 from softhub.training import PromptTrainingArguments
-from softhub.training.encoded_task import prepare_lesson
+from softhub.training.encoded_task import encode_task
+from softhub.training.initialization import choose_initialization
 from softhub.training.learning_rate import embedding_scale, scaled_rate
 from softhub.training.lr_finder import range_test
-from softhub.training.restarts import make_module
-from softhub.training.starts import find_start
 
 DEMO_T5 = "recipes/data/files/flan-t5-small-title"
 CASES = {  # task file, base, its name, virtual tokens, init
@@ -45,13 +45,13 @@ def run(case, seed):
     base, task = load_base(base, name=name), Task.from_file(path)
     set_seed(seed)
     dev = task.load("dev", limit=8)  # which a range test does not look at
-    lesson = prepare_lesson(base, task, task.load("train"), dev, virtual_tokens=tokens)
+    encoded = encode_task(base, task, task.load("train"), dev, virtual_tokens=tokens)
     config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens)
-    start = find_start(base, config, lesson, init, seed=seed)
+    start = choose_initialization(base, config, [encoded], init, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         args = PromptTrainingArguments(output_dir=folder, seed=seed, disable_tqdm=True)
         before = cpu_seconds()
-        test = range_test(base, lesson, make_module(base, lesson, start, args), args)
+        test = range_test(base, encoded, start.vectors, args)
         cost = cpu_seconds() - before
     return {
         "case": case,

@@ -81,7 +81,7 @@ def soft_prompt(base, task, splits, seed):
     config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=TOKENS)
     with tempfile.TemporaryDirectory() as folder:
         args = arguments(folder, seed)
-        result = fit(base, task, config, train=train, dev=dev, args=args, init="labels")
+        result = fit(base, task, config, {"train": train, "dev": dev}, args=args, init="labels")
         size = folder_bytes(result.prompt.save_pretrained(f"{folder}/adapter"))
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="prompt")

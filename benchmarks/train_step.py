@@ -27,8 +27,7 @@ from softhub.model.encoding import Candidates, Encoder
 from softhub.model.packing import longest_packed
 from softhub.training import PromptTrainingArguments
 from softhub.training.data import EncodedExamples, encode_examples
-from softhub.training.module import PromptTuner
-from softhub.training.reparameterization import Plain
+from softhub.training.module import PromptTuningModule
 from softhub.training.trainer import PromptTrainer
 
 BATCH, STEPS, WARM_UP, ROUNDS = 8, 6, 2, 5
@@ -84,7 +83,7 @@ def ours(base, tokens, rows, candidates, task, seed, *, packed=True):
         args = PromptTrainingArguments(**options(folder), load_best_model_at_end=False, seed=seed)
         longest = longest_packed if packed else lambda base: 0
         with mock.patch("softhub.training.module.longest_packed", longest):
-            tuner = PromptTuner(base, Plain(vectors), candidates)
+            tuner = PromptTuningModule(base, vectors, candidates)
         PromptTrainer(tuner, task, args, rows, rows, [clock]).train()
     return clock.seconds[WARM_UP:]
 

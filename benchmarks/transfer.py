@@ -68,7 +68,7 @@ def run(options, base, task, splits, start, seed):
         )
         tokens = start.num_virtual_tokens if isinstance(start, SoftPrompt) else options.tokens
         config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens)
-        result = fit(base, task, config, train=train, dev=dev, args=args, init=start)
+        result = fit(base, task, config, {"train": train, "dev": dev}, args=args, init=start)
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="prompt")
     evaluation = evaluate(model, task, test, prompt="prompt")

@@ -3,20 +3,21 @@
 Each error is also the builtin that a caller would expect, so `except ValueError` works too::
 
     SoftHubError
-    ├── ConfigError            (ValueError)   a recipe's config or a flag
-    ├── TaskError              (ValueError)   a task file: template, verbalizer, columns, metrics
+    ├── ConfigError            (ValueError)   a recipe's config or a command-line option
+    ├── TaskError              (ValueError)   a task: template, verbalizer, columns, metrics
     ├── DatasetError           (ValueError)   rows of a data file, with file and line
     ├── BaseModelError         (ValueError)   a base model that cannot be found, read or used
-    ├── IncompatiblePrompt     (ValueError)   a prompt made for another base model
+    ├── IncompatiblePrompt     (ValueError)   a prompt that was trained on another base model
     ├── InvalidArtefact        (ValueError)   an adapter folder that is damaged or hostile
-    │   └── UnsupportedAdapter                a sound adapter of a kind that softhub does not load
-    ├── PromptNotLoaded        (LookupError)  a prompt name that the engine does not hold
+    │   └── UnsupportedAdapter                a valid adapter of a type that softhub does not load
+    ├── PromptNotLoaded        (LookupError)  the name of a prompt that is not loaded
     ├── TrainingError          (RuntimeError) training cannot start or has gone wrong
+    ├── TrainingInterrupted                   Ctrl-C during training; a checkpoint was saved
     ├── MissingDependency      (ImportError)  an extra that is not installed
     └── HubError               (OSError)
         ├── RepositoryNotFound (LookupError)
         ├── RevisionNotFound   (LookupError)
-        ├── PushConflict                      somebody else pushed first
+        ├── PushConflict                      another push to the same revision came first
         ├── HubAccessDenied    (PermissionError)
         └── HubUnavailable     (ConnectionError)
 
@@ -28,7 +29,7 @@ from collections.abc import Collection
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """Return the end of a message about an unknown name: what may have been meant.
+    """Return the end of a message about an unknown name: a suggestion, or all known names.
 
     Args:
         name: The unknown name that was found.
@@ -44,7 +45,7 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
 
 
 class SoftHubError(Exception):
-    """Root of all errors that softhub raises on purpose."""
+    """Base class of all errors that softhub raises on purpose."""
 
     def __str__(self) -> str:
         """Return the message itself (`KeyError` and `OSError` would decorate it)."""
@@ -52,23 +53,23 @@ class SoftHubError(Exception):
 
 
 class ConfigError(SoftHubError, ValueError):
-    """A recipe's configuration or a command's option is wrong."""
+    """A recipe's configuration or a command-line option is wrong."""
 
 
 class TaskError(SoftHubError, ValueError):
-    """A task definition is wrong; names the file, the key and the fix."""
+    """A task definition is wrong; the message names the file, the key and the fix."""
 
 
 class DatasetError(SoftHubError, ValueError):
-    """Rows of a dataset are missing, damaged or mislabelled; names file and line."""
+    """Rows of a dataset are missing, damaged or mislabeled; the message names file and line."""
 
 
 class BaseModelError(SoftHubError, ValueError):
-    """A base model cannot be found, read, or used for soft prompts."""
+    """A base model cannot be found, read, or used with soft prompts."""
 
 
 class IncompatiblePrompt(SoftHubError, ValueError):
-    """A prompt was made for another base model than the one at hand."""
+    """A prompt was trained on another base model than the one that is loaded."""
 
 
 class InvalidArtefact(SoftHubError, ValueError):
@@ -76,44 +77,48 @@ class InvalidArtefact(SoftHubError, ValueError):
 
 
 class UnsupportedAdapter(InvalidArtefact):
-    """A sound adapter, but of a kind that softhub does not load."""
+    """A valid adapter of a type that softhub does not load."""
 
 
 class PromptNotLoaded(SoftHubError, LookupError):
-    """A prompt was named that the engine does not hold."""
+    """The named prompt is not loaded."""
 
 
 class TrainingError(SoftHubError, RuntimeError):
     """Training cannot start, or went wrong in a way that results must not hide."""
 
 
+class TrainingInterrupted(SoftHubError):
+    """Ctrl-C during training; a checkpoint was saved, and the run can be resumed from it."""
+
+
 class MissingDependency(SoftHubError, ImportError):
-    """An optional dependency is needed; the message has the exact pip line."""
+    """An optional dependency is needed; the message has the exact pip command."""
 
 
 class HubError(SoftHubError, OSError):
-    """Something about a hub or a repository on it."""
+    """A request to a hub, or to a repository on it, failed."""
 
 
 class RepositoryNotFound(HubError, LookupError):
-    """No repository of that name on the hub (or it is private and not yours)."""
+    """The hub has no repository of that name, or it is private and not yours."""
 
 
 class RevisionNotFound(HubError, LookupError):
-    """The repository exists, but not the revision that was asked for."""
+    """The repository exists, but the requested revision does not."""
 
 
 class PushConflict(HubError):
-    """Somebody else pushed to the same revision first."""
+    """Another push to the same revision came first."""
 
 
 class HubAccessDenied(HubError, PermissionError):
-    """The hub refused the token, or there was none where one is needed."""
+    """The hub refused the token, or none was given where one is needed."""
 
 
 class HubUnavailable(HubError, ConnectionError):
-    """The hub did not answer, or softhub was told to stay offline."""
+    """The hub did not answer, or offline mode is on."""
 
 
 class SoftHubWarning(UserWarning):
-    """Category of the warnings that softhub gives."""
+    """Category of all warnings that softhub emits."""

@@ -141,9 +141,9 @@ def ctrl_c_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContex
 
     @contextmanager
     def pressing(step: int) -> Iterator[None]:
-        from softhub.training.callbacks import WatchCallback
+        from softhub.training.callbacks import HistoryCallback
 
-        original = WatchCallback.on_log
+        original = HistoryCallback.on_log
 
         def press(self, args, state, control, logs=None, **kwargs):  # type: ignore[no-untyped-def]
             original(self, args, state, control, logs=logs, **kwargs)
@@ -151,7 +151,7 @@ def ctrl_c_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContex
                 os.kill(os.getpid(), signal.SIGINT)
 
         with monkeypatch.context() as patch:
-            patch.setattr(WatchCallback, "on_log", press)
+            patch.setattr(HistoryCallback, "on_log", press)
             yield
 
     return pressing

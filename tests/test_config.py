@@ -68,6 +68,12 @@ def test_flags_override_the_file(read):
     assert read("max_steps: 3", "--max_steps=7").max_steps == 7
 
 
+def test_flags_may_have_dashes(read):
+    found = read("max_steps: 3", "--max-steps", "5", "--learning-rate=2", "--resume")
+    assert (found.max_steps, found.learning_rate, found.resume) == (5, 2.0, True)
+    assert read("max-steps: 3\ninit-text: good").max_steps == 3
+
+
 def test_a_default_file_is_read_where_none_is_named(tmp_path):
     default, named = tmp_path / "default.yaml", tmp_path / "named.yaml"
     default.write_text("max_steps: 3\ntask: ./mood.yaml\n")
@@ -113,15 +119,15 @@ def test_a_path_in_a_flag_is_the_caller_s(read):
 @pytest.mark.parametrize(
     ("yaml", "flags", "message"),
     [
-        ("learning_rat: 1", [], r"Unknown key --learning_rat.*learning_rate"),
-        ("max_steps: 1", ["--max_step", "2"], r"Unknown key --max_step\b.*--max_steps"),
-        ("max_steps: 1", ["--zzz=2"], r"Unknown key --zzz"),
+        ("learning_rat: 1", [], r"Unknown option --learning-rat\. .*--learning-rate"),
+        ("max_steps: 1", ["--max_step", "2"], r"Unknown option --max-step\. .*--max-steps"),
+        ("max_steps: 1", ["--zzz=2"], r"Unknown option --zzz"),
         ("max_steps: many", [], r"max_steps.*'many'.*--help"),
         ("resume: perhaps", [], "perhaps"),
         ("task: {name: mood}", [], r"my\.yaml: 'task' is a mapping"),
         ("max_steps: 1", ["stray"], "stray"),
-        ("- a\n- b", [], r"my\.yaml holds no 'key: value' lines"),
-        ("", [], "holds no 'key: value' lines"),
+        ("- a\n- b", [], r"my\.yaml has no 'key: value' lines"),
+        ("", [], "has no 'key: value' lines"),
         ("tags: []", [], "--tags.*expected at least one"),
         ("task: [unclosed", [], r"my\.yaml is not valid YAML"),
         (b"task: \xff\xfe", [], r"my\.yaml.*UTF-8"),

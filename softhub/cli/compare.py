@@ -5,22 +5,16 @@ from typing import Annotated
 
 import typer
 
-from softhub.cli.options import JsonOption
+from softhub.cli.options import EXISTING_FILE, JsonOption, option
 from softhub.cli.output import emit_json
 from softhub.cli.recipes import find_recipe
 from softhub.cli.train import launch
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(exists=True, dir_okay=False, metavar="FILE", help="Configuration (YAML)."),
-]
+ConfigOption = Annotated[Path | None, option("Configuration (YAML).", "FILE", **EXISTING_FILE)]
 ReportOption = Annotated[
     Path | None,
-    typer.Option(
-        exists=True,
-        file_okay=False,
-        metavar="DIR",
-        help="Only rewrite the table and the report of the comparison in this output_dir.",
+    option(
+        "Only rewrite the table and report in this output_dir.", "DIR", exists=True, file_okay=False
     ),
 ]
 
@@ -41,9 +35,7 @@ def compare(
     """
     if report is not None:
         if config is not None or context.args:
-            raise typer.BadParameter(
-                "--report runs nothing and cannot be combined with other flags"
-            )
+            raise typer.BadParameter("--report runs nothing; it can only be combined with --json")
         from softhub.experiments.comparison.results import print_results, write_results
 
         results = write_results(report)

@@ -1,13 +1,12 @@
 """`softhub distill`: a long hard prompt, or few-shot examples, as a short soft prompt."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softhub.cli import INTERRUPTED
 from softhub.cli.options import (
     BaseOption,
     DeviceMapOption,
@@ -16,55 +15,40 @@ from softhub.cli.options import (
     SubsetOption,
     TaskOption,
     adapter_folder,
+    option,
 )
-from softhub.cli.output import emit_facts, say
+from softhub.cli.output import emit_facts
 from softhub.cli.predict import read_inputs
-from softhub.errors import ConfigError, TaskError
+from softhub.errors import ConfigError, TaskError, TrainingInterrupted
+from softhub.experiments.console import INTERRUPTED, say
 
 if TYPE_CHECKING:
     from softhub.experiments.distillation import Teacher
     from softhub.inference.engine import PromptModel
-    from softhub.tasks import Example, Task, Template
+    from softhub.tasks import Splits, Task, Template
     from softhub.training import FitResult
 
 _DEV_SHARE = 5  # every fifth text of a file is a dev text
-_SHOWN = 60  # characters of a template in an error message
 
 TemplateOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="TEMPLATE",
-        help="Teacher: a template, or the number of one in the task's hard_templates.",
-    ),
+    option("Teacher: a template, or the number of one in the task's hard_templates.", "TEMPLATE"),
 ]
-TeacherOption = Annotated[
-    str | None, typer.Option(metavar="ADAPTER", help="Teacher: an adapter of this base model.")
-]
+TeacherOption = Annotated[str | None, option("Teacher: an adapter of this base model.", "ADAPTER")]
 TextsOption = Annotated[
-    str | None,
-    typer.Option(metavar="FILE", help="Train on these texts (one per line, or .jsonl)."),
+    str | None, option("Train on these texts (one per line, or .jsonl).", "FILE")
 ]
-InitOption = Annotated[
-    str, typer.Option(metavar="INIT", help="auto, task, text, labels, vocabulary or random.")
-]
-
-
-class _Data(NamedTuple):
-    train: "Sequence[Example]"
-    dev: "Sequence[Example]"
-    test: "Sequence[Example]"  # empty if the task has no test split
+InitOption = Annotated[str, option("auto, task, text, labels, vocabulary or random.", "INIT")]
 
 
 def distill(
     *,
     task: TaskOption,
     base: BaseOption,
-    base_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the base model in the card.")
-    ] = None,
+    base_name: Annotated[str | None, option("Name of the base model in the card.", "NAME")] = None,
     template: TemplateOption = None,
     shots: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="Teacher: K examples of the train split.")
+        int | None, option("Teacher: K examples of the train split.", "K", min=1)
     ] = None,
     system: Annotated[
         bool, typer.Option("--system", help="Teacher: the task's system text.")
@@ -74,10 +58,11 @@ def distill(
         bool, typer.Option("--bias-corrected", help="Remove the label bias of the teacher.")
     ] = False,
     texts: TextsOption = None,
-    tokens: Annotated[int, typer.Option(min=1, metavar="P", help="Virtual tokens.")] = 20,
+    tokens: Annotated[int, option("Virtual tokens.", "P", min=1)] = 20,
     max_steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 120,
-    learning_rate: Annotated[
-        str | None, typer.Option(metavar="RATE", help="A number, scaled or auto.")
+    learning_rate: Annotated[float | None, option("Peak learning rate.", "RATE")] = None,
+    learning_rate_rule: Annotated[
+        str | None, option("scaled or auto.", "RULE", show_default="scaled")
     ] = None,
     init: InitOption = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per step.")] = 8,
@@ -85,9 +70,7 @@ def distill(
     max_train_examples: SubsetOption = None,
     max_dev_examples: SubsetOption = 200,
     max_test_examples: SubsetOption = None,
-    output_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run.")] = Path(
-        "runs/distilled"
-    ),
+    output_dir: Annotated[Path, option("Folder of the run.", "DIR")] = Path("runs/distilled"),
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume from the last checkpoint in --output-dir.")
     ] = False,
@@ -123,7 +106,8 @@ def distill(
 
         imitated = CalibratedTeacher(imitated, data.train)
     student = replace(whole, system="") if system else whole
-    args = _arguments(output_dir, max_steps, batch_size, seed, learning_rate)
+    rates = {"learning_rate": learning_rate, "learning_rate_rule": learning_rate_rule}
+    args = _arguments(output_dir, max_steps, batch_size, seed, rates)
     result = _train(model, student, imitated, data, args, tokens, init, resume)
     _finish(model, student, imitated, data, result, output_dir)
 
@@ -157,22 +141,21 @@ def _template(task: "Task", value: str) -> "Template":
     number, hard = int(value), task.hard_templates
     if 1 <= number <= len(hard):
         return hard[number - 1]
-    lines = "; ".join(f"{n}: {each.text!r:.{_SHOWN}}" for n, each in enumerate(hard, start=1))
     raise TaskError(
-        f"Found --template {number}, but the task {task.name} has {len(hard)} hard_templates "
-        f"({lines or 'add some to the task file, or give the text of a template'})."
+        f"Found --template {number}, but the task {task.name} has {len(hard)} hard_templates. Give "
+        "the number of one of them (from 1), or the text of a template."
     )
 
 
 def _read(
     task: "Task", texts: str | None, train: int | None, dev: int | None, test: int | None
-) -> _Data:
-    from softhub.tasks import Example
+) -> "Splits":
+    from softhub.tasks import Example, Splits
 
     has_test = task.dataset is not None and "test" in task.dataset.split_names
     scored = task.load("test", limit=test) if has_test else []
     if texts is None:
-        return _Data(task.load("train", limit=train), task.load("dev", limit=dev), scored)
+        return Splits(task.load("train", limit=train), task.load("dev", limit=dev), scored)
     column = task.text_column
     rows = [{column: text} if isinstance(text, str) else text for text in read_inputs(None, texts)]
     examples = [Example(row, text_column=column) for row in rows]
@@ -180,13 +163,13 @@ def _read(
     del rest[::_DEV_SHARE]
     if not rest:
         raise ConfigError(f"{texts} holds {len(rows)} text. Distillation needs two or more.")
-    return _Data(rest[:train], chosen[:dev], scored)
+    return Splits(rest[:train], chosen[:dev], scored)
 
 
 def _teacher(model: "PromptModel", task: "Task", kind: str, value: Any, seed: int) -> "Teacher":
-    from softhub.evaluation.few_shot import choose_shots
     from softhub.experiments.distillation import FewShotTeacher, ModelTeacher
     from softhub.model.prompt import SoftPrompt
+    from softhub.tasks.sampling import choose_shots
 
     if kind == "shots":
         examples = choose_shots(task, task.load("train"), value, seed)
@@ -197,10 +180,11 @@ def _teacher(model: "PromptModel", task: "Task", kind: str, value: Any, seed: in
     return ModelTeacher(model, task, prompt=prompt)
 
 
-def _arguments(folder: Path, steps: int, batch_size: int, seed: int, rate: str | None) -> Any:
+def _arguments(
+    folder: Path, steps: int, batch_size: int, seed: int, rates: Mapping[str, Any]
+) -> Any:
     from softhub.training import PromptTrainingArguments
 
-    options: dict[str, Any] = {} if rate is None else {"learning_rate": rate}
     return PromptTrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -208,7 +192,7 @@ def _arguments(folder: Path, steps: int, batch_size: int, seed: int, rate: str |
         save_steps=min(20, steps),
         per_device_train_batch_size=batch_size,
         seed=seed,
-        **options,
+        **rates,
     )
 
 
@@ -216,7 +200,7 @@ def _train(
     model: "PromptModel",
     task: "Task",
     teacher: "Teacher",
-    data: _Data,
+    data: "Splits",
     args: Any,
     tokens: int,
     init: str,
@@ -225,7 +209,6 @@ def _train(
     from peft import PromptTuningConfig
 
     from softhub.experiments.distillation import distill as fit
-    from softhub.training import TrainingInterrupted
 
     config = PromptTuningConfig(
         task_type=model.base.task_type,
@@ -247,7 +230,7 @@ def _finish(
     model: "PromptModel",
     task: "Task",
     teacher: "Teacher",
-    data: _Data,
+    data: "Splits",
     result: "FitResult",
     folder: Path,
 ) -> None:

@@ -48,17 +48,15 @@ def _version(package: str) -> str:
 def _hardware() -> dict[str, Any]:
     import torch
 
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        names.append("Apple GPU (mps)")
     return {
         "cpu": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "torch threads": torch.get_num_threads(),
-        "accelerators": ", ".join(_accelerators(torch)) or "none",
+        "accelerators": ", ".join(names) or "none",
     }
-
-
-def _accelerators(torch: Any) -> list[str]:
-    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return names + (["Apple GPU (mps)"] if torch.backends.mps.is_available() else [])
 
 
 def _paths() -> dict[str, Any]:

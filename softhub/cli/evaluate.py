@@ -20,6 +20,7 @@ from softhub.cli.options import (
     TaskOption,
     adapter_folder,
     is_folder,
+    option,
 )
 from softhub.cli.output import emit, emit_json, emit_table
 from softhub.cli.predict import PROMPT, load_model
@@ -34,16 +35,12 @@ if TYPE_CHECKING:
 
 AccuracyOption = Annotated[
     float | None,
-    typer.Option(
-        min=0,
-        max=1,
-        metavar="SHARE",
-        help="Abstain as often as is necessary for this accuracy of the answers.",
+    option(
+        "Abstain as often as is necessary for this accuracy of the answers.", "SHARE", min=0, max=1
     ),
 ]
 AbstainOption = Annotated[
-    float | None,
-    typer.Option(min=0, max=1, metavar="P", help="Abstain below this probability instead."),
+    float | None, option("Abstain below this probability instead.", "P", min=0, max=1)
 ]
 
 

@@ -1,12 +1,11 @@
 """Plain-text help: verbs in sections, and arguments without Python types."""
 
-import sys
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from softhub.cli import INTERRUPTED
+from softhub.experiments.console import INTERRUPTED, say
 
 _BRACES = str.maketrans("", "", "{}")
 _METAVARS = {"int": "N", "int range": "N", "float": "X", "float range": "X"}
@@ -43,7 +42,7 @@ class Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            say("interrupted")
             raise typer.Exit(INTERRUPTED) from None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

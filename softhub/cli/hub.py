@@ -14,35 +14,22 @@ from softhub.cli.options import (
     RepoArgument,
     RevisionOption,
     is_folder,
+    option,
 )
-from softhub.cli.output import (
-    emit,
-    emit_columns,
-    emit_facts,
-    emit_json,
-    emit_table,
-    say,
-    score,
-    text_of,
-)
+from softhub.cli.output import emit, emit_columns, emit_facts, emit_json, emit_table, score, text_of
+from softhub.experiments.console import say
 
 if TYPE_CHECKING:
     from softhub.adapter.manifest import Metric
-    from softhub.hub import AdapterInfo, Hub
+    from softhub.hub import AdapterInfo
 
 FolderArgument = Annotated[
-    Path,
-    typer.Argument(metavar="FOLDER", exists=True, file_okay=False, help="Adapter folder."),
+    Path, typer.Argument(metavar="FOLDER", exists=True, file_okay=False, help="Adapter folder.")
 ]
-TagOption = Annotated[
-    list[str] | None, typer.Option(metavar="TAG", help="Tag of the commit, such as v1; repeatable.")
-]
-ParentOption = Annotated[
-    str | None, typer.Option(metavar="HEX", help="Fail unless the branch is at this commit.")
-]
+TagOption = Annotated[list[str] | None, option("Tag of the commit, such as v1; repeatable.", "TAG")]
+ParentOption = Annotated[str | None, option("Fail unless the branch is at this commit.", "HEX")]
 LockOption = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Pull all adapters of a lock file (see softhub lock)."),
+    Path | None, option("Pull all adapters of a lock file (see softhub lock).", "FILE")
 ]
 ADAPTER_COLUMNS = ("repository", "task", "base model", "score", "tokens", "size")
 
@@ -52,7 +39,7 @@ def push(
     repo_id: RepoArgument,
     tag: TagOption = None,
     message: Annotated[str | None, typer.Option("--message", "-m", help="Commit message.")] = None,
-    revision: Annotated[str, typer.Option(metavar="BRANCH", help="Branch to push to.")] = "main",
+    revision: Annotated[str, option("Branch to push to.", "BRANCH")] = "main",
     private: Annotated[
         bool, typer.Option("--private", help="Make a new remote repository private.")
     ] = False,
@@ -88,11 +75,9 @@ def pull(
         str | None, typer.Argument(metavar="REPO_ID", help="NAMESPACE/NAME.")
     ] = None,
     revision: RevisionOption = None,
-    to: Annotated[
-        Path | None, typer.Option("--to", metavar="DIR", help="Copy the adapter to this folder.")
-    ] = None,
+    to: Annotated[Path | None, option("Copy the adapter to this folder.", "DIR", "--to")] = None,
     expect_sha256: Annotated[
-        str | None, typer.Option(metavar="HEX", help="Expected SHA-256 of the weights file.")
+        str | None, option("Expected SHA-256 of the weights file.", "HEX")
     ] = None,
     lock: LockOption = None,
     hub: HubOption = None,
@@ -109,24 +94,16 @@ def pull(
     if (repo_id is None) == (lock is None):
         raise typer.BadParameter("give either REPO_ID or --lock FILE")
     source = Hub(hub, offline=offline)
-    if repo_id is not None:
+    if lock is not None:
+        if revision or expect_sha256:
+            raise typer.BadParameter("--lock sets --revision and --expect-sha256; remove them")
+        folders = source.pull_locked(lock, local_dir=to)
+        emit_table(("name", "folder"), [(name, str(folder)) for name, folder in folders.items()])
+    elif repo_id is not None:
         revision = revision or "main"
         emit(
             str(source.pull(repo_id, revision=revision, local_dir=to, expect_sha256=expect_sha256))
         )
-    elif lock is not None:
-        _pull_locked(source, lock, to, only_with_repo_id=(revision, expect_sha256))
-
-
-def _pull_locked(
-    hub: "Hub", lock: Path, to: Path | None, *, only_with_repo_id: tuple[str | None, ...]
-) -> None:
-    if any(only_with_repo_id):
-        raise typer.BadParameter(
-            "--lock cannot be combined with --revision or --expect-sha256, which the file contains"
-        )
-    folders = hub.pull_locked(lock, local_dir=to)
-    emit_table(("name", "folder"), [(name, str(folder)) for name, folder in folders.items()])
 
 
 def list_(hub: HubOption = None, as_json: JsonOption = False) -> None:

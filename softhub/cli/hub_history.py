@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softhub.cli.options import HubOption, JsonOption, LimitOption, RepoArgument, RevisionOption
-from softhub.cli.output import emit, emit_facts, emit_json, emit_table, say
+from softhub.cli.options import (
+    HubOption,
+    JsonOption,
+    LimitOption,
+    RepoArgument,
+    RevisionOption,
+    option,
+)
+from softhub.cli.output import emit, emit_facts, emit_json, emit_table
+from softhub.experiments.console import say
 
 if TYPE_CHECKING:
     from softhub.hub import CommitInfo
@@ -99,9 +107,7 @@ def verify(repo_id: RepoArgument, hub: HubOption = None, as_json: JsonOption = F
 def deprecate(
     repo_id: RepoArgument,
     reason: Annotated[str, typer.Option(help="Reason, in one sentence.")],
-    replacement: Annotated[
-        str | None, typer.Option(metavar="REPO_ID", help="Repository to use instead.")
-    ] = None,
+    replacement: Annotated[str | None, option("Repository to use instead.", "REPO_ID")] = None,
     hub: HubOption = None,
 ) -> None:
     """Mark a repository as deprecated, so that pulls print a warning.
@@ -140,7 +146,7 @@ def lock(
             metavar="NAME=REPO_ID[@REV]", help="Adapters, each with the name to use it under."
         ),
     ],
-    file: Annotated[Path, typer.Option(metavar="FILE", help="Lock file.")] = Path("softhub.lock"),
+    file: Annotated[Path, option("Lock file.", "FILE")] = Path("softhub.lock"),
     hub: HubOption = None,
 ) -> None:
     """Pin adapters to commits and hashes in a lock file.

@@ -6,48 +6,36 @@ from typing import Annotated, Any
 import typer
 
 from softhub.cli.hub import ADAPTER_COLUMNS, adapter_cells
-from softhub.cli.options import AdapterArgument, HubOption, JsonOption, LimitOption
-from softhub.cli.output import emit_columns, emit_json, say
+from softhub.cli.options import AdapterArgument, HubOption, JsonOption, LimitOption, option
+from softhub.cli.output import emit_columns, emit_json
+from softhub.experiments.console import say
 
-MetricOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Metric to sort and filter by.")
-]
+MetricOption = Annotated[str | None, option("Metric to sort and filter by.", "NAME")]
 MinScoreOption = Annotated[
-    float | None,
-    typer.Option(help="Minimum score (maximum for metrics where lower is better)."),
+    float | None, typer.Option(help="Minimum score (maximum for metrics where lower is better).")
 ]
 FingerprintOption = Annotated[
-    str | None, typer.Option(metavar="ADAPTER", help="Only the exact base model of this adapter.")
+    str | None, option("Only the exact base model of this adapter.", "ADAPTER")
 ]
-LicenseOption = Annotated[
-    str | None, typer.Option("--license", metavar="ID", help="License, such as apache-2.0.")
-]
+LicenseOption = Annotated[str | None, option("License, such as apache-2.0.", "ID", "--license")]
 
 
 def search(
     text: Annotated[
         list[str] | None, typer.Argument(metavar="WORD", help="Words that must all occur.")
     ] = None,
-    task: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the task.")] = None,
-    kind: Annotated[
-        str | None, typer.Option(metavar="KIND", help="classification or generation.")
-    ] = None,
-    base: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Base model, with or without namespace.")
-    ] = None,
+    task: Annotated[str | None, option("Name of the task.", "NAME")] = None,
+    kind: Annotated[str | None, option("classification or generation.", "KIND")] = None,
+    base: Annotated[str | None, option("Base model, with or without namespace.", "MODEL")] = None,
     fingerprint_of: FingerprintOption = None,
-    tag: Annotated[str | None, typer.Option(metavar="TAG", help="Tag of card or commit.")] = None,
-    author: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Namespace of the repository.")
-    ] = None,
-    language: Annotated[
-        str | None, typer.Option(metavar="CODE", help="Language, such as en.")
-    ] = None,
+    tag: Annotated[str | None, option("Tag of card or commit.", "TAG")] = None,
+    author: Annotated[str | None, option("Namespace of the repository.", "NAME")] = None,
+    language: Annotated[str | None, option("Language, such as en.", "CODE")] = None,
     license_id: LicenseOption = None,
-    dataset: Annotated[str | None, typer.Option(metavar="ID", help="Training dataset.")] = None,
+    dataset: Annotated[str | None, option("Training dataset.", "ID")] = None,
     metric: MetricOption = None,
     min_score: MinScoreOption = None,
-    sort: Annotated[str, typer.Option(metavar="KEY", help="score, date, size or name.")] = "score",
+    sort: Annotated[str, option("score, date, size or name.", "KEY")] = "score",
     limit: LimitOption = 50,
     hub: HubOption = None,
     as_json: JsonOption = False,

@@ -14,9 +14,11 @@ from softhub.cli.options import (
     JsonOption,
     RevisionOption,
     adapter_folder,
+    option,
 )
-from softhub.cli.output import emit, emit_json, emit_table, say, text_of
+from softhub.cli.output import emit, emit_json, emit_table, text_of
 from softhub.errors import ConfigError
+from softhub.experiments.console import say
 
 if TYPE_CHECKING:
     from softhub.evaluation.inspection import Inspection, VirtualToken
@@ -24,16 +26,11 @@ if TYPE_CHECKING:
 _SHOWN = 3
 
 CompareOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="ADAPTER", help="Adapter of the same base model to compare; repeatable."),
+    list[str] | None, option("Adapter of the same base model to compare; repeatable.", "ADAPTER")
 ]
 NeighborsOption = Annotated[int, typer.Option(min=1, help="Nearest tokens per virtual token.")]
-PngOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Write a plot of norms and nearest tokens.")
-]
-HtmlOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Write a page with the plot and all tables.")
-]
+PngOption = Annotated[Path | None, option("Write a plot of norms and nearest tokens.", "FILE")]
+HtmlOption = Annotated[Path | None, option("Write a page with the plot and all tables.", "FILE")]
 
 
 def inspect(

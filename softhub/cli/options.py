@@ -1,57 +1,61 @@
 """Options that several verbs share, and the adapter that a verb's first argument names."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from softhub.errors import ConfigError
 
+
+def option(text: str, metavar: str, *names: str, **settings: Any) -> Any:
+    """Return a typer option that takes a value.
+
+    Args:
+        text: Its help text.
+        metavar: What the help shows for the value.
+        *names: Its flags; the default is the name of the parameter.
+        **settings: Further arguments of `typer.Option`.
+    """
+    return typer.Option(*names, metavar=metavar, help=text, **settings)
+
+
+EXISTING_FILE = {"exists": True, "dir_okay": False}
 AdapterArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="ADAPTER",
-        help="Adapter folder, or repository on the hub (a folder of that name comes first).",
-    ),
+    str, typer.Argument(metavar="ADAPTER", help="Adapter: a folder, or a repository on the hub.")
 ]
 RepoArgument = Annotated[str, typer.Argument(metavar="REPO_ID", help="NAMESPACE/NAME.")]
 HubOption = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "local, local:FOLDER, hf or hf+https://HOST.",
+        "URI",
         "--hub",
         envvar="SOFTHUB_HUB",
-        metavar="URI",
-        help="local, local:FOLDER, hf or hf+https://HOST.",
         show_default="local",
     ),
 ]
-RevisionOption = Annotated[
-    str | None,
-    typer.Option(metavar="REV", help="Tag, branch or commit.", show_default="main"),
-]
+RevisionOption = Annotated[str | None, option("Tag, branch or commit.", "REV", show_default="main")]
 LimitOption = Annotated[int, typer.Option(min=1, help="Maximum number of results.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 BaseOption = Annotated[
     str,
-    typer.Option(
+    option(
+        "Base model: Hugging Face repository, folder or .gguf file.",
+        "MODEL",
         "--base",
         envvar="SOFTHUB_BASE",
-        metavar="MODEL",
-        help="Base model: Hugging Face repository, folder or .gguf file.",
     ),
 ]
 DeviceMapOption = Annotated[
-    str | None,
-    typer.Option(metavar="MAP", help="Device of the base model: cuda, auto, …", show_default="cpu"),
+    str | None, option("Device of the base model: cuda, auto, …", "MAP", show_default="cpu")
 ]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Use an adapter that was trained for another base model.")
 ]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Texts per batch.")]
-TaskOption = Annotated[
-    Path, typer.Option("--task", metavar="FILE", exists=True, dir_okay=False, help="Task file.")
-]
-SplitOption = Annotated[str, typer.Option(metavar="SPLIT", help="train, dev or test.")]
+TaskOption = Annotated[Path, option("Task file.", "FILE", "--task", **EXISTING_FILE)]
+SplitOption = Annotated[str, option("train, dev or test.", "SPLIT")]
 SubsetOption = Annotated[
     int | None, typer.Option(min=1, help="Maximum number of examples (fixed subset).")
 ]

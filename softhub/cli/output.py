@@ -1,36 +1,15 @@
 """Output of the command: data on stdout, everything else on stderr, no terminal control codes."""
 
 import json
-import logging
 import os
 import sys
-import unicodedata
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from softhub.errors import SoftHubWarning
+from softhub.experiments.console import one_line, printable
 
 if TYPE_CHECKING:
     from softhub.adapter.manifest import Metric
-
-
-def printable(text: str) -> str:
-    """Return `text` without characters that control a terminal; line breaks and tabs stay.
-
-    Control characters (which start escape sequences), marks that reverse the reading direction and
-    other invisible format characters are removed, because names and texts come from strangers.
-    """
-    return "".join(
-        character
-        for character in text
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs")
-    )
-
-
-def one_line(text: str) -> str:
-    """Return `text` printable and on one line."""
-    return " ".join(printable(text).split())
 
 
 def emit(text: str) -> None:
@@ -85,27 +64,6 @@ def score(metric: "Metric") -> str:
     if metric.low is None or metric.high is None:
         return f"{metric.value:.3f}"
     return f"{metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})"
-
-
-def say(text: str) -> None:
-    """Print a message to stderr, on one line."""
-    print(one_line(text), file=sys.stderr)
-
-
-def route_warnings() -> None:
-    """Print softhub's warnings and log records as plain lines on stderr."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logging.getLogger("softhub").handlers = [handler]
-    other = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if issubclass(category, SoftHubWarning):
-            say(f"warning: {message}")
-        else:
-            other(message, category, *where, **more)
-
-    warnings.showwarning = show
 
 
 def quiet_libraries() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softhub.cli.options import (
+    EXISTING_FILE,
     AdapterArgument,
     BaseOption,
     BatchSizeOption,
@@ -18,6 +19,7 @@ from softhub.cli.options import (
     JsonOption,
     RevisionOption,
     adapter_folder,
+    option,
 )
 from softhub.cli.output import emit, emit_json, emit_table
 from softhub.errors import DatasetError
@@ -34,30 +36,24 @@ _SHOWN_LABELS = 3
 TextsArgument = Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Input texts.")]
 FileOption = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "Input file with one text per line; - is stdin. Lines of a .jsonl file are strings, or "
+        "objects with the columns of the template.",
+        "FILE",
         "--file",
-        metavar="FILE",
-        help="Input file with one text per line; - is stdin. Lines of a .jsonl file are strings, "
-        "or objects with the columns of the template.",
     ),
 ]
 TaskOption = Annotated[
     Path | None,
-    typer.Option(
-        "--task",
-        metavar="FILE",
-        exists=True,
-        dir_okay=False,
-        help="Task file, for an adapter that does not contain a task.",
-    ),
+    option("Task file, for an adapter without a task.", "FILE", "--task", **EXISTING_FILE),
 ]
 AbstainOption = Annotated[
     float | None,
-    typer.Option(
+    option(
+        "Give no label if its probability is lower.",
+        "P",
         min=0,
         max=1,
-        metavar="P",
-        help="Give no label if its probability is lower.",
         show_default="the task's setting",
     ),
 ]
@@ -114,9 +110,7 @@ def generate(
     max_new_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1,
-            help="Maximum number of new tokens.",
-            show_default="the task's setting, or 64",
+            min=1, help="Maximum number of new tokens.", show_default="the task's setting, or 64"
         ),
     ] = None,
     batch_size: BatchSizeOption = 8,

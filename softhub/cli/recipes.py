@@ -1,4 +1,4 @@
-"""The recipes that come with softhub: where they are, and a copy of them to work on."""
+"""`softhub recipes`: list the recipes that come with softhub, and copy them to work on."""
 
 import ast
 import shutil
@@ -10,27 +10,28 @@ import typer
 import softhub
 from softhub.cli.help import Verb
 from softhub.cli.options import JsonOption
-from softhub.cli.output import emit, emit_json, emit_table, say
+from softhub.cli.output import emit, emit_json, emit_table
 from softhub.errors import ConfigError
+from softhub.experiments.console import say
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="See and copy the recipes.")
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="List and copy the recipes.")
 
-# Fetched data and compiled code stay where they are.
+# Downloaded data and compiled code are not copied.
 _NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.pyc", "files")
 
 
 def recipes_folder() -> Path:
-    """Return the folder of the recipes: inside the installed package, or beside it in a checkout.
+    """Return the folder of the recipes: in the installed package, or beside it in a git clone.
 
     Raises:
-        ConfigError: Neither is there.
+        ConfigError: Neither exists.
     """
     package = Path(softhub.__file__).parent
     for folder in (package / "_recipes", package.parent / "recipes"):
         if (folder / "configs").is_dir():
             return folder
     raise ConfigError(
-        f"the recipes are missing beside {package}; install softhub again, or run from a checkout"
+        f"The recipes are missing beside {package}; reinstall softhub, or run it from a git clone."
     )
 
 
@@ -47,13 +48,13 @@ def find_recipe(name: str) -> Path:
         script = Path(name).expanduser()
         if script.is_file():
             return script
-        raise ConfigError(f"there is no recipe at {name!r}; check the path")
+        raise ConfigError(f"There is no recipe at {name!r}; check the path.")
     known = {script.stem: script for script in _scripts()}
     if name in known:
         return known[name]
     raise ConfigError(
-        f"there is no recipe {name!r}; expected one of {', '.join(known)}, or the path of a .py "
-        "file (softhub recipes list)"
+        f"There is no recipe {name!r}; expected one of {', '.join(known)}, or the path of a .py "
+        "file (see softhub recipes list)."
     )
 
 
@@ -62,13 +63,13 @@ def _scripts() -> list[Path]:
 
 
 def _files(folder: Path) -> list[str]:
-    """The YAML files below a folder: those of the folder itself first, then `hub/…` and others."""
+    """Return the YAML files below a folder: first its own, then those of `hub/` and others."""
     found = [path.relative_to(folder) for path in folder.rglob("*.yaml")]
     return [path.as_posix() for path in sorted(found, key=lambda path: (len(path.parts), path))]
 
 
 def _summary(script: Path) -> str:
-    """First line of the docstring, read without running the script."""
+    """Return the first line of the docstring, read without running the script."""
     return (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").partition("\n")[
         0
     ]
@@ -92,7 +93,7 @@ def list_recipes(as_json: JsonOption = False) -> None:
     rows = [("recipe", script.stem, _summary(script)) for script in _scripts()]
     for kind in ("config", "task"):
         rows += [(kind, name, f"{kind}s/{name}") for name in record[f"{kind}s"]]
-    emit_table(("kind", "name", "what"), rows)
+    emit_table(("kind", "name", "description"), rows)
 
 
 @app.command(
@@ -102,19 +103,19 @@ def list_recipes(as_json: JsonOption = False) -> None:
 )
 def copy_recipes(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Where to; must be new or empty.")
+        Path, typer.Argument(metavar="DIR", help="Target folder; must be new or empty.")
     ] = Path("recipes"),
 ) -> None:
-    """Copy the recipes, to read and to change.
+    """Copy the recipes to a folder, to read and to change.
 
-    Configs, tasks and data scripts come along.
+    Configs, tasks and data scripts are copied too.
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(
-            f"{str(folder)!r} is not empty, and nothing is overwritten; name another folder"
+            f"{str(folder)!r} is not empty, and nothing is overwritten; name another folder."
         )
     if folder.is_file():
-        raise ConfigError(f"{str(folder)!r} is a file; name a folder that is new or empty")
+        raise ConfigError(f"{str(folder)!r} is a file; name a folder that is new or empty.")
     shutil.copytree(recipes_folder(), folder, ignore=_NOT_COPIED, dirs_exist_ok=True)
     config = folder / "configs" / "sentiment.yaml"
     say(f"next: read {config}, then run: softhub train --config {config}")

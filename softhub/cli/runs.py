@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softhub.cli.options import JsonOption
-from softhub.cli.output import emit_columns, emit_facts, emit_json, say, score, text_of
+from softhub.cli.options import JsonOption, option
+from softhub.cli.output import emit_columns, emit_facts, emit_json, score, text_of
 from softhub.errors import ConfigError
+from softhub.experiments.console import say
 
 if TYPE_CHECKING:
     from softhub.experiments.runs import Run, Seeds
@@ -21,12 +22,8 @@ def runs(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="Folder to search, with its subfolders.")
     ] = Path("runs"),
-    task: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only runs of this task.")
-    ] = None,
-    sort: Annotated[
-        str, typer.Option(metavar="KEY", help="date, score, loss, steps, minutes or path.")
-    ] = "date",
+    task: Annotated[str | None, option("Only runs of this task.", "NAME")] = None,
+    sort: Annotated[str, option("date, score, loss, steps, minutes or path.", "KEY")] = "date",
     seeds: Annotated[
         bool, typer.Option("--by-seed", help="Summarize runs that differ only in their seed.")
     ] = False,
@@ -37,9 +34,8 @@ def runs(
 ) -> None:
     """List the training runs in a folder, newest first.
 
-    The score is the main metric on the test split, with its 95 % interval. A run that is still in
-    progress is listed as interrupted or begun. A terminal shows the main columns; the output of a
-    pipe and of --json has all of them.
+    The score is the main metric on the test split, with its 95 % interval. A run in progress looks
+    like an interrupted one. A terminal shows the main columns; pipes and --json get all of them.
     """
     if trace:
         if task or seeds:

@@ -1,4 +1,4 @@
-"""`softhub train`: a recipe with a config, run through Accelerate."""
+"""`softhub train`: run a recipe with a config file through Accelerate."""
 
 import logging
 import os
@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from softhub.cli import INTERRUPTED
 from softhub.cli.recipes import find_recipe
+from softhub.experiments.console import INTERRUPTED
 
 
 def train(
@@ -18,34 +18,32 @@ def train(
     config: Annotated[
         Path | None,
         typer.Option(
-            exists=True, dir_okay=False, metavar="FILE", help="The recipe's settings, as YAML."
+            exists=True, dir_okay=False, metavar="FILE", help="Settings of the recipe, as YAML."
         ),
     ] = None,
     recipe: Annotated[
-        str, typer.Option(metavar="NAME", help="A recipe's name, or the path of a .py file.")
+        str, typer.Option(metavar="NAME", help="Name of a recipe, or path of a .py file.")
     ] = "classification",
 ) -> None:
-    """Train a soft prompt: a recipe's config, by Accelerate.
+    """Train a soft prompt by a recipe and its config file.
 
-    Any other --key VALUE overrides the config's key, or stands for it; "-- --help" shows all keys.
-    Accelerate's own settings (number of processes, precision) are what "accelerate config" saved.
-    Ctrl-C leaves a run that can be resumed.
+    Any other --key VALUE overrides a key of the config file; "-- --help" lists all keys.
+    The recipe is run by Accelerate, with the settings that "accelerate config" saved.
+    Ctrl-C saves a checkpoint; add --resume to continue from it.
     """
     arguments = [*(["--config", str(config)] if config else []), *context.args]
-    if not arguments:
-        raise typer.BadParameter("give --config FILE, or the recipe's keys (-- --help shows them)")
     raise typer.Exit(launch(find_recipe(recipe), arguments))
 
 
 def launch(script: Path, arguments: list[str]) -> int:
-    """Do what `accelerate launch SCRIPT ARGUMENTS` does, and return the script's exit code.
+    """Run `accelerate launch SCRIPT ARGUMENTS` and return the exit code of the script.
 
-    The launcher itself takes no notice of Ctrl-C: the script gets the same signal, saves its state
-    and says so, and the launcher must not leave before it.
+    The launcher itself ignores Ctrl-C: the script gets the same signal, saves a checkpoint and says
+    so, and the launcher must not exit before it.
 
     Args:
-        script: The recipe.
-        arguments: Its command line.
+        script: Path of the recipe.
+        arguments: Command-line arguments of the recipe.
     """
     from accelerate.commands.launch import launch_command, launch_command_parser
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
@@ -22,39 +21,6 @@ from softhub.model.scoring import encode_rows, label_scores
 from softhub.tasks import Example, Task, Template
 
 _BETWEEN = "\n\n"  # solved examples of plain text
-
-
-def choose_shots(task: Task, train: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """Draw examples to show, as evenly over the labels as the count allows, in random order.
-
-    Args:
-        task: The task.
-        train: Where to draw from.
-        count: How many to show.
-        seed: Chooses the examples and their order.
-
-    Returns:
-        The examples, in the order in which they are shown.
-
-    Raises:
-        TaskError: The task is multi-label, where no label has examples of its own.
-    """
-    if task.multilabel:
-        raise TaskError(f"{task.name} is multi-label; expected one label for each example.")
-    draw = random.Random(seed)
-    if task.verbalizer is None:
-        return draw.sample(train, min(count, len(train)))
-    labels = list(task.verbalizer.labels)
-    by_label = {label: [e for e in train if e.label == label] for label in labels}
-    for examples in by_label.values():
-        draw.shuffle(examples)
-    draw.shuffle(labels)  # with fewer shots than labels, chance says which are shown
-    shots: list[Example] = []
-    while len(shots) < count and any(by_label.values()):
-        shots += [by_label[label].pop() for label in labels if by_label[label]]
-    shots = shots[:count]
-    draw.shuffle(shots)
-    return shots
 
 
 def predict_few_shot(

@@ -16,8 +16,8 @@ _RESERVED = 128
 
 
 @dataclass(frozen=True)
-class TokenRuler:
-    """Counts the tokens that a base model would read; a ruler of `softhub.tasks.drafting`.
+class TokenCounter:
+    """Counts the tokens that a base model would read; `LengthCounter` of `softhub.tasks.drafting`.
 
     Attributes:
         encoder: Turns rows into token ids, as training does.
@@ -29,7 +29,7 @@ class TokenRuler:
     unit: str = "tokens"
 
     @classmethod
-    def from_pretrained(cls, ref: str) -> TokenRuler:
+    def from_pretrained(cls, ref: str) -> TokenCounter:
         """Read a base's tokenizer and configuration.
 
         Args:

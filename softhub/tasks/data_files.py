@@ -1,93 +1,85 @@
-"""Reading local data files strictly, to say in which line one is damaged.
+"""Local data files, read strictly: an error names the file and the line.
 
-`datasets` reads the rows; what is here reads the same file first, because a parser deep inside
-Arrow cannot say 'line 412 is cut off', and a short CSV row would be filled up in silence.
+JSON and CSV are read here and not by `datasets`, whose readers infer types (a date is no longer
+text) and cannot say that a file ends in the middle of line 412. CSV values stay text as written.
 """
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from softhub.errors import DatasetError
 
-# File ending -> the builder of `datasets` that reads it.
-BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+ENDINGS = (".json", ".jsonl", ".csv", ".parquet")
 _LONGEST_FIELD = 2**31 - 1
 
 
+class FileRow(NamedTuple):
+    """A row of a data file.
+
+    Attributes:
+        place: Where it is: `line 12`, or `row 12` (from 1) where rows are not lines.
+        values: Its values by column; nested columns have dotted names.
+    """
+
+    place: str
+    values: Mapping[str, Any]
+
+
 def ending(path: Path) -> str:
-    """Return a file's ending as `BUILDERS` has it: in small letters."""
+    """Return a file's ending in lower case."""
     return path.suffix.lower()
 
 
-def check_file(path: Path, *, prepare: str | None = None) -> None:
-    """Refuse a file that is missing, empty, damaged or cut off.
+def check_exists(path: Path, *, prepare: str | None = None) -> None:
+    """Raise if there is no such file, or one of an unknown kind.
 
     Args:
-        path: A file with an ending of `BUILDERS`.
-        prepare: The command that makes the file, for the message.
+        path: A data file.
+        prepare: The command that creates the file, for the message.
 
     Raises:
-        DatasetError: Naming the file, the line, and what to do.
+        DatasetError: Naming the file and what to do.
     """
-    if ending(path) not in BUILDERS:
-        endings = ", ".join(BUILDERS)
+    if ending(path) not in ENDINGS:
+        endings = ", ".join(ENDINGS)
         raise DatasetError(f"{path}: expected a file that ends in one of {endings}; convert it")
     if not path.is_file():
-        step = f"make it with: {prepare}" if prepare else "check data_files in the task file"
+        step = f"create it with: {prepare}" if prepare else "check data_files in the task file"
         raise DatasetError(f"{path}: there is no such file; {step}")
-    # Arrow checks parquet's own structure; there are no lines to name.
-    if ending(path) == ".parquet":
-        return
-    if sum(1 for _ in _places(path)) == 0:
-        raise DatasetError(f"{path}: is empty; expected at least one row")
 
 
-def builder_options(path: Path) -> dict[str, Any]:
-    """Return what the builder must be told to give the values as they are written.
+def read_rows(path: Path) -> Iterator[FileRow]:
+    """Yield the rows of a JSON, JSONL or CSV file in order.
 
     Args:
-        path: A file that `check_file` has accepted.
+        path: The file.
+
+    Raises:
+        DatasetError: If the file is damaged or truncated; names the line.
     """
-    if ending(path) != ".csv":
-        return {}
-    from datasets import Features, Value
-
-    # pandas would make 7 of 007, and nothing of the word NA.
-    _, header = next(iter(_csv_rows(path)))
-    # pandas itself writes an index without a name, and reads it back under this one.
-    names = [column or f"Unnamed: {place}" for place, column in enumerate(header)]
-    features = Features({column: Value("string") for column in names})
-    return {"features": features, "keep_default_na": False}
-
-
-def place_of(path: Path, row: int) -> str:
-    """Say where a row of a file stands.
-
-    Args:
-        path: A file that `check_file` has accepted.
-        row: Number of the row, from 0.
-
-    Returns:
-        `file, line 12`, or `file, row 12` (from 1) where rows are not lines.
-    """
-    if ending(path) == ".parquet":
-        return f"{path}, row {row + 1}"
-    for number, place in enumerate(_places(path)):
-        if number == row:
-            return place
-    raise DatasetError(f"{path}: changed while it was read; run this again")
-
-
-def _places(path: Path) -> Iterator[str]:
-    """Yield where each row stands, in order; raise where one is damaged."""
     if ending(path) == ".csv":
-        return _csv_places(path)
-    if ending(path) == ".json" and _first_character(path) == "[":
-        return _array_places(path)
-    return _jsonl_places(path)
+        return _csv_rows(path)
+    first = next((line.lstrip()[0] for _, line in _lines(path) if line.strip()), "")
+    return _array_rows(path) if ending(path) == ".json" and first == "[" else _jsonl_rows(path)
+
+
+def flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a row with a dotted name for each nested column: `translation.de`.
+
+    Args:
+        row: Values by column.
+        prefix: What the names begin with.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -102,11 +94,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 ) from None
 
 
-def _first_character(path: Path) -> str:
-    return next((line.lstrip()[0] for _, line in _lines(path) if line.strip()), "")
-
-
-def _jsonl_places(path: Path) -> Iterator[str]:
+def _jsonl_rows(path: Path) -> Iterator[FileRow]:
     for number, line in _lines(path):
         if not line.strip():
             continue
@@ -114,46 +102,54 @@ def _jsonl_places(path: Path) -> Iterator[str]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             if not line.endswith("\n"):
-                raise _cut_off(path, number, line) from None
+                raise _truncated(path, number, line) from None
             raise DatasetError(
                 f"{path}, line {number}: not valid JSON ({error.msg} at character {error.colno}); "
-                f'expected one object a line, such as {{"text": …}}'
+                f'expected one object per line, such as {{"text": …}}'
             ) from None
-        _check_object(row, f"{path}, line {number}")
-        yield f"{path}, line {number}"
+        yield _object(path, f"line {number}", row)
 
 
-def _array_places(path: Path) -> Iterator[str]:
+def _array_rows(path: Path) -> Iterator[FileRow]:
     text = "".join(line for _, line in _lines(path))
     try:
         rows = json.loads(text)
     except json.JSONDecodeError as error:
         if not text.rstrip().endswith("]"):
             lines = text.splitlines()
-            raise _cut_off(path, len(lines), lines[-1]) from None
+            raise _truncated(path, len(lines), lines[-1]) from None
         raise DatasetError(
             f"{path}, line {error.lineno}: not valid JSON ({error.msg} at character {error.colno})"
         ) from None
     for number, row in enumerate(rows, start=1):
-        _check_object(row, f"{path}, row {number}")
-        yield f"{path}, row {number}"
+        yield _object(path, f"row {number}", row)
 
 
-def _csv_places(path: Path) -> Iterator[str]:
+def _object(path: Path, place: str, row: Any) -> FileRow:
+    if not isinstance(row, dict):
+        raise DatasetError(
+            f'{path}, {place}: found {row!r:.60}; expected an object, such as {{"text": …}}'
+        )
+    return FileRow(place, flatten(row))
+
+
+def _csv_rows(path: Path) -> Iterator[FileRow]:
     header: list[str] = []
-    for line, row in _csv_rows(path):
+    for line, row in _csv_fields(path):
         if not header:
-            header = _checked_header(path, row)
+            header = row
+            if len(set(header)) != len(header):
+                raise DatasetError(f"{path}, line 1: repeats a column name: {', '.join(header)}")
             continue
         if len(row) != len(header):
             raise DatasetError(
                 f"{path}, line {line}: has {len(row)} fields and the header {len(header)}; "
-                f"the row is cut off, or a comma or quote in it is not quoted"
+                f"the row is truncated, or a comma or quote in it is not quoted"
             )
-        yield f"{path}, line {line}"
+        yield FileRow(f"line {line}", dict(zip(header, row, strict=True)))
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _csv_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows that are not blank with the line on which each begins."""
     reader = csv.reader((line for _, line in _lines(path)), strict=True)
     before = csv.field_size_limit(_LONGEST_FIELD)
@@ -171,19 +167,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         csv.field_size_limit(before)
 
 
-def _checked_header(path: Path, header: list[str]) -> list[str]:
-    if len(set(header)) != len(header):
-        raise DatasetError(f"{path}, line 1: a column stands twice in {', '.join(header)}")
-    return header
-
-
-def _check_object(row: Any, place: str) -> None:
-    if not isinstance(row, dict):
-        raise DatasetError(f'{place}: found {row!r:.60}; expected an object, such as {{"text": …}}')
-
-
-def _cut_off(path: Path, number: int, line: str) -> DatasetError:
+def _truncated(path: Path, number: int, line: str) -> DatasetError:
     return DatasetError(
-        f"{path}, line {number}: the file is cut off in the middle of its last line "
-        f"(…{line[-40:]!r}); copy or make it again"
+        f"{path}, line {number}: the file ends in the middle of this line "
+        f"(…{line[-40:]!r}); copy or create it again"
     )

@@ -1,14 +1,12 @@
-"""Where a task's examples come from, and how rows become examples."""
+"""Examples, the splits they come in, and the dataset they are read from."""
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from softhub.errors import TaskError, did_you_mean
-
-SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,29 @@ class Example:
     def text(self) -> str:
         """The example's own text, without the template."""
         return str(self.row[self.text_column])
+
+
+class Splits(NamedTuple):
+    """The examples of a task: to train on, to choose by, and to report scores on.
+
+    Attributes:
+        train: Examples that the prompt is trained on.
+        dev: Examples that choose the best checkpoint, the hard prompt and the temperature.
+        test: Examples that final scores are computed on; may be empty.
+    """
+
+    train: list[Example]
+    dev: list[Example]
+    test: list[Example]
+
+
+SPLITS = Splits._fields
+
+ExampleRows = Iterable[Mapping[str, Any] | Example]
+"""Rows in memory: dicts by column, a `datasets.Dataset`, or examples."""
+
+SplitsLike = Splits | Mapping[str, ExampleRows]
+"""Splits, or rows for `train` and, optionally, `dev` (or `validation`) and `test`."""
 
 
 @dataclass(frozen=True, kw_only=True)

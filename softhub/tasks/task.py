@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import InitVar, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from softhub.tasks.class_weights import (
     positive_weights,
     training_weights,
 )
-from softhub.tasks.dataset import DatasetSource, Example
+from softhub.tasks.dataset import DatasetSource, Example, ExampleRows, Splits, SplitsLike
 from softhub.tasks.decision import ALWAYS_ANSWER, Decision
-from softhub.tasks.loading import load_examples
+from softhub.tasks.plain_values import Converted
 from softhub.tasks.task_file import parse_task, read_yaml, resolve_data_files
 from softhub.tasks.template import Template
-from softhub.tasks.verbalizer import Verbalizer
+from softhub.tasks.verbalizer import Labels, Verbalizer
 
 KINDS = ("classification", "generation")
 # What a manifest keeps: all that `predict` needs, and nothing about the data.
@@ -54,17 +54,33 @@ GENERATION_OPTIONS = (
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
+def _templates(values: Sequence[Template | str]) -> tuple[Template, ...]:
+    if isinstance(values, str):
+        raise TaskError(f"found {values!r:.80}; expected a list of templates")
+    return tuple(Template.of(value) for value in values)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a soft prompt is trained for, judged by and used with.
+    r"""A task that a soft prompt is trained for, evaluated on and used with.
+
+    A template and labels are enough: `Task(template="Review: {text}\nSentiment:",
+    labels=["negative", "positive"])`.
+
+    Args:
+        labels: In place of a verbalizer: names of labels, whose words are the names, or a mapping
+            of label to words.
 
     Attributes:
-        name: Short name, which is also its tag on a hub.
-        kind: `classification` (labels with words) or `generation` (reference texts).
-        template: Turns a row into the model's input.
-        text_column: The column of the template that may be cut when a text is too long.
+        name: Short name, which is also its tag on a hub. The default is the kind.
+        kind: `classification` (labels with words) or `generation` (reference texts). The default
+            is `classification` if there are labels.
+        template: Turns a row into the model's input; may be given as text.
+        text_column: The column of the template that may be truncated when a text is too long. The
+            default is the template's only column, or `text` if it has several.
         verbalizer: Labels and their words; classification only.
-        label_column: The dataset's column of labels; classification only.
+        label_column: The dataset's column of labels; classification only. `label` by default
+            where the task has no dataset.
         label_map: The dataset's value (`"0"`, or a name) to the verbalizer's label.
         multilabel: Whether an example may have several labels, or none; each is then a decision
             of its own, asked by its words and answered by `yes_no`.
@@ -72,7 +88,8 @@ class Task:
         decision: How scores become an answer: temperature, threshold, when to abstain.
         class_weights: How much each label counts in training: `balanced`, or a number for each;
             see `softhub.tasks.class_weights`.
-        target_column: The dataset's column of reference texts; generation only.
+        target_column: The dataset's column of reference texts; generation only. `target` by
+            default where the task has no dataset.
         code_column: The column of code that an answer goes on from, where answers are code.
         test_column: The column of code that tests an answer; see `softhub.evaluation.sandbox`.
         metrics: Names of metrics; the first is the main one.
@@ -89,10 +106,11 @@ class Task:
         language: Language of the texts, as an ISO 639-1 code.
     """
 
-    name: str
-    kind: str
-    template: Template
-    text_column: str = "text"
+    name: str = ""
+    kind: str = ""
+    template: Converted[Template, Template | str] = Converted(Template.of)  # noqa: RUF009
+    text_column: str = ""
+    labels: InitVar[Labels | None] = None
     verbalizer: Verbalizer | None = None
     label_column: str | None = None
     label_map: Mapping[str, str] | None = None
@@ -104,7 +122,9 @@ class Task:
     code_column: str | None = None
     test_column: str | None = None
     metrics: tuple[str, ...] = ()
-    hard_templates: tuple[Template, ...] = ()
+    hard_templates: Converted[tuple[Template, ...], Sequence[Template | str]] = Converted(  # noqa: RUF009
+        _templates, ()
+    )
     group_column: str | None = None
     dataset: DatasetSource | None = None
     max_length: int | None = None
@@ -114,12 +134,15 @@ class Task:
     limitations: str = ""
     language: str | None = None
 
-    def __post_init__(self) -> None:
-        """Check that the parts fit each other.
+    def __post_init__(self, labels: Labels | None) -> None:
+        """Fill in defaults and check that the parts fit each other.
 
         Raises:
             TaskError: Naming the key, what was found, and the fix.
         """
+        if labels is not None:
+            self._take_labels(labels)
+        self._fill_defaults()
         if not self.name or not _NAME_CHARACTERS.issuperset(self.name) or len(self.name) > 96:
             raise TaskError(
                 f"name: found {self.name!r}; expected up to 96 letters, digits, '.', '_' or '-', "
@@ -148,7 +171,7 @@ class Task:
         """
         path = Path(path)
         try:
-            known = [item.name for item in fields(cls)]
+            known = ["labels", *(item.name for item in fields(cls))]
             task = cls(**parse_task(read_yaml(path), known))
         except TaskError as error:
             raise TaskError(f"{path}: {error}") from error
@@ -198,7 +221,60 @@ class Task:
         Raises:
             DatasetError: If the data is missing, damaged or mislabelled; names file and line.
         """
+        from softhub.tasks.loading import load_examples
+
         return load_examples(self, split, limit=limit, seed=seed)
+
+    def load_splits(
+        self,
+        limits: Mapping[str, int | None] | None = None,
+        *,
+        per_label: int | None = None,
+        seed: int = 0,
+    ) -> Splits:
+        """Read and check the examples of all three splits.
+
+        Args:
+            limits: For each split at most this many examples, as in `load`; None for all.
+            per_label: Few-shot learning: retain this many examples of each label in train and dev.
+            seed: Chooses the examples of each label.
+
+        Raises:
+            DatasetError: If the data is missing, damaged or mislabelled; names file and line.
+            TaskError: If examples per label are requested of a task without single labels.
+        """
+        from softhub.tasks.loading import load_splits
+
+        return load_splits(self, limits or {}, per_label=per_label, seed=seed)
+
+    def to_examples(self, rows: ExampleRows) -> list[Example]:
+        """Check rows in memory and turn them into examples.
+
+        Args:
+            rows: Dicts by column or a `datasets.Dataset`, whose class labels are known by name;
+                examples are passed through.
+
+        Raises:
+            DatasetError: If a row lacks a value or is mislabelled; names the row.
+        """
+        from softhub.tasks.loading import to_examples
+
+        return to_examples(self, rows)
+
+    def to_splits(self, data: SplitsLike) -> Splits:
+        """Turn data in memory into splits.
+
+        Args:
+            data: Splits, which are returned as they are, or rows (see `to_examples`) for `train`
+                and, optionally, `dev` (or `validation`) and `test`, such as a
+                `datasets.DatasetDict`. Without dev, a tenth of train is held out, in whole groups.
+
+        Raises:
+            DatasetError: If train is missing, a split is unknown, or a row is not sound.
+        """
+        from softhub.tasks.loading import to_splits
+
+        return to_splits(self, data)
 
     @property
     def judged_as(self) -> str:
@@ -217,6 +293,35 @@ class Task:
         if self.multilabel:
             return positive_weights(self.class_weights, labels, examples)
         return training_weights(self.class_weights, labels, examples)
+
+    def _take_labels(self, labels: Labels) -> None:
+        if self.kind == "generation":
+            raise TaskError("labels: does not belong to a task of kind generation; remove it")
+        if self.verbalizer is not None:
+            raise TaskError("labels: found beside a verbalizer; give only one of the two")
+        # After the turn of a chat begins a new one, and words begin it without a space.
+        space, end = self.system is None, "?" if self.multilabel else ""
+        try:
+            verbalizer = Verbalizer.from_labels(labels, space=space, end=end)
+        except TaskError as error:
+            raise TaskError(f"labels: {error}") from error
+        object.__setattr__(self, "verbalizer", verbalizer)
+
+    def _fill_defaults(self) -> None:
+        columns = self.template.columns
+        kind = self.kind or ("generation" if self.verbalizer is None else "classification")
+        defaults = {
+            "kind": kind,
+            "name": kind,
+            "text_column": columns[0] if len(columns) == 1 else "text",
+        }
+        answer = "label" if kind == "classification" else "target"
+        # A template may read a column of that name, where the answers have another.
+        if self.dataset is None and answer not in columns:
+            defaults[f"{answer}_column"] = answer
+        for key, value in defaults.items():
+            if not getattr(self, key):
+                object.__setattr__(self, key, value)
 
     def _check_answers(self) -> None:
         classification = self.kind == "classification"

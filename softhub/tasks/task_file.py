@@ -10,7 +10,6 @@ import yaml
 from softhub.errors import TaskError, did_you_mean
 from softhub.tasks.dataset import DatasetSource
 from softhub.tasks.decision import Decision
-from softhub.tasks.template import Template
 from softhub.tasks.verbalizer import Verbalizer
 
 
@@ -167,10 +166,6 @@ def _class_weights(value: Any) -> str | dict[str, float]:
     return {_text(label): float(weight) for label, weight in value.items()}
 
 
-def _templates(value: Any) -> tuple[Template, ...]:
-    return tuple(Template(text) for text in _list_of_text(value))
-
-
 def _verbalizer(value: Any) -> Verbalizer:
     if isinstance(value, list):
         return Verbalizer.from_record(value)
@@ -196,8 +191,9 @@ def _dataset(value: Any) -> DatasetSource:
 _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "name": _text,
     "kind": _text,
-    "template": lambda value: Template(_text(value)),
+    "template": _text,
     "text_column": _text,
+    "labels": lambda value: value,  # the task checks these
     "verbalizer": _verbalizer,
     "label_column": _text,
     "label_map": _label_map,
@@ -209,7 +205,7 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "code_column": _text,
     "test_column": _text,
     "metrics": _list_of_text,
-    "hard_templates": _templates,
+    "hard_templates": _list_of_text,
     "group_column": _text,
     "dataset": _dataset,
     "max_length": _whole_number,

@@ -37,6 +37,19 @@ class Template:
 
     text: str
 
+    @classmethod
+    def of(cls, value: "Template | str") -> "Template":
+        """Return a template as it is, or make one of its text.
+
+        Raises:
+            TaskError: If the value is neither.
+        """
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, str):
+            raise TaskError(f"found {value!r:.80}; expected text with {{column}} placeholders")
+        return cls(value)
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that the template reads, in order of first use."""

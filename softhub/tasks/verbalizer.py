@@ -5,11 +5,15 @@ template ends without white space, the space belongs to the word (`" positive"`)
 how causal tokenizers cut running text.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from softhub.errors import TaskError
+
+Labels = Sequence[str] | Mapping[str, str | Sequence[str]]
+"""Names of labels, or a mapping of label to its word or words."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,29 @@ class Verbalizer:
         """
         return cls(tuple((_text(label), _words(label, words)) for label, words in mapping.items()))
 
+    @classmethod
+    def from_labels(cls, labels: Labels, *, space: bool = True, end: str = "") -> "Verbalizer":
+        """Build a verbalizer from labels that may have no words yet.
+
+        Args:
+            labels: Names of labels, whose words are the names as running text has them
+                (`very_good` → `" very good"`), or a mapping of label to words.
+            space: Whether the words made from names begin with a space.
+            end: What the words made from names end with, such as `?`.
+
+        Raises:
+            TaskError: If `labels` is neither, or the words cannot tell labels apart.
+        """
+        if isinstance(labels, Mapping):
+            return cls.from_mapping(labels)
+        if isinstance(labels, str) or not isinstance(labels, Sequence):
+            raise TaskError(
+                f"found {labels!r:.80}; expected a list of labels, or a mapping of label to words"
+            )
+        lead = " " if space else ""
+        words = words_for([_text(label) for label in labels])
+        return cls(tuple((label, (f"{lead}{word}{end}",)) for label, word in words))
+
     def to_record(self) -> list[dict[str, Any]]:
         """Return plain JSON values; a list, so that the order survives sorted keys."""
         return [{"label": label, "words": list(words)} for label, words in self.words]
@@ -131,6 +158,23 @@ class Verbalizer:
                 f"{spaced[0]!r} begins with a space and {plain!r} does not; write all words "
                 f"alike, or the scores compare running text with broken text"
             )
+
+
+def words_for(labels: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each label with its name as running text has it, or as it is where two would clash.
+
+    Args:
+        labels: Names of labels.
+    """
+    words = [_in_running_text(label) for label in labels]
+    return list(zip(labels, words if len(set(words)) == len(words) else labels, strict=True))
+
+
+def _in_running_text(label: str) -> str:
+    text = re.sub(r"_+|(?<=[a-z])-(?=[a-z])", " ", label).strip() or label
+    # One capital letter is a name (as of an answer, A to D), two or three may be an abbreviation.
+    all_capitals = text.isupper() and len(text) > 3
+    return text.lower() if all_capitals or text in ("True", "False") else text
 
 
 def _check_word(label: str, word: str) -> None:

@@ -10,47 +10,67 @@ import torch
 from transformers import TrainingArguments
 
 from softhub.model.base import BaseModel
-from softhub.training.learning_rate import LearningRate, rule_of, scaled_rate
-from softhub.training.reparameterization import check_reparameterization
-from softhub.training.tracking import check_trackers
+from softhub.training.callbacks import check_trackers
+from softhub.training.learning_rate import check_learning_rate, scaled_rate
+
+_PROVENANCE = (
+    "max_steps",
+    "num_train_epochs",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "optim",
+    "gradient_accumulation_steps",
+    "eval_steps",
+    "metric_for_best_model",
+    "early_stopping_patience",
+    "bf16",
+    "fp16",
+)
 
 
 @dataclass
 class PromptTrainingArguments(TrainingArguments):
-    """All of transformers' `TrainingArguments`; below are the defaults that differ, and ours.
+    """All of transformers' `TrainingArguments`; the fields below are new or have other defaults.
 
-    A soft prompt wants a learning rate a thousand times that of fine-tuning: with the default 5e-5
-    of transformers nothing is learned at all. How high depends on the base's embeddings, so the
-    default is a rule, not a number; see `softhub.training.learning_rate`.
+    A soft prompt needs a learning rate about a thousand times that of fine-tuning: with the default
+    of transformers, 5e-5, it learns nothing. The right rate depends on the base's embeddings, so
+    the default is a rule rather than a number; see `softhub.training.learning_rate`.
 
-    The best checkpoint is the one with the lowest dev loss: the accuracy of a few hundred dev texts
-    moves by a point or two by chance. `metric_for_best_model="accuracy"` chooses by that instead.
+    The best checkpoint is the one with the lowest dev loss, because accuracy on a few hundred dev
+    texts varies by a point or two by chance. `metric_for_best_model="accuracy"` selects by accuracy
+    instead.
 
     Attributes:
-        learning_rate: A number; `"scaled"`, a share of the length of the base's embeddings; or
-            `"auto"`, a range test of at most 32 steps before the run.
-        max_restarts: A run whose loss is no number, that collapses to one label, or that learns
-            nothing, is begun again with another rate or init at most so many times.
-        early_stopping_patience: Stop after so many evaluations without a better one; 0 never.
-        reparameterization: What is trained and folded into the vectors in the end: `none`,
-            `residual`, `ulpt`, `superpos` or `mlp`; see `softhub.training.reparameterization`.
-        reparameterization_size: Its width (`residual`, `mlp`), rank (`ulpt`) or number of sampled
-            embeddings (`superpos`); None takes a good one.
+        learning_rate: The peak learning rate. Leave it out to have a rule choose it.
+        learning_rate_rule: `"scaled"` (the default where no number is given), a fraction of the
+            size of the base's embeddings; or `"auto"`, a learning rate range test of at most 32
+            steps before the run.
+        max_restarts: How often a failed run is restarted, with another learning rate and then also
+            another initialization. A run fails if its loss is NaN or infinite, if it predicts a
+            single label, or if it learns nothing.
+        early_stopping_patience: Stop after this many evaluations without improvement; 0 turns
+            early stopping off.
     """
 
-    output_dir: str = field(default="runs/prompt", metadata={"help": "Where checkpoints go."})
+    output_dir: str = field(default="runs/prompt", metadata={"help": "Folder of the checkpoints."})
     max_steps: int = field(default=120, metadata={"help": "Optimizer steps; -1: by epochs."})
-    learning_rate: LearningRate = field(
-        default=LearningRate("scaled"),
-        metadata={"help": "Peak rate; scaled: by the base's embeddings; auto: by a range test."},
+    learning_rate: float | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Peak learning rate; without it a rule chooses one."}
+    )
+    learning_rate_rule: str | None = field(
+        default=None,
+        metadata={"help": "scaled (default): by the base's embeddings; auto: by a range test."},
     )
     lr_scheduler_type: str = field(default="linear", metadata={"help": "Decay after warm-up."})
-    warmup_steps: float = field(default=0.05, metadata={"help": "Steps, or a share below 1."})
-    weight_decay: float = field(default=0.0, metadata={"help": "Pulls vectors to 0; not wanted."})
-    per_device_train_batch_size: int = field(default=8, metadata={"help": "Examples a step."})
-    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Examples a pass."})
-    eval_strategy: str = field(default="steps", metadata={"help": "When to score on dev."})
-    eval_steps: float | None = field(default=20, metadata={"help": "Steps between dev scores."})
+    warmup_steps: float = field(default=0.05, metadata={"help": "Steps, or a fraction below 1."})
+    weight_decay: float = field(default=0.0, metadata={"help": "Pulls the prompt towards 0."})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Examples per step."})
+    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Examples per batch."})
+    eval_strategy: str = field(default="steps", metadata={"help": "When to evaluate on dev."})
+    eval_steps: float | None = field(default=20, metadata={"help": "Steps between evaluations."})
     save_strategy: str = field(default="steps", metadata={"help": "When to save a checkpoint."})
     save_steps: float = field(default=20, metadata={"help": "A multiple of eval_steps."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
@@ -58,71 +78,54 @@ class PromptTrainingArguments(TrainingArguments):
     logging_steps: float = field(default=10, metadata={"help": "Steps between logged losses."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN losses."})
     restore_callback_states_from_checkpoint: bool = field(
-        default=True, metadata={"help": "So that a resumed run stops early where it would have."}
+        default=True, metadata={"help": "Early stopping counts on when a run is resumed."}
     )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Of no use here."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Has no effect here."})
     report_to: None | str | list[str] = field(default="none", metadata={"help": "trackio, wandb…"})
-    project: str = field(default="softhub", metadata={"help": "Where trackio files the run."})
+    project: str = field(default="softhub", metadata={"help": "The run's project in trackio."})
     early_stopping_patience: int = field(
         default=0,
-        metadata={"help": "Stop after so many dev scores without a better one; 0: never."},
+        metadata={"help": "Stop after this many evaluations without improvement; 0: never."},
     )
-    max_restarts: int = field(default=2, metadata={"help": "Of a run that has failed."})
-    reparameterization: str = field(
-        default="none",
-        metadata={"help": "Train through: none, residual, ulpt, superpos, mlp; folded on save."},
-    )
-    reparameterization_size: int | None = field(
-        default=None, metadata={"help": "Width, rank or sampled embeddings of it."}
-    )
+    max_restarts: int = field(default=2, metadata={"help": "Restarts of a run that failed."})
 
     def __post_init__(self) -> None:
-        """Show progress bars only where a person watches; pin memory only for an accelerator.
+        """Show progress bars on terminals only, and pin memory only for an accelerator.
 
         Raises:
-            TrainingError: The reparameterization or the learning rate is unknown.
+            TrainingError: The learning rate, its rule or a tracker is not valid.
         """
-        rate = LearningRate(self.learning_rate)
-        # Optimizers keep it in checkpoints, which are loaded without classes of our own.
-        self.learning_rate = rate if rate.rule else float(rate)  # type: ignore[assignment]
-        check_reparameterization(self.reparameterization, self.reparameterization_size)
+        check_learning_rate(self.learning_rate, self.learning_rate_rule)
         self.dataloader_pin_memory &= torch.accelerator.is_available()
         if self.disable_tqdm is None:
             self.disable_tqdm = not sys.stderr.isatty()
         super().__post_init__()
         check_trackers(self.report_to)
 
-    def on(self, base: BaseModel) -> PromptTrainingArguments:
-        """The same arguments with a number for a learning rate, the scaled one for any rule."""
-        if rule_of(self.learning_rate) is None:
-            return self
-        return replace(self, learning_rate=LearningRate(scaled_rate(base, self.optim)))
+    @property
+    def rule(self) -> str | None:
+        """The rule that chooses the learning rate; None if it is a number."""
+        return None if self.learning_rate is not None else self.learning_rate_rule or "scaled"
 
-    def to_provenance(self) -> dict[str, Any]:
-        """The settings that decide what is learned, for the manifest."""
-        keys = (
-            "max_steps",
-            "num_train_epochs",
-            "learning_rate",
-            "lr_scheduler_type",
-            "warmup_steps",
-            "weight_decay",
-            "max_grad_norm",
-            "optim",
-            "gradient_accumulation_steps",
-            "eval_steps",
-            "metric_for_best_model",
-            "early_stopping_patience",
-            "reparameterization",
-            "reparameterization_size",
-            "bf16",
-            "fp16",
-        )
-        settings = {key: getattr(self, key) for key in keys}
+    def with_learning_rate(self, rate: float) -> PromptTrainingArguments:
+        """Return the same arguments with a number in place of a rule."""
+        return replace(self, learning_rate=rate, learning_rate_rule=None)
+
+    def resolved_for(self, base: BaseModel) -> PromptTrainingArguments:
+        """Return the same arguments with a number: for either rule, the scaled learning rate."""
+        return self.with_learning_rate(scaled_rate(base, self.optim)) if self.rule else self
+
+    def to_provenance(self, rule: str | None = None) -> dict[str, Any]:
+        """Return the settings that decide what is learned, for the manifest.
+
+        Args:
+            rule: The rule that chose the learning rate, where that is a number by now.
+        """
+        settings = {key: getattr(self, key) for key in _PROVENANCE}
         plain = {key: getattr(value, "value", value) for key, value in settings.items()}
-        # A launch file's setting, which leaves `bf16` and `fp16` as they are.
+        # `accelerate launch` may turn mixed precision on without setting `bf16` or `fp16`.
         launched = getattr(self, "mixed_precision", "no")
         plain |= {kind: plain[kind] or launched == kind for kind in ("bf16", "fp16")}
-        plain["learning_rate"] = rule_of(self.learning_rate) or self.learning_rate
+        plain["learning_rate_rule"] = rule or self.rule
         plain["examples_per_step"] = self.train_batch_size * self.world_size
         return plain

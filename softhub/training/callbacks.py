@@ -1,4 +1,4 @@
-"""What watches a run: progress, Ctrl-C that saves first, plain words when nothing is learned."""
+"""Trainer callbacks: progress, Ctrl-C that saves first, warnings about a run, and trackers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -19,6 +20,10 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations.integration_utils import (
+    get_available_reporting_integrations,
+    get_reporting_integration_callbacks,
+)
 
 from softhub.errors import TrainingError
 
@@ -29,7 +34,7 @@ class ProgressLines(ProgressCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open the bar; where nobody watches it shows nothing."""
+        """Open the bar; it stays hidden where stderr is not a terminal."""
         if state.is_world_process_zero:
             self.training_bar = tqdm(
                 total=state.max_steps, desc="training", unit="step", disable=args.disable_tqdm
@@ -56,24 +61,24 @@ class ProgressLines(ProgressCallback):
         logs: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Say where the run is: the step, and the loss or the dev scores."""
+        """Print the step with its loss or dev scores."""
         if not state.is_world_process_zero or not logs:
             return
-        shown = {key.removeprefix("eval_"): logs[key] for key in logs if _worth_a_line(key)}
+        shown = {key.removeprefix("eval_"): logs[key] for key in logs if _is_shown(key)}
         if shown:
             split = "dev  " if "eval_loss" in logs else "train"
-            words = "  ".join(f"{key} {float(value):.4g}" for key, value in shown.items())
-            line = f"step {state.global_step}/{state.max_steps}  {split}  {words}"
+            scores = "  ".join(f"{key} {float(value):.4g}" for key, value in shown.items())
+            line = f"step {state.global_step}/{state.max_steps}  {split}  {scores}"
             tqdm.write(line, file=sys.stderr)
 
 
-def _worth_a_line(key: str) -> bool:
-    timing = ("_runtime", "_per_second", "_predicted", "_present")
-    return key in ("loss", "learning_rate") or (key.startswith("eval") and not key.endswith(timing))
+def _is_shown(key: str) -> bool:
+    hidden = ("_runtime", "_per_second", "_predicted", "_present")
+    return key in ("loss", "learning_rate") or (key.startswith("eval") and not key.endswith(hidden))
 
 
 class InterruptCallback(TrainerCallback):
-    """Turns the first Ctrl-C into a checkpoint and a clean stop after the step at hand."""
+    """Turns the first Ctrl-C into a checkpoint and a clean stop after the current step."""
 
     def __init__(self) -> None:
         self.interrupted = False
@@ -96,11 +101,7 @@ class InterruptCallback(TrainerCallback):
         self.interrupted = True
 
     def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         """Save and stop if Ctrl-C was pressed during the step."""
         if self.interrupted:
@@ -110,20 +111,25 @@ class InterruptCallback(TrainerCallback):
         return control
 
 
-class LossIsNoNumber(TrainingError):
+class NonFiniteLoss(TrainingError):
     """The loss became NaN or infinite."""
 
 
-class WatchCallback(TrainerCallback):
-    """Collects dev scores and says what went wrong: NaN, constant predictions, no progress.
+class HistoryCallback(TrainerCallback):
+    """Records what is logged, and warns of constant predictions or missing progress.
+
+    Args:
+        metric: The metric that the warnings go by, or `loss`.
+        majority_share: The accuracy of always predicting the most frequent label, if `metric` is
+            accuracy.
 
     Attributes:
         history: Every logged mapping, with its step.
     """
 
-    def __init__(self, metric: str, *, floor: float | None) -> None:
+    def __init__(self, metric: str, *, majority_share: float | None = None) -> None:
         self.metric = f"eval_{metric}"
-        self.floor = floor
+        self.majority_share = majority_share
         self.history: list[dict[str, float]] = []
 
     def on_log(
@@ -134,41 +140,104 @@ class WatchCallback(TrainerCallback):
         logs: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Keep what is logged; a loss that is no number ends the run.
+        """Record what is logged, and end the run at a loss that is NaN or infinite.
 
         Raises:
-            LossIsNoNumber: The loss is NaN or infinite.
+            NonFiniteLoss: The loss is NaN or infinite.
         """
         self.history.append({"step": state.global_step, **(logs or {})})
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
-            raise LossIsNoNumber(
+            raise NonFiniteLoss(
                 f"The loss is {loss} at step {state.global_step}: lower learning_rate "
                 f"({args.learning_rate}), or train in bf16 rather than fp16. The last good "
                 f"checkpoint is in {args.output_dir}."
             )
 
     def warnings(self) -> list[str]:
-        """What a person should know about how training went, in plain words."""
+        """Return what a user should know about how training went."""
         evaluations = [logs for logs in self.history if self.metric in logs]
         if not evaluations:
             return []
         best = max(evaluations, key=lambda logs: logs[self.metric])
-        found = []
+        score = best[self.metric]
         if best.get("eval_labels_predicted") == 1 and best.get("eval_labels_present", 1) > 1:
-            found.append(
-                "Training collapsed: the best checkpoint predicts one label for every dev text. "
-                "Try another seed, a lower learning_rate, or init 'task'."
-            )
-        elif self.floor is not None and best[self.metric] <= self.floor:
-            found.append(
-                f"Nothing was learned: the best dev score {best[self.metric]:.3f} is no better "
-                f"than always giving the commonest label ({self.floor:.3f}). Try a higher "
+            return [
+                "Training collapsed: the best checkpoint predicts the same label for every dev "
+                "text. Try another seed, a lower learning_rate, or init 'task'."
+            ]
+        if self.majority_share is not None and score <= self.majority_share:
+            return [
+                f"Nothing was learned: the best dev score, {score:.3f}, is no better than always "
+                f"predicting the most frequent label ({self.majority_share:.3f}). Try a higher "
                 "learning_rate, more steps, or a clearer template."
+            ]
+        if len({logs[self.metric] for logs in evaluations}) == 1 and len(evaluations) > 2:
+            return [
+                f"The dev score never moved from {score:.3f}: try a higher learning_rate or more "
+                "steps."
+            ]
+        return []
+
+
+# --- trackers: trackio, TensorBoard, Weights & Biases, through transformers' callbacks ---
+
+
+def check_trackers(report_to: str | Sequence[str] | None) -> None:
+    """Refuse trackers that are unknown or not installed, before anything is loaded.
+
+    Args:
+        report_to: Their names; transformers has made a list of them.
+
+    Raises:
+        TrainingError: Names the tracker, and how to install it.
+    """
+    for name in [report_to] if isinstance(report_to, str) else report_to or ():
+        try:
+            get_reporting_integration_callbacks([name])
+        except ValueError as error:
+            raise TrainingError(f"report_to: {error}") from None
+        if name in ("tensorboard", "trackio", "wandb") and not _installed(name):
+            raise TrainingError(
+                f"report_to names {name}, which is not installed: pip install {name}, or leave "
+                "report_to out. Losses and scores are in report.json and curve.png all the same."
             )
-        elif len({logs[self.metric] for logs in evaluations}) == 1 and len(evaluations) > 2:
-            found.append(
-                f"The dev score never moved from {best[self.metric]:.3f}: try a higher "
-                "learning_rate or more steps."
-            )
-        return found
+
+
+def _installed(name: str) -> bool:
+    return name in get_available_reporting_integrations()
+
+
+def run_name(output_dir: str) -> str:
+    """Return the name of a run for trackers: its folder, without a leading `runs/`.
+
+    Of an absolute path only the end is used, so that no path of this machine is sent.
+    """
+    parts = Path(output_dir).parts
+    if Path(output_dir).is_absolute():
+        parts = parts[-2:] if parts[-1].startswith("restart-") else parts[-1:]
+    elif parts[:1] == ("runs",) and len(parts) > 1:
+        parts = parts[1:]
+    return "/".join(parts)
+
+
+@contextmanager
+def tracked(args: TrainingArguments) -> Iterator[None]:
+    """Name a run for its trackers, and finish it there; what they print goes to stderr.
+
+    A tracker that is left open would record the next run of this process under the same name.
+
+    Args:
+        args: The run's arguments; those without a `run_name` have one meanwhile.
+    """
+    if not args.report_to:
+        yield
+        return
+    given, args.run_name = args.run_name, args.run_name or run_name(str(args.output_dir))
+    with redirect_stdout(sys.stderr):
+        try:
+            yield
+        finally:
+            args.run_name = given
+            if "wandb" in args.report_to and "wandb" in sys.modules:
+                sys.modules["wandb"].finish()

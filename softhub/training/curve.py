@@ -1,4 +1,4 @@
-"""The learning curve of a run, as a picture beside its figures."""
+"""The learning curve of a run, plotted beside its scores."""
 
 from __future__ import annotations
 
@@ -20,25 +20,21 @@ if TYPE_CHECKING:
     from softhub.training.running import FitResult
 
 CURVE = "curve"
-"""Name of the picture, without its ending."""
+"""Name of the plot, without its suffix."""
 
 _TRAINING, _DEV, _METRIC, _BEST = "#8c8c8c", "#0072B2", "#009E73", "#D55E00"
 _TASKS = ("#E69F00", "#CC79A7", "#56B4E9", "#009E73", "#F0E442", "#D55E00")
-_LETTERS = 95  # of a title that fit the width
+_LETTERS = 95  # characters of a title per line
 
 Points = dict[float, float]
 """Values by step."""
 
 
 def write_curve(folder: str | Path, result: FitResult) -> Path | None:
-    """Draw how training went, as `curve.png` and `curve.svg`.
-
-    Args:
-        folder: Where to.
-        result: What training gave.
+    """Plot how training went, as `curve.png` and `curve.svg` in a folder.
 
     Returns:
-        The PNG; None if nothing was logged that could be drawn.
+        The PNG; None if no finite value was logged.
     """
     title = _title(result.prompt.manifest)
     figure = draw_curve(result.history, title=title, best_step=result.best_step)
@@ -57,16 +53,16 @@ def write_curve(folder: str | Path, result: FitResult) -> Path | None:
 def draw_curve(
     history: Sequence[Mapping[str, float]], *, title: str, best_step: int | None = None
 ) -> Figure | None:
-    """Loss on training batches and on dev, the learning rate, and the main metric on dev, by step.
+    """Plot the loss on training batches and on dev, the learning rate, and the main metric on dev.
 
     Args:
-        history: What was logged, each mapping with its `step`, as in `FitResult`. Of a mixture each
-            task's dev loss is drawn too.
-        title: What the picture is headed.
-        best_step: The step whose checkpoint was kept.
+        history: What was logged, each mapping with its `step`, as in `FitResult`. For a mixture the
+            dev loss of each task is plotted too.
+        title: Title of the figure.
+        best_step: The step of the best checkpoint.
 
     Returns:
-        The figure; None if there is no value that is a number.
+        The figure; None if there is no finite value.
     """
     training, dev = (points_of(history, key) for key in ("loss", "eval_loss"))
     metric = _metric(history)
@@ -93,7 +89,7 @@ def draw_curve(
 
 
 def points_of(history: Sequence[Mapping[str, float]], key: str) -> Points:
-    """Values of `key` by step, those that are numbers."""
+    """Return the finite values of `key` by step."""
     return {
         logs["step"]: float(logs[key])
         for logs in history
@@ -111,13 +107,13 @@ def _title(manifest: Manifest) -> str:
 
 
 def _metric(history: Sequence[Mapping[str, float]]) -> str | None:
-    """The task's first metric that was scored on dev."""
+    """Return the task's first metric that was computed on dev."""
     names = (key.removeprefix("eval_") for logs in history for key in logs if key[:5] == "eval_")
     return next((name for name in names if name in METRICS), None)
 
 
 def _by_task(history: Sequence[Mapping[str, float]]) -> dict[str, Points]:
-    """Dev losses of a mixture's tasks."""
+    """Return the dev losses of a mixture's tasks."""
     keys = dict.fromkeys(key for logs in history for key in logs)
     found = (re.fullmatch(r"eval_(.+)_loss", key, re.DOTALL) for key in keys)
     return {match[1]: points_of(history, match[0]) for match in found if match}
@@ -138,7 +134,7 @@ def _draw_losses(axes: Axes, training: Points, dev: Points, tasks: Mapping[str, 
 
 
 def _draw_rate(axes: Axes, rates: Points) -> Axes | None:
-    """The learning rate, thin and behind; its highest value is in the legend."""
+    """Plot the learning rate as a thin line; its highest value is in the legend."""
     if not rates:
         return None
     behind: Axes = axes.twinx()
@@ -157,16 +153,16 @@ def _draw_score(axes: Axes, metric: str, score: Points) -> None:
     axes.set_title(f"{heading[:1].upper()}{heading[1:]} on dev, %")
 
 
-def _line(axes: Axes, points: Points, **looks: Any) -> None:
-    """Draw values by step; a single one, which makes no line, as a dot."""
+def _line(axes: Axes, points: Points, **style: Any) -> None:
+    """Plot values by step; a single one, which makes no line, as a dot."""
     if points:
         steps = sorted(points)
         dot = {"marker": "o", "markersize": 4} if len(points) == 1 else {}
-        axes.plot(steps, [points[step] for step in steps], **{**looks, **dot})
+        axes.plot(steps, [points[step] for step in steps], **{**style, **dot})
 
 
 def _steps(axes: Axes, last: float, best: int | None) -> None:
-    """The steps below, whole numbers from 0 on, and the best one marked."""
+    """Label the axis of steps with integers from 0 on, and mark the best step."""
     from matplotlib.ticker import MaxNLocator
 
     if best:

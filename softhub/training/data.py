@@ -1,9 +1,9 @@
-"""Examples as training rows: encoded once, batched with rows of like length."""
+"""Examples as training rows: encoded once, batched with rows of similar length."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from softhub.tasks import Example, Task
 _MEGA_BATCH = 50
 """Batches sorted together: enough to pad little, few enough to mix lengths over an epoch."""
 
-IGNORED = -100
+IGNORE_INDEX = -100
 
 Answer = int | tuple[int, ...] | tuple[float, ...]
 """A label's index, a bool or a probability for each label, or the token ids of a target."""
@@ -26,47 +26,41 @@ Answer = int | tuple[int, ...] | tuple[float, ...]
 
 @dataclass(frozen=True)
 class EncodedExamples(Dataset[Mapping[str, Any]]):
-    """Rows ready for the collator.
+    """Tokenized rows, ready for the collator.
 
     Attributes:
         inputs: Token ids of each text.
         answers: For each row its label's index, whether each label applies, the probability of each
             label, or the target's token ids.
-        cut: How many texts were too long and lost their end.
+        truncated: Number of texts that were too long and were truncated.
     """
 
     inputs: tuple[tuple[int, ...], ...]
     answers: tuple[Answer, ...]
-    cut: int = 0
+    truncated: int = 0
 
     def __len__(self) -> int:
-        """Number of examples."""
+        """Return the number of examples."""
         return len(self.inputs)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        """One row for the collator."""
+        """Return one row for the collator."""
         return {"input_ids": self.inputs[index], "labels": self.answers[index]}
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each row, the answer's included where it is fed."""
+        """Tokens of each row, with those of the answer where the base reads them."""
         return [
             len(ids) + len(_target(answer))
             for ids, answer in zip(self.inputs, self.answers, strict=True)
         ]
 
     def by_length(self) -> EncodedExamples:
-        """The same rows, longest first: little padding, and a batch too large fails early."""
+        """Return the rows longest first: little padding, and a batch too large fails early."""
         lengths = self.lengths
-        return self.take(sorted(range(len(self)), key=lambda index: -lengths[index]))
-
-    def take(self, indices: Sequence[int]) -> EncodedExamples:
-        """Some of the rows, in the order given."""
-        return EncodedExamples(
-            tuple(self.inputs[i] for i in indices),
-            tuple(self.answers[i] for i in indices),
-            self.cut,
-        )
+        order = sorted(range(len(self)), key=lambda index: -lengths[index])
+        inputs = tuple(self.inputs[index] for index in order)
+        return replace(self, inputs=inputs, answers=tuple(self.answers[index] for index in order))
 
 
 def encode_examples(
@@ -76,7 +70,7 @@ def encode_examples(
     candidates: Candidates | None,
     room: int | None,
 ) -> EncodedExamples:
-    """Render and tokenise examples.
+    """Render and tokenize examples.
 
     Args:
         encoder: The base's encoder.
@@ -84,7 +78,7 @@ def encode_examples(
         examples: Rows of one split; at least one.
         candidates: Label words of a classification task; None for generation.
         room: Tokens of text and answer that fit beside the prompt; None for no limit. The text
-            alone has at most the task's `max_length`, as it has in prediction.
+            alone has at most the task's `max_length`, as in prediction.
 
     Returns:
         The encoded rows, in order.
@@ -95,28 +89,25 @@ def encode_examples(
     """
     if not examples:
         raise TrainingError("There are no examples to train or evaluate on; check the task's data.")
-    inputs, answers, cut = [], [], 0
-    for example in examples:
-        if candidates is None:
-            answer: Answer = encoder.target(task.template, str(example.target))
-        else:
-            answer = _label_answer(candidates, example)
-        limits = [task.max_length] if task.max_length else []
-        if room is not None:
-            limits.append(room - _reserve(answer, candidates))
-        text = encoder.encode(
+    answers = [_encode_answer(encoder, task, example, candidates) for example in examples]
+    texts = [
+        encoder.encode(
             task.template,
             example.row,
             text_column=task.text_column,
-            room=min(limits, default=None),
+            room=_room_for_text(task, room, answer, candidates),
         )
-        inputs.append(text.ids)
-        answers.append(answer)
-        cut += text.cut > 0
-    return EncodedExamples(tuple(inputs), tuple(answers), cut)
+        for example, answer in zip(examples, answers, strict=True)
+    ]
+    truncated = sum(text.cut > 0 for text in texts)
+    return EncodedExamples(tuple(text.ids for text in texts), tuple(answers), truncated)
 
 
-def _label_answer(candidates: Candidates, example: Example) -> Answer:
+def _encode_answer(
+    encoder: Encoder, task: Task, example: Example, candidates: Candidates | None
+) -> Answer:
+    if candidates is None:
+        return encoder.target(task.template, str(example.target))
     if example.soft_label is not None:
         return tuple(float(example.soft_label[label]) for label in candidates.labels)
     if not candidates.yes_no:
@@ -125,40 +116,47 @@ def _label_answer(candidates: Candidates, example: Example) -> Answer:
     return tuple(label in applying for label in candidates.labels)
 
 
+def _room_for_text(
+    task: Task, room: int | None, answer: Answer, candidates: Candidates | None
+) -> int | None:
+    """Return how many tokens a text may have; None for no limit."""
+    limits = [task.max_length] if task.max_length else []
+    if room is not None:
+        # Whatever the label, the longest one is scored behind the text.
+        labels = () if candidates is None else candidates.sequences
+        limits.append(room - max(map(len, labels), default=len(_target(answer))))
+    return min(limits, default=None)
+
+
 def _target(answer: Answer) -> tuple[int, ...]:
-    """The tokens of an answer that are fed behind the text: none of a label's."""
-    fed = isinstance(answer, tuple) and type(answer[0]) is int  # no bool, no probability
-    return answer if fed else ()  # type: ignore[return-value]
-
-
-def _reserve(answer: Answer, candidates: Candidates | None) -> int:
-    """Tokens that the answer takes behind the text."""
-    return len(_target(answer)) if candidates is None else max(map(len, candidates.sequences))
+    """Return the tokens of an answer that the base reads after the text: none for a label."""
+    is_target = isinstance(answer, tuple) and type(answer[0]) is int  # no bool, no probability
+    return answer if is_target else ()  # type: ignore[return-value]
 
 
 def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-    """Stack rows: texts padded on the left, target tokens on the right with -100."""
+    """Stack rows: texts are padded on the left, target tokens on the right with -100."""
     texts = pad_rows([row["input_ids"] for row in rows])
-    batch = {"input_ids": texts.ids, "attention_mask": texts.mask}
+    batch = {"input_ids": texts.ids, "attention_mask": texts.mask}  # [B, T] each
     if not _target(rows[0]["labels"]):
-        batch["labels"] = torch.tensor([row["labels"] for row in rows])
+        batch["labels"] = torch.tensor([row["labels"] for row in rows])  # [B] or [B, labels]
     else:
         targets = pad_rows([row["labels"] for row in rows], side="right")
-        batch["labels"] = targets.ids.masked_fill(~targets.mask, IGNORED)
+        batch["labels"] = targets.ids.masked_fill(~targets.mask, IGNORE_INDEX)  # [B, N]
     return batch
 
 
-def items_of(labels: torch.Tensor) -> torch.Tensor:
-    """How many labels or target tokens each row of a batch's `labels` has, `[B]`."""
-    return (labels != IGNORED).reshape(len(labels), -1).sum(-1)
+def count_items(labels: torch.Tensor) -> torch.Tensor:
+    """Return how many labels or target tokens each row of a batch's `labels` has, `[B]`."""
+    # [B], [B, labels] or [B, N] → [B, 1], [B, labels] or [B, N] → [B]
+    return (labels != IGNORE_INDEX).reshape(len(labels), -1).sum(-1)
 
 
 class LengthBucketSampler(Sampler[int]):
-    """Shuffled batches of rows of like length, each of exactly `batch_size` rows.
+    """Shuffled batches of rows of similar length, each of exactly `batch_size` rows.
 
-    Rows are shuffled, sorted by length within mega-batches of 50 batches, cut into batches, and the
-    batches shuffled. The order depends on seed and epoch alone: resumed and multi-process runs see
-    the same batches. The few rows that fill no batch wait for another epoch.
+    The order depends on the seed and the epoch alone: resumed and multi-process runs see the same
+    batches. The few rows that fill no batch are left for another epoch.
 
     Args:
         lengths: Tokens of each row.
@@ -177,17 +175,21 @@ class LengthBucketSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Rows of an epoch."""
+        """Return the number of rows of an epoch."""
         return len(self.lengths) // self.batch_size * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        """Row indices of the epoch."""
+        """Yield the row indices of the epoch."""
+        # A generator of its own: whatever else draws random numbers, the order stays.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        # 1. Shuffle all rows, and leave out those that fill no batch.
         order = torch.randperm(len(self.lengths), generator=generator).tolist()[: len(self)]
+        # 2. Within each mega-batch, sort by length: its batches then need little padding.
         span = self.batch_size * _MEGA_BATCH
         ordered: list[int] = []
         for start in range(0, len(order), span):
             ordered += sorted(order[start : start + span], key=lambda row: -self.lengths[row])
+        # 3. Divide into batches, and shuffle these: a mega-batch now goes from long to short.
         size = self.batch_size
         batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
         for index in torch.randperm(len(batches), generator=generator).tolist():

@@ -1,4 +1,4 @@
-"""What is learned: a task with its examples, encoded for a base."""
+"""A task with its examples, encoded for a base."""
 
 from __future__ import annotations
 
@@ -14,67 +14,62 @@ from softhub.training.data import EncodedExamples, encode_examples
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """A task as it is trained on.
+class EncodedTask:
+    """A task and its tokenized examples, as the trainer reads them.
 
     Attributes:
         task: The task, its chat template rendered.
         candidates: Label words of a classification task; None for generation.
-        train: Rows to learn from.
-        dev: Rows that choose.
-        weights: How much each label counts; None for all alike.
-        commonest: Share of the commonest label in dev: what a score has to beat; None for
-            generation.
+        train: Rows to train on.
+        dev: Rows that the best checkpoint is chosen by.
+        label_weights: Weight of each label in the loss; None if all have the same.
+        majority_share: Share of the most frequent label in dev, which accuracy has to beat; None
+            for generation.
     """
 
     task: Task
     candidates: Candidates | None
     train: EncodedExamples
     dev: EncodedExamples
-    weights: Mapping[str, float] | None
-    commonest: float | None
+    label_weights: Mapping[str, float] | None
+    majority_share: float | None
 
     @property
-    def entropy(self) -> float | None:
-        """The dev loss of giving every text the labels' shares; None where it is no measure.
+    def label_entropy(self) -> float | None:
+        """The dev loss of predicting the label frequencies for every text.
 
-        A teacher may say nearly the same of every text: what is no better need not have failed.
+        None where that is no measure of failure: for generation, for weighted labels, and for the
+        probabilities of a teacher, which may be nearly the same for every text.
         """
         plain = all(isinstance(answer, int) for answer in self.dev.answers)
-        if self.candidates is None or not plain or self.weights is not None:
+        if self.candidates is None or not plain or self.label_weights is not None:
             return None
         counts = Counter(self.dev.answers).values()
         return -sum(n / len(self.dev) * math.log(n / len(self.dev)) for n in counts)
 
-    @property
-    def cut_warnings(self) -> list[str]:
-        """Say how many texts were too long, if any were."""
-        cut, total = self.train.cut + self.dev.cut, len(self.train) + len(self.dev)
-        return [f"{cut} of {total} texts were too long and lost their end."] if cut else []
 
-
-def prepare_lesson(
+def encode_task(
     base: BaseModel,
     task: Task,
     train: Sequence[Example],
     dev: Sequence[Example],
     *,
     virtual_tokens: int,
-) -> Lesson:
+) -> EncodedTask:
     """Encode a task's examples for a base.
 
     Args:
         base: The base.
         task: The task.
-        train: Examples to learn from.
-        dev: Examples that choose.
+        train: Examples to train on.
+        dev: Examples that the best checkpoint is chosen by.
         virtual_tokens: Positions that the prompt takes.
 
     Returns:
-        The lesson.
+        The encoded task.
 
     Raises:
-        TaskError: Template, words and tokenizer do not fit together.
+        TaskError: The template, the label words and the tokenizer do not fit together.
         TrainingError: A split is empty.
     """
     task = render_chat(task, base.tokenizer)
@@ -82,11 +77,18 @@ def prepare_lesson(
     candidates = encoder.candidates_of(task)
     room = None if base.max_positions is None else base.max_positions - virtual_tokens
     labels = Counter(example.label for example in dev) if candidates else None
-    return Lesson(
+    return EncodedTask(
         task,
         candidates,
         train=encode_examples(encoder, task, train, candidates, room),
         dev=encode_examples(encoder, task, dev, candidates, room),
-        weights=task.training_weights(train),
-        commonest=labels.most_common(1)[0][1] / len(dev) if labels else None,
+        label_weights=task.training_weights(train),
+        majority_share=labels.most_common(1)[0][1] / len(dev) if labels else None,
     )
+
+
+def truncation_warnings(tasks: Sequence[EncodedTask]) -> list[str]:
+    """Say how many texts of these tasks were truncated, if any were."""
+    splits = [split for encoded in tasks for split in (encoded.train, encoded.dev)]
+    truncated, total = sum(split.truncated for split in splits), sum(map(len, splits))
+    return [f"{truncated} of {total} texts were too long and were truncated."] if truncated else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 from accelerate import PartialState
 from peft import PromptTuningConfig
@@ -14,136 +14,146 @@ from transformers import set_seed
 from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
-from softhub.tasks import Example, Task
+from softhub.tasks import Splits, SplitsLike, Task
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.checkpoints import set_aside_checkpoints
-from softhub.training.encoded_task import Lesson, prepare_lesson
-from softhub.training.learning_rate import rule_of
+from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
+from softhub.training.initialization import Initialization, choose_initialization, load_init
 from softhub.training.lr_finder import range_test, write_range_test
-from softhub.training.plan import Plan
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
 from softhub.training.restarts import (
     Attempt,
-    best_of,
-    make_module,
-    run_until_sound,
-    shards_the_base,
+    RunState,
+    best_attempt,
+    run_with_restarts,
+    uses_fsdp,
 )
-from softhub.training.running import FitResult, check_config, result_of
-from softhub.training.starts import GIVEN, Start, find_start
+from softhub.training.running import FitResult, check_config, result_of, set_aside_checkpoints
 
 
 def fit(
     base: BaseModel,
     task: Task,
     config: PromptTuningConfig,
+    data: SplitsLike,
     *,
-    train: Sequence[Example],
-    dev: Sequence[Example],
     args: PromptTrainingArguments | None = None,
-    init: str | SoftPrompt | None = None,
+    init: str | Path | SoftPrompt | None = None,
     init_candidates: Sequence[SoftPrompt] = (),
     resume: bool = False,
 ) -> FitResult:
     """Train a soft prompt; the base stays as it is.
 
-    A run that fails (its loss is no number, it gives every text one label, it learns nothing) is
-    begun again: at a quarter of its rate or at the scaled one, whichever is lower (or at four times
-    its rate or the scaled one, whichever is higher, where nothing moved), and then also from
-    another start. `FitResult.restarts` says why, each time.
+    A failed run (its loss is NaN or infinite, it predicts one label for every text, or it learns
+    nothing) is restarted with a quarter of its learning rate or the scaled one, whichever is lower;
+    where nothing moved, with four times its rate or the scaled one, whichever is higher. The second
+    restart also has another initialization. `FitResult.restarts` lists the reasons.
 
     Args:
         base: A frozen base from `load_base`.
-        task: What to train for.
-        config: PEFT's configuration: number of virtual tokens and the kind of start.
-        train: Examples to learn from.
-        dev: Examples that choose the best checkpoint; never the test split.
+        task: The task to train for.
+        config: PEFT's configuration: number of virtual tokens and the default initialization.
+        data: `Splits`, or rows for `train` and, optionally, `dev` (see `Task.to_splits`). Train is
+            learned from, and dev chooses the best checkpoint; test is not used.
         args: Training arguments; the defaults suit most tasks.
-        init: `"task"`, `"labels"`, `"text"`, `"vocabulary"`, `"random"`, a prompt to go on from, or
-            `"auto"` for the best on dev before training of task, labels, vocabulary, the text that
-            `config` has and the task's hard prompts; None takes what `config` says.
-        init_candidates: Prompts of this length, from a hub perhaps, that `init` is compared with in
-            the same way.
-        resume: Go on from the last checkpoint in `args.output_dir`.
+        init: `"task"` (frequent tokens of the training texts, then the task's description and label
+            words), `"labels"` (label words, then frequent tokens), `"text"` (the text in `config`,
+            repeated), `"vocabulary"` (frequent tokens), `"random"`, a prompt or the path of its
+            adapter folder, or `"auto"`: the one of these, and of the task's hard prompts, with the
+            lowest dev loss before training. None takes what `config` says.
+        init_candidates: Prompts of the same length that `init` is compared with in the same way.
+        resume: Resume from the last checkpoint in `args.output_dir`.
 
     Returns:
         The prompt and how training went.
 
     Raises:
-        TrainingError: The configuration cannot train, or the loss is no number however it is begun.
-        TrainingInterrupted: Ctrl-C; a checkpoint was saved.
-        TaskError: Template, words and tokenizer do not fit together.
+        TrainingError: The configuration cannot be trained, or the loss of all attempts is NaN.
+        TrainingInterrupted: Ctrl-C was pressed; a checkpoint was saved.
+        TaskError: The template, the label words and the tokenizer do not fit together.
     """
     args = args or PromptTrainingArguments()
     check_config(base, config)
+    splits, init = task.to_splits(data), load_init(init)
     set_seed(args.seed)
-    lesson = prepare_lesson(base, task, train, dev, virtual_tokens=int(config.num_virtual_tokens))
+    tokens = int(config.num_virtual_tokens)
+    encoded = encode_task(base, task, splits.train, splits.dev, virtual_tokens=tokens)
     if not resume:
         set_aside_checkpoints(args.output_dir)
     began = time.perf_counter()
-    size = args.per_device_eval_batch_size
-    start = find_start(base, config, lesson, init, init_candidates, seed=args.seed, batch_size=size)
-    plan = plan_of(base, lesson, start, args, resume=resume)
+    start = choose_initialization(
+        base,
+        config,
+        [encoded],
+        init,
+        init_candidates,
+        seed=args.seed,
+        batch_size=args.per_device_eval_batch_size,
+    )
+    state = _run_state(base, encoded, start, args, resume=resume)
     before = time.perf_counter() - began
-    attempts = run_until_sound(base, config, lesson, start, plan, args, resume=resume)
-    best = best_of(attempts)
-    provenance = {
-        **_provenance_of_run(best, lesson, config, init),
-        "dataset": dataset_record(task, (train, dev)),
-        "restarts": plan.failures,
-    }
-    vectors = best.trainer.prompt_vectors()
-    manifest = manifest_of(base, vectors, task=lesson.task, provenance=provenance)
-    prompt = SoftPrompt(vectors, manifest)
-    found = [*lesson.cut_warnings, *plan.warnings(), *best.watch.warnings()]
+    attempts = run_with_restarts(base, config, encoded, start, state, args, resume=resume)
+    best = best_attempt(attempts)
+    prompt = _prompt(base, encoded, best, args.rule, splits, state)
+    messages = [*truncation_warnings([encoded]), *state.warnings(), *best.history.warnings()]
     seconds = before + sum(attempt.seconds for attempt in attempts)
     return replace(
-        result_of(best.trainer, prompt, seconds, found),
+        result_of(best.trainer, prompt, seconds, messages),
         steps=sum(attempt.trainer.state.global_step for attempt in attempts),
         examples_per_second=best.trainer.training_speed(best.seconds),
         init=best.start.name,
-        range_test=plan.test,
-        restarts=[failure["reason"] for failure in plan.failures],
+        range_test=state.range_test,
+        restarts=[failure["reason"] for failure in state.failures],
     )
 
 
-def _provenance_of_run(
-    best: Attempt, lesson: Lesson, config: PromptTuningConfig, init: str | SoftPrompt | None
-) -> dict[str, Any]:
-    provenance = provenance_of(best.args, config, init)
-    if best.start.parent is not None:
-        provenance["init"] = {"parent": dict(best.start.parent)}
-    elif best.start.name != GIVEN:  # whose files are named as its parent's
-        provenance["init"] = best.start.name
-    if lesson.weights is not None:
-        provenance["training"]["class_weights"] = dict(lesson.weights)
-    return provenance
+def _prompt(
+    base: BaseModel,
+    encoded: EncodedTask,
+    best: Attempt,
+    rule: str | None,
+    splits: Splits,
+    state: RunState,
+) -> SoftPrompt:
+    """Return the prompt of the best attempt, with its provenance."""
+    provenance = provenance_of(best.args, best.start.to_record(), rule=rule)
+    if encoded.label_weights is not None:
+        provenance["training"]["class_weights"] = dict(encoded.label_weights)
+    provenance["dataset"] = dataset_record(encoded.task, splits.train, splits.dev)
+    provenance["restarts"] = state.failures
+    vectors = best.trainer.prompt_vectors()
+    return SoftPrompt(vectors, manifest_of(base, vectors, task=encoded.task, provenance=provenance))
 
 
-def plan_of(
-    base: BaseModel, lesson: Lesson, start: Start, args: PromptTrainingArguments, *, resume: bool
-) -> Plan:
-    """The plan of a run that goes on, or a new one, with the learning rate that `args` asks for."""
-    plan = Plan.read(args.output_dir) if resume else None
-    if plan is not None:
-        return plan
-    if rule_of(args.learning_rate) == "auto":
-        if shards_the_base(args):
+def _run_state(
+    base: BaseModel,
+    encoded: EncodedTask,
+    start: Initialization,
+    args: PromptTrainingArguments,
+    *,
+    resume: bool,
+) -> RunState:
+    """Return the state of a run that is resumed, or a new one with its learning rate."""
+    state = RunState.read(args.output_dir) if resume else None
+    if state is not None:
+        return state
+    test = None
+    if args.rule == "auto":
+        if uses_fsdp(args):
             raise TrainingError(
-                "Found learning_rate auto under FSDP, where a range test and then a run cannot "
-                "share a process; expected 'scaled' or a number that a run on one GPU has found."
+                "learning_rate_rule='auto' is not supported under FSDP, because the learning rate "
+                "range test and the training run cannot share a process. Use 'scaled', or pass a "
+                "learning_rate found on a single GPU."
             )
-        test = range_test(base, lesson, make_module(base, lesson, start, args), args)
-        plan = Plan(test.chosen, test)
-    else:
-        plan = Plan(args.on(base).learning_rate)
-    plan.about = {
-        "task": lesson.task.name,
+        test = range_test(base, encoded, start.vectors, args)
+    rate = test.chosen if test else args.resolved_for(base).learning_rate
+    state = RunState(float(rate or 0.0), test)
+    state.about = {
+        "task": encoded.task.name,
         "base_model": base.name,
         "num_virtual_tokens": len(start.vectors),
         "seed": args.seed,
     }
-    plan.write(args.output_dir)
-    if plan.test is not None and PartialState().is_main_process:
-        write_range_test(args.output_dir, plan.test)
-    return plan
+    state.write(args.output_dir)
+    if test is not None and PartialState().is_main_process:
+        write_range_test(args.output_dir, test)
+    return state

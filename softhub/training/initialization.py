@@ -1,15 +1,21 @@
-"""Where training starts: the first vectors of a prompt.
+"""Initialization: the first vectors of a prompt, by name or by the lowest dev loss before training.
 
-Vectors come from the embedding module of words that occur, never from random rows of the table:
-unscaled random vectors are several times longer than a word's, or shorter, as bases differ. After
-Lester et al. 2021 (arXiv 2104.08691): class labels, then sampled vocabulary, then random. A
-sentence that says what the task is does better on some tasks and not on others (docs/training.md).
+Vectors come from the embedding module, of tokens that occur in the task, never from random rows of
+the table: unscaled random vectors are several times longer or shorter than a token's, depending on
+the base. After Lester et al. 2021 (arXiv 2104.08691): class labels, then sampled vocabulary, then
+random. A sentence that says what the task is does better on some tasks and not on others
+(docs/training.md).
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import torch
 from peft import PromptTuningConfig, PromptTuningInit
@@ -19,148 +25,273 @@ from softhub.model.base import BaseModel
 from softhub.model.encoding import Encoder
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task
+from softhub.training.data import collate, count_items
+from softhub.training.encoded_task import EncodedTask
+from softhub.training.learning_rate import frequent_rows
+from softhub.training.module import PromptTuningModule
 
-INITS = ("task", "labels", "text", "vocabulary", "random")
+INITS = ("auto", "task", "labels", "text", "vocabulary", "random")
 _PEFT_INITS = {
     PromptTuningInit.TEXT: "text",
     PromptTuningInit.SAMPLE_VOCAB: "vocabulary",
     PromptTuningInit.RANDOM: "random",
 }
-_COMMONEST = 5000
+_COMMONEST = 5000  # tokens of the training texts that are drawn from
+_DEV_ROWS = 64  # that initializations are compared on
+_BATCH = 32
+_SHORTEST = 3  # tokens of an instruction worth trying
+
+
+@dataclass(frozen=True)
+class Initialization:
+    """The vectors that training starts from, and where they come from.
+
+    Attributes:
+        name: The init, or the prompt that it was taken from.
+        vectors: The first vectors, `[P, H]`.
+        dev_loss: Loss on dev before training; None if it was not compared with others.
+        trained: Whether it is a trained prompt, which may be hard to improve.
+        parent: Hashes of that prompt's files, by name.
+    """
+
+    name: str
+    vectors: torch.Tensor
+    dev_loss: float | None = None
+    trained: bool = False
+    parent: Mapping[str, str] | None = None
+
+    def to_record(self) -> str | dict[str, Any]:
+        """Return what the manifest says of it: its name, or the hashes of its parent."""
+        return self.name if self.parent is None else {"parent": dict(self.parent)}
+
+
+def load_init(init: str | Path | SoftPrompt | None) -> str | SoftPrompt | None:
+    """Load the prompt of an adapter folder; names and prompts are returned as they are.
+
+    Raises:
+        TrainingError: It is neither the name of an init nor an existing folder.
+    """
+    if isinstance(init, Path) or (isinstance(init, str) and init not in INITS):
+        if not Path(init).is_dir():
+            raise TrainingError(
+                f"Unknown init {str(init)!r}: expected one of {', '.join(INITS)}, or the path of "
+                "an adapter folder."
+            )
+        return SoftPrompt.from_pretrained(init)
+    return init
+
+
+def choose_initialization(
+    base: BaseModel,
+    config: PromptTuningConfig,
+    tasks: Sequence[EncodedTask],
+    init: str | SoftPrompt | None,
+    candidates: Sequence[SoftPrompt] = (),
+    *,
+    seed: int,
+    batch_size: int = _BATCH,
+) -> Initialization:
+    """Return the initialization that `init` names; for `"auto"`, or with candidates, the best.
+
+    Args:
+        base: The base.
+        config: PEFT's configuration.
+        tasks: The task, or all tasks of a mixture.
+        init: As in `fit`.
+        candidates: Other prompts to compare it with.
+        seed: Seed of what is drawn.
+        batch_size: Dev rows per batch.
+
+    Returns:
+        The initialization with the lowest loss over at most 64 dev rows, before training; for
+        several tasks, with the lowest mean of their losses.
+
+    Raises:
+        TrainingError: An init needs something that is missing, or a prompt has another shape.
+    """
+    found = [*_by_name(base, config, tasks, init, seed)]
+    for number, prompt in enumerate(candidates, start=1):
+        found.append(_from_prompt(f"candidate {number}", prompt, base, config))
+    if len(found) == 1:
+        return found[0]
+    losses = [
+        fmean(dev_loss(base, task, one.vectors, batch_size=batch_size) for task in tasks)
+        for one in found
+    ]
+    best = min(range(len(found)), key=losses.__getitem__)
+    return replace(found[best], dev_loss=losses[best])
+
+
+def _by_name(
+    base: BaseModel,
+    config: PromptTuningConfig,
+    tasks: Sequence[EncodedTask],
+    init: str | SoftPrompt | None,
+    seed: int,
+) -> Iterator[Initialization]:
+    """Yield the initialization of this name; for `"auto"` all that suit the task."""
+    if isinstance(init, SoftPrompt):
+        yield _from_prompt("given", init, base, config)
+        return
+    if init != "auto":
+        name = str(init or _PEFT_INITS[PromptTuningInit(config.prompt_tuning_init)])
+        yield Initialization(name, initial_vectors(base, config, name, tasks, seed=seed))
+        return
+    names, first = ["vocabulary"], tasks[0]
+    if first.task.description or first.candidates is not None:
+        names.append("task")
+    if first.candidates is not None:
+        names.append("labels")
+    if config.prompt_tuning_init_text:
+        names.append("text")
+    for name in names:
+        yield Initialization(name, initial_vectors(base, config, name, tasks, seed=seed))
+    tokens = int(config.num_virtual_tokens)
+    for text in sorted(set().union(*(_instructions(base, one.task) for one in tasks))):
+        yield Initialization(f"hard prompt {text!r}", text_vectors(base, text, tokens))
+
+
+def _from_prompt(
+    name: str, prompt: SoftPrompt, base: BaseModel, config: PromptTuningConfig
+) -> Initialization:
+    shape = (int(config.num_virtual_tokens), base.hidden_size)
+    if prompt.vectors.shape != shape:
+        raise TrainingError(
+            f"The prompt to start from has shape {list(prompt.vectors.shape)}, the new one "
+            f"{list(shape)}: set num_virtual_tokens to {prompt.vectors.shape[0]} and use a base of "
+            "the same width."
+        )
+    vectors, parent = prompt.vectors.clone(), prompt.manifest.files
+    return Initialization(name, vectors, trained=True, parent=parent)
+
+
+def _instructions(base: BaseModel, task: Task) -> set[str]:
+    """Return what the hard templates have before the text and the task's own template does not."""
+    own = re.split(r"\{\w+\}", task.template.text)[0]
+    texts = [re.split(r"\{\w+\}", hard.text)[0].removesuffix(own) for hard in task.hard_templates]
+    return {text for text in texts if len(_token_ids(base, text)) >= _SHORTEST}
+
+
+def _token_ids(base: BaseModel, text: str) -> list[int]:
+    return list(base.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def dev_loss(
+    base: BaseModel,
+    encoded: EncodedTask,
+    vectors: torch.Tensor,
+    *,
+    limit: int | None = _DEV_ROWS,
+    batch_size: int = _BATCH,
+) -> float:
+    """Return the mean loss of a prompt over dev rows: per label, or per target token.
+
+    Args:
+        base: The base.
+        encoded: The task.
+        vectors: The prompt, `[P, H]`.
+        limit: How many of the first rows are taken; None for all.
+        batch_size: Rows per batch.
+    """
+    module = PromptTuningModule(base, vectors, encoded.candidates, encoded.label_weights).eval()
+    rows = [encoded.dev[index] for index in range(len(encoded.dev))[:limit]]
+    rows.sort(key=lambda row: -len(row["input_ids"]))
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(rows), batch_size):
+            batch = collate(rows[start : start + batch_size])
+            batch = {name: value.to(base.device) for name, value in batch.items()}
+            total += float(module(**batch)["losses"].sum())
+            count += int(count_items(batch["labels"]).sum())
+    return total / count
+
+
+# --- vectors ---
 
 
 def initial_vectors(
     base: BaseModel,
     config: PromptTuningConfig,
-    init: str | SoftPrompt | None,
+    name: str,
+    tasks: Sequence[EncodedTask],
     *,
-    texts: Sequence[Sequence[int]],
-    task: Task,
     seed: int,
 ) -> torch.Tensor:
-    """First vectors of a prompt.
+    """Return the first vectors of a prompt.
 
     Args:
         base: The base model.
-        config: PEFT's configuration: number of virtual tokens, and the init if `init` is None.
-        init: `"task"` (sampled vocabulary, then the task's description and the words of its
-            labels, right before the text), `"labels"` (words of the labels, then sampled
-            vocabulary), `"text"` (the config's `prompt_tuning_init_text`, repeated),
-            `"vocabulary"` (tokens drawn as often as the training texts use them), `"random"`
-            (normal, as long as the vocabulary's rows), or a prompt to go on from.
-        texts: Token ids of the training texts.
-        task: The task, for `"task"` and `"labels"`.
+        config: PEFT's configuration: number of virtual tokens, and the text of `"text"`.
+        name: One of `INITS`, except `"auto"`.
+        tasks: The tasks, whose texts tokens are drawn from; description and labels are the first's.
         seed: Seed of what is drawn.
 
     Returns:
         Vectors `[P, H]`, float32, on the CPU.
 
     Raises:
-        TrainingError: The init is unknown, needs something that is missing, or has another shape.
+        TrainingError: The init needs something that is missing.
     """
     tokens = int(config.num_virtual_tokens)
-    if isinstance(init, SoftPrompt):
-        return _from_prompt(init, tokens, base.hidden_size)
-    name = init or _PEFT_INITS[PromptTuningInit(config.prompt_tuning_init)]
     generator = torch.Generator().manual_seed(seed)
     if name == "random":
-        return _random(base, tokens, generator)
+        # As long as the embeddings of frequent tokens.
+        deviation = frequent_rows(base).std().cpu()
+        return torch.randn(tokens, base.hidden_size, generator=generator) * deviation
     if name == "text":
         return text_vectors(base, config.prompt_tuning_init_text or "", tokens)
-    known = _known_tokens(base, task, name, tokens)
-    drawn = _frequent_tokens(base, texts, tokens, generator)
-    chosen = (drawn + known)[-tokens:] if name == "task" else (known + drawn)[:tokens]
+    known = _known_tokens(base, tasks[0].task, name, tokens)
+    drawn = _frequent_tokens(base, tasks, tokens, generator)
+    # `task` says what the task is right before the text; `labels` come first.
+    return _embed(base, (drawn + known)[-tokens:] if name == "task" else (known + drawn)[:tokens])
+
+
+def text_vectors(base: BaseModel, text: str, tokens: int) -> torch.Tensor:
+    """Return the embeddings of a text's tokens, repeated or truncated to `tokens`, `[P, H]`.
+
+    Raises:
+        TrainingError: The text has no tokens.
+    """
+    ids = _token_ids(base, text)
+    if not ids:
+        raise TrainingError(
+            "init 'text' needs a text: set prompt_tuning_init_text in PEFT's configuration, or "
+            "init_text in a recipe's (--init-text '…')."
+        )
+    return _embed(base, (ids * (tokens // len(ids) + 1))[:tokens])
+
+
+def _embed(base: BaseModel, ids: Sequence[int]) -> torch.Tensor:
+    """Return embeddings `[len(ids), H]`, float32, on the CPU."""
     with torch.no_grad():
-        return base.embed(torch.tensor(chosen)).float().cpu()
+        return base.embed(torch.tensor(ids)).float().cpu()
 
 
 def _known_tokens(base: BaseModel, task: Task, name: str, tokens: int) -> list[int]:
-    """Tokens that an init takes from the task; the rest are drawn from its texts."""
+    """Return the tokens that an init takes from the task; the rest are drawn from its texts."""
     encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
     if name == "vocabulary":
         return []
     if name == "task":
         return [*encoder.said_of(task, tokens)]
-    if name != "labels":
-        raise TrainingError(f"Unknown init {name!r}: expected one of auto, {', '.join(INITS)}.")
     candidates = encoder.candidates_of(task)
     if candidates is None:
         raise TrainingError("init 'labels' needs a classification task; use 'task'.")
     return [*candidates.token_ids]
 
 
-def _from_prompt(prompt: SoftPrompt, tokens: int, width: int) -> torch.Tensor:
-    if prompt.vectors.shape != (tokens, width):
-        raise TrainingError(
-            f"The prompt to start from has shape {list(prompt.vectors.shape)}, the new one "
-            f"{[tokens, width]}: set num_virtual_tokens to {prompt.vectors.shape[0]} and use a "
-            "base of the same width."
-        )
-    return prompt.vectors.clone()
-
-
-def text_vectors(base: BaseModel, text: str, tokens: int) -> torch.Tensor:
-    """Embeddings of a text's tokens, repeated or cut to as many as are wanted.
-
-    Args:
-        base: The base model.
-        text: The text.
-        tokens: How many.
-
-    Returns:
-        Embeddings `[tokens, H]`, float32, on the CPU.
-
-    Raises:
-        TrainingError: The text has no tokens.
-    """
-    ids = list(base.tokenizer(text, add_special_tokens=False)["input_ids"])
-    if not ids:
-        raise TrainingError(
-            "init 'text' needs a text: set prompt_tuning_init_text in PEFT's configuration, or "
-            "init_text in a recipe's (--init_text '…')."
-        )
-    with torch.no_grad():
-        return base.embed(torch.tensor((ids * (tokens // len(ids) + 1))[:tokens])).float().cpu()
-
-
-def frequent_embeddings(
-    base: BaseModel, texts: Sequence[Sequence[int]], count: int, *, seed: int
-) -> torch.Tensor:
-    """Embeddings of tokens drawn as often as the training texts use them.
-
-    Args:
-        base: The base model.
-        texts: Token ids of the training texts.
-        count: How many; of different tokens if the texts have so many.
-        seed: Seed of the draw.
-
-    Returns:
-        Embeddings `[count, H]`, float32, on the CPU.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.tensor(_frequent_tokens(base, texts, count, generator))
-    with torch.no_grad():
-        return base.embed(drawn).float().cpu()
-
-
 def _frequent_tokens(
-    base: BaseModel, texts: Sequence[Sequence[int]], count: int, generator: torch.Generator
+    base: BaseModel, tasks: Sequence[EncodedTask], count: int, generator: torch.Generator
 ) -> list[int]:
     """Draw different tokens, each as likely as it is frequent in the training texts."""
     special = set(base.tokenizer.all_special_ids)
+    texts = (ids for one in tasks for ids in one.train.inputs)
     counts = Counter(token for ids in texts for token in ids if token not in special)
     common = counts.most_common(_COMMONEST)
     if not common:
-        raise TrainingError("The training texts hold no tokens to start from; use init 'random'.")
+        raise TrainingError("The training texts have no tokens to start from; use init 'random'.")
     weights = torch.tensor([float(frequency) for _, frequency in common])
-    drawn = torch.multinomial(
-        weights, count, replacement=len(common) < count, generator=generator
-    ).tolist()
-    return [common[index][0] for index in drawn]
-
-
-def _random(base: BaseModel, tokens: int, generator: torch.Generator) -> torch.Tensor:
-    """Normal vectors with the standard deviation of the vocabulary's common rows."""
-    with torch.no_grad():
-        rows = base.embed(torch.arange(min(_COMMONEST, base.fingerprint["vocab_size"])))
-    return torch.randn(tokens, base.hidden_size, generator=generator) * rows.float().std().cpu()
+    # Only texts of very few different tokens need one of them twice.
+    repeated = len(common) < count
+    drawn = torch.multinomial(weights, count, replacement=repeated, generator=generator)
+    return [common[index][0] for index in drawn.tolist()]

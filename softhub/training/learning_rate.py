@@ -1,8 +1,9 @@
-"""Which learning rate a prompt is trained with: a number, or a rule that finds one.
+"""The learning rate of a prompt: a number, or a rule that chooses one.
 
-How far a step of Adam moves a vector depends on the rate alone, not on the gradient's size; how far
-it has to move depends on how long the base's embeddings are. Those of T5 are a hundred times as
-long as SmolLM2's, and no single number suits both: a rate is a share of their length.
+How far a step of Adam moves a vector depends on the learning rate alone, not on the size of the
+gradient; how far it has to move depends on the size of the base's embeddings. Those of T5 are a
+hundred times as large as those of SmolLM2, so no single number suits both: the `scaled` rule takes
+a fraction of their size. The `auto` rule is the range test in `softhub.training.lr_finder`.
 """
 
 from __future__ import annotations
@@ -16,51 +17,36 @@ from softhub.model.base import BaseModel
 
 RULES = ("scaled", "auto")
 SHARE, SHARE_OF_ADAFACTOR = 0.08, 0.04
-"""Of the root mean square of the vocabulary's embeddings; measured in `benchmarks/bake_off.py`.
-Adafactor has no momentum that evens out its steps, so they go twice as far."""
-_COMMONEST = 5000
+"""Fractions of the root mean square of the embeddings, as measured in `benchmarks/bake_off.py`.
+Adafactor has no momentum that evens out its steps, so the same rate moves a vector further."""
+_FREQUENT = 5000  # the first rows of a table are usually those of the most frequent tokens
 
 
-class LearningRate(float):
-    """A rule that finds a learning rate for a base and a task; or, read from text, a plain number.
-
-    Until the rule is applied the number itself is NaN, which no optimizer takes for a rate.
+def check_learning_rate(rate: float | None, rule: str | None) -> None:
+    """Refuse a learning rate and a rule that cannot be used, or that contradict each other.
 
     Raises:
-        TrainingError: It is neither a number above 0 nor the name of a rule.
+        TrainingError: Both are given, the rate is not a number above 0, or the rule is unknown.
     """
-
-    rule: str | None
-
-    def __new__(cls, value: str | float) -> LearningRate:
-        """Read a number or the name of a rule."""
-        rule = rule_of(value) or (value if value in RULES else None)
-        try:
-            self = super().__new__(cls, math.nan if rule else value)
-        except ValueError:
-            self = super().__new__(cls, 0.0)
-        if not rule and not 0 < self < math.inf:
-            raise TrainingError(
-                f"The learning rate is {value!r}: expected a number above 0, or one of "
-                f"{', '.join(RULES)}."
-            )
-        self.rule = str(rule) if rule else None
-        return self
-
-    def __repr__(self) -> str:
-        """The rule's name, or the number."""
-        return self.rule or super().__repr__()
-
-    __str__ = __repr__
-
-
-def rule_of(rate: object) -> str | None:
-    """The rule that a learning rate stands for; None if it is a number."""
-    return getattr(rate, "rule", None)
+    if rate is not None and rule is not None:
+        raise TrainingError(
+            f"Found both learning_rate ({rate}) and learning_rate_rule ({rule}); expected one of "
+            "them: a number, or a rule that chooses it."
+        )
+    if rate is not None and not (isinstance(rate, int | float) and 0 < rate < math.inf):
+        raise TrainingError(
+            f"learning_rate is {rate!r}; expected a number above 0. To have a rule choose it, set "
+            f"learning_rate_rule to one of {', '.join(RULES)} instead."
+        )
+    if rule is not None and rule not in RULES:
+        raise TrainingError(
+            f"learning_rate_rule is {rule!r}; expected one of {', '.join(RULES)}. A number belongs "
+            "in learning_rate."
+        )
 
 
 def scaled_rate(base: BaseModel, optim: object = None) -> float:
-    """The rate that suits most tasks on a base: `SHARE` of its embeddings' root mean square.
+    """Return the rate that suits most tasks on a base: a fraction of the size of its embeddings.
 
     Args:
         base: The base model.
@@ -74,7 +60,12 @@ def scaled_rate(base: BaseModel, optim: object = None) -> float:
 
 
 def embedding_scale(base: BaseModel) -> float:
-    """Root mean square of the vocabulary's first rows, which are its commonest."""
+    """Return the root mean square of the embeddings of frequent tokens."""
+    return float(frequent_rows(base).square().mean().sqrt())
+
+
+def frequent_rows(base: BaseModel) -> torch.Tensor:
+    """Return the embeddings of the first tokens of the vocabulary, `[≤ 5000, H]`, float32."""
     with torch.no_grad():
-        rows = base.embed(torch.arange(min(_COMMONEST, base.fingerprint["vocab_size"])))
-    return float(rows.float().square().mean().sqrt())
+        rows = base.embed(torch.arange(min(_FREQUENT, base.fingerprint["vocab_size"])))
+    return rows.float()

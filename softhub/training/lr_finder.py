@@ -1,4 +1,4 @@
-"""The learning rate range test (Smith 2017, arXiv 1506.01186): one short run at rising rates."""
+"""The learning rate range test (Smith 2017, arXiv 1506.01186): a short run at rising rates."""
 
 from __future__ import annotations
 
@@ -16,30 +16,29 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from softhub.model.base import BaseModel
 from softhub.plotting import style, to_png
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.encoded_task import Lesson
-from softhub.training.learning_rate import LearningRate, scaled_rate
-from softhub.training.module import PromptTuner
-from softhub.training.reparameterization import Reparameterization
+from softhub.training.encoded_task import EncodedTask
+from softhub.training.learning_rate import scaled_rate
+from softhub.training.module import PromptTuningModule
 from softhub.training.trainer import PromptTrainer
 
 STEPS = 32
 _SPAN = 32.0  # from the scaled rate divided by this to the scaled rate times this
 _MEMORY = 0.75  # of the running mean of losses
-_LEVEL = 5  # first steps, whose mean is what the start is worth
-_DIVERGED = 1.5  # times that; below the scaled rate it is chance
-_VALLEY = 0.8  # of that; a start that is good already has none
-_BACK = 4.0  # the rate of the lowest loss is on the edge: a whole run wants less
+_LEVEL = 5  # first steps, whose mean loss is that of the initialization
+_DIVERGED = 1.5  # times that mean: the loss has climbed, unless the rate is still low
+_VALLEY = 0.8  # times that mean: a good initialization may leave no room for such a loss
+_BACK = 4.0  # the rate of the lowest loss is close to divergence: a full run needs a lower one
 
 
 @dataclass
 class RangeTest:
-    """A range test's rates and losses.
+    """Learning rates and losses of a range test.
 
     Attributes:
-        rates: The rate of each step.
+        rates: The learning rate of each step.
         losses: The training loss of each step.
-        smoothed: Its running mean, corrected for its short past.
-        chosen: The rate to train with.
+        smoothed: Its running mean, corrected for the bias of the first steps.
+        chosen: The learning rate to train with.
     """
 
     rates: list[float] = field(default_factory=list)
@@ -48,7 +47,7 @@ class RangeTest:
     chosen: float = math.nan
 
     def add(self, rate: float, loss: float) -> bool:
-        """Add a step; tell whether the loss has climbed above where it began."""
+        """Add a step, and return whether the loss has climbed above where it began."""
         self.rates.append(rate)
         self.losses.append(loss)
         weights = [_MEMORY**age for age in range(len(self.losses))]
@@ -58,7 +57,11 @@ class RangeTest:
         return climbed or not math.isfinite(loss)
 
     def choose(self, otherwise: float) -> float:
-        """The rate of the lowest running mean, divided by 4; `otherwise` if there is no valley."""
+        """Return the rate of the lowest running mean, divided by 4.
+
+        Args:
+            otherwise: The rate to take if the loss has no valley.
+        """
         later = list(zip(self.smoothed, self.rates, strict=True))[_LEVEL:]
         valley = [(loss, rate) for loss, rate in later if loss < _VALLEY * self._level]
         self.chosen = min(valley)[1] / _BACK if valley else otherwise
@@ -71,7 +74,7 @@ class RangeTest:
         return sum(first) / max(len(first), 1)
 
 
-class _Sweep(TrainerCallback):
+class _RangeCallback(TrainerCallback):
     def __init__(self, found: RangeTest) -> None:
         self.found = found
 
@@ -83,7 +86,7 @@ class _Sweep(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> TrainerControl:
-        # Never set to False: at the last step it is True already.
+        # Never set to False: at the last step the trainer has set it to True.
         if logs and "loss" in logs and self.found.add(logs["learning_rate"], logs["loss"]):
             control.should_training_stop = True
         return control
@@ -97,31 +100,29 @@ class _RisingTrainer(PromptTrainer):
             return float(_SPAN ** (2 * min(step, STEPS - 1) / (STEPS - 1) - 1))
 
         rising = optimizer or self.optimizer
-        assert rising is not None  # Trainer makes the optimizer first
+        assert rising is not None  # Trainer creates the optimizer first
         self.lr_scheduler = LambdaLR(rising, factor)
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
 
 def range_test(
-    base: BaseModel, lesson: Lesson, module: Reparameterization, args: PromptTrainingArguments
+    base: BaseModel, encoded: EncodedTask, vectors: torch.Tensor, args: PromptTrainingArguments
 ) -> RangeTest:
-    """Find a learning rate for a task, a base, a start and an optimiser.
+    """Find a learning rate for a task, a base, an initialization and an optimizer.
 
     Args:
         base: The base.
-        lesson: What is to be learned.
-        module: What is trained, at its start; it is left as it is.
+        encoded: The task.
+        vectors: The initialization, `[P, H]`; it is not changed.
         args: The run's arguments.
 
     Returns:
-        The test; `chosen` is the rate to train with.
+        The test; `chosen` is the learning rate to train with.
     """
     found, center = RangeTest(), scaled_rate(base, args.optim)
-    before = {name: value.clone() for name, value in module.state_dict().items()}
     own = replace(
-        args,
-        learning_rate=LearningRate(center),
+        args.with_learning_rate(center),
         max_steps=STEPS,
         logging_steps=1,
         eval_strategy="no",
@@ -129,23 +130,19 @@ def range_test(
         load_best_model_at_end=False,
         report_to="none",
     )
-    tuner = PromptTuner(base, module, lesson.candidates, lesson.weights)
-    _RisingTrainer(tuner, lesson.task, own, lesson.train, lesson.dev, [_Sweep(found)]).train()
-    module.load_state_dict(before)
+    module = PromptTuningModule(base, vectors, encoded.candidates, encoded.label_weights)
+    splits = (encoded.train, encoded.dev)
+    _RisingTrainer(module, encoded.task, own, *splits, [_RangeCallback(found)]).train()
     found.choose(otherwise=center)
     torch.manual_seed(args.seed)
     return found
 
 
 def write_range_test(folder: str | Path, test: RangeTest) -> Path:
-    """Draw a range test as `range_test.png`: the loss against the rate, and what was chosen.
-
-    Args:
-        folder: Where to.
-        test: The test.
+    """Plot a range test as `range_test.png`: the loss by learning rate, and the chosen rate.
 
     Returns:
-        The picture's path.
+        The path of the plot.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
@@ -160,7 +157,7 @@ def write_range_test(folder: str | Path, test: RangeTest) -> Path:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlabel("learning rate")
-        axes.set_title("Range test: training loss while the rate rises")
+        axes.set_title("Learning rate range test: training loss")
         axes.legend()
     path = Path(folder) / "range_test.png"
     path.write_bytes(to_png(figure, dpi=150))

@@ -1,8 +1,8 @@
 """`fit_mixture`: one prompt for several tasks, which new tasks can then start from.
 
-PEFT has MultitaskPromptTuning for this; its prompts carry a local path of their source, and a
+PEFT has MultitaskPromptTuning for this; its prompts refer to a local path of their source, and a
 task's prompt is a product that has to be exported before it is a plain one. Here the shared prompt
-is plain from the start, and a task is specialised by `fit(init=shared)`, as in SPoT (Vu et al.
+is plain from the start, and a task is specialized by `fit(init=shared)`, as in SPoT (Vu et al.
 2022, arXiv 2110.07904).
 """
 
@@ -11,8 +11,9 @@ from __future__ import annotations
 import time
 from bisect import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,45 +25,32 @@ from softhub.errors import TaskError, TrainingError
 from softhub.model.assembly import Rows
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
-from softhub.tasks import Example, Task
+from softhub.tasks import Splits, SplitsLike, Task
 from softhub.tasks.mixture import mixture_weights
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.callbacks import WatchCallback
-from softhub.training.checkpoints import set_aside_checkpoints
+from softhub.training.callbacks import HistoryCallback
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
-from softhub.training.encoded_task import Lesson, prepare_lesson
-from softhub.training.learning_rate import rule_of
-from softhub.training.module import PromptTuner, weights_of
-from softhub.training.patience import TaskPatience, TaskProgress, progress_of
+from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
+from softhub.training.initialization import choose_initialization, load_init
+from softhub.training.module import PromptTuningModule, weight_tensor
+from softhub.training.patience import TaskEarlyStopping, TaskProgress, progress_of
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
-from softhub.training.reparameterization import Reparameterization
-from softhub.training.restarts import make_module
-from softhub.training.running import FitResult, check_config, result_of, run_trainer
-from softhub.training.starts import find_start
+from softhub.training.running import (
+    FitResult,
+    check_config,
+    result_of,
+    run_trainer,
+    set_aside_checkpoints,
+)
 from softhub.training.trainer import PromptTrainer
 
 
 @dataclass(frozen=True)
-class Part:
-    """One task of a mixture.
-
-    Attributes:
-        task: The task.
-        train: Examples to learn from.
-        dev: Examples that help to choose the best checkpoint.
-    """
-
-    task: Task
-    train: Sequence[Example]
-    dev: Sequence[Example]
-
-
-@dataclass(frozen=True)
 class MixtureResult(FitResult):
-    """What training on several tasks gave.
+    """A prompt trained on several tasks, and how training went.
 
     Attributes:
-        tasks: How far each task came, by its name; nothing if no evaluation was made.
+        tasks: The progress of each task, by name; empty if there was no evaluation.
     """
 
     tasks: Mapping[str, TaskProgress] = field(default_factory=dict)
@@ -70,118 +58,128 @@ class MixtureResult(FitResult):
 
 def fit_mixture(
     base: BaseModel,
-    parts: Sequence[Part],
+    tasks: Sequence[Task],
     config: PromptTuningConfig,
+    data: Sequence[SplitsLike],
     *,
     args: PromptTrainingArguments | None = None,
-    init: str | SoftPrompt | None = "vocabulary",
+    init: str | Path | SoftPrompt | None = "vocabulary",
     mixture: str = "temperature",
     resume: bool = False,
 ) -> MixtureResult:
     """Train one prompt on several tasks.
 
-    A batch is of one task, which is drawn by the mixture's weights; each task has its own template,
-    words and loss. The best checkpoint goes by the mean of the tasks' dev losses. The history has
-    each of them, and for classification the task's metrics too, as `eval_<task>_<metric>`; of
-    generation it has the loss alone, since texts would have to be written at every evaluation.
+    Each batch is of one task, drawn by the mixture's weights; each task has its own template, label
+    words and loss. The best checkpoint is the one with the lowest mean of the tasks' dev losses.
+    The history has each of them, and for classification the task's metrics, as
+    `eval_<task>_<metric>`; for generation it has the loss alone, since metrics would need texts to
+    be generated at every evaluation.
 
-    With `early_stopping_patience`, each task stops on its own: one whose dev loss has not fallen
-    for so many evaluations is drawn no more, and its share goes to the others. Training ends when
-    none is left.
+    With `early_stopping_patience`, each task stops on its own: once its dev loss has not fallen for
+    that many evaluations, no more batches of it are drawn and the other tasks get its share.
+    Training ends when no task is left.
 
     Args:
         base: A frozen base from `load_base`.
-        parts: The tasks, of different names, with their examples.
+        tasks: The tasks, of different names.
         config: PEFT's configuration.
+        data: The data of each task, in the same order; each as in `fit`.
         args: Training arguments.
         init: As in `fit`; `"labels"` takes those of the first task.
         mixture: `proportional`, `temperature` or `equal`; see `softhub.tasks.mixture`.
-        resume: Go on from the last checkpoint in `args.output_dir`.
+        resume: Resume from the last checkpoint in `args.output_dir`.
 
     Returns:
         The prompt, which has no task of its own, and how training went.
 
     Raises:
-        TrainingError: The configuration cannot train, or the loss is no longer a number.
-        TrainingInterrupted: Ctrl-C; a checkpoint was saved.
-        TaskError: Two tasks have one name, one has no examples, or the mixture is unknown.
+        TrainingError: The configuration cannot be trained, or the loss is NaN or infinite.
+        TrainingInterrupted: Ctrl-C was pressed; a checkpoint was saved.
+        TaskError: Two tasks have the same name, one has no examples, or the mixture is unknown.
     """
     args = args or PromptTrainingArguments()
     check_config(base, config)
-    if rule_of(args.learning_rate) == "auto":
+    if args.rule == "auto":
         raise TrainingError(
-            "Found learning_rate auto for a mixture; expected 'scaled' or a number: a range test "
-            "is of one task."
+            "learning_rate_rule='auto' is not supported for a mixture, because a range test is of "
+            "one task. Use 'scaled', or pass a learning_rate."
         )
+    init = load_init(init)
     set_seed(args.seed)
     if not resume:
         set_aside_checkpoints(args.output_dir)
-    shares = mixture_weights(_sizes(parts), mixture)
+    splits = to_all_splits(tasks, data)
+    shares = mixture_weights(_sizes(tasks, splits), mixture)
     tokens = int(config.num_virtual_tokens)
-    learned = [
-        prepare_lesson(base, part.task, part.train, part.dev, virtual_tokens=tokens)
-        for part in parts
+    encoded = [
+        encode_task(base, task, part.train, part.dev, virtual_tokens=tokens)
+        for task, part in zip(tasks, splits, strict=True)
     ]
-    whole = _together(learned)
     size = args.per_device_eval_batch_size
-    start = find_start(base, config, whole, init, seed=args.seed, batch_size=size, parts=learned)
-    module = make_module(base, whole, start, args)
-    watch = WatchCallback("loss", floor=None)
-    trainer = MixtureTrainer(MixtureTuner(base, module, learned), args, learned, shares, watch)
+    start = choose_initialization(base, config, encoded, init, seed=args.seed, batch_size=size)
+    history = HistoryCallback("loss")
+    module = MixtureModule(base, start.vectors, encoded)
+    trainer = MixtureTrainer(module, args, encoded, shares, history)
     seconds = run_trainer(trainer, resume=resume)
-    provenance = provenance_of(trainer.prompt_arguments, config, init)
     progress = trainer.progress()
+    provenance = provenance_of(trainer.prompt_arguments, start.to_record(), rule=args.rule)
     provenance["mixture"] = {
-        part.task.name: {
-            "weight": shares[part.task.name],
-            **dataset_record(part.task, (part.train, part.dev)),
-        }
-        for part in parts
+        task.name: _task_record(task, part, shares, progress)
+        for task, part in zip(tasks, splits, strict=True)
     }
-    for name, one in progress.items():
-        provenance["mixture"][name]["stopped_step"] = one.stopped_step
     vectors = trainer.prompt_vectors()
     prompt = SoftPrompt(vectors, manifest_of(base, vectors, task=None, provenance=provenance))
-    found = [*whole.cut_warnings, *watch.warnings()]
-    return MixtureResult(**vars(result_of(trainer, prompt, seconds, found)), tasks=progress)
+    messages = [*truncation_warnings(encoded), *history.warnings()]
+    result = result_of(trainer, prompt, seconds, messages)
+    return MixtureResult(**{**vars(result), "init": start.name}, tasks=progress)
 
 
-def _together(lessons: Sequence[Lesson]) -> Lesson:
-    """The first task's labels with the texts of all, for what is drawn from them."""
-    train, dev = (
-        EncodedExamples(
-            tuple(ids for rows in splits for ids in rows.inputs),
-            tuple(answer for rows in splits for answer in rows.answers),
-            sum(rows.cut for rows in splits),
+def to_all_splits(tasks: Sequence[Task], data: Sequence[SplitsLike]) -> list[Splits]:
+    """Return the splits of each task.
+
+    Raises:
+        TrainingError: There is not one set of data for each task.
+    """
+    if len(tasks) != len(data):
+        raise TrainingError(
+            f"Found data for {len(data)} tasks; expected splits for each of the {len(tasks)} tasks."
         )
-        for splits in ([one.train for one in lessons], [one.dev for one in lessons])
-    )
-    return replace(lessons[0], train=train, dev=dev)
+    return [task.to_splits(part) for task, part in zip(tasks, data, strict=True)]
 
 
-def _sizes(parts: Sequence[Part]) -> dict[str, int]:
-    names = [part.task.name for part in parts]
+def _task_record(
+    task: Task, splits: Splits, shares: Mapping[str, float], progress: Mapping[str, TaskProgress]
+) -> dict[str, Any]:
+    """Return the provenance of one task of a mixture."""
+    record = {"weight": shares[task.name], **dataset_record(task, splits.train, splits.dev)}
+    if task.name in progress:
+        record["stopped_step"] = progress[task.name].stopped_step
+    return record
+
+
+def _sizes(tasks: Sequence[Task], splits: Sequence[Splits]) -> dict[str, int]:
+    names = [task.name for task in tasks]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
         raise TaskError(f"Several tasks of a mixture are called {', '.join(double)}; rename them.")
-    return {part.task.name: len(part.train) for part in parts}
+    return {name: len(part.train) for name, part in zip(names, splits, strict=True)}
 
 
-class MixtureTuner(PromptTuner):
+class MixtureModule(PromptTuningModule):
     """A frozen base with one trainable prompt, and the loss of each task's batches.
 
     Args:
         base: The base model.
-        prompt: The module whose output is the prompt.
-        learned: The tasks.
+        vectors: The prompt at its initialization, `[P, H]`.
+        tasks: The tasks.
     """
 
     def __init__(
-        self, base: BaseModel, prompt: Reparameterization, learned: Sequence[Lesson]
+        self, base: BaseModel, vectors: torch.Tensor, tasks: Sequence[EncodedTask]
     ) -> None:
-        super().__init__(base, prompt, None)
+        super().__init__(base, vectors, None)
         self.of_task = [
-            (one.candidates, weights_of(one.candidates, one.weights)) for one in learned
+            (one.candidates, weight_tensor(one.candidates, one.label_weights)) for one in tasks
         ]
 
     def forward(  # type: ignore[override]
@@ -192,19 +190,9 @@ class MixtureTuner(PromptTuner):
         task: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Loss of a batch, as in `Tuner`.
-
-        Args:
-            input_ids: Texts `[B, T]`, padded on the left.
-            attention_mask: Which of them are real `[B, T]`, bool.
-            labels: As in `Tuner`, for that task.
-            task: The index of the batch's task, `[B]`, all equal.
-            num_items_in_batch: Labels or target tokens of the whole step over all processes.
-
-        Returns:
-            As in `Tuner`, for that task.
-        """
+        """Compute the loss of a batch as `LossModule` does, for the task of this index `[B]`."""
         rows = Rows(input_ids, attention_mask)
+        # The index is repeated in every row, because Accelerate splits each tensor by rows.
         return self._loss(rows, labels, num_items_in_batch, *self.of_task[int(task[0])])
 
 
@@ -223,21 +211,21 @@ class _Rows(Dataset[Mapping[str, Any]]):
 
 
 def _collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-    return {**collate(rows), "task": torch.tensor([row["task"] for row in rows])}
+    return {**collate(rows), "task": torch.tensor([row["task"] for row in rows])}  # task: [B]
 
 
 class MixtureSampler(Sampler[int]):
-    """Batches of one task each, drawn by weight, of rows of like length.
+    """Batches of one task each, drawn by weight, of rows of similar length.
 
     A task goes through all its rows before one comes again, whatever its weight.
 
     Args:
-        lengths: For each task the tokens of its rows; row indices go on from task to task.
-        shares: How likely a batch is of each task.
+        lengths: For each task the tokens of its rows; row indices continue from task to task.
+        shares: Probability that a batch is of each task.
         batch_size: Rows of one optimizer step over all processes.
         seed: Seed of the order.
-        draws: Says for a task and an optimizer step, counted from 0, whether it may be drawn; what
-            the others leave is divided by their shares.
+        may_draw: Whether a task may be drawn at an optimizer step, counted from 0; the share of one
+            that may not is divided among the others.
     """
 
     def __init__(
@@ -246,14 +234,15 @@ class MixtureSampler(Sampler[int]):
         shares: Sequence[float],
         batch_size: int,
         seed: int,
-        draws: Callable[[int, int], bool] = lambda task, step: True,
+        may_draw: Callable[[int, int], bool] = lambda task, step: True,
     ) -> None:
         self.shares = list(shares)
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
-        self._draws = draws
+        self._may_draw = may_draw
         self._samplers = [LengthBucketSampler(rows, batch_size, seed) for rows in lengths]
+        # The index of each task's first row among the rows of all tasks.
         self._offsets = [sum(map(len, lengths[:task])) for task in range(len(lengths))]
 
     def set_epoch(self, epoch: int) -> None:
@@ -262,105 +251,112 @@ class MixtureSampler(Sampler[int]):
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch, if each task were drawn as often as it has rows."""
+        """Batches per epoch: as many as all tasks have rows for."""
         return sum(len(sampler) // sampler.batch_size for sampler in self._samplers)
 
     def __len__(self) -> int:
-        """Rows of an epoch."""
+        """Return the number of rows of an epoch."""
         return self.steps * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        """Row indices of the epoch."""
+        """Yield the row indices of the epoch."""
+        # All chances are drawn at once, one for each step: which tasks have stopped meanwhile does
+        # not change those of the other steps, so a resumed run draws the same.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         chances = torch.rand(self.steps, generator=generator).tolist()
         streams = [self._batches(task) for task in range(len(self._samplers))]
+        # Steps are counted over all epochs, as the trainer counts them.
         for step, chance in enumerate(chances, start=self.epoch * self.steps):
             yield from next(streams[self._task_at(step, chance)])
 
     def _task_at(self, step: int, chance: float) -> int:
-        """The task that a chance in [0, 1) falls on, among those that may be drawn."""
-        shares = [share * self._draws(task, step) for task, share in enumerate(self.shares)]
-        # Where none may be drawn training is at its end, and only looks ahead.
+        """Return the task that a chance in [0, 1) falls on, among those that may be drawn."""
+        shares = [share * self._may_draw(task, step) for task, share in enumerate(self.shares)]
+        # Where none may be drawn training has ended, and the loader only prefetches batches.
+        # Each task has an interval of [0, total) as long as its share.
         ends = list(accumulate(shares if any(shares) else self.shares))
         return bisect(ends, chance * ends[-1])
 
     def _batches(self, task: int) -> Iterator[list[int]]:
-        """A task's batches without end, each round in another order.
+        """Yield a task's batches without end, each round over its rows in another order.
 
-        Of a task with fewer rows than a batch, a row comes more than once in it.
+        A task with fewer rows than a batch has some of them more than once in it.
         """
         sampler, offset = self._samplers[task], self._offsets[task]
+        # Rounds are numbered so that no two of them, of whatever epoch, have the same order.
         turn, rows = self.epoch * 1_000, list[int]()
         while True:
             while len(rows) < self.batch_size:
                 sampler.set_epoch(turn)
                 rows += [offset + row for row in sampler]
                 turn += 1
+            # What is left of a round begins the next batch.
             yield rows[: self.batch_size]
             rows = rows[self.batch_size :]
 
 
 class MixtureTrainer(PromptTrainer):
-    """Trainer of a `MixtureTuner`.
+    """Trainer of a `MixtureModule`.
 
     Args:
-        tuner: The module.
+        module: The module.
         args: Training arguments.
-        learned: The tasks.
-        shares: How likely a batch is of each.
-        watch: Collects what is logged.
+        tasks: The tasks.
+        shares: Probability that a batch is of each task, by name.
+        history: Records what is logged.
     """
 
     def __init__(
         self,
-        tuner: MixtureTuner,
+        module: MixtureModule,
         args: PromptTrainingArguments,
-        learned: Sequence[Lesson],
+        tasks: Sequence[EncodedTask],
         shares: Mapping[str, float],
-        watch: WatchCallback,
+        history: HistoryCallback,
     ) -> None:
-        self._learned, self._shares = learned, shares
-        super().__init__(tuner, learned[0].task, args, learned[0].train, learned[0].dev, [watch])
-        self.train_dataset = _Rows([(task, one.train) for task, one in enumerate(learned)])
+        self._tasks, self._shares = tasks, shares
+        super().__init__(module, tasks[0].task, args, tasks[0].train, tasks[0].dev, [history])
+        self.train_dataset = _Rows([(task, one.train) for task, one in enumerate(tasks)])
         self.data_collator = _collate
-        ahead = args.dataloader_num_workers * (args.dataloader_prefetch_factor or 2)
-        self._patience = TaskPatience(
-            [one.task.name for one in learned],
+        # Batches that the loader's workers may have drawn before an evaluation has ended.
+        prefetched = args.dataloader_num_workers * (args.dataloader_prefetch_factor or 2)
+        self._stopping = TaskEarlyStopping(
+            [one.task.name for one in tasks],
             args.early_stopping_patience,
-            ahead=1 + ahead // args.gradient_accumulation_steps,
+            ahead=1 + prefetched // args.gradient_accumulation_steps,
         )
 
     def progress(self) -> dict[str, TaskProgress]:
-        """How far each task came, by its name; nothing before the first evaluation."""
+        """Return the progress of each task, by name; empty before the first evaluation."""
         found = {
-            task: progress_of(task, self.state.log_history, self._patience.patience)
-            for task in self._patience.tasks
+            task: progress_of(task, self.state.log_history, self._stopping.patience)
+            for task in self._stopping.tasks
         }
         return {task: progress for task, progress in found.items() if progress is not None}
 
     def early_stopping(self) -> TrainerCallback:
-        """Each task stops on its own."""
-        return self._patience
+        """Return the callback that stops each task on its own."""
+        return self._stopping
 
-    def _is_over(self, state: TrainerState) -> bool:
-        return super()._is_over(state) or self._patience.all_stopped(state)
+    def _is_complete(self, state: TrainerState) -> bool:
+        return super()._is_complete(state) or self._stopping.all_stopped(state)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> MixtureSampler:  # type: ignore[override]
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return MixtureSampler(
-            [one.train.lengths for one in self._learned],
-            [self._shares[one.task.name] for one in self._learned],
+            [one.train.lengths for one in self._tasks],
+            [self._shares[one.task.name] for one in self._tasks],
             step * self.args.world_size,
             self.args.seed,
-            self._patience.draws,
+            self._stopping.may_draw,
         )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Score each task on its dev split; the mean of their losses is the mixture's."""
+        """Evaluate each task on its dev split; the mean of their losses is the mixture's."""
         start, scores = time.perf_counter(), dict[str, float]()
-        for task in range(len(self._learned)):
+        for task in range(len(self._tasks)):
             scores |= self._scores_of(task)
-        losses = [scores[f"eval_{one.task.name}_loss"] for one in self._learned]
+        losses = [scores[f"eval_{one.task.name}_loss"] for one in self._tasks]
         metrics = {"eval_loss": sum(losses) / len(losses), **scores}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
@@ -370,8 +366,8 @@ class MixtureTrainer(PromptTrainer):
         return metrics
 
     def _scores_of(self, task: int) -> dict[str, float]:
-        """Dev loss of a task and, of a classification, its metrics."""
-        one = self._learned[task]
+        """Return the dev loss of a task and, for classification, its metrics."""
+        one = self._tasks[task]
         self._task, labels = one.task, one.candidates is not None
         self.compute_metrics = self._metrics if labels else None
         loader = self.get_eval_dataloader(_Rows([(task, one.dev.by_length())]))

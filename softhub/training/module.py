@@ -1,8 +1,9 @@
-"""The module that is trained: a base and one prompt, the loss computed in its forward.
+"""The module that is trained: a base and one prompt, with the loss computed in its forward.
 
 PEFT's own forward puts the prompt before the padding, repeats it in every row and projects the
-whole vocabulary everywhere; this one does what softhub's engine does, by the same functions. Both
-passes, over prompt and texts, happen inside one `forward`, so DDP and FSDP see one module.
+hidden states of all positions onto the whole vocabulary; this one does what softhub's engine does,
+by the same functions. Both passes, over the prompt and over the texts, happen inside one `forward`,
+so that DDP and FSDP see one module.
 """
 
 from __future__ import annotations
@@ -21,17 +22,16 @@ from softhub.model.encoding import Candidates
 from softhub.model.kv_cache import encode_prefix, shares_prefixes
 from softhub.model.packing import Shared, attending_packed, longest_packed
 from softhub.model.scoring import Prompt, encode_rows, label_scores, target_logprobs
-from softhub.training.data import IGNORED
-from softhub.training.reparameterization import Reparameterization
+from softhub.training.data import IGNORE_INDEX
 
 
-class Tuner(nn.Module):
-    """A base and the loss of a batch; what is trained is for subclasses to say.
+class LossModule(nn.Module):
+    """A base and the loss of a batch; subclasses say what is trained.
 
     Args:
         base: The base model.
         candidates: Label words of a classification task; None trains on target tokens.
-        weights: How much each label counts, by its name; None for all alike.
+        label_weights: Weight of each label in the loss, by name; None if all have the same.
     """
 
     accepts_loss_kwargs = True
@@ -41,21 +41,21 @@ class Tuner(nn.Module):
         self,
         base: BaseModel,
         candidates: Candidates | None,
-        weights: Mapping[str, float] | None = None,
+        label_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.base = base
         self.model = base.model
         self.candidates = candidates
-        self.weights = weights_of(candidates, weights)
+        self.label_weights = weight_tensor(candidates, label_weights)
 
     @property
     def _no_split_modules(self) -> Any:
         """Classes of the layers that FSDP shards one by one; Accelerate asks for them."""
         return self.model._no_split_modules
 
-    def train(self, mode: bool = True) -> Tuner:
-        """Set the mode; the base keeps its dropout off whatever the mode."""
+    def train(self, mode: bool = True) -> LossModule:
+        """Set the mode; dropout of the frozen base stays off in either mode."""
         super().train(mode)
         self.model.eval()
         if mode and self.base.checkpoints_activations:
@@ -65,12 +65,13 @@ class Tuner(nn.Module):
                     module.training = True
         return self
 
-    def attending(self) -> AbstractContextManager[None]:
-        """What a step's forward and backward pass want around them."""
+    def packed_attention(self) -> AbstractContextManager[None]:
+        """Return the context in which a step's forward and backward pass have to run."""
         return attending_packed(self.model) if self._longest_packed else nullcontext()
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Recompute activations in the backward pass."""
+        # Layers in training mode would apply the dropout that their attributes name.
         for module in self.model.modules():
             for name, value in vars(module).items():
                 if "dropout" in name and isinstance(value, float):
@@ -90,11 +91,11 @@ class Tuner(nn.Module):
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
             input_ids: Texts `[B, T]`, padded on the left.
-            attention_mask: Which of them are real `[B, T]`, bool.
+            attention_mask: Which of them are real tokens `[B, T]`, bool.
             labels: Label indices `[B]`, whether each label applies `[B, labels]` (bool), their
                 probabilities `[B, labels]` (float), or target tokens `[B, N]` with -100 at pads.
             num_items_in_batch: Labels or target tokens of the whole step over all processes.
@@ -106,13 +107,8 @@ class Tuner(nn.Module):
             divided and without gradient. For classification also `logits`, the label scores
             `[B, labels]`.
         """
-        return self._loss(
-            Rows(input_ids, attention_mask),
-            labels,
-            num_items_in_batch,
-            self.candidates,
-            self.weights,
-        )
+        rows = Rows(input_ids, attention_mask)
+        return self._loss(rows, labels, num_items_in_batch, self.candidates, self.label_weights)
 
     def _loss(
         self,
@@ -120,71 +116,87 @@ class Tuner(nn.Module):
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None,
         candidates: Candidates | None,
-        weights: torch.Tensor | None,
+        label_weights: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
-        words = () if candidates is None else candidates.continuations
-        behind = labels.shape[1] if candidates is None else max(map(len, words))
-        prompts = [self._prepared_prompt(texts.ids.shape[1] + behind)] * texts.ids.shape[0]
         if candidates is None:
-            targets = Rows(labels.clamp_min(0), labels != IGNORED)
-            losses = -target_logprobs(self.base, prompts, texts, targets).sum(-1)
-            loss = _normalised(losses.sum(), targets.mask.sum(), num_items_in_batch)
-            return {"loss": loss, "losses": losses.detach()}
+            return self._target_loss(texts, labels, num_items_in_batch)
+        words = candidates.continuations
+        prompts = self._prompts(texts, behind=max(map(len, words)))
+        # The texts are encoded once; keys and values are needed where a label goes on behind them.
         encoded = encode_rows(self.base, prompts, texts, keep_cache=any(words))
-        scores = label_scores(self.base, encoded, candidates)
+        scores = label_scores(self.base, encoded, candidates)  # [B, labels]
         labels = labels.to(scores.device)
-        if labels.is_floating_point():
-            losses = _divergence(scores, labels, yes_no=candidates.yes_no)
+        if labels.is_floating_point():  # a teacher's probabilities
+            losses = _divergence(scores, labels, yes_no=candidates.yes_no)  # [B]
         else:
-            losses = _label_loss(scores, labels, weights)
+            losses = _label_loss(scores, labels, label_weights)  # [B]
         return {
-            "loss": _normalised(losses.sum(), labels.numel(), num_items_in_batch),
+            "loss": _normalized(losses.sum(), labels.numel(), num_items_in_batch),
             "losses": losses.detach(),
             "logits": scores,
         }
 
+    def _target_loss(
+        self, texts: Rows, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+    ) -> dict[str, torch.Tensor]:
+        """Return the loss of target tokens `[B, N]`; nothing is learned from the texts."""
+        prompts = self._prompts(texts, behind=labels.shape[1])
+        targets = Rows(labels.clamp_min(0), labels != IGNORE_INDEX)  # [B, N] each
+        losses = -target_logprobs(self.base, prompts, texts, targets).sum(-1)  # [B, N] → [B]
+        loss = _normalized(losses.sum(), targets.mask.sum(), num_items_in_batch)
+        return {"loss": loss, "losses": losses.detach()}
+
+    def _prompts(self, texts: Rows, *, behind: int) -> list[Prompt]:
+        """Return the prompt of each row; `behind` is how many tokens follow the longest text."""
+        rows, columns = texts.ids.shape  # [B, T]
+        return [self._prepared_prompt(columns + behind)] * rows
+
     def _prepared_prompt(self, columns: int) -> Prompt:
-        """What stands before every text, of rows that are `columns` wide without it."""
+        """Return what precedes each text, of rows that are `columns` wide without it."""
         return None
 
 
-class PromptTuner(Tuner):
+class PromptTuningModule(LossModule):
     """A frozen base with one trainable prompt.
 
     Args:
         base: The base model.
-        prompt: The module whose output is the prompt; it alone is trained.
+        vectors: The prompt at its initialization, `[P, H]`; a copy of it is trained.
         candidates: Label words of a classification task; None trains on target tokens.
-        weights: How much each label counts, by its name; None for all alike.
+        label_weights: Weight of each label in the loss, by name; None if all have the same.
     """
 
     def __init__(
         self,
         base: BaseModel,
-        prompt: Reparameterization,
+        vectors: torch.Tensor,
         candidates: Candidates | None,
-        weights: Mapping[str, float] | None = None,
+        label_weights: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(base, candidates, weights)
-        self.prompt = prompt.to(base.device, torch.float32)
+        super().__init__(base, candidates, label_weights)
+        # float32 whatever the dtype of the base: a step is too small for half precision.
+        self.prompt = nn.Parameter(vectors.to(base.device, torch.float32, copy=True))  # [P, H]
         self._longest_packed = longest_packed(base)
 
     def _prepared_prompt(self, columns: int) -> Prompt:
-        """What the batch can share of the prompt: a packed row, keys and values, or neither."""
-        # In half precision the output would differ from what is folded and shipped.
-        with torch.autocast(self.base.device.type, enabled=False):
-            vectors: torch.Tensor = self.prompt()
-        fits = vectors.shape[0] + columns <= self._longest_packed
-        # A compiler would have to stop where the layers' attention is exchanged.
+        """Return what the rows can share of the prompt: a packed row, keys and values, or neither.
+
+        All three give the same loss. Packing encodes prompt and texts in one pass, keys and values
+        in two; where a base supports neither, each row is encoded with its own copy of the prompt.
+        """
+        fits = self.prompt.shape[0] + columns <= self._longest_packed
+        # Packing replaces the layers' attention, which would break a compiler's graph.
         if fits and not torch.compiler.is_compiling():
-            return Shared(vectors)
-        return encode_prefix(self.base, vectors) if shares_prefixes(self.base) else vectors
+            return Shared(self.prompt)
+        if shares_prefixes(self.base):
+            return encode_prefix(self.base, self.prompt)
+        return self.prompt
 
 
-def weights_of(
+def weight_tensor(
     candidates: Candidates | None, weights: Mapping[str, float] | None
 ) -> torch.Tensor | None:
-    """Weights of the labels in the candidates' order; None for all alike."""
+    """Return the weights of the labels in the candidates' order, `[labels]`, or None."""
     if weights is None or candidates is None:
         return None
     return torch.tensor([weights[label] for label in candidates.labels])
@@ -193,9 +205,9 @@ def weights_of(
 def _label_loss(
     scores: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None
 ) -> torch.Tensor:
-    """Loss of each row of label scores `[B, labels]`, `[B]`."""
+    """Return the loss of each row of label scores `[B, labels]`, `[B]`."""
     weights = None if weights is None else weights.to(scores.device)
-    if labels.dtype == torch.bool:
+    if labels.dtype == torch.bool:  # [B, labels]: a yes-or-no decision for each label
         return nn.functional.binary_cross_entropy_with_logits(
             scores, labels.float(), pos_weight=weights, reduction="none"
         ).sum(-1)
@@ -203,18 +215,20 @@ def _label_loss(
 
 
 def _divergence(scores: torch.Tensor, shares: torch.Tensor, *, yes_no: bool) -> torch.Tensor:
-    """Kullback-Leibler divergence of each row of label scores from probabilities, `[B]`."""
+    """Return the Kullback-Leibler divergence of each row of scores from probabilities, `[B]`."""
     if yes_no:
-        logs = nn.functional.logsigmoid(torch.stack([scores, -scores]))
-        shares = torch.stack([shares, 1 - shares])
+        # Each label is a distribution over yes and no.
+        logs = nn.functional.logsigmoid(torch.stack([scores, -scores]))  # [2, B, labels]
+        shares = torch.stack([shares, 1 - shares])  # [2, B, labels]
         return nn.functional.kl_div(logs, shares, reduction="none").sum((0, -1))
-    logs = scores.log_softmax(dim=-1)
-    divergence = nn.functional.kl_div(logs, shares, reduction="none").sum(-1)
-    return divergence * shares.shape[-1]  # which the count of items counts once a label
+    logs = scores.log_softmax(dim=-1)  # [B, labels]
+    divergence = nn.functional.kl_div(logs, shares, reduction="none").sum(-1)  # [B]
+    return divergence * shares.shape[-1]  # the count of items has one for each label
 
 
-def _normalised(
+def _normalized(
     total: torch.Tensor, own: torch.Tensor | int, whole: torch.Tensor | int | None
 ) -> torch.Tensor:
+    """Divide a summed loss by the items of the whole step, or of this batch if that is unknown."""
     count = own if whole is None else whole
     return total / (count.to(total.device) if isinstance(count, torch.Tensor) else count)

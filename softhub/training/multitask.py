@@ -1,4 +1,4 @@
-"""`fit_tasks`: a prompt for each of several tasks, perhaps from one that all of them share."""
+"""`fit_tasks`: a prompt for each of several tasks, optionally from one that all of them share."""
 
 from __future__ import annotations
 
@@ -13,105 +13,106 @@ from peft import PromptTuningConfig
 from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
+from softhub.tasks import SplitsLike, Task
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.checkpoints import last_checkpoint, set_aside_checkpoints
 from softhub.training.curve import write_curve
 from softhub.training.fit import fit
-from softhub.training.mixture import Part, fit_mixture
-from softhub.training.running import FitResult
+from softhub.training.initialization import load_init
+from softhub.training.mixture import fit_mixture, to_all_splits
+from softhub.training.running import FitResult, last_checkpoint, set_aside_checkpoints
 
-SHARED = "shared"
-"""Folder of the shared prompt's run beside those of the tasks."""
+_SHARED = "shared"  # folder of the shared prompt's run, beside those of the tasks
 
 
 def fit_tasks(
     base: BaseModel,
-    parts: Sequence[Part],
+    tasks: Sequence[Task],
     config: PromptTuningConfig,
+    data: Sequence[SplitsLike],
     *,
     args: PromptTrainingArguments | None = None,
     steps: Sequence[int] = (),
     shared_steps: int = 0,
     mixture: str = "temperature",
-    init: str | SoftPrompt | None = "vocabulary",
+    init: str | Path | SoftPrompt | None = "vocabulary",
     resume: bool = False,
 ) -> list[FitResult]:
-    """Train a prompt for each task; runs are kept in folders of the tasks' names.
+    """Train a prompt for each task; each run has a folder of the task's name.
 
     Args:
         base: A frozen base from `load_base`.
-        parts: The tasks, of different names, with their examples.
+        tasks: The tasks, of different names.
         config: PEFT's configuration.
+        data: The data of each task, in the same order; each as in `fit`.
         args: Training arguments; each run has its own folder below `output_dir`.
         steps: Optimizer steps of each task, in order; `args.max_steps` for all if empty.
-        shared_steps: Steps of one prompt for all tasks, from which each task's prompt then starts;
+        shared_steps: Steps of one prompt for all tasks, which each task's prompt then starts from;
             0 for none. It is saved to `<output_dir>/shared/adapter`, for other tasks to start from.
         mixture: As in `fit_mixture`.
-        init: As in `fit`; where the shared prompt starts, if there is one.
-        resume: Go on where the runs were stopped; those without a checkpoint start anew.
+        init: As in `fit`; the initialization of the shared prompt, if there is one.
+        resume: Resume the runs; those without a checkpoint start anew.
 
     Returns:
-        One result a task, in order.
+        One result for each task, in order.
 
     Raises:
-        TrainingError: As in `fit`; two tasks have one name, or there are not as many steps as
-            tasks.
-        TrainingInterrupted: Ctrl-C; a checkpoint was saved.
+        TrainingError: As in `fit`; two tasks have the same name, or there are not as many steps or
+            data as tasks.
+        TrainingInterrupted: Ctrl-C was pressed; a checkpoint was saved.
     """
     args = args or PromptTrainingArguments()
-    _check(parts, steps)
+    _check(tasks, steps)
+    splits, init = to_all_splits(tasks, data), load_init(init)
     folder = Path(args.output_dir)
     if not resume:
-        for name in (SHARED, *(part.task.name for part in parts)):
+        for name in (_SHARED, *(task.name for task in tasks)):
             set_aside_checkpoints(folder / name)
     if shared_steps:
-        options = _options(args, folder / SHARED, shared_steps, resume)
-        shared = fit_mixture(base, parts, config, init=init, mixture=mixture, **options)
-        init = _saved(shared, folder / SHARED)
+        options = _options(args, folder / _SHARED, shared_steps, resume)
+        shared = fit_mixture(base, tasks, config, splits, init=init, mixture=mixture, **options)
+        init = _saved(shared, folder / _SHARED)
     results: list[FitResult] = []
-    for part, number in zip(parts, steps or [args.max_steps] * len(parts), strict=True):
+    numbers = steps or [args.max_steps] * len(tasks)
+    for task, part, number in zip(tasks, splits, numbers, strict=True):
         _refuse_sharded(base, again=bool(results or shared_steps))
-        options = _options(args, folder / part.task.name, number, resume)
-        results.append(
-            fit(base, part.task, config, train=part.train, dev=part.dev, init=init, **options)
-        )
+        options = _options(args, folder / task.name, number, resume)
+        results.append(fit(base, task, config, part, init=init, **options))
     return results
 
 
-def _check(parts: Sequence[Part], steps: Sequence[int]) -> None:
-    names = [SHARED, *(part.task.name for part in parts)]
+def _check(tasks: Sequence[Task], steps: Sequence[int]) -> None:
+    names = [_SHARED, *(task.name for task in tasks)]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
         raise TrainingError(
             f"More than one run would be called {', '.join(double)}; rename a task in its file."
         )
-    if steps and len(steps) != len(parts):
+    if steps and len(steps) != len(tasks):
         raise TrainingError(
-            f"Found steps for {len(steps)} tasks; expected one number for each of the {len(parts)}."
+            f"Found steps for {len(steps)} tasks; expected one number for each of the {len(tasks)}."
         )
 
 
 def _refuse_sharded(base: BaseModel, *, again: bool) -> None:
     if again and base.is_sharded:
         raise TrainingError(
-            "FSDP has cut the base up for the first run, and cannot do it again in this process: "
-            "train the tasks one by one (recipes/generation.py), or on one GPU."
+            "FSDP has sharded the base for the first run and cannot do so again in the same "
+            "process. Train the tasks one by one (recipes/generation.py), or on one GPU."
         )
 
 
 def _options(
     args: PromptTrainingArguments, folder: Path, steps: int, resume: bool
 ) -> dict[str, Any]:
-    """What is a run's own: its folder, its steps, and whether it has a checkpoint to go on from."""
-    begun = last_checkpoint(folder) is not None
+    """Return what differs between runs: folder, steps, and whether there is a checkpoint."""
     own = replace(args, output_dir=str(folder), max_steps=steps)
-    return {"args": own, "resume": resume and begun}
+    return {"args": own, "resume": resume and last_checkpoint(folder) is not None}
 
 
 def _saved(shared: FitResult, folder: Path) -> SoftPrompt:
-    """The prompt as it was saved, whose hashes name it as the parent of those that start from it.
+    """Save the shared prompt, and return it with the hashes that identify it as a parent.
 
-    Its learning curve is drawn beside it. Other processes have the same vectors, and write nothing.
+    Its learning curve is plotted beside it. Other processes have the same vectors, and write none.
     """
     if not PartialState().is_main_process:
         return shared.prompt

@@ -1,7 +1,7 @@
-"""How far each task of a mixture has come, and when it is drawn no more.
+"""Early stopping of each task of a mixture, and the progress of each.
 
-All of it follows from the dev losses that were logged, which a checkpoint holds: a run that was
-stopped and goes on drops a task where it would have without the break.
+Both follow from the dev losses that were logged, which a checkpoint contains: a resumed run stops a
+task where the run would have stopped it without the interruption.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ logger = logging.getLogger("softhub")
 
 @dataclass(frozen=True)
 class TaskProgress:
-    """How far one task of a mixture came.
+    """The progress of one task of a mixture.
 
     Attributes:
         best_step: Step of its lowest dev loss, which need not be that of the best checkpoint.
-        best_loss: That loss.
-        metrics: Its metrics on dev at that step; none for generation.
-        stopped_step: The evaluation that took it out of the mixture; None if none did.
+        best_loss: The lowest dev loss.
+        metrics: Its metrics on dev at that step; empty for generation.
+        stopped_step: Step of the evaluation that stopped the task; None if none did.
     """
 
     best_step: int
@@ -38,12 +38,12 @@ class TaskProgress:
 def progress_of(
     task: str, history: Sequence[Mapping[str, float]], patience: int = 0
 ) -> TaskProgress | None:
-    """Read one task's progress off what was logged.
+    """Compute one task's progress from what was logged.
 
     Args:
         task: The task's name.
         history: What was logged, each mapping with its `step`.
-        patience: Evaluations in a row without a better dev loss that take the task out; 0: never.
+        patience: Evaluations in a row without a lower dev loss that stop the task; 0: never.
 
     Returns:
         Its progress; None before the first evaluation.
@@ -67,16 +67,16 @@ def progress_of(
     return TaskProgress(int(best["step"]), float(found["loss"]), metrics, stopped)
 
 
-class TaskPatience(TrainerCallback):
-    """Early stopping for each task: one that gets no better is drawn no more.
+class TaskEarlyStopping(TrainerCallback):
+    """Early stopping for each task: no more batches are drawn of one that stopped improving.
 
-    Training ends when that is true of all tasks.
+    Training ends when all tasks have stopped.
 
     Args:
         tasks: Their names, in the mixture's order.
         patience: As in `progress_of`.
-        ahead: Optimizer steps whose batches may be drawn before an evaluation is over: a task is
-            out from the step behind them, so that it does not matter which were.
+        ahead: Optimizer steps whose batches may be drawn before an evaluation has ended: a task
+            stops after these, so that it does not matter which of them were.
     """
 
     def __init__(self, tasks: Sequence[str], patience: int, *, ahead: int = 1) -> None:
@@ -85,44 +85,36 @@ class TaskPatience(TrainerCallback):
         self.ahead = ahead
         self.stopped: dict[str, int] = {}
 
-    def draws(self, task: int, step: int) -> bool:
-        """Whether the batch of a step, counted from 0, may be of a task."""
+    def may_draw(self, task: int, step: int) -> bool:
+        """Return whether the batch of a step, counted from 0, may be of a task."""
         stopped = self.stopped.get(self.tasks[task])
         return stopped is None or step < stopped + self.ahead
 
     def all_stopped(self, state: TrainerState) -> bool:
-        """Whether no task is left, by what a run's state says."""
+        """Return whether no task is left, according to the state of a run."""
         self._read(state)
         return len(self.stopped) == len(self.tasks)
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take a resumed run's tasks out again."""
+        """Restore which tasks of a resumed run have stopped."""
         self._read(state)
 
     def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Take tasks out that got no better, and end training after the last of them."""
+        """Stop tasks that no longer improve, and end training after the last of them."""
         before = set(self.stopped)
         if self.all_stopped(state):
             control.should_training_stop = True
         for task in self.stopped.keys() - before:
             if state.is_world_process_zero:
                 logger.warning(
-                    "%s is drawn no more: its dev loss was no better in %d evaluations (step %d).",
+                    "Task %s stopped early at step %d: no better dev loss in %d evaluations.",
                     task,
-                    self.patience,
                     self.stopped[task],
+                    self.patience,
                 )
         return control
 

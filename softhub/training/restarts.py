@@ -1,176 +1,318 @@
-"""Attempts at a run: the first, and those after one that failed."""
+"""Automatic restarts: when a run has failed, and how the next attempt differs.
+
+The decisions are stored beside the checkpoints, so that a resumed run does not make them anew.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
+from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from peft import PromptTuningConfig
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from softhub.errors import TrainingError
+from softhub.files import replace_file
 from softhub.model.base import BaseModel
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.callbacks import LossIsNoNumber, WatchCallback
-from softhub.training.checkpoints import last_checkpoint
-from softhub.training.encoded_task import Lesson
-from softhub.training.guard import Failure, GuardCallback
-from softhub.training.initialization import frequent_embeddings
+from softhub.training.callbacks import HistoryCallback, NonFiniteLoss
+from softhub.training.encoded_task import EncodedTask
+from softhub.training.initialization import Initialization, choose_initialization, dev_loss
 from softhub.training.learning_rate import scaled_rate
-from softhub.training.module import PromptTuner
-from softhub.training.plan import Plan
-from softhub.training.reparameterization import Reparameterization, reparameterize
-from softhub.training.running import run_trainer
-from softhub.training.starts import Start, dev_loss, find_start
+from softhub.training.lr_finder import RangeTest
+from softhub.training.module import PromptTuningModule
+from softhub.training.running import last_checkpoint, run_trainer
 from softhub.training.trainer import PromptTrainer
 
 logger = logging.getLogger("softhub")
 
+_TOLERANCE = 1.02  # times a dev loss: what is better by less is not learning
+_FLAT = 0.02  # relative change of the dev loss below which nothing has moved
+_PATIENCE = 1 / 3  # of the steps, before which a single predicted label means nothing
+_FACTOR = 4.0  # between the learning rates of two attempts
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run failed.
+
+    Attributes:
+        reason: A clause for messages, with the step.
+        too_slow: Whether nothing moved: a higher learning rate is worth a try, not a lower one.
+        fatal: Whether the vectors are of no use at all.
+    """
+
+    reason: str
+    too_slow: bool = False
+    fatal: bool = False
+
+
+class FailureCallback(TrainerCallback):
+    """Detects runs that predict a single label, and runs that have learned nothing.
+
+    Args:
+        baseline: The dev loss without learning; None if it is not known.
+        stops: Whether a failed run is stopped early, because it can be restarted.
+    """
+
+    def __init__(self, baseline: float | None, *, stops: bool) -> None:
+        self.baseline = baseline
+        self.stops = stops
+        self.failure: Failure | None = None
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> TrainerControl:
+        """Stop a run that predicts one label for all dev texts and is no better than chance."""
+        found = metrics or {}
+        loss = float(found.get("eval_loss", math.nan))
+        one_label = found.get("eval_labels_predicted") == 1 < found.get("eval_labels_present", 0)
+        late = state.global_step >= _PATIENCE * state.max_steps
+        if self.stops and one_label and late and self._is_no_better(loss):
+            reason = f"it predicted the same label for every text at step {state.global_step}"
+            self.failure = Failure(reason, too_slow=_is_flat(_dev_losses(state)))
+            control.should_training_stop = True
+        return control
+
+    def check_result(self, state: TrainerState) -> None:
+        """Record a failure if the best dev loss is no better than without learning.
+
+        Args:
+            state: The state at the end of the run, with the history from before it was resumed.
+        """
+        losses = _dev_losses(state)
+        if self.failure or not losses or not self._is_no_better(min(losses)):
+            return
+        self.failure = Failure(
+            f"its best dev loss {min(losses):.3f} is no better than without learning "
+            f"({self.baseline:.3f})",
+            too_slow=_is_flat(losses),
+        )
+
+    def _is_no_better(self, loss: float) -> bool:
+        return self.baseline is not None and not loss * _TOLERANCE < self.baseline
+
+
+def _dev_losses(state: TrainerState) -> list[float]:
+    losses = [float(logs["eval_loss"]) for logs in state.log_history if "eval_loss" in logs]
+    return [loss for loss in losses if math.isfinite(loss)]
+
+
+def _is_flat(losses: Sequence[float]) -> bool:
+    """Whether the dev loss hardly moved from one evaluation to another."""
+    return len(losses) > 1 and max(losses) - min(losses) < _FLAT * min(losses)
+
+
+@dataclass
+class RunState:
+    """The decisions of a run, stored as `run_state.json` in its folder.
+
+    Attributes:
+        learning_rate: The learning rate of the first attempt.
+        range_test: The range test that found it, if one did.
+        failures: For each attempt that failed and was restarted: what it was, and why it failed.
+        gave_up: Why the last attempt failed too, if it did.
+        about: Task, base, virtual tokens and seed, for a list of runs that are not finished.
+    """
+
+    FILE = "run_state.json"
+
+    learning_rate: float
+    range_test: RangeTest | None = None
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    gave_up: str | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: str) -> RunState | None:
+        """Read the state of a run that is resumed; None if its folder has none."""
+        path = Path(folder) / cls.FILE
+        if not path.is_file():
+            return None
+        record = json.loads(path.read_text(encoding="utf-8"))
+        test = record.pop("range_test")
+        return cls(**record, range_test=RangeTest(**test) if test else None)
+
+    def write(self, folder: str) -> None:
+        """Store the state; only the main process does."""
+        if PartialState().is_main_process:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            text = json.dumps(asdict(self), indent=2) + "\n"
+            replace_file(Path(folder) / self.FILE, text.encode())
+
+    def attempt_arguments(
+        self, args: PromptTrainingArguments, usual: float
+    ) -> PromptTrainingArguments:
+        """Return the arguments of the next attempt: its own folder and learning rate.
+
+        Args:
+            args: The run's arguments.
+            usual: The scaled learning rate: one that failed and is far from it is replaced by it at
+                once rather than corrected step by step.
+        """
+        rate, folder = self.learning_rate, Path(args.output_dir)
+        if self.failures:
+            too_slow = self.failures[0]["too_slow"]
+            rate = max(rate * _FACTOR, usual) if too_slow else min(rate / _FACTOR, usual)
+            folder /= f"restart-{len(self.failures)}"
+        return replace(args.with_learning_rate(rate), output_dir=str(folder))
+
+    def warnings(self) -> list[str]:
+        """Say how often the run was restarted, and why, and whether it failed in the end."""
+        reasons = "; ".join(failure["reason"] for failure in self.failures)
+        times = {1: "once", 2: "twice"}.get(len(self.failures), f"{len(self.failures)} times")
+        found = [f"Training was restarted {times}: {reasons}."] if self.failures else []
+        if self.gave_up:
+            last = "The last attempt failed too" if self.failures else "Training failed"
+            found.append(f"{last}: {self.gave_up}. Do not rely on this prompt.")
+        return found
+
 
 @dataclass(frozen=True)
 class Attempt:
-    """One run, at its end.
+    """One attempt at a run, at its end.
 
     Attributes:
-        args: Its arguments, with the rate that was used.
-        start: Where it started.
+        args: Its arguments, with the learning rate that was used.
+        start: Its initialization.
         trainer: Its trainer, with the best checkpoint loaded.
-        watch: What it logged.
+        history: What it logged.
         seconds: Wall time.
-        failure: Why it is of little use, if it is.
+        failure: Why it failed, if it did.
     """
 
     args: PromptTrainingArguments
-    start: Start
+    start: Initialization
     trainer: PromptTrainer
-    watch: WatchCallback
+    history: HistoryCallback
     seconds: float
     failure: Failure | None
 
     @property
     def lowest_dev_loss(self) -> float:
         """The lowest dev loss that it logged."""
-        losses = (logs.get("eval_loss", math.inf) for logs in self.watch.history)
-        return min(losses, default=math.inf)  # a run that is taken over at its end logs nothing
+        losses = (logs.get("eval_loss", math.inf) for logs in self.history.history)
+        return min(losses, default=math.inf)  # a run that was restored as complete logs nothing
 
 
-def make_module(
-    base: BaseModel, lesson: Lesson, start: Start, args: PromptTrainingArguments
-) -> Reparameterization:
-    """What is trained, at its start: the vectors, reparameterised as `args` says."""
-    return reparameterize(
-        args.reparameterization,
-        start.vectors,
-        size=args.reparameterization_size,
-        seed=args.seed,
-        draw=partial(frequent_embeddings, base, lesson.train.inputs, seed=args.seed),
-    )
-
-
-def run_until_sound(
+def run_with_restarts(
     base: BaseModel,
     config: PromptTuningConfig,
-    lesson: Lesson,
-    start: Start,
-    plan: Plan,
+    encoded: EncodedTask,
+    start: Initialization,
+    state: RunState,
     args: PromptTrainingArguments,
     *,
     resume: bool,
 ) -> list[Attempt]:
-    """Run, and begin again after a failure.
+    """Train, and restart after a failure.
 
     Args:
         base: The base.
         config: PEFT's configuration.
-        lesson: What is to be learned.
-        start: Where the first attempt starts.
-        plan: The rate, and the failures so far; it is kept up to date.
+        encoded: The task.
+        start: The initialization of the first attempt.
+        state: The learning rate, and the failures so far; it is kept up to date.
         args: The run's arguments.
-        resume: Whether to go on from the last checkpoint.
+        resume: Whether to resume from the last checkpoint.
 
     Returns:
-        The attempts of this process; the last one is sound, or none was.
+        The attempts of this process; only the last one may have succeeded.
     """
-    floor = floor_of(base, lesson, start, args.per_device_eval_batch_size)
+    baseline = loss_without_learning(base, encoded, start, args.per_device_eval_batch_size)
     attempts: list[Attempt] = []
     while True:
-        own = plan.arguments(args, scaled_rate(base, args.optim))
-        if plan.wants_another_start:
+        own = state.attempt_arguments(args, scaled_rate(base, args.optim))
+        if len(state.failures) > 1:  # another learning rate alone did not help
             other = "vocabulary" if start.name != "vocabulary" else "random"
-            start = find_start(base, config, lesson, other, seed=args.seed + 1)
-        go_on = resume and (not plan.failures or last_checkpoint(own.output_dir) is not None)
-        again = len(plan.failures) < args.max_restarts and not shards_the_base(args)
-        guard = GuardCallback(floor, stops=again)
-        attempts.append(_run(base, lesson, start, own, guard, resume=go_on and not attempts))
-        failure = attempts[-1].failure
-        if failure is None or not again:
-            plan.gave_up = failure.reason if failure else None
-            plan.write(args.output_dir)
+            start = choose_initialization(base, config, [encoded], other, seed=args.seed + 1)
+        # A restart that was interrupted before its first checkpoint begins at its first step.
+        resumes = resume and (not state.failures or last_checkpoint(own.output_dir) is not None)
+        may_restart = len(state.failures) < args.max_restarts and not uses_fsdp(args)
+        guard = FailureCallback(baseline, stops=may_restart)
+        attempt = _run(base, encoded, start, own, guard, resume=resumes and not attempts)
+        attempts.append(attempt)
+        failure = attempt.failure
+        if failure is None or not may_restart:
+            state.gave_up = failure.reason if failure else None
+            state.write(args.output_dir)
             return attempts
-        plan.note(failure, own, start.name)
-        plan.write(args.output_dir)
-        logger.warning("The run failed: %s. Beginning again.", failure.reason)
+        settings = {"learning_rate": own.learning_rate, "init": start.name}
+        state.failures.append({"reason": failure.reason, "too_slow": failure.too_slow, **settings})
+        state.write(args.output_dir)
+        logger.warning("The run failed: %s. Restarting it.", failure.reason)
 
 
-def shards_the_base(args: PromptTrainingArguments) -> bool:
-    """Whether FSDP is asked for, which cuts a base up once in a process."""
+def uses_fsdp(args: PromptTrainingArguments) -> bool:
+    """Whether FSDP is on, which can shard a base only once in a process."""
     return bool(args.fsdp) or bool(parse_flag_from_env("ACCELERATE_USE_FSDP"))
 
 
-def best_of(attempts: Sequence[Attempt]) -> Attempt:
-    """The sound one, which is the last; of unsound ones that of the lowest dev loss.
+def best_attempt(attempts: Sequence[Attempt]) -> Attempt:
+    """Return the attempt that succeeded, or of failed ones that with the lowest dev loss.
 
     Raises:
-        TrainingError: Every attempt's loss became no number.
+        TrainingError: The loss of every attempt became NaN or infinite.
     """
     usable = [one for one in attempts if one.failure is None or not one.failure.fatal]
     if not usable:
         reason = attempts[-1].failure.reason if attempts[-1].failure else ""
-        again = f" So it went in {len(attempts)} attempts." if len(attempts) > 1 else ""
+        again = f" All {len(attempts)} attempts failed." if len(attempts) > 1 else ""
         raise TrainingError(reason + again)
     return min(usable, key=lambda one: (one.failure is not None, one.lowest_dev_loss))
 
 
-def floor_of(base: BaseModel, lesson: Lesson, start: Start, batch_size: int) -> float | None:
-    """The dev loss without learning: of the labels' shares, or of the start for generation."""
-    if lesson.candidates is not None:
-        return lesson.entropy
-    if start.trained:
+def loss_without_learning(
+    base: BaseModel, encoded: EncodedTask, start: Initialization, batch_size: int
+) -> float | None:
+    """Return the dev loss of the label frequencies, or of the initialization for generation."""
+    if encoded.candidates is not None:
+        return encoded.label_entropy
+    if start.trained:  # a prompt that was trained before may be hard to improve
         return None
-    # As training judges itself.
-    return dev_loss(base, lesson, start.vectors, limit=None, batch_size=batch_size)
+    return dev_loss(base, encoded, start.vectors, limit=None, batch_size=batch_size)
 
 
 def _run(
     base: BaseModel,
-    lesson: Lesson,
-    start: Start,
+    encoded: EncodedTask,
+    start: Initialization,
     args: PromptTrainingArguments,
-    guard: GuardCallback,
+    guard: FailureCallback,
     *,
     resume: bool,
 ) -> Attempt:
-    watch = _watch(lesson)
-    module = make_module(base, lesson, start, args)
-    tuner = PromptTuner(base, module, lesson.candidates, lesson.weights)
-    trainer = PromptTrainer(tuner, lesson.task, args, lesson.train, lesson.dev, [watch, guard])
+    history = _history_callback(encoded)
+    module = PromptTuningModule(base, start.vectors, encoded.candidates, encoded.label_weights)
+    splits = (encoded.train, encoded.dev)
+    trainer = PromptTrainer(module, encoded.task, args, *splits, [history, guard])
     began = time.perf_counter()
     try:
         run_trainer(trainer, resume=resume)
-        guard.judge(trainer.state)
-    except LossIsNoNumber as error:
+        guard.check_result(trainer.state)
+    except NonFiniteLoss as error:
         guard.failure = Failure(str(error), fatal=True)
     seconds = time.perf_counter() - began
-    return Attempt(args, start, trainer, watch, seconds, guard.failure)
+    return Attempt(args, start, trainer, history, seconds, guard.failure)
 
 
-def _watch(lesson: Lesson) -> WatchCallback:
-    """Watch the task's first metric; for accuracy the commonest label is what to beat."""
-    if lesson.candidates is None:
-        return WatchCallback("loss", floor=None)
-    metric = lesson.task.metrics[0] if lesson.task.metrics else "accuracy"
-    return WatchCallback(metric, floor=lesson.commonest if metric == "accuracy" else None)
+def _history_callback(encoded: EncodedTask) -> HistoryCallback:
+    """Return the callback that warns by the task's first metric."""
+    if encoded.candidates is None:
+        return HistoryCallback("loss")
+    metric = encoded.task.metrics[0] if encoded.task.metrics else "accuracy"
+    share = encoded.majority_share if metric == "accuracy" else None
+    return HistoryCallback(metric, majority_share=share)

@@ -1,4 +1,4 @@
-"""transformers' Trainer around a `Tuner`: checkpoints of kilobytes, batches by length."""
+"""transformers' Trainer for a soft prompt: checkpoints of kilobytes, batches by length."""
 
 from __future__ import annotations
 
@@ -31,20 +31,19 @@ from softhub.metrics.label_sets import join_labels
 from softhub.model.base import BaseModel
 from softhub.tasks import Task
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.callbacks import ProgressLines
-from softhub.training.data import EncodedExamples, LengthBucketSampler, collate, items_of
-from softhub.training.module import Tuner
-from softhub.training.reparameterization import fold
-from softhub.training.tracking import tracked
+from softhub.training.callbacks import ProgressLines, tracked
+from softhub.training.data import EncodedExamples, LengthBucketSampler, collate, count_items
+from softhub.training.module import LossModule
 
-_PROMPT_KEYS = "prompt."
+_PROMPT = "prompt"
+"""Name of the trained parameter, and so its key in a checkpoint."""
 
 
 class PromptTrainer(Trainer):
-    """Trainer of a `Tuner`; everything else is transformers' own.
+    """Trainer of a `LossModule`; everything else is transformers' own.
 
     Args:
-        tuner: The module.
+        module: The module.
         task: Names the metrics and labels.
         args: Training arguments.
         train: Encoded training rows.
@@ -57,23 +56,23 @@ class PromptTrainer(Trainer):
 
     def __init__(
         self,
-        tuner: Tuner,
+        module: LossModule,
         task: Task,
         args: PromptTrainingArguments,
         train: EncodedExamples,
         dev: EncodedExamples,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        self.prompt_arguments = args = args.on(tuner.base)
+        self.prompt_arguments = args = args.resolved_for(module.base)
         self._task = task
         self._evaluation_seconds = 0.0
         self._trained = 0
-        self._judged: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._row_losses: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._lengths = train.lengths
-        classification = tuner.candidates is not None
+        classification = module.candidates is not None
         args.label_names = ["labels"]
         super().__init__(
-            model=tuner,
+            model=module,
             args=args,
             data_collator=collate,
             train_dataset=train,
@@ -83,29 +82,35 @@ class PromptTrainer(Trainer):
         )
         if self.is_fsdp_enabled and self.args.optim == OptimizerNames.ADAFACTOR:
             raise TrainingError(
-                "Found optim=adafactor under FSDP, whose sharded parameters it cannot train; "
-                "expected another optimizer. Leave optim out for AdamW."
+                "optim='adafactor' is not supported under FSDP, because Adafactor cannot train "
+                "sharded parameters. Leave optim out for AdamW, or choose another optimizer."
             )
         for default in (PrinterCallback, ProgressCallback):  # they write logs to stdout
             self.remove_callback(default)
         self.add_callback(ProgressLines())
 
     def prompt_vectors(self) -> torch.Tensor:
-        """The prompt as it stands, `[P, H]`, float32 on the CPU; gathered if it is sharded."""
-        return fold(self.accelerator.unwrap_model(self._module).prompt)
+        """Return the current prompt, `[P, H]`, float32 on the CPU.
 
-    def take_over(self, checkpoint: str) -> bool:
-        """Take over a run that has made all its steps, as it is; transformers would add one.
+        Under FSDP it is gathered from all processes, each of which has to call this.
+        """
+        prompt = self.accelerator.unwrap_model(self._module).prompt
+        whole: torch.Tensor = prompt.full_tensor() if hasattr(prompt, "full_tensor") else prompt
+        return whole.detach().float().cpu().clone()
+
+    def restore_complete_run(self, checkpoint: str) -> bool:
+        """Restore a run that has made all its steps; transformers would make one more.
 
         Args:
             checkpoint: Folder of its last checkpoint.
 
         Returns:
-            Whether it has; if not, nothing was done.
+            Whether the run was complete; if not, nothing was done.
         """
         state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        # Checkpoints of sharded models are loaded inside transformers' training loop only.
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if sharded or not self._is_over(state):
+        if sharded or not self._is_complete(state):
             return False
         self.state = state
         self._load_from_checkpoint(checkpoint)
@@ -113,7 +118,8 @@ class PromptTrainer(Trainer):
             self._load_best_model()
         return True
 
-    def _is_over(self, state: TrainerState) -> bool:
+    def _is_complete(self, state: TrainerState) -> bool:
+        """Whether a run has made its last step, or was stopped early."""
         saved = cast(Mapping[str, Any], state.stateful_callbacks or {})
         stopping = saved.get("EarlyStoppingCallback", {}).get("attributes", {})
         waited = stopping.get("early_stopping_patience_counter", 0)
@@ -121,7 +127,7 @@ class PromptTrainer(Trainer):
         return 0 < self.args.max_steps <= state.global_step or 0 < patience <= waited
 
     def early_stopping(self) -> TrainerCallback:
-        """What ends training after `early_stopping_patience` evaluations without a better one."""
+        """Return the callback that implements `early_stopping_patience`."""
         return EarlyStoppingCallback(self.prompt_arguments.early_stopping_patience)
 
     @property
@@ -130,31 +136,33 @@ class PromptTrainer(Trainer):
         return self.model
 
     def training_speed(self, runtime: float) -> float:
-        """Training examples per second of `runtime`, without the time spent on dev."""
+        """Return training examples per second of `runtime`, without the time spent on dev."""
         return self._trained / max(runtime - self._evaluation_seconds, 1e-9)
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        predictions = self._names(self._applying(np.asarray(prediction.predictions), 0.0))
+        scores = np.asarray(prediction.predictions)  # [N, labels]
+        predictions = self._names(self._chosen(scores, threshold=0.0))
+        # [N] indices, [N, labels] decisions, or [N, labels] probabilities of a teacher
         answers = np.asarray(prediction.label_ids)
-        if np.issubdtype(answers.dtype, np.floating):  # a teacher's probabilities
-            answers = self._applying(answers, 0.5)
+        if np.issubdtype(answers.dtype, np.floating):
+            answers = self._chosen(answers, threshold=0.5)
         references = self._names(answers)
-        scores = {
+        metrics = {
             name: compute(name, predictions, references)
             for name in self._task.metrics or ("accuracy",)
         }
         return {
-            **scores,
+            **metrics,
             "labels_predicted": len(set(predictions)),
             "labels_present": len(set(references)),
         }
 
-    def _applying(self, scores: NDArray[Any], threshold: float) -> NDArray[Any]:
-        """The label of most score, or where there are several those above the threshold."""
+    def _chosen(self, scores: NDArray[Any], *, threshold: float) -> NDArray[Any]:
+        """Return the index of the best label `[N]`; for multi-label, decisions `[N, labels]`."""
         return scores > threshold if self._task.multilabel else scores.argmax(-1)
 
     def _names(self, answers: NDArray[Any]) -> list[str]:
-        """Label names of indices `[N]`, or of sets of labels `[N, labels]`."""
+        """Return the label names of indices `[N]`, or of decisions `[N, labels]`."""
         labels = self._task.verbalizer.labels  # type: ignore[union-attr]
         if not self._task.multilabel:
             return [labels[index] for index in answers]
@@ -163,46 +171,44 @@ class PromptTrainer(Trainer):
     # --- what Trainer leaves to its subclasses ---
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; the base can be used as before afterwards, though FSDP keeps its layers cut up."""
+        """Train; the base can be used afterwards as before, though FSDP leaves it sharded."""
         base: BaseModel = self._module.base  # type: ignore[assignment]
-        _ = base.fingerprint  # while the weights are whole
+        _ = base.fingerprint  # computed and cached before FSDP shards the weights
         with tracked(self.args):
             output = super().train(*args, **kwargs)
         if base.is_sharded:
-            self._module.unshard()  # type: ignore[operator]  # what no layer holds
+            # The root's own parameters (embeddings, norm, head), which no layer gathers again.
+            self._module.unshard()  # type: ignore[operator]
         return output
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBucketSampler:
+        # Accelerate splits each batch of a whole step by process and accumulation.
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthBucketSampler(self._lengths, step * self.args.world_size, self.args.seed)
 
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Of the prompt's module only what it names itself; weights as transformers has it."""
-        names: list[str] = super().get_decay_parameter_names(model)
-        prompt = getattr(model, "prompt", None)
-        decayed = {_PROMPT_KEYS + name for name in prompt.decayed} if prompt else set()
-        return [name for name in names if not name.startswith(_PROMPT_KEYS) or name in decayed]
-
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Count what is trained on; a resumed run's steps include those before it."""
+        """Count the examples that this process trains on; those before a resume do not count."""
         self._trained += inputs["input_ids"].shape[0] * self.args.world_size
-        if self.args.torch_compile:  # its passes are not packed
+        if self.args.torch_compile:  # a compiled base is not packed
             return super().training_step(model, inputs, *args, **kwargs)
-        with cast(Tuner, self._module).attending():
+        with cast(LossModule, self._module).packed_attention():
             return super().training_step(model, inputs, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Score on dev; its time is not training time."""
+        """Evaluate on dev; the time it takes is not training time."""
         start = time.perf_counter()
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         self._evaluation_seconds += time.perf_counter() - start
         return metrics
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Count each label or target token alike; transformers counts batches of any size alike."""
-        self._judged = []
+        """Average the loss over labels or target tokens; transformers averages over batches."""
+        self._row_losses = []
         output = super().evaluation_loop(*args, **kwargs)
-        losses, items = (float(torch.cat(parts).sum()) for parts in zip(*self._judged, strict=True))
+        # Of each batch the losses [B] and the numbers of items [B]: sums over all of them.
+        losses, items = (
+            float(torch.cat(parts).sum()) for parts in zip(*self._row_losses, strict=True)
+        )
         key = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
         return output._replace(metrics={**(output.metrics or {}), key: losses / items})
 
@@ -213,25 +219,22 @@ class PromptTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> Any:
-        """Note each row's loss, and of how many labels or target tokens it is.
-
-        Rows that fill up the last batches of several processes are left out.
-        """
+        """Record each row's loss, and of how many labels or target tokens it is the sum."""
         found: Any = super().prediction_step(model, inputs, False, ignore_keys)
         loss, outputs, labels = found
+        # `losses` [B] and, for classification, `logits` [B, labels]
         losses, *scores = outputs if isinstance(outputs, tuple) else (outputs,)
-        counted = (losses.float(), items_of(labels))
-        self._judged.append(self.accelerator.gather_for_metrics(counted))
+        # Gathering leaves out the rows that fill up the last batches of several processes.
+        counted = (losses.float(), count_items(labels))
+        self._row_losses.append(self.accelerator.gather_for_metrics(counted))
         return (loss, None, None) if prediction_loss_only else (loss, *scores, labels)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Save the prompt's module alone: the frozen base is nobody's checkpoint."""
+        """Save the prompt alone: a checkpoint never contains the frozen base."""
         state = self._module.state_dict() if state_dict is None else state_dict
-        prompt = {key: value for key, value in state.items() if key.startswith(_PROMPT_KEYS)}
-        super()._save(output_dir, state_dict=prompt)
+        super()._save(output_dir, state_dict={k: v for k, v in state.items() if k == _PROMPT})
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Only the prompt is in a checkpoint; the base's weights are not missing."""
-        missing = [key for key in load_result.missing_keys if key.startswith(_PROMPT_KEYS)]
-        if missing or load_result.unexpected_keys:
+        if _PROMPT in load_result.missing_keys or load_result.unexpected_keys:
             super()._issue_warnings_after_load(load_result)

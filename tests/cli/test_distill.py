@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from softhub.model.prompt import SoftPrompt
-from softhub.training.callbacks import WatchCallback
+from softhub.training.callbacks import HistoryCallback
 from tests.command import Command
 
 TASK = """
@@ -123,7 +123,7 @@ def test_another_adapter_is_a_teacher(
 def test_an_interrupted_run_exits_with_130_and_can_be_resumed(
     softhub: Command, options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = WatchCallback.on_log
+    original = HistoryCallback.on_log
 
     def press(self, args, state, control, logs=None, **kwargs):  # type: ignore[no-untyped-def]
         if state.global_step == 10 and "loss" in logs:
@@ -132,7 +132,7 @@ def test_an_interrupted_run_exits_with_130_and_can_be_resumed(
 
     options[options.index("--max-steps") + 1] = 12
     with monkeypatch.context() as patch:
-        patch.setattr(WatchCallback, "on_log", press)
+        patch.setattr(HistoryCallback, "on_log", press)
         stopped = softhub("distill", *options, "--template", 2)
     assert stopped.code == 130
     assert "resume with the same command and --resume" in stopped.err
@@ -153,7 +153,8 @@ def test_an_interrupted_run_exits_with_130_and_can_be_resumed(
         (["--shots", 2, "--texts", "nowhere.txt"], 1, "Cannot read 'nowhere.txt'"),
         (["--shots", 2, "--resume"], 1, "Nothing to resume"),
         (["--teacher", "./nowhere"], 1, "no adapter folder"),
-        (["--shots", 2, "--learning-rate", "fast"], 1, "'fast'"),
+        (["--shots", 2, "--learning-rate", "fast"], 2, "'fast'"),
+        (["--shots", 2, "--learning-rate-rule", "fast"], 1, "'fast'"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(

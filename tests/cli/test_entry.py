@@ -10,8 +10,8 @@ import warnings
 import pytest
 
 import softhub as package
-from softhub.cli.output import route_warnings
 from softhub.errors import SoftHubWarning
+from softhub.experiments.console import route_warnings
 from softhub.hub import Hub
 from tests.command import Command
 

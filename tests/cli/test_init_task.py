@@ -49,7 +49,7 @@ def test_a_table_is_divided_drafted_and_shown(
     assert done.code == 0, done.err
     assert "label_column\tmood\t2 different short values in 40 rows" in done.out
     assert "Rows: train 32, dev 4, test 4" in done.out
-    assert "Lengths in tokens: median " in done.out
+    assert "Length in tokens: median " in done.out
     assert done.out.count("\nExample ") == 3
     assert "  Mood:[ positive]\n" in done.out
     assert f"Wrote {task}" in done.out
@@ -58,7 +58,7 @@ def test_a_table_is_divided_drafted_and_shown(
     assert len(Task.from_file(task).load("train")) == 32
     again = softhub("init-task", reviews, "--split", "-o", task)
     assert (again.code, again.out) == (1, "")
-    assert "is there already" in again.err and "--force" in again.err
+    assert "already exists" in again.err and "--force" in again.err
     assert softhub("init-task", reviews, "--split", "-o", task, "--force").code == 0
 
 
@@ -72,8 +72,8 @@ def test_texts_that_will_be_cut(
     assert "warning: 1 of 42 training texts have more than 384 tokens" in done.err
     shorter = softhub(*arguments, "--base", base, "--max-length", 10, "--json")
     record = json.loads(shorter.out)
-    assert {item["name"] for item in record["findings"]} >= {"cut", "no-test"}
-    assert record["lengths"]["cut"] == 42
+    assert {item["name"] for item in record["warnings"]} >= {"truncated", "no-test"}
+    assert record["lengths"]["truncated"] == 42
     assert Task.from_file(tmp_path / "t.yaml").max_length == 10
 
 
@@ -96,7 +96,7 @@ def test_json_has_what_the_page_has(softhub: Command, reviews: Path, tmp_path: P
         (["REVIEWS", "--test", "REVIEWS"], "is given twice"),
         (["REVIEWS", "--base", "./nowhere"], "No base model at './nowhere'"),
         (["REVIEWS", "--subset", "x"], "has neither subset nor revision"),
-        (["org/reviews", "--dev", "REVIEWS"], "leave --dev and --test out"),
+        (["org/reviews", "--dev", "REVIEWS"], "remove --dev and --test"),
         (["org/reviews"], "the Hub did not answer"),
         (["REVIEWS", "--name", "my task"], "name: found 'my task'"),
     ],
@@ -165,7 +165,7 @@ def test_a_dataset_of_the_hub(tmp_path: Path) -> None:
         "code 1",
         "code 0",
     ]
-    assert "choose a subset; say --subset with one of default, other" in done.stderr
+    assert "choose a subset; use --subset with one of default, other" in done.stderr
     assert "the test split has no labels; dev serves as test" in done.stderr
     task = Task.from_file(tmp_path / "t.yaml")
     assert task.dataset is not None and task.verbalizer is not None

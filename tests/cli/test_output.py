@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softhub.adapter.manifest import Metric
-from softhub.cli.output import emit_facts, emit_table, one_line, printable, score
+from softhub.cli.output import emit_facts, emit_table, score
+from softhub.experiments.console import one_line, printable
 
 STEERING = [chr(n) for n in (*range(0x20), *range(0x7F, 0xA0)) if chr(n) not in "\n\t"]
 STEERING += ["\u202e", "\u2066", "\u200b", "\ufeff", "\ud800"]

@@ -14,8 +14,7 @@ from softhub.evaluation.evaluate import evaluate, judge, target_loss
 from softhub.inference.engine import PromptModel
 from softhub.tasks import Example, Template
 from softhub.training.data import collate, encode_examples
-from softhub.training.module import PromptTuner
-from softhub.training.reparameterization import Plain
+from softhub.training.module import PromptTuningModule
 from tests.prompts import MOOD, SUMMARY, TEXTS, soft_prompt
 
 TASK = replace(SUMMARY, metrics=("chrf", "sacrebleu", "exact_match"))
@@ -119,7 +118,7 @@ def test_the_loss_is_the_one_that_training_minimises(kind, loaded):
     encoded = encode_examples(model.encoder, SUMMARY, test, None, None)
     batch = collate([encoded[index] for index in range(len(encoded))])
     with torch.no_grad():
-        loss = PromptTuner(base, Plain(soft.vectors), None)(**batch)["loss"].item()
+        loss = PromptTuningModule(base, soft.vectors, None)(**batch)["loss"].item()
     assert found.nll.value == pytest.approx(loss, rel=1e-5)
     assert found.tokens == sum(map(len, encoded.answers))
     assert found.nll.low < found.nll.value < found.nll.high

@@ -10,7 +10,6 @@ from softhub.errors import SoftHubWarning, TaskError
 from softhub.evaluation.few_shot import _encoded as encoded
 from softhub.evaluation.few_shot import _stop as stop_strings
 from softhub.evaluation.few_shot import (
-    choose_shots,
     generate_few_shot,
     predict_few_shot,
     shown_tokens,
@@ -19,6 +18,7 @@ from softhub.evaluation.few_shot import (
 from softhub.experiments.comparison.methods import Contest, jobs
 from softhub.inference.engine import PromptModel
 from softhub.tasks import Example, Template
+from softhub.tasks.sampling import choose_shots
 from softhub.training import PromptTrainingArguments
 from tests.prompts import MOOD, SUMMARY
 from tests.references import sequence_logprob

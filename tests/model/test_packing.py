@@ -12,8 +12,7 @@ from softhub.model.assembly import pad_rows
 from softhub.model.base import load_base
 from softhub.model.packing import Shared, longest_packed
 from softhub.model.scoring import encode_rows, label_scores, target_logprobs
-from softhub.training.module import PromptTuner
-from softhub.training.reparameterization import Plain
+from softhub.training.module import PromptTuningModule
 from tests.model.test_scoring import CANDIDATES, SINGLE, TEXTS, expected_scores
 from tests.references import sequence_logprob, with_peft
 from tests.tiny import HIDDEN_SIZE, SLIDING_WINDOW, build_tokenizer, llama_like
@@ -85,7 +84,7 @@ def test_windows_pack_rows_that_they_see_whole(kind, tiny_base, gemma3):
 @pytest.mark.parametrize("tokens, at_once", [(3, 1), (4, 2)])
 def test_training_packs_no_row_beyond_the_window(tokens, at_once, tiny_base):
     base, fed = load_base(tiny_base("mistral")), []
-    tuner = PromptTuner(base, Plain(torch.randn(tokens, HIDDEN_SIZE)), CANDIDATES)
+    tuner = PromptTuningModule(base, torch.randn(tokens, HIDDEN_SIZE), CANDIDATES)
     base.model.model.layers[0].register_forward_pre_hook(
         lambda _, inputs: fed.append(inputs[0].shape[0])
     )
@@ -150,7 +149,7 @@ def test_checkpointed_layers_run_again_as_they_ran(tiny_base, vectors):
     rows, labels = pad_rows(TEXTS), torch.tensor([0, 1, 0, 1])
     for checkpointed in (False, True):
         base = load_base(tiny_base("llama"))
-        tuner = PromptTuner(base, Plain(vectors), SINGLE).train()
+        tuner = PromptTuningModule(base, vectors, SINGLE).train()
         if checkpointed:
             tuner.activation_checkpointing_enable()
             tuner.train()
@@ -159,7 +158,7 @@ def test_checkpointed_layers_run_again_as_they_ran(tiny_base, vectors):
             )
         with tuner.attending():
             tuner(rows.ids, rows.mask, labels)["loss"].backward()
-        gradients.append(tuner.prompt.vectors.grad)
+        gradients.append(tuner.prompt.grad)
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
     assert fed == [1, 1]  # the second time in the backward pass
 

@@ -8,7 +8,7 @@ import pytest
 from softhub.errors import BaseModelError
 from softhub.model.base import load_base
 from softhub.model.encoding import Encoder
-from softhub.model.token_lengths import TokenRuler
+from softhub.model.token_lengths import TokenCounter
 from softhub.tasks import Task, Template, Verbalizer
 
 TEMPLATE = Template("Review: {text}\nSentiment:")
@@ -18,7 +18,7 @@ ROW = {"text": "The sound is good, the screen is not great."}
 @pytest.mark.parametrize("kind", ["llama", "t5"])
 def test_lengths_are_those_of_the_loaded_base(tiny_base: Callable[[str], Path], kind: str) -> None:
     folder = tiny_base(kind)
-    ruler, base = TokenRuler.from_pretrained(str(folder)), load_base(folder)
+    ruler, base = TokenCounter.from_pretrained(str(folder)), load_base(folder)
     encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
     assert ruler.length(TEMPLATE, ROW) == len(encoder.encode(TEMPLATE, ROW).ids)
     assert ruler.unit == "tokens"
@@ -26,7 +26,7 @@ def test_lengths_are_those_of_the_loaded_base(tiny_base: Callable[[str], Path], 
 
 
 def test_words_that_melt_into_the_template_are_told(tiny_base: Callable[[str], Path]) -> None:
-    ruler = TokenRuler.from_pretrained(str(tiny_base("llama")))
+    ruler = TokenCounter.from_pretrained(str(tiny_base("llama")))
     same = Verbalizer.from_mapping({"a": " good", "b": " bad"})
     task = Task(name="t", kind="classification", template=TEMPLATE, verbalizer=same)
     assert ruler.problem(task) is None
@@ -38,4 +38,4 @@ def test_words_that_melt_into_the_template_are_told(tiny_base: Callable[[str], P
 
 def test_a_missing_base_is_a_sentence() -> None:
     with pytest.raises(BaseModelError, match=r"No base model at '\./nowhere'"):
-        TokenRuler.from_pretrained("./nowhere")
+        TokenCounter.from_pretrained("./nowhere")

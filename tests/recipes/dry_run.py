@@ -48,7 +48,7 @@ def main(base, output, *configs):
         if steps:  # of each task
             flags += ["--steps", *("1" for _ in steps)]
         sys.argv = [str(recipe_of(config)), "--config", str(config), *flags]
-        runpy.run_path(sys.argv[0])["main"]()
+        runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 
 from softhub.experiments.comparison import METHODS
 from tests.recipes.test_generation import CODE_TASK, written
-from tests.recipes.test_road import write_project
+from tests.recipes.test_workflow import write_project
 
 pytestmark = pytest.mark.slow
 

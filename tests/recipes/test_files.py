@@ -62,11 +62,11 @@ def test_every_config_is_read_by_its_recipe(path, monkeypatch, tmp_path):
     def parse(*settings, **options):
         raise Parsed(parse_config(*settings, **options))
 
-    monkeypatch.setattr("softhub.config.parse_config", parse)
+    monkeypatch.setattr("softhub.experiments.recipe.parse_config", parse)
     monkeypatch.setattr(sys, "argv", ["recipe", "--config", str(path), "--use_cpu", "true"])
     monkeypatch.chdir(tmp_path)  # paths in a config hold from anywhere
     with pytest.raises(Parsed) as parsed:
-        runpy.run_path(str(recipe_of(path)))["main"]()
+        runpy.run_path(str(recipe_of(path)), run_name="__main__")
     settings, args = parsed.value.args[0]
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
     files = [value for value in _texts(written) if value.startswith("../")]

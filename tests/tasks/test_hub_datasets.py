@@ -130,7 +130,7 @@ def test_a_dataset_of_the_hub_is_read_by_its_id(tmp_path: Path, endpoint: str) -
     assert dev == [["fine", "positive"]]
     assert "split train, row 1: 'label' is 'pos'; expected one of 'positive'" in unmapped
     assert "label_map: {'pos': <label>}" in unmapped
-    assert "split test, row 1: is not labelled (-1)" in test
+    assert "split test, row 1: has no label (-1)" in test
     assert "split validaton: cannot be read" in split and "'validation'" in split
     assert "'plain' not found" in name and "check name, revision and splits" in name
     assert "dataset org/none, split train: not found on the Hub" in nowhere

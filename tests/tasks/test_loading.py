@@ -58,7 +58,7 @@ def test_incomplete_rows_are_left_out_where_the_task_says_so(
         strict.load("train")
     assert strict.dataset is not None
     lax = replace(strict, dataset=replace(strict.dataset, drop_incomplete=True))
-    with pytest.warns(SoftHubWarning, match=r"2 of 4 rows lack a value .* left out"):
+    with pytest.warns(SoftHubWarning, match=r"2 of 4 rows lack a value .* dropped"):
         kept = lax.load("train")
     assert [example.text for example in kept] == [NASTY, "meh"]
     (tmp_path / "a.jsonl").write_text(_jsonl({"text": "", "label": "good"}))
@@ -101,6 +101,11 @@ def test_csv_values_stay_as_written(task_on: TaskOn, texts: list[str]) -> None:
     assert [example.text for example in task.load("train")] == texts
 
 
+def test_a_date_in_json_stays_text(task_on: TaskOn) -> None:
+    task = task_on("a.jsonl", _jsonl({"text": "2020-01-01", "label": "good"}))
+    assert task.load("train")[0].text == "2020-01-01"
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
 def test_byte_order_mark_blank_lines_and_windows_line_ends_do_no_harm(
     task_on: TaskOn, name: str
@@ -124,8 +129,12 @@ def test_a_file_without_a_last_line_end_is_sound(task_on: TaskOn) -> None:
         ("a.json", "[]", "a.json: is empty"),
         ("a.csv", "", "a.csv: is empty"),
         ("a.csv", "text,label\n", "a.csv: is empty"),
-        ("a.jsonl", _jsonl(GOOD) + '{"text": "it br', "a.jsonl, line 2: the file is cut off"),
-        ("a.json", '[{"text": "a",\n"label": "go', "a.json, line 2: the file is cut off"),
+        (
+            "a.jsonl",
+            _jsonl(GOOD) + '{"text": "it br',
+            "a.jsonl, line 2: the file ends in the middle",
+        ),
+        ("a.json", '[{"text": "a",\n"label": "go', "a.json, line 2: the file ends in the middle"),
         ("a.csv", 'text,label\nx,good\n"it br', "a.csv, line 3: not valid CSV.*never closed"),
         ("a.csv", "text,label\nx,good\nit br", "a.csv, line 3: has 1 fields and the header 2"),
         ("a.csv", "text,label\nx,good\ny,go", "a.csv, line 3: 'label' is 'go'; expected one"),
@@ -138,7 +147,7 @@ def test_a_file_without_a_last_line_end_is_sound(task_on: TaskOn) -> None:
         ("a.csv", b"text,label\n\xe9,good\n", "a.csv, line 2: is not UTF-8"),
         ("a.csv", "id,text,label\nx,good\n", "a.csv, line 2: has 2 fields and the header 3"),
         ("a.csv", "text,label\n1,x,good\n2,y,bad\n", "line 2: has 3 fields and the header 2"),
-        ("a.csv", "text,text,label\na,b,good\n", "line 1: a column stands twice"),
+        ("a.csv", "text,text,label\na,b,good\n", "line 1: repeats a column name"),
         ("a.jsonl", _jsonl({"txt": "a", "label": "good"}), "no column 'text'.*did you mean 'txt'"),
         ("a.csv", "text,lable\na,good\n", "no column 'label'.*did you mean 'lable'"),
         ("a.jsonl", _jsonl(GOOD, {"text": "a"}), "a.jsonl, line 2: 'label' is missing"),
@@ -154,7 +163,7 @@ def test_a_file_without_a_last_line_end_is_sound(task_on: TaskOn) -> None:
         ("a.jsonl", _jsonl(GOOD, {"text": "a", "label": "god"}), "line 2: 'label' is 'god'"),
         ("a.jsonl", _jsonl(GOOD, {"text": "a", "label": 1}), "line 2: 'label' is '1'"),
         ("a.jsonl", _jsonl({"text": [1], "label": "good"}), "line 1: 'text' was read as list"),
-        ("a.jsonl", _jsonl({"text": "2020-01-01", "label": "good"}), "was read as datetime"),
+        ("a.jsonl", '{"text": "\\ud83d", "label": "good"}', "line 1: 'text' holds half of a surr"),
         ("a.txt", "fine\n", r"ends in one of \.json, \.jsonl, \.csv, \.parquet"),
     ],
 )
@@ -180,7 +189,7 @@ def test_a_missing_value_in_parquet_is_refused_with_its_row(
 def test_a_missing_file_says_how_to_make_it(task_on: TaskOn, tmp_path: Path) -> None:
     nowhere = _files({"train": tmp_path / "none.jsonl"}, prepare="python make_data.py")
     task = task_on("a.jsonl", _jsonl(GOOD), dataset=nowhere)
-    with pytest.raises(DatasetError, match=r"none\.jsonl: .*make it with: python make_data\.py"):
+    with pytest.raises(DatasetError, match=r"none\.jsonl: .*create it with: python make_data\.py"):
         task.load("train")
 
 
@@ -330,7 +339,7 @@ PAIR = {
 def test_references_that_a_stop_string_cuts_off_are_counted(task_on: TaskOn) -> None:
     rows = [{"text": "a", "body": body} for body in ("one", "one\ntwo", "one\n")]
     task = task_on("a.jsonl", _jsonl(*rows), **PAIR, generation={"stop": ["\n\n", "\n"]})
-    with pytest.warns(SoftHubWarning, match=r"a.jsonl: 2 of 3 reference texts go on behind a stop"):
+    with pytest.warns(SoftHubWarning, match=r"a.jsonl: 2 of 3 reference texts continue after"):
         task.load("train")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -39,7 +39,9 @@ def toy_examples():
 def toy_fit(tiny_base, toy_task, toy_examples, tmp_path):
     """`toy_fit(kind, init=…, **training arguments)`: train on 32 examples, dev on 8."""
 
-    def run(kind="llama", *, init="labels", tokens=6, task=None, resume=False, **options):
+    def run(
+        kind="llama", *, data=None, init="labels", tokens=6, task=None, resume=False, **options
+    ):
         settings = {
             "output_dir": str(tmp_path / "run"),
             "max_steps": 12,
@@ -58,8 +60,7 @@ def toy_fit(tiny_base, toy_task, toy_examples, tmp_path):
             base,
             task or toy_task,
             config,
-            train=toy_examples[:32],
-            dev=toy_examples[32:],
+            data or {"train": toy_examples[:32], "dev": toy_examples[32:]},
             args=PromptTrainingArguments(**settings),
             init=init,
             resume=resume,

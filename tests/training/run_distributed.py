@@ -1,7 +1,7 @@
 """Train the toy task and write its losses, vectors and answers; run alone or under torchrun.
 
-With ACCELERATE_USE_FSDP the base is sharded: Accelerate does that for GPUs alone, so it is told
-that these CPUs are some.
+With ACCELERATE_USE_FSDP the base is sharded: Accelerate does that for GPUs alone, so these CPUs are
+presented to it as GPUs.
 """
 
 import json
@@ -14,8 +14,8 @@ from accelerate.utils import DistributedType
 from peft import PromptTuningConfig
 
 from softhub import PromptModel
-from softhub.cli import run_recipe
 from softhub.evaluation.evaluate import predict_examples
+from softhub.experiments.console import exit_code_of, silence_stdout
 from softhub.model.base import load_base
 from softhub.tasks import Task, Template, Verbalizer
 from softhub.training import PromptTrainingArguments, fit
@@ -33,7 +33,7 @@ def call_cpus_gpus():
     PartialState.__init__ = state
 
 
-def main(base_folder, out, per_device, reparameterization, optim="adamw_torch"):
+def main(base_folder, out, per_device, class_weights, optim="adamw_torch"):
     if "ACCELERATE_USE_FSDP" in os.environ:
         call_cpus_gpus()
     base = load_base(base_folder)
@@ -43,14 +43,13 @@ def main(base_folder, out, per_device, reparameterization, optim="adamw_torch"):
         template=Template("Review: {text}\nSentiment:"),
         verbalizer=Verbalizer.from_mapping({"good": " positive", "bad": [" negative", " not"]}),
         label_column="label",
-        class_weights=None if reparameterization == "none" else "balanced",
+        class_weights=None if class_weights == "none" else class_weights,
     )
     examples = [example(index) for index in range(40)]
     args = PromptTrainingArguments(
         output_dir=f"{out}-run",
         max_steps=6,
-        learning_rate=0.1 if reparameterization == "none" else 0.01,
-        reparameterization=reparameterization,
+        learning_rate=0.1,
         optim=optim,
         per_device_train_batch_size=int(per_device),
         per_device_eval_batch_size=3,  # of eight rows: two processes have to fill up
@@ -62,9 +61,8 @@ def main(base_folder, out, per_device, reparameterization, optim="adamw_torch"):
         disable_tqdm=True,
     )
     config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=6)
-    result = fit(
-        base, task, config, train=examples[:32], dev=examples[32:], args=args, init="labels"
-    )
+    data = {"train": examples[:32], "dev": examples[32:]}
+    result = fit(base, task, config, data, args=args, init="labels")
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="toy")
     predictions = predict_examples(model, task, examples[32:], prompt="toy", batch_size=8)
@@ -82,4 +80,6 @@ def main(base_folder, out, per_device, reparameterization, optim="adamw_torch"):
 
 
 if __name__ == "__main__":
-    run_recipe(lambda: main(*sys.argv[1:]))
+    if os.environ.get("RANK", "0") != "0":
+        silence_stdout()
+    sys.exit(exit_code_of(lambda: main(*sys.argv[1:])))

@@ -5,9 +5,8 @@ import shutil
 import pytest
 import torch
 
-from softhub.errors import TrainingError
-from softhub.training import TrainingInterrupted
-from softhub.training.checkpoints import last_checkpoint
+from softhub.errors import TrainingError, TrainingInterrupted
+from softhub.training.running import last_checkpoint
 
 
 @pytest.mark.parametrize("left", [None, "", '{"global_st'])
@@ -32,7 +31,7 @@ def test_a_run_is_not_resumed_from_the_one_before_it(toy_fit, tmp_path, ctrl_c_a
     _, first = toy_fit(seed=1)
     with ctrl_c_at(5), pytest.raises(TrainingInterrupted, match="after step 6"):
         toy_fit(seed=7)
-    assert "Beginning anew" in caplog.text
+    assert "Starting a new run" in caplog.text
     assert {path.name for path in folder.glob("*checkpoint-*")} == {
         "earlier-checkpoint-8",
         "earlier-checkpoint-12",

@@ -8,8 +8,7 @@ import torch
 from softhub.model.base import load_base
 from softhub.model.encoding import Encoder
 from softhub.training.data import collate, encode_examples
-from softhub.training.module import PromptTuner
-from softhub.training.reparameterization import Plain
+from softhub.training.module import PromptTuningModule
 
 pytestmark = pytest.mark.filterwarnings("ignore::softhub.errors.SoftHubWarning")
 
@@ -25,8 +24,8 @@ def test_loss_of_all_examples_is_pytorch_s_weighted_mean(tiny_base, toy_task, to
     rows = encode_examples(encoder, task, toy_examples, candidates, None)
     batch = collate([rows[index] for index in range(len(rows))])
     weights = task.training_weights(toy_examples)
-    prompt = Plain(torch.randn(4, base.hidden_size, generator=torch.Generator().manual_seed(0)))
-    found = PromptTuner(base, prompt, candidates, weights)(**batch)
+    vectors = torch.randn(4, base.hidden_size, generator=torch.Generator().manual_seed(0))
+    found = PromptTuningModule(base, vectors, candidates, weights)(**batch)
     criterion = torch.nn.CrossEntropyLoss(torch.tensor([weights["good"], weights["bad"]]))
     torch.testing.assert_close(found["loss"], criterion(found["logits"], batch["labels"]))
     assert weights["bad"] == pytest.approx(3 * weights["good"])

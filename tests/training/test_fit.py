@@ -7,14 +7,14 @@ import torch
 from peft import PrefixTuningConfig, PromptTuningConfig
 from transformers import TrainerCallback
 
-from softhub.errors import SoftHubWarning, TrainingError
+from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task, Template
-from softhub.training import PromptTrainingArguments, TrainingInterrupted, fit
+from softhub.training import PromptTrainingArguments, fit
 from softhub.training import running as running_module
-from softhub.training.checkout import checkout_record, recipe_folder
+from softhub.training.provenance import git_record, script_folder
 
 
 def losses(result):
@@ -188,8 +188,7 @@ def test_generation_task_learns_its_targets(toy_examples, tiny_base, tmp_path):
         base,
         task,
         PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=6),
-        train=examples[:32],
-        dev=examples[32:],
+        {"train": examples[:32], "dev": examples[32:]},
         init="vocabulary",
         args=PromptTrainingArguments(
             output_dir=str(tmp_path),
@@ -221,7 +220,7 @@ def test_other_peft_methods_and_bad_sizes_are_refused(toy_fit, tiny_base, toy_ta
     base = load_base(tiny_base("llama"))
     rows = {"train": toy_examples, "dev": toy_examples}
     with pytest.raises(TrainingError, match="expected PromptTuningConfig"):
-        fit(base, toy_task, PrefixTuningConfig(num_virtual_tokens=3), **rows)
+        fit(base, toy_task, PrefixTuningConfig(num_virtual_tokens=3), rows)
     with pytest.raises(TrainingError, match="expected 1 or more"):
         toy_fit(tokens=0)
     with pytest.raises(TrainingError, match="Unknown init 'lables'"):
@@ -240,4 +239,4 @@ def test_manifest_tells_how_the_prompt_was_made(toy_fit):
     assert manifest.provenance["training"]["learning_rate"] == 0.1
     assert len(manifest.provenance["dataset"]["train"]["sha256"]) == 64
     assert manifest.provenance["packages"]["torch"]
-    assert manifest.provenance["code"] == checkout_record(recipe_folder())
+    assert manifest.provenance["code"] == git_record(script_folder())

@@ -11,7 +11,7 @@ from softhub.evaluation.calibrate import calibrate
 from softhub.evaluation.evaluate import evaluate
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
-from softhub.tasks import Example, Task, Template, Verbalizer
+from softhub.tasks import Example, Splits, Task, Template, Verbalizer
 from softhub.training import PromptTrainingArguments, fit
 
 SINGLE = Task(
@@ -67,7 +67,7 @@ def test_empty_splits_are_told(task, tiny_base, tmp_path):
     some = rows("a", "b", "c")
     for train, dev in ((some, []), ([], some)):
         with pytest.raises(TrainingError, match="no examples to train or evaluate on"):
-            fit(base, task, config, train=train, dev=dev, args=arguments(tmp_path))
+            fit(base, task, config, Splits(train, dev, []), args=arguments(tmp_path))
     model = PromptModel(base)
     assert model.predict([], task=task) == []
     with pytest.raises(DatasetError, match="nothing to score"):
@@ -83,8 +83,9 @@ def test_texts_beyond_the_context_are_cut_and_counted(task, tiny_base, tmp_path)
     config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=4)
     data = [*rows("a", "b", "c", "a", "b"), *rows("a", "b", "c", text=LONG)]
     with pytest.warns(SoftHubWarning) as caught:
-        result = fit(base, task, config, train=data, dev=data[:5], args=arguments(tmp_path))
-    assert "3 of 13 texts were too long and lost their end." in result.warnings
+        splits = {"train": data, "dev": data[:5]}
+        result = fit(base, task, config, splits, args=arguments(tmp_path))
+    assert "3 of 13 texts were too long and were truncated." in result.warnings
     assert any("3 of 13" in str(each.message) for each in caught)
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="topic")

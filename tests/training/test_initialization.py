@@ -13,32 +13,33 @@ from softhub.model.base import load_base
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Task, Template
 from softhub.training import PromptTrainingArguments, fit
-from softhub.training.encoded_task import prepare_lesson
-from softhub.training.module import PromptTuner
+from softhub.training.encoded_task import encode_task
+from softhub.training.initialization import choose_initialization, dev_loss
+from softhub.training.module import PromptTuningModule
 from softhub.training.provenance import manifest_of
-from softhub.training.reparameterization import Plain
-from softhub.training.restarts import floor_of
-from softhub.training.starts import dev_loss, find_start
+from softhub.training.restarts import loss_without_learning
 from softhub.training.trainer import PromptTrainer
 
 
 @pytest.fixture
-def lesson(tiny_base, toy_task, toy_examples):
+def encoded(tiny_base, toy_task, toy_examples):
     base = load_base(tiny_base("llama"))
     hard = (Template("Is it good or bad? Review: {text}\nSentiment:"), toy_task.template)
     task = replace(toy_task, hard_templates=hard)
-    return base, prepare_lesson(base, task, toy_examples[:32], toy_examples[32:], virtual_tokens=6)
+    return base, encode_task(base, task, toy_examples[:32], toy_examples[32:], virtual_tokens=6)
 
 
 def config(base, tokens=6, **options):
     return PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens, **options)
 
 
-def test_auto_takes_the_start_of_the_lowest_dev_loss(lesson):
-    base, task = lesson
-    chosen = find_start(base, config(base), task, "auto", seed=0)
+def test_auto_takes_the_start_of_the_lowest_dev_loss(encoded):
+    base, task = encoded
+    chosen = choose_initialization(base, config(base), [task], "auto", seed=0)
     losses = {
-        name: dev_loss(base, task, find_start(base, config(base), task, name, seed=0).vectors)
+        name: dev_loss(
+            base, task, choose_initialization(base, config(base), [task], name, seed=0).vectors
+        )
         for name in ("vocabulary", "task", "labels")
     }
     hard = base.embed(torch.tensor(_instruction(base))).float()
@@ -64,21 +65,21 @@ SAID, WORDS = "Is it good: positive, negative, not.", "positive, negative, not."
         (0, "", WORDS),
     ],
 )
-def test_a_task_s_start_ends_with_what_the_task_is(extra, description, said, lesson):
-    base, plain = lesson
+def test_a_task_s_start_ends_with_what_the_task_is(extra, description, said, encoded):
+    base, plain = encoded
     task = replace(plain, task=replace(plain.task, description=description))
     room = len(_ids(base, SAID if description else WORDS)) + extra
     ids = _ids(base, said)
-    start = find_start(base, config(base, room), task, "task", seed=0)
+    start = choose_initialization(base, config(base, room), [task], "task", seed=0)
     expected = base.embed(torch.tensor(ids)).float()
     torch.testing.assert_close(start.vectors[room - len(ids) :], expected)
-    drawn = find_start(base, config(base, room), task, "vocabulary", seed=0)
+    drawn = choose_initialization(base, config(base, room), [task], "vocabulary", seed=0)
     torch.testing.assert_close(start.vectors[: room - len(ids)], drawn.vectors[len(ids) :])
 
 
-def test_a_task_s_start_that_is_too_short_for_its_words_takes_those_that_fit(lesson):
-    base, task = lesson
-    start = find_start(base, config(base, 2), task, "task", seed=0)
+def test_a_task_s_start_that_is_too_short_for_its_words_takes_those_that_fit(encoded):
+    base, task = encoded
+    start = choose_initialization(base, config(base, 2), [task], "task", seed=0)
     first = torch.tensor(task.candidates.token_ids[:2])
     torch.testing.assert_close(start.vectors, base.embed(first).float())
 
@@ -89,9 +90,10 @@ def test_a_task_that_says_nothing_starts_from_its_texts(tiny_base):
         name="echo", kind="generation", template=Template("Say: {text}\n"), target_column="target"
     )
     rows = [Example(row={"text": "yes no well"}, target=" yes", group="0")]
-    learned = prepare_lesson(base, task, rows, rows, virtual_tokens=4)
+    learned = encode_task(base, task, rows, rows, virtual_tokens=4)
     starts = [
-        find_start(base, config(base, 4), learned, init, seed=0) for init in ("task", "vocabulary")
+        choose_initialization(base, config(base, 4), [learned], init, seed=0)
+        for init in ("task", "vocabulary")
     ]
     torch.testing.assert_close(starts[0].vectors, starts[1].vectors)
 
@@ -100,9 +102,9 @@ def _ids(base, text):
     return base.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def test_a_named_start_costs_no_comparison(lesson):
-    base, task = lesson
-    assert find_start(base, config(base), task, "labels", seed=0).dev_loss is None
+def test_a_named_start_costs_no_comparison(encoded):
+    base, task = encoded
+    assert choose_initialization(base, config(base), [task], "labels", seed=0).dev_loss is None
 
 
 def test_the_dev_loss_is_that_of_training(toy_fit, toy_task, toy_examples):
@@ -110,7 +112,7 @@ def test_the_dev_loss_is_that_of_training(toy_fit, toy_task, toy_examples):
     base, result = toy_fit(max_steps=4, learning_rate=1e-12, eval_steps=4)
     scored = next(logs["eval_loss"] for logs in result.history if "eval_loss" in logs)
     rows = toy_examples[32:]
-    learned = prepare_lesson(base, toy_task, rows, rows, virtual_tokens=6)
+    learned = encode_task(base, toy_task, rows, rows, virtual_tokens=6)
     assert dev_loss(base, learned, result.prompt.vectors) == pytest.approx(scored, rel=1e-5)
 
 
@@ -124,8 +126,8 @@ def test_the_dev_loss_of_generation_is_by_target_token(kind, tiny_base, tmp_path
         Example(row={"text": word * n}, target=f" {word} again" * n, group=str(n))
         for n, word in enumerate(["yes ", "no ", "well "], start=1)
     ]
-    learned = prepare_lesson(base, task, rows, rows, virtual_tokens=4)
-    vectors = find_start(base, config(base, 4), learned, "vocabulary", seed=0).vectors
+    learned = encode_task(base, task, rows, rows, virtual_tokens=4)
+    vectors = choose_initialization(base, config(base, 4), [learned], "vocabulary", seed=0).vectors
     model = PromptModel(base)
     prompt = SoftPrompt(vectors, manifest_of(base, vectors, task=task, provenance={"seed": 0}))
     model.load_prompt(prompt, name="start")
@@ -143,9 +145,9 @@ def _scored_in_training(base, task, rows, vectors, batch, folder):
         use_cpu=True,
         disable_tqdm=True,
     )
-    learned = prepare_lesson(base, task, rows, rows, virtual_tokens=4)
-    tuner = PromptTuner(base, Plain(vectors), None)
-    return PromptTrainer(tuner, task, args, learned.train, learned.dev).evaluate()["eval_loss"]
+    learned = encode_task(base, task, rows, rows, virtual_tokens=4)
+    module = PromptTuningModule(base, vectors, None)
+    return PromptTrainer(module, task, args, learned.train, learned.dev).evaluate()["eval_loss"]
 
 
 def test_what_nothing_learned_is_judged_by_is_all_of_dev(tiny_base):
@@ -157,10 +159,14 @@ def test_what_nothing_learned_is_judged_by_is_all_of_dev(tiny_base):
         Example(row={"text": str(n)}, target=" yes" if n < 70 else " no good at all", group=str(n))
         for n in range(100)
     ]
-    learned = prepare_lesson(base, task, rows, rows, virtual_tokens=4)
-    start = find_start(base, config(base, 4), learned, "vocabulary", seed=0)
+    learned = encode_task(base, task, rows, rows, virtual_tokens=4)
+    start = choose_initialization(base, config(base, 4), [learned], "vocabulary", seed=0)
     whole = dev_loss(base, learned, start.vectors, limit=None)
-    assert floor_of(base, learned, start, 32) == whole != dev_loss(base, learned, start.vectors)
+    assert (
+        loss_without_learning(base, learned, start, 32)
+        == whole
+        != dev_loss(base, learned, start.vectors)
+    )
 
 
 def test_no_pass_over_dev_is_larger_than_asked_for(tiny_base, monkeypatch, tmp_path):
@@ -169,13 +175,13 @@ def test_no_pass_over_dev_is_larger_than_asked_for(tiny_base, monkeypatch, tmp_p
         name="echo", kind="generation", template=Template("Say: {text}\n"), target_column="target"
     )
     rows = [Example(row={"text": str(n)}, target=" yes", group=str(n)) for n in range(8)]
-    plain, sizes = PromptTuner.forward, []
+    plain, sizes = PromptTuningModule.forward, []
 
-    def forward(tuner, input_ids, *args, **kwargs):
+    def forward(module, input_ids, *args, **kwargs):
         sizes.append(len(input_ids))
-        return plain(tuner, input_ids, *args, **kwargs)
+        return plain(module, input_ids, *args, **kwargs)
 
-    monkeypatch.setattr(PromptTuner, "forward", forward)
+    monkeypatch.setattr(PromptTuningModule, "forward", forward)
     args = PromptTrainingArguments(
         output_dir=str(tmp_path),
         max_steps=1,
@@ -184,11 +190,12 @@ def test_no_pass_over_dev_is_larger_than_asked_for(tiny_base, monkeypatch, tmp_p
         use_cpu=True,
         disable_tqdm=True,
     )
-    candidate = fit(base, task, config(base, 4), train=rows, dev=rows, args=args, init="random")
+    data = {"train": rows, "dev": rows}
+    candidate = fit(base, task, config(base, 4), data, args=args, init="random")
     sizes.clear()
     found = [candidate.prompt]
-    again = {"train": rows, "dev": rows, "args": args, "init": "auto", "init_candidates": found}
-    fit(base, task, config(base, 4), **again)
+    again = {"args": args, "init": "auto", "init_candidates": found}
+    fit(base, task, config(base, 4), data, **again)
     assert max(sizes) == 3
 
 
@@ -207,8 +214,7 @@ def test_given_prompts_are_candidates_too(toy_fit, toy_task, toy_examples, tmp_p
         base,
         toy_task,
         config(base),
-        train=toy_examples[:32],
-        dev=toy_examples[32:],
+        {"train": toy_examples[:32], "dev": toy_examples[32:]},
         args=args,
         init="auto",
         init_candidates=[trained.prompt],
@@ -218,8 +224,8 @@ def test_given_prompts_are_candidates_too(toy_fit, toy_task, toy_examples, tmp_p
     assert result.prompt.manifest.provenance["init"] == parent
 
 
-def test_a_candidate_of_another_length_is_refused(lesson, toy_fit):
-    base, task = lesson
+def test_a_candidate_of_another_length_is_refused(encoded, toy_fit):
+    base, task = encoded
     other = toy_fit(tokens=3, max_steps=4)[1].prompt
     with pytest.raises(TrainingError, match=r"has shape \[3, "):
-        find_start(base, config(base), task, "auto", [other], seed=0)
+        choose_initialization(base, config(base), [task], "auto", [other], seed=0)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -12,38 +13,46 @@ from softhub.model.base import load_base
 from softhub.training import PromptTrainingArguments
 from softhub.training.learning_rate import (
     SHARE,
-    LearningRate,
     embedding_scale,
-    rule_of,
     scaled_rate,
 )
 from softhub.training.lr_finder import STEPS, RangeTest
 
-
-@pytest.mark.parametrize("value", ["0.02", 0.02, LearningRate("0.02")])
-def test_a_number_is_a_plain_float(value, tmp_path):
-    rate = PromptTrainingArguments(output_dir=str(tmp_path), learning_rate=value).learning_rate
-    assert rate == 0.02
-    assert type(rate) is float
+AUTO = {"learning_rate": None, "learning_rate_rule": "auto"}
 
 
-@pytest.mark.parametrize("value", ["fast", "-1", 0.0, math.inf, "nan"])
+@pytest.mark.parametrize("value", ["fast", -1, 0.0, math.inf, math.nan])
 def test_what_is_no_rate_is_refused(value, tmp_path):
-    with pytest.raises(TrainingError, match=r"expected a number above 0, or one of scaled, auto"):
+    with pytest.raises(TrainingError, match=r"expected a number above 0.*one of scaled, auto"):
         PromptTrainingArguments(output_dir=str(tmp_path), learning_rate=value)
 
 
-def test_rules_are_read_from_flags(tmp_path):
-    def read(*flags):
-        return parse_config(PromptTrainingArguments, argv=["--output_dir", str(tmp_path), *flags])[
-            0
-        ]
+def test_a_number_and_a_rule_exclude_each_other(tmp_path):
+    with pytest.raises(TrainingError, match=r"both learning_rate \(0.1\) and .*rule \(auto\)"):
+        PromptTrainingArguments(
+            output_dir=str(tmp_path), learning_rate=0.1, learning_rate_rule="auto"
+        )
+    with pytest.raises(TrainingError, match="learning_rate_rule is 'quick'; expected one of scal"):
+        PromptTrainingArguments(output_dir=str(tmp_path), learning_rate_rule="quick")
 
-    assert rule_of(read().learning_rate) == "scaled"
-    assert rule_of(read("--learning_rate", "auto").learning_rate) == "auto"
-    assert read("--learning_rate", "3e-2").learning_rate == 0.03
+
+def test_rates_and_rules_are_read_from_flags_and_files(tmp_path):
+    def read(*flags, lines=""):
+        config = tmp_path / "config.yaml"
+        config.write_text(f"output_dir: {tmp_path}\n{lines}")
+        (args,) = parse_config(PromptTrainingArguments, argv=["--config", str(config), *flags])
+        return args.learning_rate, args.rule
+
+    assert read() == (None, "scaled")
+    for flag in ("--learning-rate-rule", "--learning_rate_rule"):
+        assert read(flag, "auto") == (None, "auto")
+    assert read(lines="learning_rate_rule: auto") == (None, "auto")
+    assert read("--learning_rate", "3e-2") == (0.03, None)
+    assert read(lines="learning_rate: 1e-4") == (0.0001, None)
     with pytest.raises((ConfigError, TrainingError), match="quick"):
         read("--learning_rate", "quick")
+    with pytest.raises((ConfigError, TrainingError), match="quick"):
+        read("--learning_rate_rule", "quick")
 
 
 def test_the_scaled_rate_follows_the_embeddings(tiny_base):
@@ -58,14 +67,15 @@ def test_the_scaled_rate_follows_the_embeddings(tiny_base):
 
 
 def test_the_default_rate_is_kept_in_the_manifest(toy_fit):
-    base, result = toy_fit(max_steps=4, learning_rate="scaled")
-    kept = result.prompt.manifest.provenance["training"]["learning_rate"]
-    assert kept == pytest.approx(scaled_rate(base))
+    base, result = toy_fit(max_steps=4, learning_rate=None)
+    training = result.prompt.manifest.provenance["training"]
+    assert training["learning_rate"] == pytest.approx(scaled_rate(base))
+    assert training["learning_rate_rule"] == "scaled"
     assert result.range_test is None
 
 
 def test_adafactor_learns_at_half_the_rate(toy_fit):
-    base, result = toy_fit(max_steps=12, learning_rate="scaled", optim="adafactor")
+    base, result = toy_fit(max_steps=12, learning_rate=None, optim="adafactor")
     kept = result.prompt.manifest.provenance["training"]
     assert kept["optim"] == "adafactor"
     assert kept["learning_rate"] == pytest.approx(scaled_rate(base) / 2)
@@ -104,31 +114,36 @@ def test_without_a_valley_the_range_test_keeps_the_scaled_rate(losses):
 
 def test_auto_finds_a_rate_before_the_run_and_leaves_the_start_alone(toy_fit, tmp_path):
     """The run after the test is the run at that rate without a test."""
-    _, found = toy_fit(learning_rate="auto", output_dir=str(tmp_path / "auto"))
+    _, found = toy_fit(**AUTO, output_dir=str(tmp_path / "auto"))
     assert len(found.range_test.rates) <= STEPS
     assert (tmp_path / "auto" / "range_test.png").read_bytes().startswith(b"\x89PNG")
-    plan = json.loads((tmp_path / "auto" / "plan.json").read_text())
-    assert plan["rate"] == found.range_test.chosen
+    state = json.loads((tmp_path / "auto" / "run_state.json").read_text())
+    training = found.prompt.manifest.provenance["training"]
+    assert state["learning_rate"] == training["learning_rate"] == found.range_test.chosen
+    assert training["learning_rate_rule"] == "auto"
     _, plain = toy_fit(learning_rate=found.range_test.chosen, output_dir=str(tmp_path / "plain"))
     assert torch.equal(found.prompt.vectors, plain.prompt.vectors)
 
 
 def test_a_range_test_that_never_climbs_ends_all_the_same(toy_fit, monkeypatch):
     monkeypatch.setattr("softhub.training.lr_finder._DIVERGED", math.inf)
-    _, found = toy_fit(learning_rate="auto", max_steps=4)
+    _, found = toy_fit(**AUTO, max_steps=4)
     assert len(found.range_test.rates) == STEPS
 
 
 def test_a_range_test_under_fsdp_is_refused(toy_fit, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(TrainingError, match=r"learning_rate auto under FSDP.*on one GPU"):
-        toy_fit(learning_rate="auto")
+    with pytest.raises(
+        TrainingError, match=r"rule='auto' is not supported under FSDP.*on a single GPU"
+    ):
+        toy_fit(**AUTO)
 
 
 def test_a_resumed_run_keeps_the_rate_that_was_found(toy_fit, tmp_path, monkeypatch):
-    options = {"learning_rate": "auto", "output_dir": str(tmp_path / "run")}
+    options = {**AUTO, "output_dir": str(tmp_path / "run")}
     _, whole = toy_fit(**options)
-    monkeypatch.setattr("softhub.training.fit.range_test", None)  # it would be called in vain
+    # Running another range test would fail.
+    monkeypatch.setattr(sys.modules["softhub.training.fit"], "range_test", None)
     _, again = toy_fit(**options, resume=True)
     assert again.range_test == whole.range_test
     assert torch.equal(again.prompt.vectors, whole.prompt.vectors)

@@ -13,12 +13,12 @@ from softhub.evaluation.evaluate import evaluate, target_loss
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
 from softhub.model.prompt import SoftPrompt
-from softhub.tasks import Example, Task, Template
-from softhub.training import Part, PromptTrainingArguments, fit, fit_mixture
-from softhub.training.encoded_task import prepare_lesson
-from softhub.training.mixture import MixtureSampler, _together
+from softhub.tasks import Example, Splits, Task, Template
+from softhub.training import PromptTrainingArguments, fit, fit_mixture
+from softhub.training.encoded_task import encode_task
+from softhub.training.initialization import choose_initialization, dev_loss
+from softhub.training.mixture import MixtureSampler
 from softhub.training.patience import progress_of
-from softhub.training.starts import dev_loss, find_start
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def texts(count, start=0):
 @pytest.fixture
 def parts(toy_task, toy_examples, summary):
     return [
-        Part(toy_task, toy_examples[:32], toy_examples[32:]),
-        Part(summary, texts(12), texts(4, start=12)),
+        (toy_task, Splits(toy_examples[:32], toy_examples[32:], [])),
+        (summary, Splits(texts(12), texts(4, start=12), [])),
     ]
 
 
@@ -68,8 +68,9 @@ def train(tiny_base, parts, tmp_path):
             **options,
         }
         args = PromptTrainingArguments(**settings)
+        tasks, data = zip(*(chosen or parts), strict=True)
         return base, fit_mixture(
-            base, chosen or parts, config, args=args, init=init, mixture=mixture, resume=resume
+            base, tasks, config, data, args=args, init=init, mixture=mixture, resume=resume
         )
 
     return run
@@ -97,28 +98,30 @@ def test_a_task_s_dev_loss_is_what_evaluation_finds(train, parts, tmp_path):
     best = next(logs for logs in dev(result) if logs["step"] == result.best_step)
     model = PromptModel(base)
     folder = result.prompt.save_pretrained(tmp_path / "adapter")
-    model.load_prompt(SoftPrompt.from_pretrained(folder), name="shared", task=parts[1].task)
-    found = target_loss(model, parts[1].task, parts[1].dev, prompt="shared", batch_size=1)
+    task, splits = parts[1]
+    model.load_prompt(SoftPrompt.from_pretrained(folder), name="shared", task=task)
+    found = target_loss(model, task, splits.dev, prompt="shared", batch_size=1)
     assert best["eval_summary_loss"] == pytest.approx(found.nll.value, abs=1e-4)
 
 
 def test_auto_takes_the_start_of_the_lowest_mean_dev_loss(tiny_base, train, parts):
     """The candidates are judged on each task by itself: their labels are of different kinds."""
     hard = Template("Say in one short word what it is: {text}\nIn a word:")
-    chosen = [parts[0], replace(parts[1], task=replace(parts[1].task, hard_templates=(hard,)))]
+    task, splits = parts[1]
+    chosen = [parts[0], (replace(task, hard_templates=(hard,)), splits)]
     base, result = train(init="auto", chosen=chosen, max_steps=1, learning_rate=1e-12)
     config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=5)
-    lessons = [
-        prepare_lesson(base, part.task, part.train, part.dev, virtual_tokens=5) for part in chosen
+    encoded = [
+        encode_task(base, task, part.train, part.dev, virtual_tokens=5) for task, part in chosen
     ]
     ids = base.tokenizer("Say in one short word what it is: ", add_special_tokens=False)
     starts = {
-        name: find_start(base, config, _together(lessons), name, seed=42).vectors
+        name: choose_initialization(base, config, encoded, name, seed=42).vectors
         for name in ("vocabulary", "labels")
     }
     starts["hard prompt"] = base.embed(torch.tensor(ids["input_ids"][:5])).float()
     losses = {
-        name: sum(dev_loss(base, lesson, vectors) for lesson in lessons)
+        name: sum(dev_loss(base, one, vectors) for one in encoded)
         for name, vectors in starts.items()
     }
     best = min(losses, key=losses.get)
@@ -139,10 +142,8 @@ def test_a_mixture_of_one_is_that_task_alone(train, parts, tmp_path):
         use_cpu=True,
         disable_tqdm=True,
     )
-    part = parts[0]
-    alone = fit(
-        base, part.task, config, train=part.train, dev=part.dev, args=args, init="vocabulary"
-    )
+    task, splits = parts[0]
+    alone = fit(base, task, config, splits, args=args, init="vocabulary")
     assert mixed.prompt.vectors == pytest.approx(alone.prompt.vectors, abs=1e-6)
     assert dev(mixed)[0]["eval_toy_loss"] == pytest.approx(dev(alone)[0]["eval_loss"], abs=1e-6)
 
@@ -175,8 +176,7 @@ def test_the_prompt_names_its_tasks_and_starts_another(train, toy_examples, toy_
         base,
         replace(toy_task, name="own"),
         config,
-        train=toy_examples[:8],
-        dev=toy_examples[32:],
+        {"train": toy_examples[:8], "dev": toy_examples[32:]},
         args=args,
         init=result.prompt,
     )
@@ -277,10 +277,10 @@ def test_metrics_of_each_task_are_those_of_evaluation(train, parts, tmp_path):
     best = next(logs for logs in dev(result) if logs["step"] == result.best_step)
     assert not any(key.startswith("eval_summary_") for key in best if not key.endswith("_loss"))
     model = PromptModel(base)
-    part = parts[0]
+    task, splits = parts[0]
     folder = result.prompt.save_pretrained(tmp_path / "adapter")
-    model.load_prompt(SoftPrompt.from_pretrained(folder), name="shared", task=part.task)
-    found = evaluate(model, part.task, part.dev, prompt="shared").metrics
+    model.load_prompt(SoftPrompt.from_pretrained(folder), name="shared", task=task)
+    found = evaluate(model, task, splits.dev, prompt="shared").metrics
     for name in ("accuracy", "macro_f1"):
         assert best[f"eval_toy_{name}"] == pytest.approx(found[name].value)
     losses = [logs["eval_toy_loss"] for logs in dev(result)]
@@ -294,7 +294,7 @@ def test_metrics_of_each_task_are_those_of_evaluation(train, parts, tmp_path):
 def contrary(toy_task, toy_examples, parts):
     """Two tasks of which the first gets worse on dev the more it learns: its dev is wrong."""
     turned = [replace(e, label={"good": "bad", "bad": "good"}[e.label]) for e in toy_examples[32:]]
-    return [Part(toy_task, toy_examples[:32], turned), parts[1]]
+    return [(toy_task, Splits(toy_examples[:32], turned, [])), parts[1]]
 
 
 @pytest.mark.slow
@@ -340,12 +340,12 @@ def test_training_ends_when_all_tasks_have_stopped_and_stays_so(train, contrary)
 
 
 def test_a_range_test_of_several_tasks_is_refused(train):
-    with pytest.raises(TrainingError, match=r"learning_rate auto.*expected 'scaled' or a number"):
-        train(learning_rate="auto")
+    with pytest.raises(TrainingError, match=r"learning_rate_rule='auto'.*Use 'scaled', or pass"):
+        train(learning_rate=None, learning_rate_rule="auto")
 
 
 def test_two_tasks_of_one_name_and_a_task_without_examples_are_refused(train, parts, toy_task):
     with pytest.raises(TaskError, match="Several tasks of a mixture are called toy"):
         train(chosen=[parts[0], parts[0]])
     with pytest.raises(TaskError, match="none of toy"):
-        train(chosen=[Part(toy_task, [], parts[0].dev)])
+        train(chosen=[(toy_task, Splits([], parts[0][1].dev, []))])

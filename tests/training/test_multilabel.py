@@ -15,8 +15,7 @@ from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Task, Template, Verbalizer
 from softhub.training import PromptTrainingArguments, fit
 from softhub.training.data import collate, encode_examples
-from softhub.training.module import PromptTuner
-from softhub.training.reparameterization import Plain
+from softhub.training.module import PromptTuningModule
 
 TASK = Task(
     name="aspects",
@@ -47,8 +46,8 @@ def test_loss_is_pytorch_s_mean_over_all_decisions(tiny_base):
     assert batch["labels"].tolist()[:2] == [[True, False, False], [True, True, False]]
     assert rows.lengths == [len(ids) for ids in rows.inputs]
     weights = task.training_weights(EXAMPLES)
-    prompt = Plain(torch.randn(4, base.hidden_size, generator=torch.Generator().manual_seed(0)))
-    found = PromptTuner(base, prompt, candidates, weights)(**batch)
+    vectors = torch.randn(4, base.hidden_size, generator=torch.Generator().manual_seed(0))
+    found = PromptTuningModule(base, vectors, candidates, weights)(**batch)
     criterion = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor([*weights.values()]))
     torch.testing.assert_close(found["loss"], criterion(found["logits"], batch["labels"].float()))
 
@@ -67,7 +66,8 @@ def train(base, folder, *, steps=8, accumulation=1):
         disable_tqdm=True,
     )
     config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=6)
-    return fit(base, TASK, config, train=EXAMPLES, dev=EXAMPLES[:10], args=args, init="labels")
+    data = {"train": EXAMPLES, "dev": EXAMPLES[:10]}
+    return fit(base, TASK, config, data, args=args, init="labels")
 
 
 def test_what_was_measured_on_dev_is_what_the_adapter_predicts(tiny_base, tmp_path):

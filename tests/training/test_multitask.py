@@ -10,7 +10,7 @@ from peft import PromptTuningConfig
 from softhub.errors import TrainingError
 from softhub.model.base import load_base
 from softhub.model.prompt import SoftPrompt
-from softhub.training import Part, PromptTrainingArguments, fit_tasks
+from softhub.training import PromptTrainingArguments, fit_tasks
 
 
 @pytest.fixture
@@ -30,11 +30,9 @@ def specialise(tiny_base, toy_task, toy_examples, tmp_path):
             use_cpu=True,
             disable_tqdm=True,
         )
-        parts = [
-            Part(replace(toy_task, name=name), toy_examples[:16], toy_examples[32:])
-            for name in names
-        ]
-        return fit_tasks(base, parts, config, args=args, **options)
+        tasks = [replace(toy_task, name=name) for name in names]
+        data = [{"train": toy_examples[:16], "dev": toy_examples[32:]}] * len(names)
+        return fit_tasks(base, tasks, config, data, args=args, **options)
 
     return run
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from softhub.training.checkout import checkout_record, recipe_folder
+from softhub.training.provenance import git_record, script_folder
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -38,24 +38,24 @@ def checkout(tmp_path):
 @needs_git
 def test_commit_and_whether_it_is_what_ran(checkout):
     commit = git(checkout, "rev-parse", "HEAD")
-    assert checkout_record(checkout / "recipes") == {"commit": commit, "dirty": False}
+    assert git_record(checkout / "recipes") == {"commit": commit, "dirty": False}
     (checkout / "notes.txt").write_text("untracked files change no recipe")
-    assert checkout_record(checkout) == {"commit": commit, "dirty": False}
+    assert git_record(checkout) == {"commit": commit, "dirty": False}
     (checkout / "recipes" / "mine.py").write_text("print(2)\n")
-    assert checkout_record(checkout) == {"commit": commit, "dirty": True}
+    assert git_record(checkout) == {"commit": commit, "dirty": True}
 
 
 @needs_git
 def test_no_checkout_and_no_commit_are_nothing(tmp_path):
-    assert checkout_record(tmp_path) is None
+    assert git_record(tmp_path) is None
     git(tmp_path, "init", "-q")
-    assert checkout_record(tmp_path) is None
-    assert checkout_record(tmp_path / "missing") is None
+    assert git_record(tmp_path) is None
+    assert git_record(tmp_path / "missing") is None
 
 
 def test_without_git_there_is_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert checkout_record(tmp_path) is None
+    assert git_record(tmp_path) is None
 
 
 def test_recipe_is_the_script_and_what_is_installed_is_not(tmp_path, monkeypatch):
@@ -64,7 +64,7 @@ def test_recipe_is_the_script_and_what_is_installed_is_not(tmp_path, monkeypatch
 
     def run_as(file):
         monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__file__=file))
-        return recipe_folder()
+        return script_folder()
 
     assert run_as(str(script)) == script.parent
     installed = tmp_path / "lib" / "site-packages" / "softhub" / "_recipes" / "classification.py"

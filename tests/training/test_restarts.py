@@ -1,6 +1,7 @@
-"""Runs that fail are noticed, begun again in another way, and counted."""
+"""Runs that fail are detected, restarted in another way, and counted."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -12,10 +13,9 @@ from softhub.experiments.runs import find_runs
 from softhub.model.base import load_base
 from softhub.tasks import Example, Task, Template
 from softhub.training import PromptTrainingArguments, fit
-from softhub.training.encoded_task import prepare_lesson
-from softhub.training.guard import GuardCallback
+from softhub.training.encoded_task import encode_task
 from softhub.training.learning_rate import scaled_rate
-from softhub.training.plan import Plan
+from softhub.training.restarts import FailureCallback, RunState
 
 WILD = {"lr_scheduler_type": "constant", "warmup_steps": 0}
 
@@ -28,29 +28,21 @@ def balanced(toy_examples):
 
 
 @pytest.fixture
-def even_fit(tiny_base, toy_fit, toy_examples, monkeypatch):
+def even_fit(toy_fit, toy_examples):
     """`toy_fit` on as many good texts as bad ones."""
-    import tests.training.conftest as conftest
-
     rows = balanced(toy_examples)
-    original = conftest.fit
-
-    def fit(*args, train, dev, **options):
-        return original(*args, train=rows[:12], dev=rows[12:], **options)
-
-    monkeypatch.setattr(conftest, "fit", fit)
-    return toy_fit
+    return partial(toy_fit, data={"train": rows[:12], "dev": rows[12:]})
 
 
 def test_a_run_that_explodes_is_begun_again_at_a_lower_rate(even_fit, tmp_path):
-    with pytest.warns(SoftHubWarning, match="begun again once: The loss is nan"):
+    with pytest.warns(SoftHubWarning, match="restarted once: The loss is nan"):
         base, result = even_fit(learning_rate=3e38, max_restarts=1, max_steps=4, **WILD)
     assert torch.isfinite(result.prompt.vectors).all()
     record = result.prompt.manifest.provenance
     assert [failure["reason"] for failure in record["restarts"]] == result.restarts
     assert record["training"]["learning_rate"] == pytest.approx(scaled_rate(base))
-    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
-    assert plan["failures"] == record["restarts"]
+    state = json.loads((tmp_path / "run" / "run_state.json").read_text())
+    assert state["failures"] == record["restarts"]
     assert len(result.restarts) == 1
 
 
@@ -61,11 +53,11 @@ def test_without_restarts_an_explosion_ends_the_run(even_fit):
 
 def test_a_run_that_learns_nothing_is_begun_again(even_fit, tmp_path):
     """Nothing moves at this rate: the scaled one is tried, then another start."""
-    with pytest.warns(SoftHubWarning, match="begun again"):
+    with pytest.warns(SoftHubWarning, match="was restarted"):
         base, result = even_fit(
             learning_rate=1e-9, max_restarts=2, max_steps=6, eval_steps=1, save_steps=1
         )
-    first, second = Plan.read(str(tmp_path / "run")).failures
+    first, second = RunState.read(str(tmp_path / "run")).failures
     assert first["too_slow"]
     assert second["learning_rate"] == pytest.approx(scaled_rate(base))
     assert (first["init"], second["init"]) == ("labels", "labels")
@@ -90,12 +82,12 @@ def test_a_run_that_fails_to_the_end_says_so(even_fit):
 
 def test_dev_losses_from_before_a_kill_count():
     """Sound at step 40, overfit after it: resumed at 90 it is as sound as without the kill."""
-    guard = GuardCallback(0.69, stops=True)
+    guard = FailureCallback(0.69, stops=True)
     losses = {40: 0.45, 80: 0.72, 120: 0.73}
     history = [{"step": step, "eval_loss": loss} for step, loss in losses.items()]
-    guard.judge(TrainerState(log_history=history))
+    guard.check_result(TrainerState(log_history=history))
     assert guard.failure is None
-    guard.judge(TrainerState(log_history=history[1:]))
+    guard.check_result(TrainerState(log_history=history[1:]))
     assert guard.failure is not None
 
 
@@ -118,7 +110,8 @@ def test_a_sound_run_is_left_alone(tiny_base, tmp_path):
             disable_tqdm=True,
         )
         config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=4)
-        results.append(fit(base, task, config, train=rows, dev=rows, args=args, init="vocabulary"))
+        data = {"train": rows, "dev": rows}
+        results.append(fit(base, task, config, data, args=args, init="vocabulary"))
     assert results[0].restarts == []
     assert torch.equal(results[0].prompt.vectors, results[1].prompt.vectors)
 
@@ -126,9 +119,9 @@ def test_a_sound_run_is_left_alone(tiny_base, tmp_path):
 def test_a_resumed_run_remembers_its_failures(even_fit, tmp_path):
     """The first attempt explodes, so that it is the second's prompt whatever the processor."""
     settings = {"learning_rate": 3e38, "max_restarts": 1, "max_steps": 4, **WILD}
-    with pytest.warns(SoftHubWarning, match="begun again"):
+    with pytest.warns(SoftHubWarning, match="was restarted"):
         _, whole = even_fit(**settings)
-    with pytest.warns(SoftHubWarning, match="begun again"):
+    with pytest.warns(SoftHubWarning, match="was restarted"):
         _, again = even_fit(**settings, resume=True)
     assert again.restarts == whole.restarts
     assert torch.equal(again.prompt.vectors, whole.prompt.vectors)
@@ -137,5 +130,5 @@ def test_a_resumed_run_remembers_its_failures(even_fit, tmp_path):
 def test_the_floor_is_the_entropy_of_the_labels(tiny_base, toy_task, toy_examples):
     base = load_base(tiny_base("llama"))
     rows = toy_examples[:32]  # three of four are good
-    lesson = prepare_lesson(base, toy_task, rows, rows, virtual_tokens=4)
-    assert lesson.entropy == pytest.approx(0.5623, abs=1e-4)
+    encoded = encode_task(base, toy_task, rows, rows, virtual_tokens=4)
+    assert encoded.label_entropy == pytest.approx(0.5623, abs=1e-4)

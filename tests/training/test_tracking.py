@@ -11,7 +11,7 @@ import pytest
 
 from softhub.errors import TrainingError
 from softhub.training import PromptTrainingArguments
-from softhub.training.tracking import _installed, check_trackers, run_name, tracked
+from softhub.training.callbacks import _installed, check_trackers, run_name, tracked
 
 
 def needs(tracker):
@@ -66,7 +66,7 @@ def test_each_run_is_one_of_its_own_in_wandb(toy_fit, tmp_path, monkeypatch, cap
 
 @pytest.mark.parametrize("tracker", ["tensorboard", "trackio", "wandb"])
 def test_a_tracker_that_is_missing_is_said_at_once(tracker, tmp_path, monkeypatch):
-    monkeypatch.setattr("softhub.training.tracking._installed", lambda name: name != tracker)
+    monkeypatch.setattr("softhub.training.callbacks._installed", lambda name: name != tracker)
     with pytest.raises(TrainingError, match=f"{tracker}, which is not installed: pip install"):
         PromptTrainingArguments(output_dir=str(tmp_path), report_to=tracker, use_cpu=True)
 

@@ -14,7 +14,6 @@ from peft import LoraConfig, PromptTuningConfig
 from softhub.errors import ConfigError, did_you_mean
 from softhub.evaluation.evaluate import Evaluation, evaluate, judge
 from softhub.evaluation.few_shot import (
-    choose_shots,
     generate_few_shot,
     predict_few_shot,
     shown_tokens,
@@ -35,7 +34,8 @@ from softhub.inference.ensemble import predict_ensemble
 from softhub.metrics import compute
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
-from softhub.tasks import Example, Task, Template
+from softhub.tasks import Example, Splits, Task, Template
+from softhub.tasks.sampling import choose_shots
 from softhub.training import FitResult, PromptTrainingArguments, fit
 
 METHODS = (
@@ -250,9 +250,8 @@ def _soft_prompt(contest: Contest, tokens: int, seed: int) -> ComparedRow:
     task, base = contest.task, contest.base
     config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens)
     args = contest.arguments(f"p{tokens}", seed)
-    result = fit(
-        base, task, config, train=contest.train, dev=contest.dev, args=args, init=contest.init
-    )
+    data = Splits([*contest.train], [*contest.dev], [])
+    result = fit(base, task, config, data, args=args, init=contest.init)
     folder = result.prompt.save_pretrained(contest.adapter(tokens, seed))
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="prompt")
@@ -319,6 +318,7 @@ def _trained_weights(
         method.replace(" ", "-"),
         seed,
         learning_rate=rate,
+        learning_rate_rule=None,
         save_strategy="no",
         load_best_model_at_end=False,
     )

@@ -18,9 +18,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from softhub.model.base import BaseModel
 from softhub.tasks import Example, Task
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.callbacks import WatchCallback
-from softhub.training.encoded_task import prepare_lesson
-from softhub.training.module import Tuner
+from softhub.training.callbacks import HistoryCallback
+from softhub.training.encoded_task import encode_task
+from softhub.training.module import LossModule
 from softhub.training.trainer import PromptTrainer
 
 
@@ -100,21 +100,22 @@ def fit_weights(
         How training went.
     """
     set_seed(args.seed)
-    lesson = prepare_lesson(base, task, train, dev, virtual_tokens=0)
+    encoded = encode_task(base, task, train, dev, virtual_tokens=0)
     if lora is None:
         base.model.requires_grad_(True)
     else:
         inject_adapter_in_model(lora, base.model)
-    tuner = Tuner(base, lesson.candidates, lesson.weights)
-    best, watch = _BestWeights(), WatchCallback("loss", floor=None)
+    module = LossModule(base, encoded.candidates, encoded.label_weights)
+    best, history = _BestWeights(), HistoryCallback("loss")
     start = time.perf_counter()
-    trainer = PromptTrainer(tuner, lesson.task, args, lesson.train, lesson.dev, [best, watch])
+    splits = (encoded.train, encoded.dev)
+    trainer = PromptTrainer(module, encoded.task, args, *splits, [best, history])
     trainer.train()
     seconds = time.perf_counter() - start
-    tuner.load_state_dict(best.weights, strict=False)
-    numbers = trained(tuner).values()
+    module.load_state_dict(best.weights, strict=False)
+    numbers = trained(module).values()
     return WeightsResult(
-        history=watch.history,
+        history=history.history,
         best_score=best.loss,
         best_step=best.step,
         steps=trainer.state.global_step,

@@ -19,7 +19,7 @@ from softhub.errors import SoftHubWarning, TrainingError
 from softhub.experiments.distillation.teachers import Teacher
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
-from softhub.tasks import Example, Task
+from softhub.tasks import Example, Splits, Task
 from softhub.training import FitResult, PromptTrainingArguments, fit
 from softhub.training.provenance import dataset_record
 
@@ -67,15 +67,14 @@ def distill(
         # Soft labels have a weight of their own, and are matched at temperature 1.
         replace(task, class_weights=None, decision=replace(task.decision, temperature=1.0)),
         config,
-        train=splits[0],
-        dev=splits[1],
+        Splits(splits[0], splits[1], []),
         args=args,
         init=init,
         resume=resume,
     )
     provenance = {
         **result.prompt.manifest.provenance,
-        "dataset": dataset_record(task, (train, dev)),
+        "dataset": dataset_record(task, train, dev),
         "distilled": teacher.source,
     }
     manifest = replace(result.prompt.manifest, provenance=provenance)

@@ -22,7 +22,7 @@ from softhub.adapter.validation import check_folder
 from softhub.errors import SoftHubError
 from softhub.experiments.runs.run import BEGUN, DAMAGED, FAILED, FINISHED, INTERRUPTED, TRAINED, Run
 
-_ADAPTER, _REPORT, _PLAN, _STATE = "adapter", "report.json", "plan.json", "trainer_state.json"
+_ADAPTER, _REPORT, _PLAN, _STATE = "adapter", "report.json", "run_state.json", "trainer_state.json"
 _ROWS, _ABOUT, _ADAPTERS = "rows.jsonl", "comparison.json", "adapters"
 _CHECKPOINT, _RESTART = re.compile(r"checkpoint-(\d{1,12})"), re.compile(r"restart-(\d{1,6})")
 _MAX_BYTES, _MAX_NOTE = 64 * 2**20, 500

@@ -1,20 +1,20 @@
-"""Drafting a task from data: what the columns are, what to say to the model, what to beware of."""
+"""Drafting a task file from data: guess columns and labels, propose templates, check the data."""
 
 from softhub.tasks.drafting.columns import Choices
-from softhub.tasks.drafting.data_checks import Finding
+from softhub.tasks.drafting.data_checks import DataWarning
 from softhub.tasks.drafting.draft import Draft, Sample, draft_task
-from softhub.tasks.drafting.lengths import Lengths, Ruler, WordRuler
+from softhub.tasks.drafting.lengths import LengthCounter, Lengths, WordCounter
 from softhub.tasks.drafting.sources import Source, find_source
 
 __all__ = [
     "Choices",
+    "DataWarning",
     "Draft",
-    "Finding",
+    "LengthCounter",
     "Lengths",
-    "Ruler",
     "Sample",
     "Source",
-    "WordRuler",
+    "WordCounter",
     "draft_task",
     "find_source",
 ]

@@ -1,22 +1,18 @@
-"""Which column is what: guessed from names and values, each guess with its reason."""
+"""The part that each column plays: guessed from names and values, each guess with its reason."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from softhub.errors import DatasetError, did_you_mean
-from softhub.metrics.label_sets import SEPARATOR, split_labels
-from softhub.tasks.drafting.sources import read_column
+from softhub.tasks.split_table import SplitTable
 from softhub.tasks.task import KINDS
 from softhub.tasks.template import Template
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-# Names as people give them, the surest first. Only the order is used, and the name is never enough.
+# Common names, the most telling first. Only the order counts, and a name alone is never enough.
 _TEXTS = (
     *("text", "sentence", "review", "content", "body", "message", "comment", "tweet", "post"),
     *("utterance", "input", "document", "article", "passage", "context", "question", "query"),
@@ -34,33 +30,22 @@ _GROUPS = (
     *("group", "user", "author", "patient", "subject", "customer", "document", "doc", "review"),
     *("conversation", "thread", "session", "product", "speaker", "source", "url", "article"),
 )
-# Texts that belong together in one template.
-_PAIRS = (
-    ("premise", "hypothesis"),
-    ("sentence1", "sentence2"),
-    ("question1", "question2"),
-    ("context", "question"),
-    ("passage", "question"),
-    ("instruction", "input"),
-)
-_LOOKED_AT = 10_000
-_FEW = 20
-_LONG_LABEL = 100
-_ID_GROUPS = 5
-_SETS_SHARE = 0.02
+_SAMPLED = 10_000
+_FEW_LABELS = 20
+_LONGEST_LABEL = 100
+_FEWEST_GROUPS = 5
 
 
 @dataclass(frozen=True)
 class Column:
-    """What a column looks like.
+    """Statistics of a column's values.
 
     Attributes:
         name: Its name.
-        kind: `text`, `number`, `classes` (with names), `sets` (several labels in a cell), or
-            `other` (lists and records).
-        rows: Rows that were looked at.
-        filled: Those of them that have a value.
-        distinct: Different values among them; of `sets` different labels.
+        kind: `text`, `number`, `classes` (with names), or `other` (lists and objects).
+        rows: Number of rows that were sampled.
+        filled: Number of them that have a value.
+        distinct: Number of different values.
         words: Words in a value, on average.
         longest: Characters of the longest value.
     """
@@ -69,22 +54,17 @@ class Column:
     kind: str
     rows: int
     filled: int
-    distinct: int
-    words: float
-    longest: int
+    distinct: int = 0
+    words: float = 0
+    longest: int = 0
 
     @property
-    def complete(self) -> bool:
-        """Whether every row has a value."""
-        return self.filled == self.rows
-
-    @property
-    def placeable(self) -> bool:
-        """Whether a template can read it."""
+    def in_template(self) -> bool:
+        """Whether a template can read the column."""
         return Template(f"{{{self.name}}}").columns == (self.name,)
 
     def rank(self, names: Sequence[str]) -> int:
-        """How near the column's name is to the front of a list: 0 if it is not in it."""
+        """Return how near the column's name is to the front of a list; 0 if it is not in it."""
         words = [word for word in re.split(r"[^a-z]+", self.name.lower()) if word]
         words += [word[:-1] for word in words if word.endswith("s")]
         found = [len(names) - names.index(word) for word in words if word in names]
@@ -93,13 +73,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Choices:
-    """What a person has said about the columns; the rest is guessed.
+    """The columns that the user named; the rest is guessed.
 
     Attributes:
         texts: Columns that the template reads.
         label: The column of labels.
         target: The column of reference texts.
-        group: The column that says which rows belong together.
+        group: The column that tells which rows belong together.
         kind: `classification`, `multilabel` (a classification, too) or `generation`.
     """
 
@@ -112,15 +92,15 @@ class Choices:
 
 @dataclass(frozen=True)
 class Roles:
-    """What each column is for, and why.
+    """The part of each column, and the reasons.
 
     Attributes:
         kind: Kind of the task.
         texts: Columns that the template reads.
-        text: The one of them that may be cut.
+        text: The one of them that may be truncated.
         answer: The column of labels or reference texts.
-        group: The column that says which rows belong together.
-        reasons: For each key of the task file, why it is so.
+        group: The column that tells which rows belong together.
+        reasons: The reason of each guess, by the key of the task file.
         multilabel: Whether a row may have several labels, or none.
     """
 
@@ -134,7 +114,7 @@ class Roles:
 
     @property
     def side_texts(self) -> tuple[str, ...]:
-        """Texts beside the one that may be cut; these may be blank."""
+        """Texts beside the one that may be truncated; these may be blank."""
         return tuple(column for column in self.texts if column != self.text)
 
     @property
@@ -143,77 +123,84 @@ class Roles:
         return (*self.texts, self.answer, *([self.group] if self.group else []))
 
 
-def look_at(table: Dataset) -> list[Column]:
+def describe_columns(table: SplitTable) -> list[Column]:
     """Describe every column by a sample of its values."""
-    step = max(1, len(table) // _LOOKED_AT)
-    sample = table.select(range(0, len(table), step))
-    return [_describe(name, sample) for name in table.column_names]
+    size = len(table.rows)
+    sample = table.select(range(0, size, max(1, size // _SAMPLED)))
+    return [_describe(name, sample) for name in sample.columns]
 
 
 def guess_roles(columns: Sequence[Column], choices: Choices) -> Roles:
-    """Say which column is what.
+    """Guess the part of each column.
 
     Args:
-        columns: What the columns look like.
-        choices: What a person has said.
+        columns: Statistics of the columns.
+        choices: The columns that the user named.
 
     Raises:
-        DatasetError: If a chosen column is not there, or a needed one cannot be told.
+        DatasetError: If a chosen column does not exist, or a needed one cannot be guessed.
     """
     by_name = {column.name: column for column in columns}
     _check_choices(choices, by_name)
     if choices.label is None and choices.target is None:
         choices = _with_answer(columns, choices)
-    answer = choices.label or choices.target or ""
     kind = "classification" if choices.label else "generation"
-    reasons = {"kind": _kind_reason(by_name[answer], kind)}
-    reasons["label_column" if choices.label else "target_column"] = _answer_reason(
-        by_name[answer], kind
-    )
-    group = choices.group or _guess_group(
-        [column for column in columns if column.name not in (answer, *choices.texts)]
-    )
-    free = [column for column in columns if column.name not in (answer, group)]
+    answer = by_name[choices.label or choices.target or ""]
+    others = [column for column in columns if column.name not in (answer.name, *choices.texts)]
+    group = choices.group or _guess_group(others)
+    free = [column for column in columns if column.name not in (answer.name, group)]
     texts = choices.texts or _guess_texts(free, columns)
-    text = max(texts, key=lambda name: (by_name[name].complete, by_name[name].longest))
-    reasons["text_column"] = _text_reason(by_name[text], len(texts))
-    if group is not None:
-        reasons["group_column"] = _group_reason(by_name[group])
-    multilabel = choices.kind == "multilabel" or (
-        choices.kind is None and choices.label is not None and by_name[answer].kind == "sets"
+    text = max(
+        (by_name[name] for name in texts),
+        key=lambda column: (column.filled == column.rows, column.longest),
     )
-    return Roles(kind, texts, text, answer, group, reasons, multilabel)
+    reasons = {
+        "kind": f"{answer.name!r} holds {'one of a few labels' if choices.label else 'free text'}",
+        "label_column" if choices.label else "target_column": _answer_reason(answer, kind),
+        "text_column": _text_reason(text, len(texts)),
+    }
+    if group is not None:
+        found = by_name[group]
+        each = found.filled / max(1, found.distinct)
+        reasons["group_column"] = f"{found.distinct} different values, in {each:.1f} rows each"
+    multilabel = choices.kind == "multilabel"
+    return Roles(kind, texts, text.name, answer.name, group, reasons, multilabel)
 
 
-def _describe(name: str, sample: Dataset) -> Column:
-    rows = len(sample)
+def read_column(table: SplitTable, name: str) -> list[Any]:
+    """Return a column's values: classes by name, lists of text as tuples, `None` where missing.
+
+    Args:
+        table: The rows.
+        name: The column.
+    """
+    classes = table.class_names(name)
+    return [_cell(value, classes) for value in table.values(name)]
+
+
+def _cell(value: Any, classes: Sequence[str]) -> Any:
+    if isinstance(value, list):
+        items = [_cell(item, classes) for item in value]
+        return tuple(items) if all(isinstance(item, str) for item in items) else value
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        return None
+    if classes:  # datasets on the Hub mark a row without a label by -1
+        return classes[value] if value >= 0 else None
+    return value
+
+
+def _describe(name: str, sample: SplitTable) -> Column:
+    size = len(sample.rows)
     values = [value for value in read_column(sample, name) if value is not None]
-    if any(not isinstance(value, str | int | float | tuple) for value in values):
-        return Column(name, "other", rows, len(values), 0, 0, 0)
-    labels = [label for value in values for label in _labels_in(value)]
-    if _are_sets(values, labels):
-        return Column(name, "sets", rows, len(values), len(set(labels)), 1, max(map(len, labels)))
-    texts = ["\n".join(value) if isinstance(value, tuple) else str(value) for value in values]
+    values = ["\n".join(value) if isinstance(value, tuple) else value for value in values]
+    if any(not isinstance(value, str | int | float) for value in values):
+        return Column(name, "other", size, len(values))
+    texts = [str(value) for value in values]
     words = sum(len(text.split()) for text in texts) / max(1, len(texts))
     kind = "number" if texts and all(map(_is_number, texts)) else "text"
-    if getattr(sample.features[name], "names", None):
-        kind = "classes"
-    return Column(
-        name, kind, rows, len(texts), len(set(texts)), words, max(map(len, texts), default=0)
-    )
-
-
-def _labels_in(value: Any) -> Sequence[str]:
-    return value if isinstance(value, tuple) else split_labels(str(value))
-
-
-def _are_sets(values: Sequence[Any], labels: Sequence[str]) -> bool:
-    """Whether cells hold several labels: lists of them, or names parted by `;`."""
-    several = sum(isinstance(value, tuple) or SEPARATOR in str(value) for value in values)
-    if not labels or several < _SETS_SHARE * len(values):
-        return False
-    short = max(map(len, labels)) <= _LONG_LABEL
-    return short and 2 <= len(set(labels)) <= len(labels) / 2
+    kind = "classes" if sample.class_names(name) else kind
+    longest = max(map(len, texts), default=0)
+    return Column(name, kind, size, len(texts), len(set(texts)), words, longest)
 
 
 def _is_number(text: str) -> bool:
@@ -231,15 +218,15 @@ def _check_choices(choices: Choices, columns: Mapping[str, Column]) -> None:
         if name not in columns:
             raise DatasetError(f"there is no column {name!r}{did_you_mean(name, columns)}")
         if named.count(name) > 1:
-            raise DatasetError(f"the column {name!r} is given twice; each has one part to play")
+            raise DatasetError(f"the column {name!r} is given twice; give each column one part")
     for name in choices.texts:
-        if not columns[name].placeable:
+        if not columns[name].in_template:
             raise DatasetError(
                 f"a template cannot read the column {name!r}: its name must begin with a letter "
                 f"and hold letters, digits, spaces, '.', '-' or '_'; rename it in the data"
             )
-    if choices.kind is not None and choices.kind not in (*KINDS, "multilabel"):
-        known = (*KINDS, "multilabel")
+    known = (*KINDS, "multilabel")
+    if choices.kind is not None and choices.kind not in known:
         raise DatasetError(f"unknown kind {choices.kind!r}{did_you_mean(choices.kind, known)}")
     if choices.label and (choices.target or choices.kind == "generation"):
         raise DatasetError("a label is for classification, a target for generation; choose one")
@@ -251,38 +238,33 @@ def _with_answer(columns: Sequence[Column], choices: Choices) -> Choices:
     free = [c for c in columns if c.name not in (*choices.texts, choices.group)]
     label = _best((column, _label_score(column)) for column in free)
     target = _best((column, _target_score(column)) for column in free)
-    sure = label is not None and (label.kind in ("classes", "sets") or label.rank(_LABELS) > 0)
+    sure = label is not None and (label.kind == "classes" or label.rank(_LABELS) > 0)
     named = target is not None and target.rank(_TARGETS) > 0
-    pair = sum(_target_score(column) > 0 for column in free) == 2  # one becomes the other
     if choices.kind != "generation" and label and (sure or not named or choices.kind):
         return replace(choices, label=label.name)
-    if choices.kind in (None, "generation") and target and (named or pair or choices.kind):
+    if choices.kind in (None, "generation") and target and (named or choices.kind):
         return replace(choices, target=target.name)
     raise DatasetError(
-        f"cannot tell which column holds the answers; the columns are "
-        f"{', '.join(_shortly(column) for column in columns)}. Say --label COLUMN (classification) "
-        f"or --target COLUMN (generation)"
+        f"cannot tell which column holds the answers; the columns are {_listed(columns)}. Name it "
+        f"with --label COLUMN (classification) or --target COLUMN (generation)"
     )
 
 
 def _best(scored: Iterable[tuple[Column, float]]) -> Column | None:
-    """The column with the highest score above 0; of equals the last, where answers often stand."""
-    best, highest = None, 0.0
-    for column, score in scored:
-        if score > 0 and score >= highest:
-            best, highest = column, score
-    return best
+    """Return the column with the highest score above 0, and of equals the last."""
+    found = [(score, number, column) for number, (column, score) in enumerate(scored) if score > 0]
+    return max(found)[2] if found else None
 
 
 def _label_score(column: Column) -> float:
-    if column.kind == "other" or column.distinct < 2 or column.longest > _LONG_LABEL:
+    if column.kind == "other" or column.distinct < 2 or column.longest > _LONGEST_LABEL:
         return 0
-    if column.kind in ("classes", "sets"):
-        return (200 if column.kind == "classes" else 150) + column.rank(_LABELS)
+    if column.kind == "classes":
+        return 200 + column.rank(_LABELS)
     repeated = column.distinct <= column.filled / 2
     rank = column.rank(_LABELS) or (len(_LABELS) if column.name.lower().startswith("is_") else 0)
-    # A number without a telling name is a measurement, but for a switch.
-    most = 2 if column.kind == "number" else _FEW
+    # A number without a telling name is a measurement, unless it has only two values.
+    most = 2 if column.kind == "number" else _FEW_LABELS
     if repeated and rank:
         return 100 + rank
     if repeated and column.distinct <= most and not column.rank(_GROUPS):
@@ -300,49 +282,35 @@ def _target_score(column: Column) -> float:
 
 
 def _guess_texts(free: Sequence[Column], columns: Sequence[Column]) -> tuple[str, ...]:
-    names = {column.name for column in free if column.kind == "text" and column.placeable}
-    for pair in _PAIRS:
-        if set(pair) <= names:
-            return pair
-    best = _best((column, _text_score(column)) for column in reversed(free))
+    texts = [column for column in free if column.kind == "text" and column.in_template]
+    best = _best((column, _text_score(column)) for column in reversed(texts))
     if best is None:
         raise DatasetError(
-            f"cannot tell which column holds the texts; the columns are "
-            f"{', '.join(_shortly(column) for column in columns)}. Say --text COLUMN"
+            f"cannot tell which column holds the texts; the columns are {_listed(columns)}. Name "
+            f"it with --text COLUMN"
         )
     return (best.name,)
 
 
 def _text_score(column: Column) -> float:
-    if column.kind != "text" or not column.placeable:
-        return 0
     score = 1 + min(column.words, 60) + column.rank(_TEXTS)
     return score * (column.distinct / max(1, column.rows))
 
 
 def _guess_group(free: Sequence[Column]) -> str | None:
-    """A column that names what a row belongs with: many different values, each in a few rows."""
-    found = [column for column in free if _is_group(column)]
+    """Return a column with many different values, each in a few rows, and a telling name."""
+    found = [
+        column
+        for column in free
+        if column.words <= 2 and column.kind != "other" and column.rank(_GROUPS)
+        and _FEWEST_GROUPS <= column.distinct <= 0.95 * column.filled
+    ]  # fmt: skip
     return max(found, key=lambda column: column.rank(_GROUPS)).name if found else None
-
-
-def _is_group(column: Column) -> bool:
-    if column.kind == "other" or column.words > 2 or not column.rank(_GROUPS):
-        return False
-    return _ID_GROUPS <= column.distinct <= 0.95 * column.filled
-
-
-def _kind_reason(answer: Column, kind: str) -> str:
-    if kind == "generation":
-        return f"{answer.name!r} holds free text"
-    return f"{answer.name!r} holds one of a few labels"
 
 
 def _answer_reason(answer: Column, kind: str) -> str:
     if answer.kind == "classes":
         return f"the dataset declares {answer.distinct} classes"
-    if answer.kind == "sets":
-        return f"{answer.distinct} labels, of which a row may have several or none"
     if kind == "generation":
         return f"free text of {answer.words:.0f} words on average"
     values = "numbers" if answer.kind == "number" else "short values"
@@ -352,12 +320,8 @@ def _answer_reason(answer: Column, kind: str) -> str:
 def _text_reason(text: Column, count: int) -> str:
     share = text.distinct / max(1, text.filled)
     found = f"{text.words:.0f} words on average, {share:.0%} of them different"
-    return f"{found}; of {count} texts the one to cut" if count > 1 else found
+    return f"{found}; of {count} texts the one to truncate" if count > 1 else found
 
 
-def _group_reason(group: Column) -> str:
-    return f"{group.distinct} different values, in {group.filled / group.distinct:.1f} rows each"
-
-
-def _shortly(column: Column) -> str:
-    return f"{column.name} ({column.kind}, {column.distinct} different)"
+def _listed(columns: Sequence[Column]) -> str:
+    return ", ".join(f"{c.name} ({c.kind}, {c.distinct} different)" for c in columns)

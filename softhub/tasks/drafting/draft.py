@@ -1,10 +1,9 @@
-"""From data to a task file: guess, propose, warn, and write only when asked."""
+"""From data to a task file: guess, propose, warn, and write on request."""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -13,17 +12,25 @@ from typing import Any
 import yaml
 
 from softhub.errors import DatasetError, TaskError
+from softhub.files import replace_file
 from softhub.tasks.dataset import SPLITS, DatasetSource
-from softhub.tasks.drafting.columns import Choices, Roles, guess_roles, look_at
-from softhub.tasks.drafting.data_checks import Finding, find_all, is_skewed, missing_rows
-from softhub.tasks.drafting.document import Proposal, write_document
-from softhub.tasks.drafting.lengths import Lengths, Ruler, WordRuler, measure
-from softhub.tasks.drafting.sources import Source, Table
+from softhub.tasks.drafting.columns import (
+    Choices,
+    Roles,
+    describe_columns,
+    guess_roles,
+    read_column,
+)
+from softhub.tasks.drafting.data_checks import DataWarning, check_data, missing_rows
+from softhub.tasks.drafting.document import write_document
+from softhub.tasks.drafting.lengths import LengthCounter, Lengths, WordCounter, measure
+from softhub.tasks.drafting.rows import RowSet, read_rows
+from softhub.tasks.drafting.sources import Source
 from softhub.tasks.drafting.splitting import divide
 from softhub.tasks.drafting.templates import (
+    Labels,
     find_labels,
     hard_templates_of,
-    labels_in,
     metrics_of,
     task_name,
     template_of,
@@ -32,8 +39,9 @@ from softhub.tasks.task import Task
 from softhub.tasks.task_file import parse_task
 
 _SAMPLES = 3
-_WORDS_TO_TOKENS = 2  # generously
+_TOKENS_PER_WORD = 2  # generously
 _LEAST_NEW_TOKENS, _MOST_NEW_TOKENS = 16, 512
+_PLAIN_TYPES = (str, int, float, tuple)
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,8 @@ class Sample:
 
     Attributes:
         text: The rendered template.
-        answer: What shall come behind it.
-        length: Length of the text, in the ruler's unit.
+        answer: The text that is to follow it.
+        length: Length of the text, in the counter's unit.
     """
 
     text: str
@@ -56,14 +64,14 @@ class Draft:
     """A task file that is not yet written.
 
     Attributes:
-        path: Where it will be.
-        text: What it will hold.
-        task: The same as a task; its data files are relative.
-        reasons: For each key that was guessed, its value and why.
+        path: Path of the file.
+        text: Its content.
+        task: The task in it; its data files are relative.
+        reasons: For each key that was guessed, its value and the reason.
         samples: Rendered training examples.
-        lengths: How long the training texts are.
-        findings: What to know of the data.
-        sizes: Rows of each split.
+        lengths: Lengths of the training texts.
+        warnings: Problems of the data.
+        sizes: Number of rows of each split.
         data: Files to write beside it, by name; empty unless the data is divided.
     """
 
@@ -73,7 +81,7 @@ class Draft:
     reasons: Mapping[str, tuple[str, str]]
     samples: Sequence[Sample]
     lengths: Lengths
-    findings: Sequence[Finding]
+    warnings: Sequence[DataWarning]
     sizes: Mapping[str, int]
     data: Mapping[str, str] = field(default_factory=dict)
 
@@ -81,26 +89,26 @@ class Draft:
         """Write the data files and, last, the task file.
 
         Args:
-            force: Replace what is there.
+            force: Replace existing files.
 
         Returns:
             The files.
 
         Raises:
-            TaskError: A file is there already, or the folder cannot be written to.
+            TaskError: A file already exists, or the folder cannot be written to.
         """
         folder = self.path.parent
         contents = {folder / name: text for name, text in self.data.items()}
         contents[self.path] = self.text
-        there = next((path for path in contents if path.exists()), None)
-        if there is not None and there.is_dir():
-            raise TaskError(f"{there}: is a folder; name a file, e.g. {there / 'task.yaml'}")
-        if there is not None and not force:
-            raise TaskError(f"{there}: is there already; name another file, or replace it: --force")
+        existing = next((path for path in contents if path.exists()), None)
+        if existing is not None and existing.is_dir():
+            raise TaskError(f"{existing}: is a folder; name a file, e.g. {existing / 'task.yaml'}")
+        if existing is not None and not force:
+            raise TaskError(f"{existing}: already exists; name another file, or use --force")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for path, text in contents.items():
-                _replace(path, text)
+                replace_file(path, text.encode())
         except OSError as error:
             raise TaskError(f"{self.path}: cannot be written ({error.strerror})") from error
         return [*contents]
@@ -113,7 +121,7 @@ def draft_task(
     choices: Choices | None = None,
     name: str | None = None,
     max_length: int | None = None,
-    ruler: Ruler | None = None,
+    counter: LengthCounter | None = None,
     split: bool = False,
     seed: int = 0,
 ) -> Draft:
@@ -121,210 +129,214 @@ def draft_task(
 
     Args:
         source: The data, from `find_source`.
-        path: Where the task file shall be.
-        choices: What a person has said about the columns; the rest is guessed.
+        path: Path of the task file.
+        choices: The columns that the user named; the rest is guessed.
         name: The task's name; the default is the source's.
         max_length: Most text tokens.
-        ruler: Measures texts; the default counts words.
+        counter: Counts the length of texts; the default counts words.
         split: Divide the training rows into train, dev and test files beside the task file.
-        seed: Chooses that division.
+        seed: Chooses the division.
 
     Raises:
-        DatasetError: If the columns cannot be told, or the rows not divided.
-        TaskError: If no sound task comes of it.
+        DatasetError: If the columns cannot be guessed, or the rows not divided.
+        TaskError: If the result is not a valid task.
     """
-    path, ruler = Path(path), ruler or WordRuler()
-    roles = guess_roles(look_at(source.table), choices or Choices())
-    sets = roles.answer if roles.multilabel else None
-    tables = {
-        key: Table.read(rows, roles.columns, sets=sets, blanks=roles.side_texts)
-        for key, rows in source.rows.items()
-    }
-    prepared = (
-        _divided(source, tables, roles, path, seed) if split else _labelled(source, tables, roles)
+    path = Path(path)
+    roles = guess_roles(describe_columns(source.rows["train"]), choices or Choices())
+    data = _divided(source, roles, path, seed) if split else _labeled(source, roles)
+    labels = find_labels(data.tables, roles) if roles.kind == "classification" else None
+    keys = _keys(source, data, roles, labels, path.parent)
+    keys |= {"name": name or keys["name"], "max_length": max_length}
+    text = write_document(keys, _notes(roles, labels), source.origin)
+    return _described(path, text, data, roles, labels, counter or WordCounter())
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The data as the task will read it.
+
+    Attributes:
+        dataset: Where it is.
+        tables: The rows of each split.
+        warnings: Problems that were found.
+        files: Files to write, by name.
+    """
+
+    dataset: DatasetSource
+    tables: Mapping[str, RowSet]
+    warnings: Sequence[DataWarning]
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def _divided(source: Source, roles: Roles, path: Path, seed: int) -> _Data:
+    if len(source.rows) > 1:
+        raise DatasetError(
+            f"the data already has {' and '.join(source.rows)}; --split divides a single table"
+        )
+    table = read_rows(source.rows["train"], roles)
+    parts = divide(table, roles, seed=seed)
+    files = {split: str(path.parent.resolve() / f"{split}.jsonl") for split in SPLITS}
+    if set(files.values()) & set(source.dataset.data_files.values()):
+        raise DatasetError(
+            "dividing would replace the data itself (train, dev and test.jsonl beside the task "
+            "file); put the task file into another folder"
+        )
+    warnings = [*missing_rows({"train": table})]
+    dropped = len(table.rows) - sum(len(part.rows) for part in parts.values())
+    if dropped:
+        text = f"{dropped} rows of dev and test are left out, because their text is in train too"
+        warnings.append(DataWarning("left-out", text))
+    lines = {f"{split}.jsonl": _json_lines(source, part) for split, part in parts.items()}
+    return _Data(DatasetSource(data_files=files), parts, warnings, lines)
+
+
+def _json_lines(source: Source, part: RowSet) -> str:
+    """Return rows as JSON: the task's columns, and all others that hold plain values."""
+    table = source.rows["train"].select([row.index for row in part.rows])
+    columns = {name: read_column(table, name) for name in table.columns}
+    plain = [
+        name
+        for name, values in columns.items()
+        if all(value is None or isinstance(value, _PLAIN_TYPES) for value in values)
+    ]
+    lines = (
+        json.dumps({**{name: columns[name][n] for name in plain}, **row.values}, ensure_ascii=False)
+        for n, row in enumerate(part.rows)
     )
-    proposal = _propose(source, prepared, roles, name=name, max_length=max_length)
-    text = write_document(proposal, path.parent)
-    task = _parsed(text, path)
-    train = prepared.tables["train"]
-    lengths = measure(train, roles, task.template, ruler, max_length=max_length)
-    found = find_all(prepared.tables, roles, proposal.labels, lengths)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _labeled(source: Source, roles: Roles) -> _Data:
+    """Leave out a test split without labels, as many on the Hub: dev then serves as test."""
+    tables = {split: read_rows(rows, roles) for split, rows in source.rows.items()}
+    dataset, warnings = source.dataset, list[DataWarning]()
+    if "test" in tables and not tables["test"].rows:
+        places = dict(dataset.splits or dataset.data_files)
+        del tables["test"], places["test"]
+        text = "the test split has no labels"
+        if "dev" in tables:
+            tables["test"], places["test"] = tables.pop("dev"), places.pop("dev")
+            text += "; dev serves as test, and a tenth of train as dev"
+        warnings.append(DataWarning("unlabeled", text))
+        if dataset.path is None:
+            dataset = replace(dataset, data_files=places)
+        else:
+            dataset = replace(dataset, splits=places)
+    if any(table.missing for table in tables.values()):
+        dataset = replace(dataset, drop_incomplete=True)
+    return _Data(dataset, tables, [*missing_rows(tables), *warnings])
+
+
+def _keys(
+    source: Source, data: _Data, roles: Roles, labels: Labels | None, folder: Path
+) -> dict[str, Any]:
+    """Return the task file's keys and values, in order; None for a key that is not set."""
+    targets = [] if labels else [row.labels[0] for row in data.tables["train"].rows]
+    return {
+        "name": task_name(source.name),
+        "kind": roles.kind,
+        "description": None,
+        "language": None,
+        "dataset": _dataset_keys(data.dataset, folder),
+        "text_column": roles.text,
+        "label_column" if labels else "target_column": roles.answer,
+        "multilabel": roles.multilabel or None,
+        "label_map": (labels and labels.spellings) or None,
+        "group_column": roles.group,
+        "max_length": None,
+        "template": template_of(roles),
+        "verbalizer": labels and labels.words,
+        "generation": None if labels else {"max_new_tokens": _new_tokens(targets)},
+        "class_weights": "balanced" if labels and labels.are_skewed else None,
+        "hard_templates": hard_templates_of(roles, labels),
+        "metrics": metrics_of(roles, labels, targets),
+    }
+
+
+def _dataset_keys(dataset: DatasetSource, folder: Path) -> dict[str, Any]:
+    files = {split: _relative(file, folder) for split, file in dataset.data_files.items()}
+    return {
+        "path": dataset.path,
+        "name": dataset.name,
+        "revision": dataset.revision,
+        "data_files": files or None,
+        "splits": dataset.splits or None,
+        **({} if "dev" in dataset.split_names else {"dev": None}),
+        "drop_incomplete": dataset.drop_incomplete or None,
+        "license": None,
+        "source": None,
+    }
+
+
+def _relative(file: str, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(file, folder.resolve())).as_posix()
+    except ValueError:  # another drive
+        return Path(file).as_posix()
+
+
+def _new_tokens(targets: Sequence[str]) -> int:
+    """Return room for all but the longest reference texts."""
+    words = sorted(len(target.split()) for target in targets)
+    most = words[int(0.95 * (len(words) - 1))] if words else 0
+    return max(_LEAST_NEW_TOKENS, min(_MOST_NEW_TOKENS, _TOKENS_PER_WORD * most))
+
+
+def _notes(roles: Roles, labels: Labels | None) -> dict[str, str]:
+    counts = labels.counts if labels else {}
+    rows = {f"verbalizer.{label}": f"{count} training rows" for label, count in counts.items()}
+    return {**roles.reasons, **rows}
+
+
+def _described(
+    path: Path,
+    text: str,
+    data: _Data,
+    roles: Roles,
+    labels: Labels | None,
+    counter: LengthCounter,
+) -> Draft:
+    """Read the text back, so that nothing invalid is ever written, and check the data with it."""
+    try:
+        task = Task(**parse_task(yaml.safe_load(text), [item.name for item in fields(Task)]))
+    except TaskError as error:
+        raise TaskError(f"the draft of {path} is not valid: {error}") from error
+    train = data.tables["train"]
+    lengths = measure(train, roles, task.template, counter, task.max_length)
+    warnings = [*data.warnings, *check_data(data.tables, roles, labels, lengths)]
+    problem = counter.problem(task)
+    if problem:
+        warnings.append(DataWarning("words", problem))
     return Draft(
         path=path,
         text=text,
         task=task,
         reasons={key: (str(getattr(task, key)), reason) for key, reason in roles.reasons.items()},
-        samples=_samples(train, roles, task, ruler),
+        samples=_samples(train, task, counter),
         lengths=lengths,
-        findings=[*prepared.findings, *found, *_word_problems(task, ruler)],
-        sizes={key: table.size for key, table in prepared.tables.items()},
-        data=prepared.data,
+        warnings=warnings,
+        sizes={split: table.size for split, table in data.tables.items()},
+        data=data.files,
     )
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """The data as the task will have it.
-
-    Attributes:
-        dataset: Where it will be.
-        tables: Its rows.
-        findings: What was seen on the way.
-        data: Files to write.
-    """
-
-    dataset: DatasetSource
-    tables: Mapping[str, Table]
-    findings: Sequence[Finding]
-    data: Mapping[str, str] = field(default_factory=dict)
-
-
-def _divided(
-    source: Source, tables: Mapping[str, Table], roles: Roles, path: Path, seed: int
-) -> _Prepared:
-    if len(tables) > 1:
-        raise DatasetError(
-            f"the data has {' and '.join(tables)} already; --split divides a single table"
+def _samples(train: RowSet, task: Task, counter: LengthCounter) -> list[Sample]:
+    """Render the first row of each label, then other rows; for generation the first rows."""
+    firsts = {row.labels if task.verbalizer else row.index: row for row in reversed(train.rows)}
+    chosen = sorted(firsts.values(), key=lambda row: row.index)[:_SAMPLES]
+    chosen += [row for row in train.rows[: 2 * _SAMPLES] if row not in chosen]
+    return [
+        Sample(
+            task.template.render(row.values),
+            _answer(row.labels, task),
+            counter.length(task.template, row.values),
         )
-    table = tables["train"]
-    parts = divide(table, roles, seed=seed)
-    names = {split: f"{split}.jsonl" for split in SPLITS}
-    files = {split: str(path.parent.resolve() / name) for split, name in names.items()}
-    if set(files.values()) & set(source.dataset.data_files.values()):
-        raise DatasetError(
-            f"dividing would replace the data itself ({', '.join(names.values())} beside the task "
-            f"file); put the task file into another folder"
-        )
-    left_out = len(table.whole) - sum(map(len, parts.values()))
-    findings = [*missing_rows(tables)]
-    if left_out:
-        findings.append(
-            Finding(
-                "left-out",
-                f"{left_out} rows are left out of dev and test, because their text is in train",
-            )
-        )
-    plain = [column for column in source.plain_columns if column not in roles.columns]
-    others = Table.read(source.rows["train"], plain)
-    everything = replace(table, columns={**table.columns, **others.columns})
-    return _Prepared(
-        dataset=DatasetSource(data_files=files),
-        tables={split: table.take(rows) for split, rows in parts.items()},
-        findings=findings,
-        data={names[split]: _json_lines(everything, rows) for split, rows in parts.items()},
-    )
+        for row in chosen[:_SAMPLES]
+    ]
 
 
-def _json_lines(table: Table, rows: Sequence[int]) -> str:
-    lines = (json.dumps(table.row(row), ensure_ascii=False) for row in rows)
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _labelled(source: Source, tables: Mapping[str, Table], roles: Roles) -> _Prepared:
-    """Do without a test split that has no labels, as many on the Hub: dev serves as test."""
-    findings = [*missing_rows(tables)]
-    kept, dataset = dict(tables), source.dataset
-    if "test" in kept and not any(
-        value is not None for value in kept["test"].columns[roles.answer]
-    ):
-        places = dict(dataset.splits or dataset.data_files)
-        del kept["test"], places["test"]
-        findings = [*missing_rows(kept)]
-        if "dev" in kept:
-            kept["test"], places["test"] = kept.pop("dev"), places.pop("dev")
-        findings.append(
-            Finding(
-                "unlabelled",
-                "the test split has no labels"
-                + ("; dev serves as test, and a tenth of train as dev" if "test" in kept else ""),
-            )
-        )
-        if dataset.path is None:
-            dataset = replace(dataset, data_files=places)
-        else:
-            dataset = replace(dataset, splits=places)
-    if any(len(table.whole) < table.size for table in kept.values()):
-        dataset = replace(dataset, drop_incomplete=True)
-    return _Prepared(dataset, kept, findings)
-
-
-def _propose(
-    source: Source,
-    prepared: _Prepared,
-    roles: Roles,
-    *,
-    name: str | None,
-    max_length: int | None,
-) -> Proposal:
-    labels, targets = None, list[str]()
-    if roles.kind == "classification":
-        labels = find_labels(prepared.tables, roles)
-    else:
-        answers = prepared.tables["train"].columns[roles.answer]
-        targets = [str(answer) for answer in answers if answer is not None]
-    words = sorted(len(target.split()) for target in targets)
-    skewed = labels is not None and is_skewed(labels)
-    return Proposal(
-        name=name or task_name(source.name),
-        origin=source.origin,
-        dataset=prepared.dataset,
-        roles=roles,
-        labels=labels,
-        template=template_of(roles),
-        hard_templates=hard_templates_of(roles, labels),
-        metrics=metrics_of(roles, skewed=skewed, target_words=sum(words) / max(1, len(words))),
-        skewed=skewed,
-        max_length=max_length,
-        new_tokens=_new_tokens(words),
-    )
-
-
-def _new_tokens(words: Sequence[int]) -> int:
-    """Room for all but the longest reference texts."""
-    most = words[int(0.95 * (len(words) - 1))] if words else 0
-    return max(_LEAST_NEW_TOKENS, min(_MOST_NEW_TOKENS, _WORDS_TO_TOKENS * most))
-
-
-def _parsed(text: str, path: Path) -> Task:
-    """Read what is to be written, so that nothing unsound ever is."""
-    try:
-        return Task(**parse_task(yaml.safe_load(text), [item.name for item in fields(Task)]))
-    except TaskError as error:
-        raise TaskError(f"the draft of {path} is not sound: {error}") from error
-
-
-def _samples(table: Table, roles: Roles, task: Task, ruler: Ruler) -> list[Sample]:
-    """Render rows of different labels, the first of each; else just the first rows."""
-    answers = table.columns[roles.answer]
-    firsts: dict[Any, int] = {}
-    for row in table.whole:
-        firsts.setdefault(answers[row] if task.verbalizer else row, row)
-    others = (row for row in table.whole if row not in firsts.values())
-    chosen = [*firsts.values(), *others][:_SAMPLES]
-    return [_sample(table.row(row), roles, task, ruler) for row in chosen]
-
-
-def _sample(row: Mapping[str, Any], roles: Roles, task: Task, ruler: Ruler) -> Sample:
-    answer = row[roles.answer]
-    words = str(answer)
-    if task.verbalizer is not None:
-        known = [(task.label_map or {}).get(label, label) for label in labels_in(answer)]
-        words = ",".join(task.verbalizer.words_of(label)[0] for label in known)
-    return Sample(task.template.render(row), words, ruler.length(task.template, row))
-
-
-def _word_problems(task: Task, ruler: Ruler) -> list[Finding]:
-    problem = ruler.problem(task)
-    return [Finding("words", problem)] if problem else []
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+def _answer(labels: Sequence[str], task: Task) -> str:
+    if task.verbalizer is None:
+        return labels[0]
+    known = [(task.label_map or {}).get(label, label) for label in labels]
+    return ",".join(task.verbalizer.words_of(label)[0] for label in known)

@@ -1,110 +1,79 @@
-"""Dividing one table into train, dev and test: whole groups, no text on two sides."""
+"""Dividing one table into train, dev and test: groups stay whole, no text is on two sides."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from softhub.errors import DatasetError
 from softhub.tasks.dataset import SPLITS
 from softhub.tasks.drafting.columns import Roles
-from softhub.tasks.drafting.sources import Table
-from softhub.tasks.drafting.templates import labels_in
+from softhub.tasks.drafting.rows import Row, RowSet
 
 _PARTS = 10
-# Of every ten pieces one is for dev and one for test, the last ones: few pieces are for training.
+# Of every ten pieces the last two are for dev and test: if there are few, they are for training.
 _PLACES = {8: "dev", 9: "test"}
 
-
-def same_text(values: Sequence[object]) -> str:
-    """Return what is equal for texts that differ in case or white space only."""
-    return " ".join(" ".join(map(str, values)).split()).casefold()
+_Pieces = Mapping[str, list[Row]]  # rows that stay together, by their group or text
 
 
-def divide(table: Table, roles: Roles, *, seed: int) -> Mapping[str, list[int]]:
-    """Divide rows 80 : 10 : 10, the same way for the same seed.
+def divide(table: RowSet, roles: Roles, *, seed: int) -> dict[str, RowSet]:
+    """Divide the complete rows 80 : 10 : 10, the same way for the same seed.
 
-    Rows in which something is missing are left out. Where there is a group column, groups stay
-    whole, and a row of dev or test whose text is in train too is left out; else rows of the same
-    text stay together, and each label is divided like the whole.
+    With a group column, groups stay whole, and a row of dev or test whose text is in train too is
+    left out; without one, rows of the same text stay together, and each label is divided in the
+    same proportions.
 
     Args:
         table: The rows.
-        roles: What the columns are.
+        roles: The part of each column.
         seed: Chooses the division.
 
-    Returns:
-        For each split the numbers of its rows.
-
     Raises:
-        DatasetError: If there are too few pieces to divide.
+        DatasetError: If there are too few rows or groups to divide.
     """
-    pieces = _pieces(table, roles)
+    pieces: dict[str, list[Row]] = defaultdict(list)
+    for row in table.rows:
+        pieces[row.key if row.group is None else row.group].append(row)
+    start = f"{table.place(0)} and following"
     if len(pieces) < _PARTS:
-        what = f"groups by {roles.group!r}" if roles.group else "different texts"
+        found = f"groups by {roles.group!r}" if roles.group else "different texts"
         raise DatasetError(
-            f"{table.place(0)} and on: {len(pieces)} {what}; expected {_PARTS} or more to divide. "
-            f"Give files of their own with --dev and --test, or leave --split out"
+            f"{start}: found {len(pieces)} {found}; expected {_PARTS} or more to divide. Give "
+            f"separate files with --dev and --test, or remove --split"
         )
-    stratified = roles.kind == "classification" and roles.group is None
-    answers = table.columns[roles.answer]
+    known: set[str] = set()
+    divided: dict[str, RowSet] = {}
+    for split, part in _parts(pieces, roles, seed).items():
+        rows = [row for piece in part for row in pieces[piece] if row.key not in known]
+        known |= {row.key for row in rows}
+        if not rows:
+            raise DatasetError(
+                f"{start}: nothing is left for {split}, because its labels or texts are in train "
+                f"only; give separate files with --dev and --test"
+            )
+        rows.sort(key=lambda row: row.index)
+        divided[split] = RowSet(rows, table.place, len(rows))
+    return divided
+
+
+def _parts(pieces: _Pieces, roles: Roles, seed: int) -> dict[str, list[str]]:
+    """Divide the pieces, so that every label of dev and test is in train too."""
+    classification = roles.kind == "classification"
+    stratified = classification and roles.group is None
 
     def order(piece: str) -> tuple[str, bytes]:
-        label = str(answers[pieces[piece][0]]) if stratified else ""
+        label = str(pieces[piece][0].values[roles.answer]) if stratified else ""
         return label, hashlib.sha256(f"{seed}:{piece}".encode("utf-8", "surrogatepass")).digest()
 
     parts: dict[str, list[str]] = {split: [] for split in SPLITS}
     for number, piece in enumerate(sorted(pieces, key=order)):
         parts[_PLACES.get(number % _PARTS, "train")].append(piece)
-    if roles.kind == "classification":
-        labels = {
-            piece: {label for row in rows for label in labels_in(answers[row])}
-            for piece, rows in pieces.items()
-        }
-        _keep_labels_in_train(parts, labels)
-    divided = {split: [row for piece in parts[split] for row in pieces[piece]] for split in SPLITS}
-    if roles.group is not None:
-        _drop_known_texts(divided, table, roles)
-    _check_filled(divided, table)
-    return {split: sorted(rows) for split, rows in divided.items()}
-
-
-def _pieces(table: Table, roles: Roles) -> Mapping[str, list[int]]:
-    pieces: dict[str, list[int]] = defaultdict(list)
-    for row in table.whole:
-        if roles.group is not None:
-            key = str(table.columns[roles.group][row])
-        else:
-            key = same_text([table.columns[column][row] for column in roles.texts])
-        pieces[key].append(row)
-    return pieces
-
-
-def _keep_labels_in_train(parts: dict[str, list[str]], labels: Mapping[str, set[str]]) -> None:
-    """What stands nowhere in train could not be learned: move its pieces there."""
-    known = {label for piece in parts["train"] for label in labels[piece]}
-    for split in ("dev", "test"):
-        moved = [piece for piece in parts[split] if not labels[piece] <= known]
-        parts["train"] += moved
-        parts[split] = [piece for piece in parts[split] if labels[piece] <= known]
-
-
-def _check_filled(parts: Mapping[str, Sequence[int]], table: Table) -> None:
-    for split, rows in parts.items():
-        if not rows:
-            raise DatasetError(
-                f"{table.place(0)} and on: nothing is left for {split}, because its labels or "
-                f"texts stand in train alone; give files of their own with --dev and --test"
-            )
-
-
-def _drop_known_texts(parts: dict[str, list[int]], table: Table, roles: Roles) -> None:
-    def text(row: int) -> str:
-        return same_text([table.columns[column][row] for column in roles.texts])
-
-    known: set[str] = set()
-    for split, rows in parts.items():
-        if split != "train":
-            parts[split] = rows = [row for row in rows if text(row) not in known]
-        known |= {text(row) for row in rows}
+    if classification:
+        labels = {p: {label for row in rows for label in row.labels} for p, rows in pieces.items()}
+        known = {label for piece in parts["train"] for label in labels[piece]}
+        for split in ("dev", "test"):
+            parts["train"] += [piece for piece in parts[split] if not labels[piece] <= known]
+            parts[split] = [piece for piece in parts[split] if labels[piece] <= known]
+    return parts

@@ -1,4 +1,4 @@
-"""Words for what was found: the labels' words, templates and metrics to begin with."""
+"""Proposals for the texts of a task: label words, templates, metrics."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from softhub.errors import DatasetError
 from softhub.tasks.drafting.columns import Roles
-from softhub.tasks.drafting.sources import Table
+from softhub.tasks.drafting.rows import RowSet
+from softhub.tasks.verbalizer import words_for
+
+SKEW = 10
+"""Labels are imbalanced if the most frequent is at least this many times as frequent as another."""
 
 _LONGEST_LABEL = 100
 _LISTED = 8
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
-# What a reference text is, by a word of its column's name, and the metrics that judge it.
-_JUDGES: Mapping[str, tuple[str, ...]] = {
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+# A word in the name of the target's column, and the metrics that suit such texts.
+_METRICS: Mapping[str, tuple[str, ...]] = {
     "translation": ("chrf", "sacrebleu"),
     "summary": ("rougeL", "rouge1"),
     "highlights": ("rougeL", "rouge1"),
@@ -29,11 +33,11 @@ _FEW_WORDS = 4
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of a task, and what each is called.
+    """The labels of a task and their words.
 
     Attributes:
         words: Label to the word that the model scores.
-        spellings: Value in the data to its label, where several spellings are one label.
+        spellings: Value in the data to its label, if several spellings are one label.
         counts: Training rows of each label.
     """
 
@@ -42,31 +46,30 @@ class Labels:
     counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def numbers(self) -> bool:
-        """Whether all labels are numbers, which say little to a model."""
-        return all(re.fullmatch(r"[+-]?\d+(\.\d+)?", label) for label in self.words)
+    def are_numbers(self) -> bool:
+        """Whether all labels are numbers, which mean little to a model."""
+        return all(_NUMBER.fullmatch(label) for label in self.words)
+
+    @property
+    def are_skewed(self) -> bool:
+        """Whether one label is far more frequent than another."""
+        counts = [count for count in self.counts.values() if count]
+        return bool(counts) and max(counts) >= SKEW * min(counts)
 
 
-def labels_in(value: Any) -> tuple[str, ...]:
-    """Return the labels of one row: one, several, or none."""
-    if value is None:
-        return ()
-    return value if isinstance(value, tuple) else (str(value),)
-
-
-def find_labels(tables: Mapping[str, Table], roles: Roles) -> Labels:
+def find_labels(tables: Mapping[str, RowSet], roles: Roles) -> Labels:
     """Collect the labels of all splits.
 
     Args:
         tables: The rows of each split.
-        roles: Which column holds labels.
+        roles: The part of each column.
 
     Raises:
-        DatasetError: If there are fewer than two, or they are no labels but texts.
+        DatasetError: If there are fewer than two, or they are texts rather than labels.
     """
     column = roles.answer
     by_split = {
-        split: Counter(label for cell in table.columns[column] for label in labels_in(cell))
+        split: Counter(label for row in table.rows for label in row.labels)
         for split, table in tables.items()
     }
     found = sum(by_split.values(), Counter[str]())
@@ -74,7 +77,7 @@ def find_labels(tables: Mapping[str, Table], roles: Roles) -> Labels:
     if long is not None:
         raise DatasetError(
             f"{column!r} holds {long[:40]!r}…, a text of {len(long)} characters; expected labels. "
-            f"If it is what the model shall write, say --target {column}"
+            f"If the model is to write these texts, use --target {column}"
         )
     spellings = _merged(found)
     labels = sorted(set(spellings.values()), key=_order)
@@ -83,71 +86,69 @@ def find_labels(tables: Mapping[str, Table], roles: Roles) -> Labels:
             f"{column!r} holds {'a single label, ' + repr(labels[0]) if labels else 'no label'}; "
             f"expected two or more. Choose another column with --label"
         )
-    train: Counter[str] = Counter()
+    counts = dict.fromkeys(labels, 0)
     for value, count in by_split["train"].items():
-        train[spellings[value]] += count
-    merged = len(labels) < len(found) or any(value != label for value, label in spellings.items())
-    counts = {label: train[label] for label in labels}
-    # With several labels a row, each is asked for by itself.
-    end = "?" if roles.multilabel else ""
-    words = {label: word + end for label, word in _words(labels).items()}
+        counts[spellings[value]] += count
+    end = "?" if roles.multilabel else ""  # each of several labels is a question of its own
+    words = {label: f" {word}{end}" for label, word in words_for(labels)}
+    merged = any(value != label for value, label in spellings.items())
     return Labels(words, spellings if merged else {}, counts)
 
 
 def heading(column: str) -> str:
     """Return a column's name as people would write it: `reviewTitle` → `Review title`."""
-    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
-    words = [word for word in re.split(r"[\s_.-]+", parted.lower()) if word]
-    if len(words) > 1 and words[-1] in ("text", "label"):  # which says nothing more
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
+    words = [word for word in re.split(r"[\s_.-]+", spaced.lower()) if word]
+    if len(words) > 1 and words[-1] in ("text", "label"):  # which adds nothing
         words.pop()
     return " ".join(words).capitalize() or "Answer"
 
 
 def template_of(roles: Roles) -> str:
-    """Return the template: each text behind its heading, then the answer's."""
+    """Return the template: each text after its heading, then the answer's heading."""
     lines = [f"{heading(column)}: {{{column}}}" for column in roles.texts]
     # Words of labels bring their space; a reference text begins on a line of its own.
     end = f"{heading(roles.answer)}:" + ("" if roles.kind == "classification" else "\n")
     return "\n".join([*lines, end])
 
 
-def hard_templates_of(roles: Roles, labels: Labels | None) -> tuple[str, ...]:
+def hard_templates_of(roles: Roles, labels: Labels | None) -> list[str]:
     """Return candidates for the zero-shot baseline, the template first."""
     template = template_of(roles)
-    what, asked = heading(roles.text).lower(), heading(roles.answer).lower()
-    body = template.rpartition("\n")[0] if labels else template[:-1].rpartition("\n")[0]
+    text, answer = heading(roles.text).lower(), heading(roles.answer).lower()
+    body = template.rstrip("\n").rpartition("\n")[0]
     if roles.multilabel:
-        return (template, f"{body}\nQuestion: Is this {what} about")
+        return [template, f"{body}\nQuestion: Is this {text} about"]
     if labels is None:
-        return (template, f"{body}\n\nWrite the {asked} of this {what}:\n")
+        return [template, f"{body}\n\nWrite the {answer} of this {text}:\n"]
     if len(labels.words) > _LISTED:
-        return (template, f"{body}\nQuestion: What is the {asked} of this {what}?\nAnswer:")
+        return [template, f"{body}\nQuestion: What is the {answer} of this {text}?\nAnswer:"]
     words = [word.strip() for word in labels.words.values()]
     listed = f"{', '.join(words[:-1])} or {words[-1]}"
-    return (
+    return [
         template,
-        f"{body}\nQuestion: Is the {asked} of this {what} {listed}?\nAnswer:",
-        f"Classify the {what} as {listed}.\n\n{template}",
-    )
+        f"{body}\nQuestion: Is the {answer} of this {text} {listed}?\nAnswer:",
+        f"Classify the {text} as {listed}.\n\n{template}",
+    ]
 
 
-def metrics_of(roles: Roles, *, skewed: bool, target_words: float = 0) -> tuple[str, ...]:
+def metrics_of(roles: Roles, labels: Labels | None, targets: Sequence[str]) -> tuple[str, ...]:
     """Return metrics, the main one first.
 
     Args:
-        roles: What the columns are.
-        skewed: Whether one label is far commoner than another.
-        target_words: Words of a reference text, on average.
+        roles: The part of each column.
+        labels: The labels, for classification.
+        targets: Reference texts, for generation.
     """
     if roles.multilabel:
         return ("multilabel_macro_f1", "multilabel_micro_f1", "accuracy")
-    if roles.kind == "classification":
-        return ("macro_f1", "accuracy") if skewed else ("accuracy", "macro_f1")
-    named = heading(roles.answer).lower().split()
-    wanted = next((judges for word, judges in _JUDGES.items() if word in named), None)
-    if wanted is None:
-        wanted = ("exact_match", "chrf") if target_words <= _FEW_WORDS else ("chrf", "rougeL")
-    return wanted
+    if labels is not None:
+        return ("macro_f1", "accuracy") if labels.are_skewed else ("accuracy", "macro_f1")
+    for word, metrics in _METRICS.items():
+        if word in heading(roles.answer).lower().split():
+            return metrics
+    words = sum(len(target.split()) for target in targets) / max(1, len(targets))
+    return ("exact_match", "chrf") if words <= _FEW_WORDS else ("chrf", "rougeL")
 
 
 def task_name(text: str) -> str:
@@ -156,7 +157,7 @@ def task_name(text: str) -> str:
 
 
 def _order(label: str) -> tuple[float, str]:
-    """Numbers by size, and before words."""
+    """Sort numbers by size, and before words."""
     try:
         return (float(label), label)
     except ValueError:
@@ -164,23 +165,8 @@ def _order(label: str) -> tuple[float, str]:
 
 
 def _merged(found: Counter[str]) -> dict[str, str]:
-    """Each value with its label: the commonest of the spellings that differ in case or space."""
+    """Map each value to the most frequent spelling, up to case and white space."""
     label_of: dict[str, str] = {}
     for value, _ in sorted(found.items(), key=lambda item: (-item[1], item[0])):
         label_of.setdefault(" ".join(value.split()).casefold(), " ".join(value.split()))
     return {value: label_of[" ".join(value.split()).casefold()] for value in found}
-
-
-def _words(labels: Sequence[str]) -> dict[str, str]:
-    """Return each label's word, as running text has it; the label itself where two would clash."""
-    words = {label: _word(label) for label in labels}
-    if len({word.strip() for word in words.values()}) < len(words):
-        words = {label: f" {label}" for label in labels}
-    return words
-
-
-def _word(label: str) -> str:
-    text = re.sub(r"_+|(?<=[a-z])-(?=[a-z])", " ", label).strip() or label
-    # One capital letter is a name (as of an answer, A to D), two may be an abbreviation.
-    shouted = text.isupper() and len(text) > 3
-    return " " + (text.lower() if shouted or text in ("True", "False") else text)

@@ -6,13 +6,12 @@ import pytest
 import torch
 from peft import PeftModel
 
-from softhub.errors import SoftHubWarning, TrainingError
+from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
 from softhub.experiments.distillation import CalibratedTeacher, ModelTeacher, TableTeacher
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
 from softhub.tasks import Template, Verbalizer, dataset_hash
 from softhub.tasks.decision import Decision
-from softhub.training import TrainingInterrupted
 from tests.experiments.distillation.conftest import ECHO, LONG, TASK, texts
 
 pytestmark = pytest.mark.filterwarnings("ignore::softhub.errors.SoftHubWarning")

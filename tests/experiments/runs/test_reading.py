@@ -52,7 +52,7 @@ def test_unfinished_runs_say_how_far_they_are(tmp_path):
     assert (trained.state, trained.dev_loss, trained.best_step) == ("only checkpoints", 0.4, 20)
     assert "--resume true" in trained.note
     (tmp_path / "begun").mkdir()
-    (tmp_path / "begun" / "plan.json").write_text('{"rate": 0.1, "failures": []}')
+    (tmp_path / "begun" / "run_state.json").write_text('{"rate": 0.1, "failures": []}')
     assert read(tmp_path / "begun").state == "begun"
 
 
@@ -60,11 +60,11 @@ def test_an_unfinished_run_says_what_it_is_of_and_whether_it_gave_up(tmp_path):
     about = {"task": "mood", "base_model": "org/base", "num_virtual_tokens": 4, "seed": 7}
     (tmp_path / "run").mkdir()
     plan = {"rate": 0.1, "test": None, "failures": [], "gave_up": None, "about": about}
-    (tmp_path / "run" / "plan.json").write_text(json.dumps(plan))
+    (tmp_path / "run" / "run_state.json").write_text(json.dumps(plan))
     run = read(tmp_path / "run")
     assert (run.task, run.base_model, run.num_virtual_tokens, run.seed) == tuple(about.values())
     plan["gave_up"] = "it gave every text one label at step 40"
-    (tmp_path / "run" / "plan.json").write_text(json.dumps(plan))
+    (tmp_path / "run" / "run_state.json").write_text(json.dumps(plan))
     run = read(tmp_path / "run")
     assert (run.state, run.note) == ("failed", plan["gave_up"])
     write_adapter(tmp_path / "run" / "adapter")
@@ -79,7 +79,7 @@ def test_a_loss_that_is_no_number_is_a_failure(tmp_path):
 
 
 def test_a_run_that_was_begun_again_stands_where_its_last_attempt_does(tmp_path):
-    (tmp_path / "plan.json").write_text('{"failures": [{"reason": "it gave one label"}]}')
+    (tmp_path / "run_state.json").write_text('{"failures": [{"reason": "it gave one label"}]}')
     write_checkpoint(tmp_path, 30)
     write_checkpoint(tmp_path / "restart-1", 10)
     run = read(tmp_path)
@@ -123,7 +123,7 @@ def test_plain_peft_adapters_are_finished_runs_of_unknown_task(tmp_path):
         ("adapter/adapter_config.json", b"", ""),
         ("checkpoint-30/trainer_state.json", b"{}", "no trainer_state.json"),
         ("checkpoint-30/trainer_state.json", b'{"global_step": "x"}', "does not say where"),
-        ("plan.json", b"\x00", "not sound JSON"),
+        ("run_state.json", b"\x00", "not sound JSON"),
     ],
 )
 def test_a_damaged_run_is_told_as_such(name, content, said, tmp_path):
@@ -152,7 +152,7 @@ def test_values_of_any_type_are_survived(value, tmp_path):
     write_checkpoint(tmp_path / "state", 20, log_history=value, best_global_step=value)
     write_checkpoint(tmp_path / "logs", 20, log_history=logs)
     (tmp_path / "plan").mkdir()
-    (tmp_path / "plan" / "plan.json").write_text(json.dumps({"failures": value}))
+    (tmp_path / "plan" / "run_state.json").write_text(json.dumps({"failures": value}))
     runs = find_runs(tmp_path)
     assert len(runs) == len(keys) + 4
     assert not [run for run in runs if run.state == "damaged"]

@@ -7,7 +7,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from softhub.errors import DatasetError
-from softhub.tasks.drafting.columns import Choices, Roles, guess_roles, look_at
+from softhub.tasks.drafting.columns import Choices, Column, Roles, describe_columns, guess_roles
+from softhub.tasks.split_table import SplitTable
 
 SENTENCES = [
     f"{subject} {verb} the {thing} on day {day}."
@@ -17,8 +18,12 @@ SENTENCES = [
 ]
 
 
+def described(dataset: Dataset) -> list[Column]:
+    return describe_columns(SplitTable.of(dataset, "data", str))
+
+
 def roles(columns: Mapping[str, Sequence[Any]], **choices: Any) -> Roles:
-    return guess_roles(look_at(Dataset.from_dict(dict(columns))), Choices(**choices))
+    return guess_roles(described(Dataset.from_dict(dict(columns))), Choices(**choices))
 
 
 def numbered(count: int = 20) -> list[str]:
@@ -51,11 +56,6 @@ def test_values_tell_where_names_say_nothing() -> None:
     assert (found.kind, found.text, found.answer, found.group) == ("classification", "c", "a", None)
 
 
-def test_two_columns_of_free_text_are_text_and_target() -> None:
-    found = roles({"de": SENTENCES, "en": [f"{text} Indeed so." for text in SENTENCES]})
-    assert (found.kind, found.text, found.answer) == ("generation", "de", "en")
-
-
 def test_a_named_target_beats_an_unnamed_label() -> None:
     columns = {"body": SENTENCES, "summary": [s[:12] for s in SENTENCES], "part": moods()}
     assert roles(columns).answer == "summary"
@@ -86,15 +86,16 @@ def test_classes_that_the_dataset_declares_come_first() -> None:
         }
     )
     rows = {"text": SENTENCES, "label_id": [n % 3 for n in range(20)], "kind": [0, 1] * 10}
-    found = guess_roles(look_at(Dataset.from_dict(rows, features=features)), Choices())
+    found = guess_roles(described(Dataset.from_dict(rows, features=features)), Choices())
     assert found.answer == "kind"
     assert found.reasons["label_column"] == "the dataset declares 2 classes"
 
 
-def test_pairs_stand_together_and_the_longer_is_cut() -> None:
+def test_of_several_texts_the_longer_is_truncated() -> None:
     longer = [f"{text} {text}" for text in SENTENCES]
-    found = roles({"premise": longer, "hypothesis": SENTENCES, "label": moods()})
-    assert (found.texts, found.text) == (("premise", "hypothesis"), "premise")
+    columns = {"premise": longer, "hypothesis": SENTENCES, "label": moods()}
+    found = roles(columns, texts=("hypothesis", "premise"))
+    assert (found.texts, found.text) == (("hypothesis", "premise"), "premise")
 
 
 def test_thousands_of_labels_are_labels_if_named() -> None:

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softhub.errors import DatasetError, TaskError
-from softhub.tasks import DatasetSource, Task, Template
+from softhub.tasks import Task, Template
 from softhub.tasks.drafting import Choices, Draft, draft_task, find_source, lengths
 from softhub.tasks.drafting.columns import Roles
-from softhub.tasks.drafting.document import Proposal, quoted, write_document
-from softhub.tasks.drafting.sources import Table
+from softhub.tasks.drafting.document import quoted, write_document
+from softhub.tasks.drafting.rows import read_rows
 from softhub.tasks.drafting.templates import Labels, find_labels, heading, task_name
+from softhub.tasks.split_table import SplitTable
 
 # A task without a dev split says that it divides train.
 pytestmark = pytest.mark.filterwarnings("ignore::softhub.errors.SoftHubWarning")
@@ -54,7 +55,8 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 
 def labels_of(values: Sequence[str]) -> Labels:
     roles = Roles("classification", ("text",), "text", "label", None, {})
-    return find_labels({"train": Table({"label": values}, len(values), str)}, roles)
+    rows = [{"text": "x", "label": value} for value in values]
+    return find_labels({"train": read_rows(SplitTable.of(rows, "", str), roles)}, roles)
 
 
 def draft(file: Path, *, task: str = "task.yaml", **options: Any) -> Draft:
@@ -96,14 +98,14 @@ def test_dividing_writes_three_files_that_hold_every_column(tmp_path: Path) -> N
     assert sum(map(len, users)) == 12
     first = json.loads((tmp_path / "new" / "train.jsonl").read_text().splitlines()[0])
     assert set(first) == {"review", "mood", "user"}
-    assert {item.name for item in made.findings} >= {"missing", "small-test"}
+    assert {item.name for item in made.warnings} >= {"missing", "small-test"}
 
 
 def test_nothing_is_replaced_unless_asked(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "reviews.csv", ROWS)
     made = draft(file, split=True)
     (tmp_path / "dev.jsonl").write_text("mine")
-    with pytest.raises(TaskError, match=r"dev\.jsonl: is there already; .* --force"):
+    with pytest.raises(TaskError, match=r"dev\.jsonl: already exists; .* --force"):
         made.write()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dev.jsonl", "reviews.csv"]
     made.write(force=True)
@@ -129,9 +131,9 @@ def test_several_files_and_another_folder(tmp_path: Path) -> None:
     made.write()
     assert made.task.dataset is not None
     assert dict(made.task.dataset.data_files)["dev"] == "../dev.csv"
-    assert {item.name for item in made.findings} == {"shared-groups", "small-test", "leak"}
+    assert {item.name for item in made.warnings} == {"shared-groups", "small-test", "leak"}
     assert len(Task.from_file(made.path).load("test")) == len(ROWS)
-    with pytest.raises(DatasetError, match="has train and dev and test already"):
+    with pytest.raises(DatasetError, match="already has train and dev and test"):
         draft_task(source, tmp_path / "mood.yaml", split=True)
 
 
@@ -150,21 +152,11 @@ def test_any_labels_survive_yaml(values: list[str]) -> None:
         labels = labels_of(values)
     except DatasetError:
         return
-    roles = Roles("classification", ("text",), "text", "label", None, {"kind": "\n".join(values)})
-    proposal = Proposal(
-        name="any",
-        origin="".join(values),
-        dataset=DatasetSource(path="org/data", splits={"train": "train"}),
-        roles=roles,
-        labels=labels,
-        template="{text}\nLabel:",
-        hard_templates=("{text}\n" + values[0] + ":",),
-        metrics=("accuracy",),
-        skewed=True,
-        max_length=None,
-        new_tokens=16,
-    )
-    content = yaml.safe_load(write_document(proposal, Path()))
+    keys = {"kind": "classification", "label_map": labels.spellings or None}
+    keys |= {"verbalizer": labels.words, "hard_templates": ["{text}\n" + values[0] + ":"]}
+    notes = {"kind": "\n".join(values), f"verbalizer.{values[0]}": values[0]}
+    content = yaml.safe_load(write_document(keys, notes, "".join(values)))
+    assert content["hard_templates"] == keys["hard_templates"]
     assert content["verbalizer"] == dict(labels.words)
     assert content.get("label_map", {}) == dict(labels.spellings)
     assert {labels.spellings.get(value, value) for value in values} == set(labels.words)
@@ -182,7 +174,7 @@ def test_spellings_become_one_label(tmp_path: Path) -> None:
     spelt = ["good", "Good ", "GOOD", "bad", "bad"]
     rows = [{"text": f"text {n}", "label": spelt[n % 5]} for n in range(50)]
     made = draft(write_csv(tmp_path / "spelt.csv", rows))
-    assert "spellings" in {item.name for item in made.findings}
+    assert "spellings" in {item.name for item in made.warnings}
     made.write()
     task = Task.from_file(made.path)
     assert {example.label for example in task.load("train")} == set(task.verbalizer.labels)
@@ -235,7 +227,7 @@ def test_several_labels_on_a_row(tmp_path: Path) -> None:
         )
     )
     for file in (listed, by_cell):
-        made = draft(file, label="aspects", split=file == by_cell)
+        made = draft(file, label="aspects", kind="multilabel", split=file == by_cell)
         made.write(force=True)
         task = Task.from_file(made.path)
         assert task.multilabel and task.verbalizer is not None
@@ -274,9 +266,13 @@ def test_declared_classes_are_labels_by_name(tmp_path: Path) -> None:
         ("empty.csv", b"", "is empty"),
         ("header.csv", b"text,label\n", "is empty"),
         ("latin.csv", "text,label\ncaf\xe9,a\n".encode("latin-1"), "line 2: is not UTF-8"),
-        ("semicolons.csv", b"text;label\nx;a\n", "parted by ';'; expected commas"),
+        ("semicolons.csv", b"text;label\nx;a\n", "separated by ';'; expected commas"),
         ("one.csv", b"text\nx\ny\n", "has a single column, 'text'"),
-        ("cut.jsonl", b'{"text": "a", "label": "b"}\n{"text": "c', "line 2: the file is cut off"),
+        (
+            "cut.jsonl",
+            b'{"text": "a", "label": "b"}\n{"text": "c',
+            "line 2: the file ends in",
+        ),
         ("list.jsonl", b'{"text": ["a"], "label": "b"}\n' * 4, "cannot tell"),
         ("notes.txt", b"text", "ends in one of"),
         ("one-label.csv", b"text,label\nx y,a\nz y,a\n", "cannot tell which column"),
@@ -298,7 +294,7 @@ def test_a_chosen_column_that_cannot_be(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "t.csv", rows)
     with pytest.raises(DatasetError, match="'same' holds a single label, 'a'"):
         draft(file, label="same")
-    with pytest.raises(DatasetError, match="say --target long"):
+    with pytest.raises(DatasetError, match="use --target long"):
         draft(file, label="long", texts=("text",))
     nested = tmp_path / "n.jsonl"
     nested.write_text('{"text": "a", "label": [{"x": 1}]}\n' * 4)
@@ -324,22 +320,17 @@ def test_a_side_text_may_be_blank(tmp_path: Path) -> None:
         {"instruction": f"do {n} now", "input": "" if n % 2 else f"with {n}", "output": f"did {n}"}
         for n in range(20)
     ]
-    made = draft(write_csv(tmp_path / "orders.csv", rows))
+    texts = ("instruction", "input")
+    made = draft(write_csv(tmp_path / "orders.csv", rows), texts=texts)
     assert made.task.template.text == "Instruction: {instruction}\nInput: {input}\nOutput:\n"
     assert made.task.text_column == "instruction"
-    assert {item.name for item in made.findings} == {"no-test"}
+    assert {item.name for item in made.warnings} == {"no-test"}
     made.write()
     assert len(Task.from_file(made.path).load("train")) == 18
 
 
-def test_a_file_without_names_is_noticed(tmp_path: Path) -> None:
-    file = tmp_path / "bare.csv"
-    file.write_text("".join(f"text number {n},{'ab'[n % 2]}\n" for n in range(30)))
-    assert "no-header" in {item.name for item in draft(file).findings}
-
-
 class Characters:
-    """A ruler whose tokens are characters."""
+    """Counts characters as tokens."""
 
     unit, limit = "tokens", 20
 
@@ -355,16 +346,16 @@ def test_texts_that_are_cut_are_counted_or_estimated(
 ) -> None:
     rows = [{"text": "x" * (n % 40), "label": "ab"[n % 2]} for n in range(1, 4001)]
     file = write_csv(tmp_path / "long.csv", [row for row in rows if row["text"]])
-    exact = draft(file, ruler=Characters()).lengths
+    exact = draft(file, counter=Characters()).lengths
     template = len("Text: \nLabel:")
     expected = sum(bool(row["text"]) and len(row["text"]) + template > 20 for row in rows)
-    assert (exact.cut, exact.estimated, exact.longest) == (expected, False, 39 + template)
-    monkeypatch.setattr(lengths, "_COUNTED", 10)
-    rough = draft(file, ruler=Characters(), max_length=18)
+    assert (exact.truncated, exact.estimated, exact.longest) == (expected, False, 39 + template)
+    monkeypatch.setattr(lengths, "_COUNTED", 400)
+    rough = draft(file, counter=Characters(), max_length=18)
     assert rough.lengths.estimated and rough.lengths.limit == 18
-    assert rough.lengths.cut == pytest.approx(3900 * 34 / 39, rel=0.05)
-    told = {item.name: item.text for item in rough.findings}
-    assert told["cut"].startswith(f"about {rough.lengths.cut} of 3900 training texts")
+    assert rough.lengths.truncated == pytest.approx(3900 * 34 / 39, rel=0.05)
+    told = {item.name: item.text for item in rough.warnings}
+    assert told["truncated"].startswith(f"about {rough.lengths.truncated} of 3900 training texts")
     assert told["words"] == "no such words"
 
 

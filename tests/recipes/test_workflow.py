@@ -1,4 +1,4 @@
-"""The whole road by the command alone: train, push, list, pull and predict, on a tiny base."""
+"""The whole workflow by the command alone: train, push, list, pull and predict, on a tiny base."""
 
 import json
 from collections.abc import Callable
@@ -68,7 +68,7 @@ def test_train_push_list_pull_predict(
     monkeypatch.setenv("SOFTHUB_BASE", str(base))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
-    trained = softhub("train", "--config", config, "--max_test_examples", 10)
+    trained = softhub("train", "--config", config, "--max-test-examples", 10)
     assert trained.code == 0, trained.err
     assert "10 test examples" in trained.out
     adapter = tmp_path / "run" / "adapter"
@@ -132,4 +132,4 @@ def test_a_mistyped_key_is_one_line_with_the_right_one(
     config = write_project(tmp_path, tiny_base("qwen3"))
     done = softhub("train", "--config", config, "--max_stepz", 3)
     assert (done.code, done.out) == (1, "")
-    assert done.err == "error: Unknown key --max_stepz. Did you mean --max_steps?\n"
+    assert done.err == "error: Unknown option --max-stepz. Did you mean --max-steps?\n"

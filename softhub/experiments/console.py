@@ -1,0 +1,92 @@
+"""Lines for the person at the terminal: messages on stderr, and errors without a traceback."""
+
+import logging
+import os
+import sys
+import unicodedata
+import warnings
+from collections.abc import Callable
+from typing import TextIO
+
+from softhub.errors import SoftHubError, SoftHubWarning, TrainingInterrupted
+
+FAILED, INTERRUPTED = 1, 130
+"""Exit codes of a known error and of Ctrl-C; wrong usage is 2, as in every command line."""
+
+
+def printable(text: str) -> str:
+    """Return `text` without anything that a terminal would obey; line breaks and tabs stay.
+
+    Control characters (which escape sequences begin with), marks that reverse the reading
+    direction and other invisible format characters are removed: names and texts may come from
+    strangers.
+    """
+    return "".join(
+        character
+        for character in text
+        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs")
+    )
+
+
+def one_line(text: str) -> str:
+    """Return `text` printable and on one line."""
+    return " ".join(printable(text).split())
+
+
+def say(text: str) -> None:
+    """Print a message for the user, on one line of stderr."""
+    print(one_line(text), file=sys.stderr)
+
+
+def route_warnings() -> None:
+    """Print softhub's warnings and log records as plain lines on stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.getLogger("softhub").handlers = [handler]
+    other = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, SoftHubWarning):
+            say(f"warning: {message}")
+        else:
+            other(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+
+
+def exit_code_of(call: Callable[[], object]) -> int:
+    """Call a function and return the exit code of its end; a known error is one line on stderr.
+
+    Args:
+        call: The function; what it returns is ignored.
+
+    Returns:
+        0, 1 for a `SoftHubError`, 130 for Ctrl-C, or the code of a `SystemExit`.
+    """
+    try:
+        call()
+    except TrainingInterrupted as stopped:
+        say(str(stopped))
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    except SoftHubError as error:
+        say(f"error: {error}")
+        return FAILED
+    except SystemExit as finished:
+        return finished.code if isinstance(finished.code, int) else FAILED
+    return 0
+
+
+def silence_stdout() -> None:
+    """Redirect stdout to nothing, so that the interpreter's last flush cannot fail."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())

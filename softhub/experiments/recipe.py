@@ -1,0 +1,69 @@
+"""Run a recipe as a script: read its settings, call its `main`, turn errors into exit codes."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from softhub.config import parse_config
+from softhub.errors import ConfigError
+from softhub.experiments.console import exit_code_of, route_warnings, silence_stdout
+
+
+def run_recipe(
+    main: Callable[[Any, Any], object], config_class: type, *, default_config: str | None = None
+) -> None:
+    """Read a recipe's settings from the command line, call its `main`, and exit with its code.
+
+    `--config FILE` names a YAML file; every key of the settings and of transformers'
+    `TrainingArguments` is also a flag, which overrides the file. A known error is one line on
+    stderr and exit code 1, Ctrl-C is exit code 130. Of several processes only the first one
+    prints to stdout.
+
+    Args:
+        main: The recipe: a function of its settings and its `PromptTrainingArguments`.
+        config_class: Dataclass of the recipe's settings.
+        default_config: File in the folder `configs` beside the recipe that is read if `--config`
+            is not given.
+    """
+    route_warnings()
+    if os.environ.get("RANK", "0") != "0":
+        silence_stdout()
+    code = exit_code_of(lambda: _run(main, config_class, default_config))
+    if code:
+        sys.exit(code)
+
+
+def _run(main: Callable[[Any, Any], object], config_class: type, default: str | None) -> None:
+    script = Path(inspect.getfile(main)).resolve()
+    if default is None and len(sys.argv) == 1:
+        raise ConfigError(
+            "No settings were given: pass --config FILE, or the keys of one as flags "
+            f"(softhub train --recipe {script.stem} -- --help lists them)."
+        )
+    from softhub.training import PromptTrainingArguments
+
+    configs = script.parent / "configs"
+    config, args = parse_config(
+        config_class, PromptTrainingArguments, default=configs / default if default else None
+    )
+    _check_metrics(config)
+    main(config, args)
+
+
+def _check_metrics(config: Any) -> None:
+    """Refuse tasks that could not be evaluated before hours are spent on training.
+
+    Raises:
+        ConfigError: The only metric of a task runs generated code, which is not allowed here.
+    """
+    from softhub.evaluation.evaluate import metrics_to_take
+    from softhub.tasks import Task
+
+    paths = [config.task] if isinstance(config.task, str) else config.task
+    for path in paths:
+        metrics_to_take(Task.from_file(path), run_code=config.run_generated_code)
