@@ -100,10 +100,10 @@ def pull(
         folders = source.pull_locked(lock, local_dir=to)
         emit_table(("name", "folder"), [(name, str(folder)) for name, folder in folders.items()])
     elif repo_id is not None:
-        revision = revision or "main"
-        emit(
-            str(source.pull(repo_id, revision=revision, local_dir=to, expect_sha256=expect_sha256))
+        folder = source.pull(
+            repo_id, revision=revision or "main", local_dir=to, expect_sha256=expect_sha256
         )
+        emit(str(folder))
 
 
 def list_(hub: HubOption = None, as_json: JsonOption = False) -> None:
