@@ -19,6 +19,7 @@ from pathlib import Path
 
 from record import RESULTS
 
+from softhub.experiments.comparison.formatting import DASH, difference, score
 from softhub.experiments.comparison.results import (
     CONTEXT,
     FIGURES,
@@ -27,8 +28,7 @@ from softhub.experiments.comparison.results import (
     write_results,
 )
 from softhub.experiments.comparison.store import ABOUT, ROWS, RowStore
-from softhub.experiments.comparison.tables import difference, one_line
-from softhub.experiments.comparison.wording import DASH, metric_name, percent
+from softhub.experiments.comparison.tables import escape_markdown
 
 NAMES = ("sentiment", "medical", "translation", "summarization", "code")
 KEPT = (ROWS, ABOUT, CONTEXT)
@@ -75,14 +75,15 @@ def publish(name, folder, *, anew=False):
 
 def table(summary):
     """The lines of a comparison with their seeds, scores and differences, as Markdown."""
-    yield f"| | seeds | {metric_name(summary.metric)}, % | minus soft prompt |"
+    yield f"| | seeds | {summary.heading} | minus soft prompt |"
     yield "|---|---|---|---|"
     for line in summary.table:
-        name = one_line(line.name)
+        name = escape_markdown(line.name)
         name = f"**{name}**" if line is summary.soft_prompt else name
         seeds = len([row for row in line.rows if row.seed is not None]) or DASH
-        to = difference(line.to_soft_prompt) if line.to_soft_prompt else ""
-        yield f"| {name} | {seeds} | {percent(summary.score(line))} | {to} |"
+        minus = summary.difference(line, summary.soft_prompt)
+        to = difference(minus, summary.metric) if minus else ""
+        yield f"| {name} | {seeds} | {score(summary.score(line), summary.metric)} | {to} |"
 
 
 def write_table(name):

@@ -19,16 +19,16 @@ from peft import PromptTuningConfig
 from record import DEMO_BASE, DEMO_NAME, RESULTS, dev_losses, keep_row, read_rows, write
 
 from softhub import PromptModel, Task, load_base
-from softhub.evaluation.evaluate import judge
-from softhub.evaluation.few_shot import choose_shots
+from softhub.evaluation.evaluate import score_predictions
 from softhub.experiments.distillation import (
-    CalibratedTeacher,
+    BiasCorrectedTeacher,
     FewShotTeacher,
     ModelTeacher,
     distill,
-    judge_student,
+    evaluate_student,
 )
-from softhub.experiments.distillation.retention import answers_of
+from softhub.tasks import Splits
+from softhub.tasks.sampling import choose_shots
 from softhub.training import PromptTrainingArguments
 
 TOKENS, SHOTS = 20, 8
@@ -59,13 +59,13 @@ def teacher_of(name, model, task, train, seed):
         teacher = FewShotTeacher(model, task, task.template, shots)
     else:
         teacher = ModelTeacher(model, replace(task, template=longest))
-    return CalibratedTeacher(teacher, train) if name.endswith("calibrated") else teacher
+    return BiasCorrectedTeacher(teacher, train) if name.endswith("calibrated") else teacher
 
 
 def short_calibrated(model, task, train, test):
     """What calibration alone does for the short template: a baseline that needs no student."""
-    teacher = CalibratedTeacher(ModelTeacher(model, task), train)
-    metrics = judge(task, test, answers_of(teacher, task, test), 0.0).metrics
+    teacher = BiasCorrectedTeacher(ModelTeacher(model, task), train)
+    metrics = score_predictions(task, test, teacher.answer(task, test), 0.0).metrics
     return {name: interval._asdict() for name, interval in metrics.items()}
 
 
@@ -88,13 +88,12 @@ def run(options, model, task, name, seed):
             base,
             task,
             config,
+            Splits(train, dev, []),
             teacher=teacher,
-            train=train,
-            dev=dev,
             args=args,
             init=options.init,
         )
-    kept = judge_student(model, task, result.prompt, teacher, test)
+    kept = evaluate_student(model, task, result.prompt, teacher, test)
     return {
         "task": task.name,
         "teacher": name,

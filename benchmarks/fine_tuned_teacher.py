@@ -25,6 +25,7 @@ from softhub.evaluation.evaluate import evaluate
 from softhub.experiments.comparison.weights import fit_weights
 from softhub.experiments.distillation import ModelTeacher, distill
 from softhub.metrics.intervals import Resamples
+from softhub.tasks import Splits
 from softhub.training import PromptTrainingArguments
 
 CONFIG = "recipes/configs/compare_medical.yaml"
@@ -51,7 +52,7 @@ def fine_tuned(task, train, dev, args, rate):
     """A teacher whose weights were trained on the labels."""
     base = load_base(DEMO_BASE, name=DEMO_NAME)
     args = replace(args, learning_rate=rate, save_strategy="no", load_best_model_at_end=False)
-    fit_weights(base, task, train=train, dev=dev, args=args)
+    fit_weights(base, task, Splits(train, dev, []), args=args)
     base.model.requires_grad_(False)
     return ModelTeacher(PromptModel(base), task, source={"from": "fine-tuned model"})
 
@@ -67,9 +68,9 @@ def run(config, task, splits, seed):
         teacher = fine_tuned(task, train, dev, args, float(config["fine_tuning_rate"]))
         teacher.classify([*train, *dev])
         teaching = time.perf_counter() - start
-        data = {"train": train, "dev": dev}
+        data = Splits(train, dev, [])
         result = distill(
-            base, task, peft_config, teacher=teacher, args=args, init=config["init"], **data
+            base, task, peft_config, data, teacher=teacher, args=args, init=config["init"]
         )
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="student")

@@ -52,7 +52,7 @@ COLD = """
 import json, sys, time
 import sqlite3, yaml
 from softhub.hub import Hub
-import softhub.hub.local.local
+import softhub.hub.local.local_hub
 filters = json.loads(sys.argv[2])
 start = time.perf_counter()
 found = Hub(sys.argv[1]).list(**filters)

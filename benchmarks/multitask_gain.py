@@ -84,7 +84,7 @@ def summary(name, rows, limit):
     ways = {way: [row for row in rows if row["way"] == way] for way in (HARD, "soft prompt")}
     figures = {"seeds": [row["seed"] for row in ways["soft prompt"]], "test_texts": len(test)}
     for metric in task.metrics:
-        kind = find_metric(metric).judges
+        kind = find_metric(metric).input_kind
         scores = {
             way: resamples.score([row["judged"][kind] for row in of_way], references, metric)
             for way, of_way in ways.items()

@@ -23,7 +23,7 @@ from softhub.model.assembly import pad_rows
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates
 from softhub.model.kv_cache import shares_prefixes
-from softhub.model.packing import Shared, longest_packed
+from softhub.model.packing import SharedPrompt, longest_packed
 from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 
 LARGEST = 30_000_000  # parameters
@@ -82,7 +82,7 @@ def verdict(base):
     longest = longest_packed(base)
     if not longest:
         return {"packs": False}
-    pairs = zip(answers(base, Shared), answers(base, lambda vectors: vectors), strict=True)
+    pairs = zip(answers(base, SharedPrompt), answers(base, lambda vectors: vectors), strict=True)
     deviations = [float((a - b).abs().max() / b.abs().max()) for a, b in pairs]
     return {
         "packs": True,

@@ -25,7 +25,7 @@ from softhub.evaluation.evaluate import evaluate
 from softhub.evaluation.hard_prompts import choose_hard_prompts, evaluate_hard_prompts
 from softhub.experiments.report import folder_bytes
 from softhub.metrics.intervals import bootstrap_interval, paired_difference
-from softhub.model.assembly import Rows
+from softhub.model.assembly import PaddedBatch
 from softhub.model.scoring import encode_rows, label_scores
 from softhub.training import PromptTrainingArguments
 from softhub.training.data import encode_examples
@@ -53,7 +53,7 @@ class FullTuner(nn.Module):
         return self
 
     def forward(self, input_ids, attention_mask, labels, num_items_in_batch=None):
-        rows = Rows(input_ids, attention_mask)
+        rows = PaddedBatch(input_ids, attention_mask)
         encoded = encode_rows(self.base, [None] * len(labels), rows, keep_cache=False)
         scores = label_scores(self.base, encoded, self.candidates)
         return {"loss": nn.functional.cross_entropy(scores, labels), "logits": scores}

@@ -1,21 +1,21 @@
-"""How plots look, and how they become SVG that can stand in any page.
+"""The style of all plots, and their conversion to SVG and PNG.
 
-The SVG takes its ink from the page (`currentColor`), so it reads on light and dark. It carries no
-styles, which a strict content security policy would refuse, and its ids are its own.
+An SVG has its own style sheet with colors for light and dark, so it can be committed, or shown in a
+page with a strict content security policy, as `<img src="data:…">`.
 
-The colours of methods are those of Okabe & Ito, which people with any kind of colour vision tell
-apart; their markers differ too.
+The colors of methods are those of Okabe & Ito, which people with any kind of color vision can
+distinguish; their markers differ too.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
-from xml.etree import ElementTree
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ class MethodStyle:
 
 _METHOD_STYLES = {
     "zero-shot": MethodStyle("#E69F00", "v"),
-    "zero-shot, calibrated": MethodStyle("#E69F00", "^"),
+    "zero-shot, bias-corrected": MethodStyle("#E69F00", "^"),
     "few-shot": MethodStyle("#CC79A7", "h"),
     "soft prompt": MethodStyle("#0072B2", "o"),
     "soft-prompt ensemble": MethodStyle("#56B4E9", "P"),
@@ -40,12 +40,15 @@ _METHOD_STYLES = {
     "full fine-tuning": MethodStyle("#D55E00", "D"),
 }
 _OTHER_METHOD = MethodStyle("#8c8c8c", "x")
-INK = "#010203"  # stands for the page's own colour of text
-_FONTS = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
-_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+INK = "#010203"  # replaced in SVG by the text color of light or dark mode
+_SHEET = (
+    "<style>svg{color:#1f2328;background:#fff}"
+    "@media (prefers-color-scheme:dark){svg{color:#e6edf3;background:#0d1117}}"
+    "text{font-family:system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif!important}"
+    "</style>"
+)
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-_PIXELS = 1.5  # of a page for each of a figure's points
-_LIGHT, _DARK = ("#1f2328", "#ffffff"), ("#e6edf3", "#0d1117")
+_PIXELS_PER_POINT = 1.5
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "softhub",
@@ -67,7 +70,7 @@ _SETTINGS: dict[Any, Any] = {
     "grid.alpha": 0.12,
     "grid.linewidth": 0.6,
     "text.color": INK,
-    "text.parse_math": False,  # names are no formulas
+    "text.parse_math": False,  # a name may contain dollar signs
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.major.width": 0.6,
@@ -84,13 +87,13 @@ _SETTINGS: dict[Any, Any] = {
 
 
 def method_style(method: str) -> MethodStyle:
-    """Return the style of a method of a comparison; `few-shot` stands for any number of shots."""
+    """Return the style of a method of a comparison; `few-shot` is any number of shots."""
     return _METHOD_STYLES.get(method, _OTHER_METHOD)
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw within this, to have all plots alike."""
+    """Apply the common style to everything that is drawn within this context."""
     import matplotlib
 
     with matplotlib.rc_context(_SETTINGS):
@@ -98,7 +101,7 @@ def style() -> Iterator[None]:
 
 
 def plain_log(axes: Axes) -> None:
-    """Write the numbers of a log scale as they are: 0.5, 1, 2."""
+    """Label a log scale with plain numbers: 0.5, 1, 2."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=12))
@@ -107,7 +110,7 @@ def plain_log(axes: Axes) -> None:
 
 
 def legend_outside(figure: Figure, *of: Axes, below: bool = False) -> None:
-    """A legend of these axes above or below them, where it hides nothing."""
+    """Add a legend of these axes above or below them, where it covers nothing."""
     found = [axes.get_legend_handles_labels() for axes in of]
     handles = [handle for pair in found for handle in pair[0]]
     labels = [label for pair in found for label in pair[1]]
@@ -119,7 +122,7 @@ def legend_outside(figure: Figure, *of: Axes, below: bool = False) -> None:
 
 
 def to_png(figure: Figure, *, dpi: int = 200) -> bytes:
-    """The figure on white, as PNG."""
+    """Return a figure as PNG, on white."""
     buffer = io.BytesIO()
     with style():
         figure.savefig(
@@ -128,73 +131,27 @@ def to_png(figure: Figure, *, dpi: int = 200) -> bytes:
     return buffer.getvalue()
 
 
-def to_svg(figure: Figure, name: str, description: str, *, standalone: bool = False) -> str:
-    """The figure as SVG.
+def to_svg(figure: Figure, title: str) -> str:
+    """Return a figure as SVG, with colors for light and dark mode.
 
     Args:
-        figure: What was drawn within `style()`.
-        name: Letters that make its ids unlike those of other figures of the page.
-        description: What is to be seen, for people who do not see it.
-        standalone: For a file of its own, which brings ink and ground for light and dark; else the
-            element is to be put into a page.
+        figure: A figure that was drawn within `style()`.
+        title: Description of the figure for screen readers.
     """
-    root = _parsed(figure)
-    for element in root.iter():
-        _move_style(element)
-    for junk in root.findall(f"{{{_SVG}}}metadata"):
-        root.remove(junk)
-    width, height = (_PIXELS * float(side) for side in root.attrib["viewBox"].split()[2:])
-    root.attrib.update(
-        {"width": f"{width:.0f}", "height": f"{height:.0f}", "role": "img", "font-family": _FONTS}
-        | {"stroke-linejoin": "round", "stroke-linecap": "butt"}
-    )
-    title = ElementTree.Element(f"{{{_SVG}}}title")
-    title.text = description
-    root.insert(0, title)
-    if standalone:
-        root[1:1] = _own_page()
-    text = ElementTree.tostring(root, encoding="unicode")
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    return text.replace(INK, "currentColor") + ("\n" if standalone else "")
-
-
-def _parsed(figure: Figure) -> ElementTree.Element:
-    ElementTree.register_namespace("", _SVG)
-    ElementTree.register_namespace("xlink", _XLINK)
-    buffer = io.BytesIO()
+    buffer = io.StringIO()
     with style():
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    root = ElementTree.fromstring(_NOT_IN_XML.sub("", buffer.getvalue().decode()))
-    for parent in list(root.iter()):
-        for sheet in parent.findall(f"{{{_SVG}}}style"):  # its two rules go to the root
-            parent.remove(sheet)
-    return root
+        metadata = {"Title": title, "Date": None, "Creator": None}
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    svg = _NOT_IN_XML.sub("", buffer.getvalue()).replace(INK, "currentColor")
+    start = svg.index("<svg ")
+    svg = re.sub(r'(?<==")([\d.]+)pt(?=")', _in_pixels, svg[start:], count=2)  # width and height
+    return svg.replace(">", f">{_SHEET}", 1)
 
 
-def _move_style(element: ElementTree.Element) -> None:
-    """Turn `style="fill: red"` into `fill="red"`."""
-    for declaration in element.attrib.pop("style", "").split(";"):
-        name, _, value = (part.strip() for part in declaration.partition(":"))
-        if name == "font":
-            element.attrib.update(_font(value))
-        elif name and name != "-inkscape-font-specification":
-            element.set(name, value)
+def _in_pixels(points: re.Match[str]) -> str:
+    return f"{_PIXELS_PER_POINT * float(points[1]):.0f}"
 
 
-def _font(shorthand: str) -> Mapping[str, str]:
-    """Size and weight of `bold 10px 'DejaVu Sans', …`; the family is the root's."""
-    size = re.search(r"([\d.]+)px", shorthand)
-    found = {"font-size": size[1]} if size else {}
-    return found | ({"font-weight": "bold"} if re.match(r"\s*(bold|[67]00)\b", shorthand) else {})
-
-
-def _own_page() -> tuple[ElementTree.Element, ElementTree.Element]:
-    """Ink and ground, light or dark by the reader's wish: the page around it may be either."""
-    sheet = ElementTree.Element(f"{{{_SVG}}}style")
-    sheet.text = (
-        f"svg{{color:{_LIGHT[0]}}}.ground{{fill:{_LIGHT[1]}}}"
-        "@media (prefers-color-scheme:dark)"
-        f"{{svg{{color:{_DARK[0]}}}.ground{{fill:{_DARK[1]}}}}}"
-    )
-    attributes = {"width": "100%", "height": "100%", "class": "ground"}
-    return sheet, ElementTree.Element(f"{{{_SVG}}}rect", attributes)
+def to_data_uri(svg: str) -> str:
+    """Return an SVG as the `src` of an `<img>`, for pages that load nothing."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"

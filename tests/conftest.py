@@ -18,8 +18,9 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     SOFTHUB_HUB=f"local:{_SANDBOX / 'hub'}",  # of fixtures that outlive a test; a test has its own
     TOKENIZERS_PARALLELISM="false",
-    OMP_NUM_THREADS="1",  # tiny models lose more to threads that wait for each other than they gain
 )
+# Tiny models lose more to threads that wait for each other than they gain.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_CACHE", "SOFTHUB_BASE"):
     os.environ.pop(_name, None)
 

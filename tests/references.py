@@ -1,4 +1,6 @@
-"""Plain PEFT and transformers, one row at a time: what every batched answer is held against."""
+"""Plain PEFT and transformers, one row at a time: what every batched answer is compared with."""
+
+from collections.abc import Mapping
 
 import torch
 from peft import PromptTuningConfig, get_peft_model
@@ -6,6 +8,32 @@ from transformers import AutoTokenizer
 
 from softhub.model.base import load_base
 from tests.prompts import PROMPTS, soft_prompt
+
+# A logit of a tiny base is the end of a chain of eight matrix products (two layers of attention and
+# MLP), each a float32 sum of at most 64 terms. A sum of n terms may be off by n units in the last
+# place (2**-24 of its size), and other kernels (AVX2, AVX-512, more threads) add in another order.
+ROUNDING = 8 * 64 * 2**-24
+
+
+def assert_equal_in_float32(found, expected, *, terms=None, floor=1e-4):
+    """Compare logits or log-probabilities as precisely as float32 allows at their size.
+
+    A sum of log-probabilities, which all have one sign, is off by the same share as its terms.
+
+    Args:
+        found: A tensor, a number, a sequence of numbers, or a mapping to numbers.
+        expected: Another one; of two mappings the keys are compared too.
+        terms: Summed sizes of the terms where `expected` is a difference of large numbers.
+        floor: Smallest tolerance; the default is what the design promises for logits.
+    """
+    if isinstance(expected, Mapping):
+        assert list(found) == list(expected)
+        found, expected = list(found.values()), list(expected.values())
+    found, expected = (torch.as_tensor(each, dtype=torch.float64) for each in (found, expected))
+    assert found.shape == expected.shape
+    size = expected.abs() if terms is None else torch.as_tensor(terms, dtype=torch.float64)
+    excess = (found - expected).abs() - (ROUNDING * size).clamp_min(floor)
+    assert bool((excess <= 0).all()), f"found {found}, expected {expected}, {excess.max()} too far"
 
 
 def with_peft(folder, vectors):

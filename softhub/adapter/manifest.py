@@ -1,4 +1,4 @@
-"""`softhub.json`: what a soft prompt is for, where it came from and how well it did."""
+"""`softhub.json`: the task, provenance and metrics of a soft prompt."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from softhub.errors import InvalidArtefact
 
 SCHEMA_VERSION = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""From the schema version of the key to the next one; each returns the record it makes."""
+"""Migrations to the next schema version, by version; each returns the new record."""
 
 TASK_TYPES = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 MAX_VIRTUAL_TOKENS = 100_000
@@ -27,16 +27,16 @@ _ORIGIN = layout.MANIFEST
 
 
 @dataclass(frozen=True)
-class Metric:
-    """One score of a prompt on one split, with what it has to be compared with.
+class RecordedMetric:
+    """One score of a prompt on one split, with the baselines to compare it with.
 
     Attributes:
         name: Such as `accuracy`.
         value: The score on all examples of the split.
         low: Lower end of the 95 % interval, or None if there is none.
         high: Upper end of it.
-        split: Which split was scored, such as `test`.
-        examples: How many examples that split has.
+        split: The split that was scored, such as `test`.
+        examples: Number of examples in that split.
         baselines: The same score without the prompt, such as `{"majority": …, "zero-shot": …}`.
     """
 
@@ -71,11 +71,11 @@ class Metric:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything about a soft prompt but its vectors; checked when it is made.
+    """Everything about a soft prompt except its vectors; checked on creation.
 
     Attributes:
         base_model: Name of the base as on the Hub, `org/name` or `name`; never a path.
-        task_type: PEFT's word for the base's kind, one of `TASK_TYPES`.
+        task_type: PEFT's task type, one of `TASK_TYPES`.
         num_virtual_tokens: P.
         hidden_size: H.
         base_revision: Commit or tag of the base, if known.
@@ -84,7 +84,7 @@ class Manifest:
         task: What prediction needs: template, verbalizer and so on; None in foreign adapters.
         provenance: Dataset, seed, config, package versions, parent prompt.
         metrics: Scores with intervals and baselines.
-        license: Licence of the prompt, as the Hub spells it.
+        license: License of the prompt, as the Hub spells it.
         files: SHA-256 by name of the weights and the config.
         softhub_version: The version that wrote this.
         schema_version: Version of this record's fields.
@@ -99,7 +99,7 @@ class Manifest:
     fingerprint: Mapping[str, Any] | None
     task: Mapping[str, Any] | None
     provenance: Mapping[str, Any]
-    metrics: tuple[Metric, ...]
+    metrics: tuple[RecordedMetric, ...]
     license: str | None
     files: Mapping[str, str]
     softhub_version: str
@@ -133,9 +133,9 @@ class Manifest:
             if (self.task or {}).get(field) is not None:
                 _check_line((self.task or {})[field], f"task.{field}")
         if not isinstance(self.metrics, tuple) or not all(
-            isinstance(metric, Metric) for metric in self.metrics
+            isinstance(metric, RecordedMetric) for metric in self.metrics
         ):
-            raise _wrong("metrics", self.metrics, "a tuple of Metric")
+            raise _wrong("metrics", self.metrics, "a tuple of RecordedMetric")
         _check_files(self.files)
 
     def to_bytes(self) -> bytes:
@@ -157,7 +157,7 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Manifest":
-        """Read `softhub.json`, bringing a record of an older schema up to date.
+        """Read `softhub.json`, migrating a record of an older schema.
 
         Raises:
             InvalidArtefact: The record is malformed, has unknown or missing keys, or was
@@ -192,10 +192,10 @@ def _migrated(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _metric(entry: object) -> Metric:
-    _check_keys(entry, Metric, f"an entry of metrics in {_ORIGIN}")
+def _metric(entry: object) -> RecordedMetric:
+    _check_keys(entry, RecordedMetric, f"an entry of metrics in {_ORIGIN}")
     assert isinstance(entry, dict)
-    return Metric(**entry)
+    return RecordedMetric(**entry)
 
 
 def _check_keys(record: object, kind: type, origin: str) -> None:
@@ -216,7 +216,7 @@ def _wrong(field: str, found: object, expected: str) -> InvalidArtefact:
 
 
 def _check_line(value: object, field: str) -> None:
-    """Refuse what could not stand in a table: several lines, control or direction marks."""
+    """Refuse text that a table cannot show: several lines, control or direction marks."""
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_LINE or _UNPRINTABLE.search(value):
         raise _wrong(field, value, f"one printable line of 1 to {_MAX_LINE} characters")
 
@@ -228,7 +228,7 @@ def _check_number(value: object, field: str) -> None:
 
 def _check_count(value: object, field: str, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise _wrong(field, value, f"a whole number from {low} to {high}")
+        raise _wrong(field, value, f"an integer from {low} to {high}")
 
 
 def _check_mapping(value: object, field: str) -> None:

@@ -1,4 +1,4 @@
-"""Names that mean the same on every machine: no local path may leave with an adapter."""
+"""Names that are valid on every machine, so that an adapter contains no local path."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _LOCAL_PATH = re.compile(r"~|\.\.?[\\/]|[\\/]|[A-Za-z]:[\\/]|file:", re.IGNORECA
 
 
 def is_hub_name(name: object) -> TypeGuard[str]:
-    """Whether `name` is a name that a repository on the Hub can have, `org/name` or `name`."""
+    """Return whether a repository on the Hub can have this name, `org/name` or `name`."""
     parts = name.split("/") if isinstance(name, str) else []
     return len(parts) in (1, 2) and all(
         len(part) <= _MAX_PART and ".." not in part and _BASE_PART.fullmatch(part) for part in parts
@@ -25,7 +25,7 @@ def is_hub_name(name: object) -> TypeGuard[str]:
 
 
 def check_base_model(name: object) -> None:
-    """Check that `name` names a base model as the Hub does: `org/name` or `name`.
+    """Check that `name` is the name of a base model on the Hub: `org/name` or `name`.
 
     Raises:
         InvalidArtefact: It is a path, a URL or something else.
@@ -33,17 +33,23 @@ def check_base_model(name: object) -> None:
     if is_hub_name(name):
         return
     raise InvalidArtefact(
-        f"base_model is {quoted(name)}; expected a name as on the Hub, such as "
+        f"base_model is {quoted(name)}; expected a name on the Hub, such as "
         "'HuggingFaceTB/SmolLM2-135M-Instruct', never a path, which means nothing elsewhere. "
         "Give the name when loading the base: load_base(…, name='org/name')."
     )
 
 
-def portable_base_name(name: object) -> str:
-    """Return the name that a base has elsewhere, for adapters that name it by a local path.
+def to_hub_name(text: str) -> str:
+    """Return the text without what a name on the Hub may not have; perhaps nothing is left."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
+    return re.sub(r"[.-]{2,}", "-", plain)[:_MAX_PART].strip("-.")
 
-    A path into the download cache gives the repo id, another path its last part, and nothing
-    usable gives `UNKNOWN_BASE`.
+
+def portable_base_name(name: object) -> str:
+    """Return the Hub name of a base, for adapters that name it by a local path.
+
+    A path into the download cache gives the repo id, and another path its last part. If neither
+    is a valid name, the result is `UNKNOWN_BASE`.
     """
     if not isinstance(name, str):
         return UNKNOWN_BASE
@@ -55,9 +61,9 @@ def portable_base_name(name: object) -> str:
 
 
 def without_local_paths(value: Any) -> Any:
-    """Return a JSON value in which every text that is a local path is only its last part.
+    """Return a JSON value in which every local path is replaced by its last part.
 
-    Relative paths below the working directory (`data/train.jsonl`) are kept: they say nothing
+    Relative paths below the working directory (`data/train.jsonl`) remain: they say nothing
     about the machine.
     """
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""JSON from strangers, read strictly: one meaning or a refusal, in bounded time and memory."""
+"""Strict parsing of untrusted JSON: unambiguous or refused, in bounded time and memory."""
 
 import json
 import math
@@ -19,12 +19,15 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 def parse_object(data: bytes, *, origin: str) -> dict[str, Any]:
     """Parse UTF-8 JSON whose top level is an object.
 
-    Refused beside bad syntax: duplicate keys, NaN and Infinity, numbers too large for a float,
-    nesting deeper than `MAX_DEPTH`, over-long strings and keys, control characters.
+    Apart from invalid syntax, it refuses duplicate keys, NaN and Infinity, numbers too large for a
+    float, nesting deeper than `MAX_DEPTH`, over-long strings and keys, and control characters.
 
     Args:
         data: The bytes; the caller has capped their number.
-        origin: What to call the source in messages, such as a file's path.
+        origin: How messages refer to the source, such as a file's path.
+
+    Returns:
+        The object.
 
     Raises:
         InvalidArtefact: Names `origin`, what was found and what was expected.
@@ -40,7 +43,7 @@ def parse_object(data: bytes, *, origin: str) -> dict[str, Any]:
     except RecursionError:
         raise InvalidArtefact(f"{origin} is nested too deeply for an adapter's file.") from None
     except ValueError as error:
-        raise InvalidArtefact(f"{origin} is not sound JSON in UTF-8: {_reason(error)}.") from None
+        raise InvalidArtefact(f"{origin} is not valid JSON in UTF-8: {_reason(error)}.") from None
     if not isinstance(value, dict):
         raise InvalidArtefact(f"{origin} holds a JSON {type(value).__name__}; expected an object.")
     check_value(value, origin=origin)
@@ -48,7 +51,11 @@ def parse_object(data: bytes, *, origin: str) -> dict[str, Any]:
 
 
 def check_value(value: object, *, origin: str) -> None:
-    """Check that `value` is plain JSON within the bounds that `parse_object` keeps.
+    """Check that `value` is plain JSON within the bounds of `parse_object`.
+
+    Args:
+        value: The value.
+        origin: How messages refer to it.
 
     Raises:
         InvalidArtefact: It is nested too deeply, has an over-long or unprintable string, a
@@ -63,7 +70,7 @@ def check_value(value: object, *, origin: str) -> None:
 
 
 def quoted(value: object, limit: int = 80) -> str:
-    """Return `value` for a message: escaped so that no terminal obeys it, and cut to `limit`."""
+    """Return `value` for a message, with escapes that are safe to print, truncated to `limit`."""
     text = ascii(value)
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
 
@@ -82,8 +89,8 @@ def _children(item: object, origin: str) -> Iterable[object]:
             raise InvalidArtefact(f"{origin} holds the number {item}; expected finite numbers.")
     elif item is not None and not isinstance(item, bool | int):
         raise InvalidArtefact(
-            f"{origin} holds a {type(item).__name__}; expected what JSON can say: "
-            "text, numbers, true, false, null, lists and objects with text keys."
+            f"{origin} holds a {type(item).__name__}; expected a JSON value: "
+            "text, a number, true, false, null, a list or an object with text keys."
         )
     return ()
 
@@ -123,7 +130,7 @@ def _finite_float(text: str) -> float:
 
 
 def _reason(error: ValueError) -> str:
-    """Return a decoder's complaint without the document that it quotes."""
+    """Return a decoder's message without the document that it quotes."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at line {error.lineno} column {error.colno}"
     if isinstance(error, UnicodeDecodeError):

@@ -36,10 +36,10 @@ def compare(
     if report is not None:
         if config is not None or context.args:
             raise typer.BadParameter("--report runs nothing; it can only be combined with --json")
-        from softhub.experiments.comparison.results import print_results, write_results
+        from softhub.experiments.comparison.results import write_results
 
         results = write_results(report)
-        emit_json(results.to_record()) if as_json else print_results(results)
+        emit_json(results.to_record()) if as_json else results.print()
         return
     if as_json:
         raise typer.BadParameter("--json requires --report DIR")

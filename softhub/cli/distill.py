@@ -102,9 +102,9 @@ def distill(
     model = PromptModel(load_base(base, name=base_name, device_map=device_map))
     imitated = _teacher(model, whole, kind, value, seed)
     if bias_corrected:
-        from softhub.experiments.distillation import CalibratedTeacher
+        from softhub.experiments.distillation import BiasCorrectedTeacher
 
-        imitated = CalibratedTeacher(imitated, data.train)
+        imitated = BiasCorrectedTeacher(imitated, data.train)
     student = replace(whole, system="") if system else whole
     rates = {"learning_rate": learning_rate, "learning_rate_rule": learning_rate_rule}
     args = _arguments(output_dir, max_steps, batch_size, seed, rates)
@@ -215,10 +215,9 @@ def _train(
         num_virtual_tokens=tokens,
         prompt_tuning_init_text=teacher.instruction,
     )
-    texts = {"train": data.train, "dev": data.dev}
     try:
         return fit(
-            model.base, task, config, teacher=teacher, **texts, args=args, init=init, resume=resume
+            model.base, task, config, data, teacher=teacher, args=args, init=init, resume=resume
         )
     except TrainingInterrupted:
         folder = args.output_dir
@@ -235,17 +234,17 @@ def _finish(
     folder: Path,
 ) -> None:
     """Save the student, and print what it retains; without a test split only its agreement."""
-    from softhub.experiments.distillation import agreement, judge_student, tokens_beside
+    from softhub.experiments.distillation import agreement, evaluate_student, request_tokens
     from softhub.experiments.report import write_run
 
     prompt, soft, baselines = result.prompt, None, {}
     if data.test:
-        kept = judge_student(model, task, prompt, teacher, data.test)
+        kept = evaluate_student(model, task, prompt, teacher, data.test)
         soft, baselines = kept.student, {"teacher": kept.teacher, "short template": kept.short}
         record = {**kept.to_record(), "split": "test"}
     else:
         alike = agreement(model, task, prompt, teacher, data.dev)
-        tokens = tokens_beside(model, task, prompt, teacher, data.dev[0])
+        tokens = request_tokens(model, task, prompt, teacher, data.dev[0])
         record = {"agreement": alike, "split": "dev", "tokens": tokens}
     write_run(folder, result, soft, baselines, teacher=teacher.source, distillation=record)
     emit_facts([*_retained(record, generates=task.kind == "generation")])

@@ -72,10 +72,10 @@ def evaluate(
     """
     folder = adapter_folder(adapter, hub=hub, revision=revision)
     model, data, examples = _load(base, folder, task, split, limit, device_map, force)
-    from softhub.evaluation.evaluate import evaluate as judge
+    from softhub.evaluation.evaluate import evaluate as run_evaluation
     from softhub.evaluation.label_report import report_labels
 
-    evaluation = judge(
+    evaluation = run_evaluation(
         model, data, examples, prompt=PROMPT, batch_size=batch_size, run_code=run_generated_code
     )
     own = model.task_of(PROMPT)

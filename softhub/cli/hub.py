@@ -20,7 +20,7 @@ from softhub.cli.output import emit, emit_columns, emit_facts, emit_json, emit_t
 from softhub.experiments.console import say
 
 if TYPE_CHECKING:
-    from softhub.adapter.manifest import Metric
+    from softhub.adapter.manifest import RecordedMetric
     from softhub.hub import AdapterInfo
 
 FolderArgument = Annotated[
@@ -147,14 +147,13 @@ def info(
 
 def _describe_folder(folder: Path) -> tuple["AdapterInfo", dict[str, Any]]:
     """Check a folder as strictly as a pull does, and describe it."""
-    from softhub.adapter.validation import check_files, read_folder
+    from softhub.adapter.validation import check_folder
     from softhub.hub.describe import describe
 
-    files = read_folder(folder)
-    adapter = check_files(files, origin=str(folder))
+    adapter = check_folder(folder)
     found = describe(
         str(folder),
-        files,
+        adapter,
         revision="",
         total_bytes=adapter.total_bytes,
         weights_sha256=adapter.weights_sha256,
@@ -205,7 +204,7 @@ def _facts(info: "AdapterInfo") -> list[tuple[str, Any]]:
     ]
 
 
-def _scores(metric: "Metric") -> Iterator[tuple[str, ...]]:
+def _scores(metric: "RecordedMetric") -> Iterator[tuple[str, ...]]:
     """Yield a row for the prompt's score, and one for each baseline."""
     name, examples = (metric.split, metric.name), str(metric.examples)
     yield *name, "soft prompt", score(metric), examples

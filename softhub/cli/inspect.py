@@ -61,7 +61,7 @@ def inspect(
         SoftPrompt.from_pretrained(folder),
         load_base(base, device_map=device_map),
         compare={name: SoftPrompt.from_pretrained(other) for name, other in others.items()},
-        neighbours=neighbors,
+        neighbors=neighbors,
         force=force,
     )
     _write_files(found, adapter, png, html)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from softhub.experiments.console import one_line, printable
 
 if TYPE_CHECKING:
-    from softhub.adapter.manifest import Metric
+    from softhub.adapter.manifest import RecordedMetric
 
 
 def emit(text: str) -> None:
@@ -59,7 +59,7 @@ def text_of(value: Any, spec: str = "") -> str:
     return "" if value is None else format(value, spec)
 
 
-def score(metric: "Metric") -> str:
+def score(metric: "RecordedMetric") -> str:
     """Return a score with its interval, if it has one: `0.926 (0.901 to 0.945)`."""
     if metric.low is None or metric.high is None:
         return f"{metric.value:.3f}"

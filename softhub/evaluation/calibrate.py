@@ -1,4 +1,4 @@
-"""Fit on dev how a prompt's scores become answers, and keep that in its manifest."""
+"""Calibrate a prompt's probabilities on dev and store the decision rule in its manifest."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from softhub.errors import TaskError
-from softhub.evaluation.evaluate import check_task, predict_examples, references_of
+from softhub.evaluation.evaluate import (
+    check_task,
+    leading_metric,
+    predict_examples,
+    references_of,
+)
 from softhub.inference.engine import Prediction, PromptModel
 from softhub.inference.prediction import decide
-from softhub.metrics import compute
+from softhub.metrics import Metric, compute
 from softhub.metrics.calibration import (
-    Operating,
-    abstain_for,
+    OperatingPoint,
     expected_calibration_error,
     fit_temperature,
     operating_points,
+    threshold_for_accuracy,
 )
 from softhub.metrics.label_sets import split_labels
 from softhub.model.encoding import Candidates
@@ -29,18 +34,18 @@ _THRESHOLDS = tuple(n / 20 for n in range(1, 20))
 
 @dataclass(frozen=True)
 class Reliability:
-    """How far the probabilities of one set of predictions can be trusted.
+    """How well the probabilities of a set of predictions are calibrated.
 
     Attributes:
         error: Expected calibration error with the decision's temperature. For a multi-label task
-            it is that of the single decisions.
+            it is that of the decisions about single labels.
         error_before: The same at temperature 1.
         operating_points: Coverage and selective accuracy at several thresholds.
     """
 
     error: float
     error_before: float
-    operating_points: tuple[Operating, ...]
+    operating_points: tuple[OperatingPoint, ...]
 
     def to_record(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -54,26 +59,26 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was fitted on dev.
+    """The outcome of a calibration.
 
     Attributes:
-        decision: Temperature, threshold and when to abstain.
-        dev: How far the probabilities can be trusted on dev, on which they were fitted.
+        decision: Temperature, threshold of a multi-label task, and threshold of abstention.
+        dev: How well the probabilities are calibrated on dev, on which they were fitted.
     """
 
     decision: Decision
     dev: Reliability
 
     def applied_to(self, prompt: SoftPrompt) -> SoftPrompt:
-        """The prompt with this decision in its manifest.
+        """Return the prompt with this decision in its manifest.
 
         Raises:
-            TaskError: The manifest holds no task.
+            TaskError: The manifest has no task.
         """
         if prompt.manifest.task is None:
             raise TaskError(
-                "A foreign adapter's manifest holds no task to keep a decision in; save the prompt "
-                "with a task first."
+                "The manifest of a PEFT adapter has no task to store a decision in; save the "
+                "prompt with a task first."
             )
         task = replace(Task.from_record(prompt.manifest.task), decision=self.decision)
         return replace(prompt, manifest=replace(prompt.manifest, task=task.to_record()))
@@ -89,58 +94,52 @@ def calibrate(
     abstain_below: float | None = None,
     batch_size: int = 32,
 ) -> Calibration:
-    """Fit a prompt's temperature on dev and, for several labels, its threshold.
+    """Fit a prompt's temperature on dev and, for a multi-label task, its threshold.
 
     Args:
         model: The engine.
         task: The task; its first metric chooses the threshold of a multi-label task.
-        dev: Examples that training did not see; never the test split.
+        dev: Examples that were not used for training; never the test split.
         prompt: Name of a loaded prompt; None calibrates the bare base.
-        accuracy: Abstain where that is needed for this share of the answers to be right on dev.
+        accuracy: Abstain so that at least this share of the answers is right on dev.
         abstain_below: Abstain below this confidence instead; without either, as the task says.
-        batch_size: Examples in one pass.
+        batch_size: Examples per batch.
 
     Returns:
-        What was fitted; `applied_to` puts it into the prompt's manifest.
+        The calibration; `applied_to` stores it in the prompt's manifest.
 
     Raises:
-        TaskError: The task does not classify, the prompt was made for other labels, or no
+        TaskError: The task is not a classification, the prompt was made for other labels, or no
             threshold reaches `accuracy`.
         DatasetError: There is no example, or one without a label.
     """
     if task.verbalizer is None:
-        raise TaskError(f"The task {task.name} is of kind {task.kind}; only labels are calibrated.")
+        raise TaskError(
+            f"The task {task.name} is of kind {task.kind}; only a classification can be calibrated."
+        )
     check_task(model, task, prompt)
     references = references_of(task, dev)
     predictions = predict_examples(model, task, dev, prompt=prompt, batch_size=batch_size)
     temperature = fit_temperature(*_choices(predictions, references))
     decision = replace(task.decision, temperature=temperature)
     if task.multilabel:
-        metric = task.metrics[0] if task.metrics else "accuracy"
-        decision = _with_threshold(predictions, references, decision, metric)
-    decided = decide_again(predictions, decision)
+        decision = _with_threshold(predictions, references, decision, leading_metric(task))
+    if abstain_below is None and accuracy is not None:
+        abstain_below = _abstention(predictions, references, decision, accuracy, prompt)
     if abstain_below is not None:
         decision = replace(decision, abstain_below=abstain_below)
-    elif accuracy is not None:
-        point = abstain_for(*_answers(decided, references), accuracy)
-        if point is None:
-            raise TaskError(
-                f"No confidence of {prompt or 'the base'} gives an accuracy of {accuracy} on dev: "
-                "ask for less, or train longer."
-            )
-        decision = replace(decision, abstain_below=point.abstain_below)
     return Calibration(decision, reliability(predictions, references, decision))
 
 
 def reliability(
     predictions: Sequence[Prediction], references: Sequence[str], decision: Decision
 ) -> Reliability:
-    """Measure how far probabilities can be trusted.
+    """Measure how well probabilities are calibrated.
 
     Args:
-        predictions: Predictions of N texts; their scores count, not what was decided.
+        predictions: Predictions of N texts, of which only the scores are used.
         references: N right labels, or sets of labels.
-        decision: Gives the temperature and the threshold.
+        decision: Provides the temperature and the threshold.
 
     Raises:
         DatasetError: There are no predictions.
@@ -155,7 +154,7 @@ def reliability(
 
 
 def decide_again(predictions: Sequence[Prediction], decision: Decision) -> list[Prediction]:
-    """The same scores, decided in another way."""
+    """Apply another decision rule to the same scores."""
     return [
         decide(
             Candidates(tuple(each.scores), (), (), each.labels is not None),
@@ -169,7 +168,7 @@ def decide_again(predictions: Sequence[Prediction], decision: Decision) -> list[
 def _choices(
     predictions: Sequence[Prediction], references: Sequence[str]
 ) -> tuple[list[list[float]], list[int]]:
-    """Scores `[M, K]` and the right one of each row; every label of several is a row of two."""
+    """Return scores `[M, K]` and right indices `[M]`; in multi-label, a label is a row of two."""
     if predictions and predictions[0].labels is None:
         names = list(predictions[0].scores)
         scores = [list(each.scores.values()) for each in predictions]
@@ -185,7 +184,7 @@ def _choices(
 def _answers(
     predictions: Sequence[Prediction], references: Sequence[str]
 ) -> tuple[list[float], list[bool]]:
-    """Confidence of each answer, and whether it is right."""
+    """Return the confidence of each answer, and whether it is right, `[N]` each."""
     right = [each.best == b for each, b in zip(predictions, references, strict=True)]
     return [each.confidence for each in predictions], right
 
@@ -193,7 +192,7 @@ def _answers(
 def _decisions(
     predictions: Sequence[Prediction], references: Sequence[str]
 ) -> tuple[list[float], list[bool]]:
-    """Confidence of each decision, and whether it is right: one a text, or one a label."""
+    """Return the confidence of each decision, of a text or of a label, and whether it is right."""
     if predictions and predictions[0].labels is None:
         return _answers(predictions, references)
     sure, right = [], []
@@ -206,13 +205,31 @@ def _decisions(
 
 
 def _with_threshold(
-    predictions: Sequence[Prediction], references: Sequence[str], decision: Decision, metric: str
+    predictions: Sequence[Prediction], references: Sequence[str], decision: Decision, metric: Metric
 ) -> Decision:
-    """The threshold that scores best on dev; of equals the one nearest to a half."""
+    """Return the threshold with the best score on dev; of equals, the one nearest to 0.5."""
 
     def value(threshold: float) -> tuple[float, float]:
         again = decide_again(predictions, replace(decision, threshold=threshold))
-        score = compute(metric, [each.best for each in again], references)
-        return score, -abs(threshold - 0.5)
+        score = compute(metric.name, [each.best for each in again], references)
+        return metric.goodness(score), -abs(threshold - 0.5)
 
     return replace(decision, threshold=max(_THRESHOLDS, key=value))
+
+
+def _abstention(
+    predictions: Sequence[Prediction],
+    references: Sequence[str],
+    decision: Decision,
+    accuracy: float,
+    prompt: str | None,
+) -> float:
+    """Return the threshold of abstention at which a share of the answers is right."""
+    decided = decide_again(predictions, decision)
+    point = threshold_for_accuracy(*_answers(decided, references), accuracy)
+    if point is None:
+        raise TaskError(
+            f"No confidence threshold of {prompt or 'the base'} reaches an accuracy of {accuracy} "
+            "on dev; use a lower accuracy, or train longer."
+        )
+    return point.abstain_below

@@ -1,4 +1,4 @@
-"""Judge a prompt, or the bare base, on examples: scores with intervals, and how long it took."""
+"""Evaluate a prompt, or the bare base, on examples: scores with intervals, and wall time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from softhub.errors import ConfigError, DatasetError, TaskError
 from softhub.evaluation.sandbox.runner import Outcome, code_of, confinement, run_programs, tests_of
 from softhub.inference.engine import Prediction, PromptModel
-from softhub.metrics import find_metric
+from softhub.metrics import Metric, find_metric
 from softhub.metrics.code import PASSED
 from softhub.metrics.intervals import Interval, Resamples, bootstrap_interval
 from softhub.tasks import Example, Task
@@ -23,6 +23,7 @@ logger = logging.getLogger("softhub")
 
 _HOW_TO_RUN = "run_code=True (recipes: --run_generated_code true; softhub: --run-generated-code)"
 _DEFAULT_METRICS = {"classification": ("accuracy",), "generation": ("exact_match",)}
+_TARGETS_AT_ONCE = 8  # every token of a reference text is scored, which takes memory
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,14 @@ class Evaluation:
     """Scores of one way of answering on one set of examples.
 
     Attributes:
-        metrics: For each of the task's metrics its value and 95 % interval, resampled by group.
-        predictions: Predicted label of each example, or the text that was generated for it.
-        references: Right label of each example, or its reference text.
-        seconds: Wall time of predicting.
-        outcomes: How each generated program ended, if they were run.
+        metrics: The value and 95 % interval of each metric, resampled by group.
+        predictions: The predicted label or generated text of each example; empty if the metrics
+            need none.
+        references: The right label or reference text of each example.
+        seconds: Wall time of the model's work.
+        outcomes: How each generated program ended, if programs were run.
         details: Probabilities and scores behind each predicted label.
-        programs: The programs that generated texts make, if a metric judges them.
+        programs: The programs that the generated texts make, if a metric scores code.
     """
 
     metrics: Mapping[str, Interval]
@@ -49,119 +51,13 @@ class Evaluation:
 
     @property
     def examples_per_second(self) -> float:
-        """Examples answered per second of wall time."""
+        """Examples per second of wall time."""
         return len(self.references) / max(self.seconds, 1e-9)
 
     @property
     def correct(self) -> list[bool]:
         """Whether each example was answered right, for paired comparisons."""
         return [a == b for a, b in zip(self.predictions, self.references, strict=True)]
-
-
-def judge(
-    task: Task,
-    examples: Sequence[Example],
-    predictions: Sequence[str],
-    seconds: float,
-    *,
-    run_code: bool = False,
-) -> Evaluation:
-    """Score predictions that were made in any way.
-
-    Args:
-        task: Names the metrics; without any it is accuracy, or exact match of texts.
-        examples: The examples, with their labels or reference texts, and groups.
-        predictions: One label or text for each.
-        seconds: How long predicting took.
-        run_code: Run generated code with its tests, in the sandbox. Without it the metrics that
-            need this are left out, which is said.
-
-    Returns:
-        The evaluation.
-
-    Raises:
-        ConfigError: Code cannot be run here, or without it no metric is left.
-    """
-    names = metrics_to_take(task, run_code=run_code)
-    return _judge(task, names, examples, predictions, seconds)
-
-
-def metrics_to_take(task: Task, *, run_code: bool) -> tuple[str, ...]:
-    """A task's metrics, those that run code only if that is wanted, and can be done.
-
-    Recipes ask before training, so that a run of hours does not end in this error.
-
-    Args:
-        task: Names the metrics.
-        run_code: Whether generated code is to be run with its tests.
-
-    Returns:
-        Names of metrics. Of those that are left out a warning tells.
-
-    Raises:
-        ConfigError: Code cannot be run here, or without it no metric is left.
-    """
-    names = task.metrics or _DEFAULT_METRICS[task.kind]
-    runs = [name for name in names if find_metric(name).judges == "outcomes"]
-    if not runs:
-        return names
-    if run_code:
-        logger.warning("Generated code is run with %s.", confinement())
-        return names
-    if len(runs) == len(names):
-        raise ConfigError(
-            f"{', '.join(runs)}, the only metric of the task {task.name}, runs generated code; "
-            f"pass {_HOW_TO_RUN} to run it in the sandbox."
-        )
-    logger.warning(
-        "%s is left out: it runs generated code, which needs %s.", ", ".join(runs), _HOW_TO_RUN
-    )
-    return tuple(name for name in names if name not in runs)
-
-
-def _judge(
-    task: Task,
-    names: Sequence[str],
-    examples: Sequence[Example],
-    predictions: Sequence[str],
-    seconds: float,
-) -> Evaluation:
-    references = references_of(task, examples)
-    pairs = list(zip(examples, predictions, strict=True))
-    kinds = {find_metric(name).judges for name in names}
-    answers = {"answers": (list(predictions), references)}
-    code: list[str] = []
-    outcomes: tuple[Outcome, ...] = ()
-    if kinds & {"code", "outcomes"}:
-        code = [code_of(task, example, answer) for example, answer in pairs]
-        answers["code"] = (code, references)
-    if "outcomes" in kinds:
-        tests = [tests_of(task, example) for example in examples]
-        outcomes = tuple(run_programs(list(zip(code, tests, strict=True))))
-        answers["outcomes"] = ([outcome.kind for outcome in outcomes], [PASSED] * len(outcomes))
-    groups = [example.group for example in examples]
-    metrics = {
-        name: bootstrap_interval(*answers[find_metric(name).judges], name, groups=groups)
-        for name in names
-    }
-    found = tuple(predictions), tuple(references), seconds, outcomes
-    return Evaluation(metrics, *found, programs=tuple(code))
-
-
-def references_of(task: Task, examples: Sequence[Example]) -> list[str]:
-    """The right answers: labels, or reference texts.
-
-    Raises:
-        DatasetError: An example has none.
-    """
-    what = "label" if task.kind == "classification" else "target"
-    answers = [getattr(example, what) for example in examples]
-    if None in answers:
-        raise DatasetError(
-            f"Example {answers.index(None) + 1} of {len(answers)} has no {what}, which judging the "
-            f"task {task.name} ({task.kind}) needs; load the examples with that task."
-        )
-    return answers
 
 
 def evaluate(
@@ -174,29 +70,37 @@ def evaluate(
     run_code: bool = False,
     **options: Any,
 ) -> Evaluation:
-    """Predict or generate, and score.
+    """Predict, generate or score reference texts, as the task's metrics need.
 
     Args:
         model: The engine.
-        task: Template, words and metrics; a prompt that brings its own task answers with that.
-        examples: What to answer.
-        prompt: Name of a loaded prompt; None judges the bare base with the task's template.
-        batch_size: Examples in one pass; does not change the result.
-        run_code: As in `judge`.
-        **options: For a generation task, as in `PromptModel.generate`.
-
-    Returns:
-        The evaluation.
+        task: Template, words and metrics; a prompt with a task of its own answers with that one.
+        examples: The examples to answer.
+        prompt: Name of a loaded prompt; None evaluates the bare base with the task's template.
+        batch_size: Examples per batch; does not change the result.
+        run_code: As in `score_predictions`.
+        **options: Of a generation task, as in `PromptModel.generate`.
 
     Raises:
-        TaskError: The prompt was made for another kind of task, or other labels.
-        ConfigError: There are generation options and the task classifies; or as in `judge`.
+        TaskError: The prompt was made for another kind of task, or for other labels.
+        ConfigError: There are generation options for a classification; or as in `select_metrics`.
     """
     check_task(model, task, prompt)
-    names = metrics_to_take(task, run_code=run_code)
+    if options and task.kind != "generation":
+        raise ConfigError(
+            f"{', '.join(options)}: the task {task.name} is a classification, which has no "
+            "generation options."
+        )
+    names = select_metrics(task, run_code=run_code)
+    kinds = {find_metric(name).input_kind for name in names}
+    inputs: dict[str, Sequence[Any]] = {}
+    details: list[Prediction] = []
     start = time.perf_counter()
-    if task.kind == "generation":
-        answers = model.generate(
+    if task.kind == "classification":
+        details = predict_examples(model, task, examples, prompt=prompt, batch_size=batch_size)
+        inputs["answers"] = [prediction.best for prediction in details]
+    elif kinds != {"log_probabilities"}:
+        inputs["answers"] = model.generate(
             [example.row for example in examples],
             prompt=prompt,
             task=task,
@@ -204,13 +108,123 @@ def evaluate(
             progress=prompt or "bare base",
             **options,
         )
-    elif options:
-        raise ConfigError(f"{', '.join(options)}: the task {task.name} classifies; leave this out.")
-    else:
-        found = predict_examples(model, task, examples, prompt=prompt, batch_size=batch_size)
-        best, seconds = [prediction.best for prediction in found], time.perf_counter() - start
-        return replace(_judge(task, names, examples, best, seconds), details=tuple(found))
-    return _judge(task, names, examples, answers, time.perf_counter() - start)
+    if "log_probabilities" in kinds:
+        inputs["log_probabilities"] = _target_logprobs(model, task, examples, prompt, batch_size)
+    return _score(task, names, examples, inputs, time.perf_counter() - start, details)
+
+
+def score_predictions(
+    task: Task,
+    examples: Sequence[Example],
+    predictions: Sequence[str],
+    seconds: float,
+    *,
+    run_code: bool = False,
+) -> Evaluation:
+    """Score predictions, whatever made them.
+
+    Args:
+        task: Names the metrics; the default is accuracy, or exact match of generated texts.
+        examples: The examples, with their labels or reference texts, and groups.
+        predictions: One label or text for each example.
+        seconds: Wall time of predicting.
+        run_code: Run generated code with its tests in the sandbox. Without it, metrics that need
+            this are left out with a warning.
+
+    Raises:
+        ConfigError: As in `select_metrics`.
+    """
+    names = select_metrics(task, run_code=run_code, answers_only=True)
+    return _score(task, names, examples, {"answers": list(predictions)}, seconds)
+
+
+def select_metrics(task: Task, *, run_code: bool, answers_only: bool = False) -> tuple[str, ...]:
+    """Return the names of the task's metrics that can be computed.
+
+    Call it before training, so that a run of hours does not end in this error.
+
+    Args:
+        task: Names the metrics.
+        run_code: Whether generated code is to be run with its tests.
+        answers_only: Leave out metrics that need the model's probabilities of reference texts.
+
+    Raises:
+        ConfigError: Code cannot be run on this machine, or no metric is left.
+    """
+    names = task.metrics or _DEFAULT_METRICS[task.kind]
+    kinds = {name: find_metric(name).input_kind for name in names}
+    if run_code and "outcomes" in kinds.values():
+        logger.warning("Generated code is run with %s.", confinement())
+    reasons = {}
+    if not run_code:
+        reasons["outcomes"] = f"runs generated code, which needs {_HOW_TO_RUN}"
+    if answers_only:
+        reasons["log_probabilities"] = "needs the model's probabilities of the reference texts"
+    left_out = {name: reasons[kind] for name, kind in kinds.items() if kind in reasons}
+    if len(left_out) == len(names):
+        name, reason = next(iter(left_out.items()))
+        raise ConfigError(f"{name}, the only metric of the task {task.name}, {reason}.")
+    for name, reason in left_out.items():
+        logger.warning("%s is left out: it %s.", name, reason)
+    return tuple(name for name in names if name not in left_out)
+
+
+def leading_metric(task: Task) -> Metric:
+    """Return the task's first metric, by which templates and thresholds are chosen."""
+    return find_metric((task.metrics or _DEFAULT_METRICS[task.kind])[0])
+
+
+def _score(
+    task: Task,
+    names: Sequence[str],
+    examples: Sequence[Example],
+    inputs: dict[str, Sequence[Any]],
+    seconds: float,
+    details: Sequence[Prediction] = (),
+) -> Evaluation:
+    """Compute metrics from their inputs by `Metric.input_kind`; make and run programs if needed."""
+    references = references_of(task, examples)
+    kinds = {find_metric(name).input_kind for name in names}
+    answers = inputs.get("answers", ())
+    outcomes: list[Outcome] = []
+    if kinds & {"code", "outcomes"}:
+        pairs = zip(examples, answers, strict=True)
+        inputs["code"] = [code_of(task, example, answer) for example, answer in pairs]
+    if "outcomes" in kinds:
+        tests = [tests_of(task, example) for example in examples]
+        outcomes = run_programs(list(zip(inputs["code"], tests, strict=True)))
+        inputs["outcomes"] = [outcome.kind for outcome in outcomes]
+    groups = [example.group for example in examples]
+    metrics = {}
+    for name in names:
+        kind = find_metric(name).input_kind
+        right = [PASSED] * len(examples) if kind == "outcomes" else references
+        metrics[name] = bootstrap_interval(inputs[kind], right, name, groups=groups)
+    return Evaluation(
+        metrics,
+        predictions=tuple(answers),
+        references=tuple(references),
+        seconds=seconds,
+        outcomes=tuple(outcomes),
+        details=tuple(details),
+        programs=tuple(inputs.get("code", ())),
+    )
+
+
+def references_of(task: Task, examples: Sequence[Example]) -> list[str]:
+    """Return the right answers: labels, or reference texts.
+
+    Raises:
+        DatasetError: An example has none.
+    """
+    what = "label" if task.kind == "classification" else "target"
+    answers = [getattr(example, what) for example in examples]
+    if None in answers:
+        raise DatasetError(
+            f"Example {answers.index(None) + 1} of {len(answers)} has no {what}, which the "
+            f"evaluation of {task.name} ({task.kind}) needs; load the examples with that task."
+        )
+    return answers
 
 
 def predict_examples(
@@ -231,19 +245,31 @@ def predict_examples(
     )
 
 
+def _target_logprobs(
+    model: PromptModel, task: Task, examples: Sequence[Example], prompt: str | None, batch_size: int
+) -> list[tuple[float, ...]]:
+    """Return the log-probability of each token of the reference texts."""
+    return model.target_logprobs(
+        [example.row for example in examples],
+        references_of(task, examples),
+        prompt=prompt,
+        task=task,
+        batch_size=min(batch_size, _TARGETS_AT_ONCE),
+        progress=prompt or "bare base",
+    )
+
+
 @dataclass(frozen=True)
 class TargetLoss:
-    """How well reference texts are foreseen: the quantity that training minimises.
+    """The loss of reference texts, which training minimizes.
 
     Attributes:
-        nll: Negative log-likelihood per target token (end-of-sequence token included), in nats,
-            with its 95 % interval, resampled by group.
-        perplexity: Its exponential.
+        nll: Negative log-likelihood per target token (including the end-of-sequence token), in
+            nats, with its 95 % interval, resampled by group.
         tokens: Number of target tokens.
     """
 
     nll: Interval
-    perplexity: Interval
     tokens: int
 
 
@@ -254,55 +280,40 @@ def target_loss(
     *,
     prompt: str | None = None,
     batch_size: int = 32,
-    count_end: bool = True,
 ) -> TargetLoss:
-    """Measure how well a prompt, or the bare base, foresees the reference texts.
+    """Compute the loss of the reference texts with a prompt, or with the bare base.
 
     Args:
         model: The engine.
         task: A generation task.
         examples: Texts with their references.
-        prompt: Name of a loaded prompt; None judges the bare base with the task's template.
-        batch_size: Examples in one pass; does not change the result.
-        count_end: Whether the end-of-sequence token counts, as in training. A prompt learns it
-            from any texts, so leave it out to measure how well the language itself is known.
-
-    Returns:
-        Loss per token and perplexity.
+        prompt: Name of a loaded prompt; None evaluates the bare base with the task's template.
+        batch_size: Examples per batch; does not change the result.
 
     Raises:
-        TaskError: The task, or the prompt's own, classifies.
+        TaskError: The task, or the prompt's own, is a classification.
         DatasetError: There is no example, or one without a reference text.
     """
     if task.kind != "generation":
         raise TaskError(f"The task {task.name} is of kind {task.kind}; expected reference texts.")
     check_task(model, task, prompt)
-    scores = model.target_logprobs(
-        [example.row for example in examples],
-        references_of(task, examples),
-        prompt=prompt,
-        task=task,
-        batch_size=batch_size,
-        progress=prompt or "bare base",
-    )
-    if not count_end:
-        scores = [tokens[:-1] for tokens in scores]
+    scores = _target_logprobs(model, task, examples, prompt, batch_size)
     resamples = Resamples(len(examples), [example.group for example in examples])
-    sums = np.array([[-math.fsum(tokens), len(tokens)] for tokens in scores])
-    nll = resamples.resample([sums], lambda totals: totals[..., 0] / totals[..., 1]).interval()
-    return TargetLoss(nll, Interval(*map(math.exp, nll)), sum(map(len, scores)))
+    sums = np.array([[-math.fsum(tokens), len(tokens)] for tokens in scores])  # [N, 2]
+    nll = resamples.resample([sums], lambda totals: totals[..., 0] / totals[..., 1])
+    return TargetLoss(nll.interval(), sum(map(len, scores)))
 
 
 def check_task(model: PromptModel, task: Task, prompt: str | None) -> None:
-    """Refuse to judge a prompt by a task that asks for other answers than it gives.
+    """Refuse to evaluate a prompt on a task with other answers than its own.
 
     Args:
         model: The engine.
-        task: What it is to be judged by.
+        task: The task of the evaluation.
         prompt: Name of a loaded prompt; None is the bare base, which has no task of its own.
 
     Raises:
-        TaskError: The prompt was made for another kind of task, or has not the task's labels.
+        TaskError: The prompt was made for another kind of task, or lacks one of the labels.
     """
     own = model.task_of(prompt) if prompt is not None else None
     if own is None:
@@ -310,13 +321,13 @@ def check_task(model: PromptModel, task: Task, prompt: str | None) -> None:
     if own.judged_as != task.judged_as:
         raise TaskError(
             f"The prompt {prompt!r} was made for the task {own.name}, of kind {own.judged_as}, and "
-            f"{task.name} is of kind {task.judged_as}; evaluate it with a task of its own kind."
+            f"{task.name} is of kind {task.judged_as}; evaluate it on a task of the same kind."
         )
     known = own.verbalizer.labels if own.verbalizer else ()
     for label in task.verbalizer.labels if task.verbalizer else ():
         if label not in known:
             raise TaskError(
-                f"The task {task.name} has the label {label!r}, which the prompt {prompt!r} never "
-                f"gives; its labels are {', '.join(known)}. Rename the task's labels, or map the "
-                f"dataset's values to them with label_map."
+                f"The task {task.name} has the label {label!r}, which the prompt {prompt!r} does "
+                f"not have; its labels are {', '.join(known)}. Rename the task's labels, or map "
+                f"the dataset's values to them with label_map."
             )

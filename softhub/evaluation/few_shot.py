@@ -1,26 +1,20 @@
-"""Few-shot hard prompts: solved examples before each text, drawn and ordered by a seed."""
+"""Few-shot hard prompts: solved examples before each text, drawn and ordered by a seed.
+
+The solved examples become part of the template, so that `PromptModel` answers as it always does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
-
-import torch
-from tqdm.auto import tqdm
 
 from softhub.errors import TaskError
 from softhub.inference.engine import Prediction, PromptModel
-from softhub.inference.generation import generate_texts
-from softhub.inference.requests import NEW_TOKENS, LoadedPrompt, report_cuts
-from softhub.model.assembly import pad_rows
-from softhub.model.base import BaseModel
-from softhub.model.encoding import Candidates
-from softhub.model.kv_cache import shares_prefixes
-from softhub.model.scoring import encode_rows, label_scores
 from softhub.tasks import Example, Task, Template
+from softhub.tasks.decision import ALWAYS_ANSWER
 
-_BETWEEN = "\n\n"  # solved examples of plain text
+_SEPARATOR = "\n\n"  # between solved examples of plain text
 
 
 def predict_few_shot(
@@ -32,32 +26,30 @@ def predict_few_shot(
     *,
     batch_size: int = 32,
 ) -> list[Prediction]:
-    """Classify texts behind solved examples.
+    """Classify texts after solved examples.
 
     Args:
         model: The engine.
         task: A classification task of plain text.
-        template: The hard template in which solved examples and texts are written.
+        template: The hard template of solved examples and texts.
         shots: The solved examples, in order.
-        examples: What to classify.
-        batch_size: Examples in one pass.
+        examples: The examples to classify.
+        batch_size: Examples per batch.
 
     Returns:
-        One prediction an example, in the order given.
+        One prediction per example, in the order given.
 
     Raises:
-        TaskError: The task is a chat, multi-label, or no classification.
+        TaskError: The task is a chat, multi-label, or not a classification.
     """
     if task.system is not None or task.verbalizer is None or task.multilabel:
         raise TaskError(
-            "Labels behind solved examples are for classification tasks of plain text, with one "
-            "label each."
+            "Few-shot prediction is for classification tasks of plain text with one label per "
+            "example."
         )
-    candidates = model.encoder.candidates(template, task.verbalizer)
-    longest = max(map(len, candidates.sequences))
-    rows = _encoded(model, task, template, shots, examples, answer=longest)
-    scores = _scores(model.base, rows, candidates, batch_size)
-    return [_prediction(candidates.labels, row) for row in scores]
+    shown = few_shot_task(model, task, template, shots)
+    rows = few_shot_rows(task, template, shots, examples)
+    return model.predict(rows, task=shown, batch_size=batch_size, progress="few-shot")
 
 
 def generate_few_shot(
@@ -69,63 +61,82 @@ def generate_few_shot(
     *,
     batch_size: int = 8,
 ) -> list[str]:
-    """Answer texts behind solved examples.
+    """Generate answers after solved examples.
 
-    An answer ends as the task says, and where the next example would begin. A penalty for
-    repetition counts the text to answer, not the examples.
+    An answer ends as the task defines, and where the next solved example would begin.
 
     Args:
         model: The engine.
         task: A generation task of plain text.
-        template: The hard template in which solved examples and texts are written; it may hold a
-            chat's control tokens, and each example is then a turn.
+        template: The hard template of solved examples and texts; it may contain a chat's control
+            tokens, and each example is then a turn.
         shots: The solved examples, in order.
-        examples: What to answer.
-        batch_size: Examples in one pass.
+        examples: The examples to answer.
+        batch_size: Examples per batch.
 
     Returns:
-        One text an example, in the order given.
+        One text per example, in the order given.
 
     Raises:
-        TaskError: The task has a system text, or is no generation.
+        TaskError: The task has a system text, or is not a generation task.
     """
     if task.system is not None or task.kind != "generation":
-        raise TaskError(
-            "Answers behind solved examples are for generation tasks without a system text."
-        )
-    options = {"max_new_tokens": NEW_TOKENS, **task.generation}
-    options["stop"] = _stop(template, _between(model, template), options.get("stop", ()))
-    most = int(options["max_new_tokens"])
-    rows = _encoded(model, task, template, shots, examples, answer=most)
-    prefix, rests = _shared(model.base, rows)
-    answers: dict[int, str] = {}
-    for batch in _batches(rests, batch_size):
-        texts = [rests[index] for index in batch]
-        found = generate_texts(model.base, [prefix] * len(batch), texts, options)
-        answers.update(zip(batch, found, strict=True))
-    return [answers[index] for index in range(len(rows))]
+        raise TaskError("Few-shot generation is for generation tasks without a system text.")
+    stop = _stop(template, _separator(model, template), task.generation.get("stop", ()))
+    shown = few_shot_task(model, task, template, shots)
+    rows = few_shot_rows(task, template, shots, examples)
+    return model.generate(rows, task=shown, batch_size=batch_size, progress="few-shot", stop=stop)
+
+
+def few_shot_task(
+    model: PromptModel, task: Task, template: Template, shots: Sequence[Example]
+) -> Task:
+    """Return the task with solved examples in its template; its rows are `few_shot_rows`.
+
+    Args:
+        model: The engine.
+        task: The task.
+        template: The hard template of solved examples and texts.
+        shots: The solved examples, in order.
+    """
+    before, _ = _solved(task, template, shots, _separator(model, template))
+    length = task.max_length  # of the text alone
+    return replace(
+        task,
+        template=Template(before.text + template.text),
+        max_length=length and length + shown_tokens(model, task, template, shots),
+        decision=ALWAYS_ANSWER,
+    )
+
+
+def few_shot_rows(
+    task: Task, template: Template, shots: Sequence[Example], examples: Sequence[Example]
+) -> list[dict[str, Any]]:
+    """Return the examples' rows with the columns of the solved examples."""
+    _, values = _solved(task, template, shots, _SEPARATOR)
+    return [{**example.row, **values} for example in examples]
 
 
 def shown_tokens(
     model: PromptModel, task: Task, template: Template, shots: Sequence[Example]
 ) -> int:
-    """Tokens of the solved examples: what each request carries beside its text and template."""
-    before, values = _before(task, template, shots, _between(model, template))
+    """Return the number of tokens of the solved examples, which each request carries."""
+    before, values = _solved(task, template, shots, _separator(model, template))
     return len(model.encoder.encode(before, values).ids)
 
 
 def written_out(task: Task, template: Template, shots: Sequence[Example]) -> str:
-    """The solved examples, each with its answer (a label's first word) and an empty line behind."""
-    before, values = _before(task, template, shots, _BETWEEN)
+    """Return the solved examples as text, each with its answer and followed by an empty line."""
+    before, values = _solved(task, template, shots, _SEPARATOR)
     return before.render(values)
 
 
-def _before(
-    task: Task, template: Template, shots: Sequence[Example], between: str
+def _solved(
+    task: Task, template: Template, shots: Sequence[Example], separator: str
 ) -> tuple[Template, dict[str, Any]]:
-    """The solved examples as a template with columns of its own, and the values of these.
+    """Return the solved examples as a template with columns of its own, and their values.
 
-    So nothing in an example is expanded again, or taken for a control token.
+    So nothing in an example is expanded again, or read as a control token.
     """
     texts: list[str] = []
     values: dict[str, Any] = {}
@@ -136,12 +147,12 @@ def _before(
             text = text.replace(f"{{{column}}}", f"{{{name}}}")
             values[name] = shot.row[column]
         values[f"answer {number}"] = _answer(task, template, shot)
-        texts.append(f"{text}{{answer {number}}}{between}")
+        texts.append(f"{text}{{answer {number}}}{separator}")
     return Template("".join(texts)), values
 
 
 def _answer(task: Task, template: Template, shot: Example) -> str:
-    """A label's first word, or the reference text, with a space where none parts it."""
+    """Return a label's first word, or the reference text with a space before it if needed."""
     if task.verbalizer is not None:
         return {label: first for label, (first, *_) in task.verbalizer.words}[str(shot.label)]
     answer = str(shot.target)
@@ -149,84 +160,15 @@ def _answer(task: Task, template: Template, shot: Example) -> str:
     return answer if apart else f" {answer}"
 
 
-def _between(model: PromptModel, template: Template) -> str:
-    """What ends a solved example: in a chat the end of its turn, else an empty line."""
+def _separator(model: PromptModel, template: Template) -> str:
+    """Return what ends a solved example: the end of a chat's turn, or an empty line."""
     end = model.encoder.tokenizer.eos_token
-    return f"{end}\n" if end and end in template.text else _BETWEEN
+    return f"{end}\n" if end and end in template.text else _SEPARATOR
 
 
-def _stop(template: Template, between: str, stop: str | Sequence[str]) -> list[str]:
-    """The task's stop strings, and how the next example would begin if it has words of its own."""
+def _stop(template: Template, separator: str, stop: str | Sequence[str]) -> list[str]:
+    """Return the task's stop strings and, if the template begins with words, the next example's."""
     strings = [stop] if isinstance(stop, str) else list(stop)
     first, *_ = [*template.columns, ""]
     words = template.text.partition(f"{{{first}}}")[0].partition("\n")[0].rstrip()
-    return [*strings, f"{between}{words}"] if words and between == _BETWEEN else strings
-
-
-def _encoded(
-    model: PromptModel,
-    task: Task,
-    template: Template,
-    shots: Sequence[Example],
-    examples: Sequence[Example],
-    *,
-    answer: int,
-) -> list[tuple[int, ...]]:
-    """Token ids of each text behind the solved examples, with room for an answer."""
-    before, values = _before(task, template, shots, _between(model, template))
-    whole, positions = Template(before.text + template.text), model.base.max_positions
-    limits = [] if positions is None else [positions - answer]
-    if task.max_length:  # of the text; what is shown before it is as long as it is
-        limits.append(shown_tokens(model, task, template, shots) + task.max_length)
-    rows: Iterator[Mapping[str, Any]] = ({**example.row, **values} for example in examples)
-    encode, room = model.encoder.encode, min(limits, default=None)
-    texts = [encode(whole, row, text_column=task.text_column, room=room) for row in rows]
-    report_cuts(texts)
-    return [text.ids for text in texts]
-
-
-@torch.no_grad()
-def _scores(
-    base: BaseModel, rows: Sequence[Sequence[int]], candidates: Candidates, batch_size: int
-) -> torch.Tensor:
-    """Label scores `[N, labels]`."""
-    loaded, rests = _shared(base, rows)
-    prefix = loaded.prefix(base) if shares_prefixes(base) else loaded.vectors
-    scores = torch.zeros(len(rows), len(candidates.labels))
-    for batch in _batches(rests, batch_size):
-        texts = pad_rows([rests[index] for index in batch])
-        encoded = encode_rows(
-            base, [prefix] * len(batch), texts, keep_cache=any(candidates.continuations)
-        )
-        scores[batch] = label_scores(base, encoded, candidates).cpu()
-    return scores
-
-
-@torch.no_grad()
-def _shared(
-    base: BaseModel, rows: Sequence[Sequence[int]]
-) -> tuple[LoadedPrompt, list[Sequence[int]]]:
-    """What all rows begin with as if it were a prompt, and what is left of each.
-
-    It is encoded once: exact, and many times faster. Each row keeps at least one token.
-    """
-    shortest = min(map(len, rows))
-    columns = zip(*(row[: shortest - 1] for row in rows), strict=True)
-    shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
-    vectors = base.embed(torch.tensor(rows[0][:shared], dtype=torch.int64))
-    return LoadedPrompt(vectors, None), [row[shared:] for row in rows]
-
-
-def _batches(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
-    """Indices of rows of like length, with a progress bar on a terminal."""
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    for start in tqdm(range(0, len(order), size), desc="few-shot", disable=None):
-        yield order[start : start + size]
-
-
-def _prediction(labels: Sequence[str], scores: torch.Tensor) -> Prediction:
-    return Prediction(
-        labels[int(scores.argmax())],
-        dict(zip(labels, scores.softmax(dim=-1).tolist(), strict=True)),
-        dict(zip(labels, scores.tolist(), strict=True)),
-    )
+    return [*strings, f"{separator}{words}"] if words and separator == _SEPARATOR else strings

@@ -1,17 +1,23 @@
-"""What a soft prompt has to beat: what needs no model, and the base's best hard prompt."""
+"""Baselines of a soft prompt: answers without any model, and the base's best hard prompts."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from softhub.evaluation.evaluate import Evaluation, evaluate, judge, predict_examples
+from softhub.evaluation.evaluate import (
+    Evaluation,
+    evaluate,
+    leading_metric,
+    predict_examples,
+    score_predictions,
+)
 from softhub.inference.engine import Prediction, PromptModel
-from softhub.metrics import compute
+from softhub.metrics import Metric, compute, find_metric
 from softhub.metrics.label_sets import join_labels
 from softhub.tasks import Example, Task, Template
 
@@ -22,10 +28,10 @@ class HardPrompt:
 
     Attributes:
         template: The template.
-        bias: Mean log-probability of each label over the dev texts, taken off each score, or None.
-            In the manner of batch calibration (Zhou et al. 2023, arXiv 2309.17249), which takes
-            the log of the mean instead; neither needs labels.
-        dev_score: What chose it: the task's first metric on dev.
+        bias: Mean log-probability of each label over the dev texts, which is subtracted from the
+            scores, or None. A form of batch calibration (Zhou et al. 2023, arXiv 2309.17249),
+            which uses the log of the mean instead; neither needs labels.
+        dev_score: The value of the task's first metric on dev, by which it was chosen.
     """
 
     template: Template
@@ -34,26 +40,32 @@ class HardPrompt:
 
     @property
     def name(self) -> str:
-        """What tables call it."""
-        return "zero-shot, calibrated" if self.bias else "zero-shot"
+        """The name of its row in tables."""
+        return "zero-shot, bias-corrected" if self.bias else "zero-shot"
 
 
 def majority_class(task: Task, train: Sequence[Example], test: Sequence[Example]) -> Evaluation:
-    """Always answer the commonest label of the training split."""
+    """Evaluate the most frequent label of the training split as the answer to every text."""
     label = Counter(str(example.label) for example in train).most_common(1)[0][0]
-    return judge(task, test, [label] * len(test), 0.0)
+    return score_predictions(task, test, [label] * len(test), 0.0)
 
 
-def without_model(
+def trivial_baselines(
     task: Task, train: Sequence[Example], test: Sequence[Example]
 ) -> dict[str, Evaluation]:
-    """What needs no model at all: the majority label, or each text given back as it is.
+    """Evaluate baselines without a model: the majority label, or the text itself as the answer.
 
-    Copying scores well where answers share words with their texts, as in translation.
+    Copying scores well if answers share words with their texts, as in translation. There is no
+    such baseline for metrics that need a model's probabilities or that run code.
     """
     if task.kind == "classification":
         return {"majority label": majority_class(task, train, test)}
-    return {"copied text": judge(task, test, [example.text for example in test], 0.0)}
+    metrics = [name for name in task.metrics if find_metric(name).input_kind in ("answers", "code")]
+    if task.metrics and not metrics:
+        return {}
+    copied = replace(task, metrics=tuple(metrics))
+    texts = [example.text for example in test]
+    return {"copied text": score_predictions(copied, test, texts, 0.0)}
 
 
 def choose_hard_prompts(
@@ -64,32 +76,34 @@ def choose_hard_prompts(
     batch_size: int = 32,
     run_code: bool = False,
 ) -> tuple[HardPrompt, ...]:
-    """Judge the task's hard templates on dev, each as it is and, for labels, calibrated.
+    """Choose the best of the task's hard templates on dev.
 
     A gain over a weak prompt is a gain in format only, so the baselines are the strongest.
 
     Args:
         model: The engine.
         task: The task; without `hard_templates` its own template is the only candidate.
-        dev: Examples that choose.
-        batch_size: Examples in one pass.
+        dev: The examples to choose on.
+        batch_size: Examples per batch.
         run_code: As in `evaluate`.
 
     Returns:
-        The best template as it is and, for a classification, the best calibrated one.
+        The best template and, for a classification, the best one with the label bias removed.
     """
     if task.kind == "generation":
-        return (_best(_generating(model, task, dev, batch_size, run_code)),)
-    metric = task.metrics[0] if task.metrics else "accuracy"
+        scored = list(_generating(model, task, dev, batch_size, run_code))
+        return (_best(scored[0][0], [candidate for _, candidate in scored]),)
+    metric = leading_metric(task)
     references = [str(example.label) for example in dev]
     plain: list[HardPrompt] = []
-    calibrated: list[HardPrompt] = []
+    corrected: list[HardPrompt] = []
     for template in task.hard_templates or (task.template,):
         predictions = _predict(model, task, template, dev, batch_size)
-        for candidates, bias in ((plain, None), (calibrated, mean_log_probabilities(predictions))):
+        for candidates, bias in ((plain, None), (corrected, mean_log_probabilities(predictions))):
             labels = [choose_label(prediction, bias) for prediction in predictions]
-            candidates.append(HardPrompt(template, bias, compute(metric, labels, references)))
-    return _best(plain), _best(calibrated)
+            score = compute(metric.name, labels, references)
+            candidates.append(HardPrompt(template, bias, score))
+    return _best(metric, plain), _best(metric, corrected)
 
 
 def evaluate_hard_prompts(
@@ -101,7 +115,16 @@ def evaluate_hard_prompts(
     batch_size: int = 32,
     run_code: bool = False,
 ) -> dict[str, Evaluation]:
-    """Judge hard prompts by name on examples that did not choose them; a template is run once."""
+    """Evaluate hard prompts by name; each template runs once.
+
+    Args:
+        model: The engine.
+        task: The task.
+        hard_prompts: The hard prompts, from `choose_hard_prompts`.
+        examples: Examples on which they were not chosen.
+        batch_size: Examples per batch.
+        run_code: As in `evaluate`.
+    """
     runs: dict[Template, tuple[list[Prediction], float]] = {}
     evaluations = {}
     for hard_prompt in hard_prompts:
@@ -118,8 +141,29 @@ def evaluate_hard_prompts(
             runs[template] = predictions, time.perf_counter() - start
         predictions, seconds = runs[template]
         labels = [choose_label(prediction, hard_prompt.bias) for prediction in predictions]
-        evaluations[hard_prompt.name] = judge(task, examples, labels, seconds)
+        evaluations[hard_prompt.name] = score_predictions(task, examples, labels, seconds)
     return evaluations
+
+
+def mean_log_probabilities(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Return the mean log-probability (multi-label: log-odds) of each label over all texts."""
+    labels = list(predictions[0].probabilities)
+    if predictions[0].labels is not None:
+        odds = np.array([[p.scores[label] for label in labels] for p in predictions])  # [N, L]
+        return dict(zip(labels, odds.mean(axis=0).tolist(), strict=True))
+    # [N, L]
+    logs = np.log([[p.probabilities[label] + 1e-12 for label in labels] for p in predictions])
+    return dict(zip(labels, logs.mean(axis=0).tolist(), strict=True))
+
+
+def choose_label(prediction: Prediction, bias: Mapping[str, float] | None) -> str:
+    """Return the label with the greatest score after the bias; multi-label: all above theirs."""
+    if bias is None:
+        return prediction.best
+    if prediction.labels is not None:
+        above = {label for label, score in prediction.scores.items() if score > bias[label]}
+        return join_labels(above, list(prediction.scores))
+    return max(prediction.scores, key=lambda label: prediction.scores[label] - bias[label])
 
 
 def _predict(
@@ -135,33 +179,14 @@ def _predict(
 
 def _generating(
     model: PromptModel, task: Task, dev: Sequence[Example], batch_size: int, run_code: bool
-) -> Iterator[HardPrompt]:
-    """The templates of a generation task, judged by the task's first metric."""
+) -> Iterator[tuple[Metric, HardPrompt]]:
+    """Yield the templates of a generation task with the first metric that was computed."""
     for template in task.hard_templates or (task.template,):
         plain = replace(task, template=template)
         metrics = evaluate(model, plain, dev, batch_size=batch_size, run_code=run_code).metrics
-        yield HardPrompt(template, None, next(iter(metrics.values())).value)
+        name, score = next(iter(metrics.items()))
+        yield find_metric(name), HardPrompt(template, None, score.value)
 
 
-def _best(candidates: Iterable[HardPrompt]) -> HardPrompt:
-    return max(candidates, key=lambda candidate: candidate.dev_score)
-
-
-def mean_log_probabilities(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Mean log-probability (multi-label: log-odds) of each label, whatever the text."""
-    labels = list(predictions[0].probabilities)
-    if predictions[0].labels is not None:
-        odds = np.array([[p.scores[label] for label in labels] for p in predictions])
-        return dict(zip(labels, odds.mean(axis=0).tolist(), strict=True))
-    logs = np.log([[p.probabilities[label] + 1e-12 for label in labels] for p in predictions])
-    return dict(zip(labels, logs.mean(axis=0).tolist(), strict=True))
-
-
-def choose_label(prediction: Prediction, bias: Mapping[str, float] | None) -> str:
-    """The most probable label, or that which gains most over its bias; multi-label: all that do."""
-    if bias is None:
-        return prediction.best
-    if prediction.labels is not None:
-        gains = {label for label, score in prediction.scores.items() if score > bias[label]}
-        return join_labels(gains, list(prediction.scores))
-    return max(prediction.scores, key=lambda label: prediction.scores[label] - bias[label])
+def _best(metric: Metric, candidates: Sequence[HardPrompt]) -> HardPrompt:
+    return max(candidates, key=lambda candidate: metric.goodness(candidate.dev_score))

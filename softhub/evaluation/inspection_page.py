@@ -1,4 +1,4 @@
-"""The picture of an inspection: a figure, and a page that needs nothing beside itself."""
+"""An inspection as a figure, and as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import jinja2
 
 import softhub
-from softhub.evaluation.inspection import CAVEAT, Inspection, Neighbour
-from softhub.plotting import INK, method_style, style, to_svg
+from softhub.evaluation.inspection import CAVEAT, Inspection, Neighbor
+from softhub.plotting import INK, method_style, style, to_data_uri, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,10 +21,10 @@ _LOW, _MIDDLE, _HIGH = 0.05, 0.5, 0.95
 
 
 def draw(inspection: Inspection) -> Figure:
-    """Draw norms and nearest tokens beside the vocabulary's own, and the prompt beside itself.
+    """Plot norms and nearest tokens against the vocabulary, and similarities within the prompt.
 
     Args:
-        inspection: What was found.
+        inspection: The inspection.
 
     Returns:
         A figure; `softhub.plotting` turns it into PNG and SVG.
@@ -34,52 +34,54 @@ def draw(inspection: Inspection) -> Figure:
     vocabulary = inspection.vocabulary
     with style():
         figure = Figure(figsize=(11, 3.4), layout="constrained")
-        norms, nearest, likeness = figure.subplots(1, 3, width_ratios=[4, 4, 3])
-        _beside_vocabulary(norms, [token.norm for token in inspection.tokens], vocabulary.norms)
+        norms, nearest, similarity = figure.subplots(1, 3, width_ratios=[4, 4, 3])
+        lengths = [token.norm for token in inspection.tokens]
+        _plot_against_vocabulary(norms, lengths, vocabulary.norms)
         norms.set_title("Norm")
         cosines = [token.by_cosine[0].cosine for token in inspection.tokens]
-        _beside_vocabulary(nearest, cosines, vocabulary.nearest_cosine)
-        nearest.set_title("Cosine with the nearest token")
-        _heat(likeness, inspection.similarity)
-        likeness.set_title("Cosine with each other")
+        _plot_against_vocabulary(nearest, cosines, vocabulary.nearest_cosine)
+        nearest.set_title("Cosine similarity to the nearest token")
+        _heat(similarity, inspection.similarity)
+        similarity.set_title("Cosine similarity to each other")
     return figure
 
 
 def render_page(inspection: Inspection, *, name: str) -> str:
-    """Return the inspection as one HTML file: nothing is loaded, nothing is run.
+    """Return the inspection as one HTML file without scripts or external resources.
 
     Args:
-        inspection: What was found.
-        name: What the prompt is called.
+        inspection: The inspection.
+        name: Name of the prompt.
     """
-    description = "Norm and nearest token of each virtual token, and their cosines."
+    description = "Norm and nearest token of each virtual token, and their cosine similarities."
     return _template().render(
         name=name,
         inspection=inspection,
         caveat=CAVEAT,
-        picture=to_svg(draw(inspection), "portrait", description),
+        picture=to_data_uri(to_svg(draw(inspection), description)),
+        description=description,
         nearest=nearest_in_words,
         version=softhub.__version__,
     )
 
 
-def nearest_in_words(neighbours: Sequence[Neighbour], *, cosine: bool = True) -> str:
-    """Return neighbours as a line of text: each token quoted, with its cosine or distance.
+def nearest_in_words(neighbors: Sequence[Neighbor], *, cosine: bool = True) -> str:
+    """Return neighbors as a line of text: each token quoted, with its cosine or distance.
 
     Args:
-        neighbours: Nearest first.
-        cosine: Whether to give the cosine rather than the distance.
+        neighbors: Nearest first.
+        cosine: Whether to write the cosine similarity rather than the distance.
     """
-    values = (item.cosine if cosine else item.distance for item in neighbours)
+    values = (item.cosine if cosine else item.distance for item in neighbors)
     return ", ".join(
-        f"{item.token!r} {value:.2f}" for item, value in zip(neighbours, values, strict=True)
+        f"{item.token!r} {value:.2f}" for item, value in zip(neighbors, values, strict=True)
     )
 
 
-def _beside_vocabulary(
+def _plot_against_vocabulary(
     axes: Axes, values: Sequence[float], quantiles: Mapping[float, float]
 ) -> None:
-    """Dots of the virtual tokens over the band in which most of the vocabulary lies."""
+    """Plot the virtual tokens over the band of 90 % of the vocabulary."""
     from matplotlib.ticker import MaxNLocator
 
     band = method_style("full fine-tuning").color
@@ -112,6 +114,6 @@ def _heat(axes: Axes, cosines: Sequence[Sequence[float]]) -> None:
 
 @cache
 def _template() -> jinja2.Template:
-    source = resources.files(softhub).joinpath("portrait.html.j2").read_text(encoding="utf-8")
+    source = resources.files(__package__).joinpath("inspection_page.html.j2").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(source)

@@ -1,4 +1,4 @@
-"""How a prompt does label by label, and how far its probabilities can be trusted."""
+"""Per-class metrics of a prompt, and the calibration of its probabilities."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from rich.text import Text
 from softhub.errors import TaskError
 from softhub.evaluation.calibrate import Reliability, reliability
 from softhub.evaluation.evaluate import Evaluation
-from softhub.metrics.calibration import Operating, operating_point
+from softhub.metrics.calibration import OperatingPoint, operating_point
 from softhub.metrics.intervals import Interval
 from softhub.metrics.per_class import ClassReport, class_report
 from softhub.tasks import Example, Task
 from softhub.tasks.decision import Decision
 
-_MOST_COLUMNS = 12  # of a confusion matrix on a terminal; report.json has all of it
+_MOST_COLUMNS = 12  # of a confusion matrix on a terminal; report.json contains all of it
 
 
 @dataclass(frozen=True)
 class LabelReport:
-    """What accuracy alone does not say.
+    """Per-class metrics, probability calibration and abstention of one evaluation.
 
     Attributes:
         classes: Precision, recall and F1 of each label, and the confusion matrix.
         reliability: Calibration error, and coverage at several thresholds.
-        decision: The rule by which the prompt answers.
-        answered: Coverage and accuracy where that rule abstains below a confidence.
+        decision: The prompt's temperature and thresholds.
+        answered: Coverage and accuracy at the prompt's threshold of abstention.
     """
 
     classes: ClassReport
     reliability: Reliability
     decision: Decision
-    answered: Operating
+    answered: OperatingPoint
 
     def to_record(self) -> dict[str, Any]:
         """Return plain JSON values, for `report.json`."""
@@ -48,7 +48,7 @@ class LabelReport:
         }
 
     def print_classes(self) -> None:
-        """Print the scores of each label, and what is taken for what, to stdout."""
+        """Print the scores of each label and the confusion matrix to stdout."""
         console = Console(highlight=False)
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
         table.add_column("label", overflow="ellipsis", no_wrap=True, max_width=20)
@@ -60,43 +60,42 @@ class LabelReport:
         console.print()
         console.print(table)
         if self.classes.confusion and len(self.classes.classes) <= _MOST_COLUMNS:
-            console.print("\nRows: the right label; columns: the predicted one, in the same order.")
+            console.print(
+                "\nConfusion matrix (rows: right label, columns: predicted label, same order):"
+            )
             console.print(_matrix(self.classes))
 
     def print_reliability(self) -> None:
-        """Print calibration and, where the prompt abstains, coverage, to stdout."""
+        """Print the calibration error and, if the prompt abstains, its coverage to stdout."""
         before, after = self.reliability.error_before, self.reliability.error
         temperature = self.decision.temperature
         print(f"\nExpected calibration error: {100 * before:.1f} %", end="")
         print(f", {100 * after:.1f} % at temperature {temperature:.2f}." * (temperature != 1))
         if self.decision.abstain_below:
             right = self.answered.accuracy
-            accuracy = "none of them" if right is None else f"{100 * right:.1f} % of them"
+            accuracy = "" if right is None else f", {100 * right:.1f} % of them correctly"
             print(
-                f"Answered where the probability is at least {self.decision.abstain_below:.3f}: "
-                f"{100 * self.answered.coverage:.1f} % of the texts, {accuracy} right."
+                f"Abstention below a probability of {self.decision.abstain_below:.3f}: "
+                f"{100 * self.answered.coverage:.1f} % of the texts are answered{accuracy}."
             )
 
 
 def report_labels(
     task: Task, examples: Sequence[Example], evaluation: Evaluation, decision: Decision
 ) -> LabelReport:
-    """Look at an evaluation label by label.
+    """Compute per-class metrics, probability calibration and abstention of an evaluation.
 
     Args:
         task: The task.
-        examples: What was evaluated.
+        examples: The examples that were evaluated.
         evaluation: From `evaluate`, on a classification task.
-        decision: The rule by which the prompt answers.
-
-    Returns:
-        The report.
+        decision: The prompt's temperature and thresholds.
 
     Raises:
-        TaskError: The evaluation holds no probabilities, as that of generated texts.
+        TaskError: The evaluation has no probabilities, such as one of generated texts.
     """
     if task.verbalizer is None or not evaluation.details:
-        raise TaskError("A report by label needs the probabilities of a classification's labels.")
+        raise TaskError("Per-class metrics need the predictions of a classification task.")
     details, references = evaluation.details, evaluation.references
     right = [each.best == b for each, b in zip(details, references, strict=True)]
     sure = [each.confidence for each in details]

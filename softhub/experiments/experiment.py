@@ -18,6 +18,7 @@ from softhub.evaluation.hard_prompts import (
 )
 from softhub.evaluation.label_report import report_labels
 from softhub.experiments.report import (
+    SOFT_PROMPT,
     Row,
     folder_bytes,
     print_files,
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from softhub.hub import Hub
-
-SOFT_PROMPT = "soft prompt"
 
 
 @dataclass

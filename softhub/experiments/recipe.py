@@ -61,9 +61,9 @@ def _check_metrics(config: Any) -> None:
     Raises:
         ConfigError: The only metric of a task runs generated code, which is not allowed here.
     """
-    from softhub.evaluation.evaluate import metrics_to_take
+    from softhub.evaluation.evaluate import select_metrics
     from softhub.tasks import Task
 
     paths = [config.task] if isinstance(config.task, str) else config.task
     for path in paths:
-        metrics_to_take(Task.from_file(path), run_code=config.run_generated_code)
+        select_metrics(Task.from_file(path), run_code=config.run_generated_code)

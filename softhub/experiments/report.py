@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import platform
@@ -16,31 +17,34 @@ from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
-from softhub.adapter.manifest import Metric
+from softhub._version import __version__
+from softhub.adapter.manifest import RecordedMetric
 from softhub.evaluation.evaluate import Evaluation
 from softhub.files import replace_file
-from softhub.metrics import METRICS
-from softhub.metrics.intervals import Interval
+from softhub.metrics import find_metric
 from softhub.model.prompt import SoftPrompt
-from softhub.training.curve import write_curve
+from softhub.training.curve import CURVE, write_curve
 
 if TYPE_CHECKING:
     from softhub.training.running import FitResult
 
-_SCORES_BESIDE_COSTS, _SCORES_ALONE = 2, 3  # that fit 80 columns
-_NOT_A_SHARE = ("perplexity",)  # all other metrics are between 0 and 1, and printed in per cent
+SOFT_PROMPT = "soft prompt"
+_SCORES_BESIDE_COSTS, _SCORES_ALONE = 2, 3  # columns that fit a terminal of 80 characters
+_COSTS = ("trained\nnumbers", "bytes", "time to\ntrain", "texts\n/s")
+_CURVE = f"{CURVE}.png"
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way of doing the task.
+    """One method in the table of a run.
 
     Attributes:
-        name: What the table calls it.
+        name: Name in the table.
         evaluation: Its scores on the test split.
-        trainable_parameters: Numbers that training changed.
-        bytes_on_disk: What has to be stored and shipped for the task beside the base.
-        train_seconds: Wall time of training, 0 without any.
+        trainable_parameters: Number of trained parameters.
+        bytes_on_disk: Size of what is stored and shipped for the task in addition to the base.
+        train_seconds: Wall time of training; 0 without training.
     """
 
     name: str
@@ -49,11 +53,27 @@ class Row:
     bytes_on_disk: int = 0
     train_seconds: float = 0.0
 
+    def to_record(self) -> dict[str, Any]:
+        """Return the row as plain JSON values."""
+        evaluation = self.evaluation
+        rate = evaluation.examples_per_second if evaluation.seconds else None
+        return {
+            "name": self.name,
+            "trainable_parameters": self.trainable_parameters,
+            "bytes_on_disk": self.bytes_on_disk,
+            "train_seconds": self.train_seconds,
+            "examples": len(evaluation.references),
+            "metrics": {name: each._asdict() for name, each in evaluation.metrics.items()},
+            "outcomes": dict(Counter(outcome.kind for outcome in evaluation.outcomes)) or None,
+            "predict_seconds": evaluation.seconds,
+            "examples_per_second": rate,
+        }
+
 
 def print_table(rows: Sequence[Row], *, title: str) -> None:
-    """Print the rows to stdout; scores with their 95 % interval.
+    """Print scores with their 95 % intervals, and costs, to stdout.
 
-    Fits 80 columns: what is too much for one table is printed as several, one below the other.
+    The output fits 80 columns: if there are many metrics, several tables are printed.
     """
     console = Console(highlight=False)
     console.print(f"\n{title}\n", markup=False, soft_wrap=True)
@@ -66,27 +86,20 @@ def print_table(rows: Sequence[Row], *, title: str) -> None:
             console.print()
         console.print(_table(rows, [], costs=True))
     console.print(
-        "\nIn brackets: 95 % interval. Bytes: what is stored and shipped beside the base."
+        "\nIn parentheses: 95 % interval. Bytes: stored and shipped in addition to the base."
     )
 
 
 def _table(rows: Sequence[Row], metrics: Sequence[str], *, costs: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("", width=14)
-    headings = [_heading(metric) for metric in metrics]
-    if costs:
-        headings += ["trained\nnumbers", "bytes", "time to\ntrain", "texts\n/s"]
-    for heading in headings:
+    headings = [find_metric(metric).heading_with_unit for metric in metrics]
+    for heading in (*headings, *(_COSTS if costs else ())):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        scores = [_score(metric, row.evaluation.metrics[metric]) for metric in metrics]
+        scores = [find_metric(name).format(*row.evaluation.metrics[name]) for name in metrics]
         table.add_row(row.name, *scores, *(_costs(row) if costs else ()))
     return table
-
-
-def _heading(metric: str) -> str:
-    name = METRICS[metric].heading if metric in METRICS else metric.replace("_", " ")
-    return name if metric in _NOT_A_SHARE else f"{name}, %"
 
 
 def _costs(row: Row) -> tuple[str, ...]:
@@ -98,64 +111,61 @@ def _costs(row: Row) -> tuple[str, ...]:
     )
 
 
-def _score(metric: str, interval: Interval) -> str:
-    value, low, high = (x * (1 if metric in _NOT_A_SHARE else 100) for x in interval)
-    return f"{value:.1f} ({low:.1f}-{high:.1f})"
-
-
 def write_run(
     folder: str | Path,
     result: FitResult,
-    soft: Evaluation | None,
+    evaluation: Evaluation | None,
     baselines: Mapping[str, Evaluation],
     **details: Any,
 ) -> Path:
     """Save a trained prompt with its scores, print the table, write `report.json` and the curve.
 
-    The report says what the prompt can be traced by: its provenance, the configuration that the
-    caller gives, the date, and how training went. `curve.png` and `curve.svg` draw that.
+    The report records the prompt's provenance, the configuration that the caller passes, the date,
+    and how training went; `curve.png` and `curve.svg` plot the latter.
 
     Args:
-        folder: Where to: the adapter goes to `adapter` in it.
-        result: What training gave.
-        soft: The prompt's scores on the test split; None where there is none to judge it.
-        baselines: What it is held against, on the same examples.
-        **details: As in `write_report`; what is known of training is added.
+        folder: Output folder; the adapter goes to its subfolder `adapter`.
+        result: Result of training.
+        evaluation: The prompt's scores on the test split; None without labeled test examples.
+        baselines: Scores of the baselines on the same examples, by name.
+        **details: Further entries of the report, as in `write_report`.
 
     Returns:
-        The adapter's folder. Of several processes only the main one writes it.
+        The adapter's folder. With several processes, only the main process writes it.
     """
+    adapter = Path(folder) / "adapter"
     if not PartialState().is_main_process:
-        return Path(folder) / "adapter"
+        return adapter
     prompt, rows = result.prompt, [Row(name, each) for name, each in baselines.items()]
-    if soft is not None:
-        prompt = with_scores(prompt, soft, split="test", baselines=baselines)
-    adapter = prompt.save_pretrained(Path(folder) / "adapter")
-    if soft is not None:
-        numbers, stored = prompt.vectors.numel(), folder_bytes(adapter)
-        rows.append(Row("soft prompt", soft, numbers, stored, result.seconds))
-        task = (prompt.manifest.task or {}).get("name", "soft prompt")
+    if evaluation is not None:
+        prompt = with_scores(prompt, evaluation, split="test", baselines=baselines)
+    prompt.save_pretrained(adapter)
+    if evaluation is not None:
+        parameters, stored = prompt.vectors.numel(), folder_bytes(adapter)
+        rows.append(Row(SOFT_PROMPT, evaluation, parameters, stored, result.seconds))
+        task = (prompt.manifest.task or {}).get("name", SOFT_PROMPT)
         where = f"{task} on {prompt.manifest.base_model}"
-        print_table(rows, title=f"{where}: {len(soft.references)} test examples")
-    write_report(Path(folder) / "report.json", rows, **details, **_of_training(result))
-    _say_where(folder, result, drawn=write_curve(folder, result) is not None)
+        print_table(rows, title=f"{where}: {len(evaluation.references)} test examples")
+    write_report(Path(folder) / "report.json", rows, **details, **training_record(result))
+    write_curve(folder, result)
+    print_files(result, adapter)
     return adapter
 
 
-def _say_where(folder: str | Path, result: FitResult, *, drawn: bool) -> None:
-    """Name the files, in the folder as it was asked for, not resolved: people paste it."""
-    files = [("Adapter", "adapter"), ("Report", "report.json")]
-    if drawn:
-        files.append(("Curve", "curve.png"))
+def print_files(result: FitResult, adapter: Path | None) -> None:
+    """Print how training went, and the files of the run if its adapter was saved."""
     best = f"best at step {result.best_step}"
     peak = f"peak memory {result.peak_memory / 1e6:,.0f} MB"
     print(f"Trained: {result.steps} steps, {best}, {peak}")
-    for what, name in files:
-        print(f"{what + ':':<9}{folder}/{name}")
+    if adapter is None:
+        return
+    for title, name in (("Adapter", adapter.name), ("Report", "report.json"), ("Curve", _CURVE)):
+        if (adapter.parent / name).exists():
+            print(f"{title + ':':<9}{adapter.parent}/{name}")
 
 
-def _of_training(result: FitResult) -> dict[str, Any]:
-    """What a report says about training: by what it can be traced, and how it went."""
+def training_record(result: FitResult) -> dict[str, Any]:
+    """Return a report's entries on training: date, provenance, settings found and history."""
     test = result.range_test
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -177,29 +187,45 @@ def _of_training(result: FitResult) -> dict[str, Any]:
 
 
 def write_report(path: str | Path, rows: Sequence[Row], **details: Any) -> Path:
-    """Write the rows and details as JSON, whole or not at all.
+    """Write rows and details as JSON, atomically.
 
     Args:
         path: The file.
-        rows: What was compared, on the same examples.
-        **details: Anything else that JSON can hold: configuration, history, choices made.
+        rows: The methods that were evaluated, on the same examples.
+        **details: Further entries of any JSON type: configuration, history, choices.
 
     Returns:
         The path.
     """
-    record = {
-        "rows": [_row_record(row) for row in rows],
-        **details,
-        "machine": {
-            "platform": platform.platform(),
-            "python": platform.python_version(),
-            "cpus": os.cpu_count(),
-        },
-    }
+    record = {"rows": [row.to_record() for row in rows], **details, "machine": machine()}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, (json.dumps(record, indent=2, default=str) + "\n").encode())
     return path
+
+
+def machine() -> dict[str, Any]:
+    """Return the hardware and versions on which times, and the last digits of scores, depend."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerators": gpus or None,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "softhub": __version__,
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _processor() -> str:
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(encoding="utf-8").splitlines() if facts.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def with_scores(
@@ -209,16 +235,18 @@ def with_scores(
     split: str,
     baselines: Mapping[str, Evaluation],
 ) -> SoftPrompt:
-    """The prompt with its scores, and those it has to be held against, in its manifest."""
+    """Return the prompt with its scores and those of its baselines in the manifest."""
     metrics = tuple(
-        Metric(
+        RecordedMetric(
             name=name,
-            value=interval.value,
-            low=interval.low,
-            high=interval.high,
+            **interval._asdict(),
             split=split,
             examples=len(evaluation.references),
-            baselines={key: other.metrics[name].value for key, other in baselines.items()},
+            baselines={
+                key: other.metrics[name].value
+                for key, other in baselines.items()
+                if name in other.metrics
+            },
         )
         for name, interval in evaluation.metrics.items()
     )
@@ -226,21 +254,5 @@ def with_scores(
 
 
 def folder_bytes(folder: str | Path) -> int:
-    """Size of all files in an adapter folder."""
+    """Return the total size of the files in an adapter folder."""
     return sum(file.stat().st_size for file in Path(folder).iterdir() if file.is_file())
-
-
-def _row_record(row: Row) -> dict[str, Any]:
-    record = {key: value for key, value in asdict(row).items() if key != "evaluation"}
-    evaluation = row.evaluation
-    return {
-        **record,
-        "examples": len(evaluation.references),
-        "metrics": {
-            name: {"value": i.value, "low": i.low, "high": i.high}
-            for name, i in evaluation.metrics.items()
-        },
-        "outcomes": dict(Counter(outcome.kind for outcome in evaluation.outcomes)) or None,
-        "predict_seconds": evaluation.seconds,
-        "examples_per_second": evaluation.examples_per_second if evaluation.seconds else None,
-    }

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from softhub.adapter.layout import CARD, CONFIG, MANIFEST
-from softhub.adapter.manifest import Manifest
-from softhub.adapter.strict_json import parse_object
-from softhub.hub.backend import Fetched
+from softhub.adapter.adapter import Adapter
+from softhub.adapter.layout import CARD
+from softhub.hub.transfer import Fetched
 
 Change = tuple[Any, Any]
+_MANIFEST_FIELDS_SHOWN_ELSEWHERE = ("metrics", "files")
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class VectorShift:
 
     Attributes:
         relative_distance: Frobenius norm of the difference over that of the old vectors.
-        mean_cosine: Mean cosine of a virtual token with itself before.
+        mean_cosine: Mean cosine between each virtual token and itself before.
         most_moved: Index of the virtual token whose direction changed most.
-        lowest_cosine: Its cosine with itself before.
+        lowest_cosine: The cosine between that token and itself before.
     """
 
     relative_distance: float
@@ -37,11 +37,12 @@ class Difference:
 
     Attributes:
         repo_id: The repository.
-        old: Commit that is compared.
-        new: Commit that it is compared with.
-        config: Keys of `adapter_config.json`.
-        manifest: Keys of `softhub.json`, nested ones joined by dots, without metrics and hashes.
-        metrics: Values by `name (split)`.
+        old: The earlier commit.
+        new: The later commit.
+        config: Changed keys of `adapter_config.json`.
+        manifest: Changed keys of `softhub.json`, nested ones joined by dots, without metrics and
+            hashes.
+        metrics: Changed values by `name (split)`.
         card_changed: Whether the card differs.
         vectors: How far the vectors moved; None where the shapes differ.
     """
@@ -60,54 +61,54 @@ class Difference:
         return asdict(self)
 
 
-def difference(old: Fetched, new: Fetched) -> Difference:
-    """Compare two fetched revisions of one repository."""
+def diff(old: Fetched, new: Fetched) -> Difference:
+    """Compare two fetched revisions of one repository.
+
+    Args:
+        old: The earlier revision.
+        new: The later revision.
+
+    Returns:
+        The changes.
+
+    Raises:
+        InvalidArtefact: A file of either is damaged.
+    """
+    before, after = old.adapter, new.adapter
     return Difference(
         repo_id=new.repo_id,
         old=old.revision,
         new=new.revision,
-        config=_changes(_json(old, CONFIG), _json(new, CONFIG)),
-        manifest=_changes(_manifest(old), _manifest(new)),
-        metrics=_changes(_metrics(old), _metrics(new)),
-        card_changed=old.files.get(CARD) != new.files.get(CARD),
-        vectors=_shift(old, new),
+        config=_changes(before.config, after.config),
+        manifest=_changes(_manifest(before), _manifest(after)),
+        metrics=_changes(_metrics(before), _metrics(after)),
+        card_changed=before.files.get(CARD) != after.files.get(CARD),
+        vectors=_shift(before, after),
     )
 
 
-def _shift(old: Fetched, new: Fetched) -> VectorShift | None:
-    from softhub.hub.vectors import read_vectors, relative_distance, row_cosines
+def _shift(before: Adapter, after: Adapter) -> VectorShift | None:
+    from softhub.hub.vectors import relative_distance, row_cosines
 
-    before = read_vectors(old.files, origin=f"{old.repo_id}@{old.revision}")
-    after = read_vectors(new.files, origin=f"{new.repo_id}@{new.revision}")
     if before.shape != after.shape:
         return None
-    cosines = row_cosines(before, after)
+    cosines = row_cosines(before.vectors, after.vectors)
     lowest = int(cosines.argmin())
     return VectorShift(
-        relative_distance=relative_distance(before, after),
+        relative_distance=relative_distance(before.vectors, after.vectors),
         mean_cosine=float(cosines.mean()),
         most_moved=lowest,
         lowest_cosine=float(cosines[lowest]),
     )
 
 
-def _json(fetched: Fetched, name: str) -> dict[str, Any]:
-    if name not in fetched.files:
-        return {}
-    return parse_object(fetched.files[name], origin=f"{name} of {fetched.repo_id}")
+def _manifest(adapter: Adapter) -> dict[str, Any]:
+    record = asdict(adapter.manifest) if adapter.manifest else {}
+    return _flat({k: v for k, v in record.items() if k not in _MANIFEST_FIELDS_SHOWN_ELSEWHERE})
 
 
-def _manifest(fetched: Fetched) -> dict[str, Any]:
-    record = _json(fetched, MANIFEST)
-    for told_elsewhere in ("metrics", "files"):
-        record.pop(told_elsewhere, None)
-    return _flat(record)
-
-
-def _metrics(fetched: Fetched) -> dict[str, Any]:
-    if MANIFEST not in fetched.files:
-        return {}
-    metrics = Manifest.from_bytes(fetched.files[MANIFEST]).metrics
+def _metrics(adapter: Adapter) -> dict[str, Any]:
+    metrics = adapter.manifest.metrics if adapter.manifest else ()
     return {f"{metric.name} ({metric.split})": metric.value for metric in metrics}
 
 

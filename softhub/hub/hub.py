@@ -1,4 +1,4 @@
-"""`Hub`: one face for the hub on this disk and for every endpoint of Hugging Face's protocol."""
+"""`Hub`: one interface to the hub on this disk and to every endpoint of Hugging Face's protocol."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from softhub.adapter.adapter import Adapter
+from softhub.adapter.front_matter import DEPRECATED, with_front_matter
 from softhub.adapter.layout import CARD, write_atomically
-from softhub.adapter.validation import check_files, read_folder
+from softhub.adapter.validation import check_adapter, check_files, check_folder
 from softhub.errors import HubError, InvalidArtefact, RevisionNotFound, SoftHubWarning
-from softhub.hub.backend import Backend, Fetched, Push
 from softhub.hub.describe import describe
-from softhub.hub.diff import Difference, difference
-from softhub.hub.front_matter import DEPRECATED, read_front_matter, with_front_matter
-from softhub.hub.local.disk import told_as_hub_error
+from softhub.hub.diff import Difference, diff
+from softhub.hub.local.disk import os_errors_as_hub_errors
 from softhub.hub.lockfile import LockedPrompt, read_lockfile, write_lockfile
 from softhub.hub.names import (
     DEFAULT_REVISION,
@@ -26,10 +26,12 @@ from softhub.hub.names import (
 )
 from softhub.hub.query import Query
 from softhub.hub.records import AdapterInfo, CommitInfo, plain
-from softhub.hub.secrets import local_path, refuse_tokens
+from softhub.hub.secrets import check_secrets
+from softhub.hub.transfer import Fetched, Push
 
 if TYPE_CHECKING:
-    from softhub.hub.vectors import Matrix
+    from softhub.hub.local.local_hub import LocalHub
+    from softhub.hub.remote.remote_hub import RemoteHub
 
 Listing = list[AdapterInfo]
 History = list[CommitInfo]
@@ -56,16 +58,16 @@ class Hub:
         Args:
             uri: `local`, `local:FOLDER`, `hf` or `hf+https://HOST`; None for `$SOFTHUB_HUB`, or
                 else `local`.
-            token: Access token for a remote hub; None for the one that `softhub login` keeps,
-                which is sent to huggingface.co alone.
-            offline: Use of a remote hub only what was pulled before.
+            token: Access token for a remote hub; None for the one that `softhub login` stores,
+                which is sent to huggingface.co only.
+            offline: Use only what was pulled before from a remote hub.
 
         Raises:
-            HubError: The address is none, or the folder is Hugging Face's download cache.
+            HubError: The address is not valid, or the folder is Hugging Face's download cache.
         """
         address = HubAddress.parse(uri)
         self.uri = address.uri
-        self._backend: Backend = _backend(address, token, offline)
+        self._backend = _backend(address, token, offline)
 
     def __repr__(self) -> str:
         """Show the address; never the token."""
@@ -86,9 +88,9 @@ class Hub:
 
         Args:
             folder: The adapter; only the files of an adapter are read from it.
-            repo_id: `namespace/name`; made if it does not exist.
+            repo_id: `namespace/name`; created if it does not exist.
             revision: Branch to move.
-            message: Why; shown by `log`.
+            message: The commit's message; shown by `log`.
             tags: Names for the new commit, such as `v1`.
             private: Make a new repository private (remote hubs).
             parent_commit: Refuse unless the branch still names this commit.
@@ -97,20 +99,15 @@ class Hub:
             The commit; `created` is False where the hub already had exactly this content.
 
         Raises:
-            InvalidArtefact: The folder is no sound adapter, or would leak a token or a path.
+            InvalidArtefact: The folder is not a valid adapter, or contains a token or a path.
             PushConflict: Somebody else pushed first.
             HubError: Any other reason, with the next step.
         """
-        check_repo_id(repo_id)
-        for name in (revision, *tags):
-            check_revision_name(name)
-        if revision in tags:
-            raise HubError(f"{revision!r} is to be both branch and tag; choose another tag")
-        files = read_folder(folder)
-        check_files(files, origin=str(folder))
-        self._check_leaks(files)
+        _check_names(repo_id, revision, tags)
+        adapter = check_folder(folder)
+        check_secrets(adapter.files, leaves_machine=self._backend.is_remote)
         return self._backend.push(
-            Push(repo_id, files, revision, message, tuple(tags), private, parent_commit)
+            Push(repo_id, adapter, revision, message, tuple(tags), private, parent_commit)
         )
 
     def pull(
@@ -121,54 +118,58 @@ class Hub:
         local_dir: str | Path | None = None,
         expect_sha256: str | None = None,
     ) -> Path:
-        """Return a folder with an adapter, checked from the first byte to the last.
+        """Return a folder with an adapter, after checking all of it.
 
         Args:
             repo_id: `namespace/name`.
             revision: Branch, tag or full commit hash.
-            local_dir: Copy the adapter there as well; it appears whole or not at all.
+            local_dir: Copy the adapter there as well; it appears complete or not at all.
             expect_sha256: SHA-256 that the weights file must have.
 
         Returns:
-            `local_dir`, or else the hub's own folder, which is to be read only.
+            `local_dir`, or else the hub's own folder, which must not be modified.
 
         Raises:
             RepositoryNotFound: There is no such repository.
             RevisionNotFound: It has no such revision.
-            InvalidArtefact: What came is damaged, hostile, or has another hash.
+            InvalidArtefact: The adapter is damaged, hostile, or has another hash.
         """
         fetched = self._fetch(repo_id, revision)
-        adapter = check_files(fetched.files, origin=f"{repo_id}@{fetched.revision}")
+        adapter = check_adapter(fetched.adapter)
         if expect_sha256 is not None and adapter.weights_sha256 != expect_sha256.lower():
             raise InvalidArtefact(
                 f"the weights of {repo_id}@{revision} have SHA-256 {adapter.weights_sha256}, "
-                f"expected {expect_sha256}; somebody changed them, or the expectation is of "
-                "another revision"
+                f"expected {expect_sha256}; either they were changed, or the expected hash belongs "
+                "to another revision"
             )
         self._warn_if_deprecated(fetched, revision)
-        folder = self._backend.keep(fetched)
+        folder = self._backend.to_folder(fetched)
         if local_dir is None:
             return folder
-        with told_as_hub_error(f"copying {repo_id} to {local_dir}"):
-            return write_atomically(Path(local_dir), fetched.files)
+        with os_errors_as_hub_errors(f"copying {repo_id} to {local_dir}"):
+            return write_atomically(Path(local_dir), adapter.files)
 
     def lock(self, path: str | Path, prompts: Mapping[str, str]) -> Locked:
         """Add prompts to a lock file, each pinned to its commit and to the hash of its weights.
 
         Args:
-            path: The lock file, such as `softhub.lock`; made if it does not exist.
+            path: The lock file, such as `softhub.lock`; created if it does not exist.
             prompts: `namespace/name` or `namespace/name@revision` by the name to use it under.
 
         Returns:
             Everything that the file now holds.
+
+        Raises:
+            HubError: A prompt does not exist, or the file cannot be read or written.
+            InvalidArtefact: A prompt is damaged.
         """
         path = Path(path)
         locked = read_lockfile(path) if path.exists() else {}
         for name, reference in prompts.items():
             repo_id, _, revision = reference.partition("@")
             fetched = self._fetch(repo_id, revision or DEFAULT_REVISION)
-            adapter = check_files(fetched.files, origin=f"{repo_id}@{fetched.revision}")
-            locked[name] = LockedPrompt(repo_id, fetched.revision, adapter.weights_sha256)
+            weights_sha256 = check_adapter(fetched.adapter).weights_sha256
+            locked[name] = LockedPrompt(repo_id, fetched.revision, weights_sha256)
         write_lockfile(path, locked)
         return locked
 
@@ -179,13 +180,13 @@ class Hub:
 
         Args:
             path: The lock file.
-            local_dir: Copy each adapter to a folder of its name in there.
+            local_dir: Copy each adapter to a subfolder with its name.
 
         Returns:
             Folders by name.
 
         Raises:
-            InvalidArtefact: What the hub has under a locked commit has other weights.
+            InvalidArtefact: A locked commit has other weights on the hub.
         """
         return {
             name: self.pull(
@@ -198,7 +199,7 @@ class Hub:
         }
 
     def list(self, **filters: Any) -> Listing:
-        """Return every adapter that meets the filters, by name.
+        """Return every adapter that matches the filters, sorted by name.
 
         Args:
             **filters: Fields of `Query`: `task`, `task_kind`, `base_model`, `tag`, `author`,
@@ -206,24 +207,36 @@ class Hub:
                 `sort`, `limit`.
 
         Raises:
-            HubError: No such filter.
+            HubError: There is no such filter.
         """
         return self._backend.select(Query.of(**filters))
 
     def info(self, repo_id: str, *, revision: str = DEFAULT_REVISION) -> AdapterInfo:
-        """Describe one revision of an adapter without judging it as strictly as `pull` does."""
+        """Describe one revision of an adapter, with weaker checks than `pull` makes.
+
+        Args:
+            repo_id: `namespace/name`.
+            revision: Branch, tag or full commit hash.
+
+        Returns:
+            The description; `unchecked` says what could not be checked.
+
+        Raises:
+            RepositoryNotFound: There is no such repository.
+            RevisionNotFound: It has no such revision.
+        """
         check_revision(revision)
         return self._backend.info(check_repo_id(repo_id), revision)
 
     def search(self, text: str | None = None, **filters: Any) -> Listing:
-        """Return the adapters whose name, task, base or tags hold all words, best score first.
+        """Return the adapters whose name, task, base or tags contain all words, best score first.
 
         Args:
             text: Words, in any case and order; None for all adapters.
             **filters: As for `list`; `sort` is `score` and `limit` 50 unless given.
 
         Raises:
-            HubError: No such filter.
+            HubError: There is no such filter.
         """
         return self.list(**{"text": text, "sort": "score", "limit": 50, **filters})
 
@@ -238,17 +251,25 @@ class Hub:
         return [info for info in found if info.metrics]
 
     def log(self, repo_id: str, *, revision: str = DEFAULT_REVISION, limit: int = 50) -> History:
-        """Return the history of a revision, newest first, with what each commit measured."""
+        """Return the history of a revision, newest first, with the metrics of each commit."""
         check_revision(revision)
         return self._backend.log(check_repo_id(repo_id), revision, limit)
 
     def diff(self, repo_id: str, old: str, new: str = DEFAULT_REVISION) -> Difference:
         """Compare two revisions: config, manifest, metrics, and how far the vectors moved.
 
+        Args:
+            repo_id: `namespace/name`.
+            old: The earlier revision.
+            new: The later revision.
+
+        Returns:
+            The changes.
+
         Raises:
             RevisionNotFound: One of them does not exist.
         """
-        return difference(self._fetch(repo_id, old), self._fetch(repo_id, new))
+        return diff(self._fetch(repo_id, old), self._fetch(repo_id, new))
 
     def tag(self, repo_id: str, tag: str, *, revision: str = DEFAULT_REVISION) -> str:
         """Give a commit a name and return the commit; the same name again is no error.
@@ -268,43 +289,47 @@ class Hub:
         self._backend.untag(check_repo_id(repo_id), check_revision_name(tag))
 
     def deprecate(self, repo_id: str, *, reason: str, replacement: str | None = None) -> CommitInfo:
-        """Mark a repository as not to be used any more; pulls warn, and nothing is removed.
+        """Mark a repository as deprecated; pulls warn, and nothing is removed.
 
         The mark is a commit that adds `softhub_deprecated` to the card of `main`; pushing a card
-        without it takes the mark back.
+        without it removes the mark.
 
         Args:
             repo_id: The repository.
             reason: Why, in one sentence.
             replacement: Repository to use instead.
 
+        Returns:
+            The commit with the mark.
+
         Raises:
             HubError: There is no reason, or the replacement is the repository itself.
         """
         notice = {"reason": plain(reason)}
         if not notice["reason"]:
-            raise HubError("a deprecation needs a reason, in one sentence that pulls can show")
+            raise HubError("a deprecation needs a reason: one sentence, which pulls will show")
         if replacement is not None:
             notice["replacement"] = check_repo_id(replacement)
         if replacement == repo_id:
             raise HubError(f"{repo_id} cannot be replaced by itself; name another repository")
         fetched = self._fetch(repo_id, DEFAULT_REVISION)
-        card = fetched.files.get(CARD, b"")
-        marked = with_front_matter(card, {**read_front_matter(card), DEPRECATED: notice})
-        files = {**fetched.files, CARD: marked}
-        check_files(files, origin=f"{repo_id}@{fetched.revision}")
-        self._check_leaks(files)
+        old = fetched.adapter
+        card = with_front_matter(
+            old.files.get(CARD, b""), {**old.card_metadata, DEPRECATED: notice}
+        )
+        marked = check_files({**old.files, CARD: card}, origin=old.origin)
+        check_secrets(marked.files, leaves_machine=self._backend.is_remote)
         message = f"Deprecate: {notice['reason']}"
         return self._backend.push(
-            Push(repo_id, files, DEFAULT_REVISION, message, parent_commit=fetched.revision)
+            Push(repo_id, marked, DEFAULT_REVISION, message, parent_commit=fetched.revision)
         )
 
     def delete(self, repo_id: str) -> None:
-        """Remove a repository with its history for good; `deprecate` is the gentler way."""
+        """Remove a repository with its history permanently; consider `deprecate` instead."""
         self._backend.delete(check_repo_id(repo_id))
 
     def verify(self, repo_id: str) -> dict[str, str | None]:
-        """Check every commit that can be reached, from hashes to the last number.
+        """Check every commit that can be reached: hashes, files and numbers.
 
         Returns:
             For each commit None, or what is wrong with it.
@@ -312,30 +337,39 @@ class Hub:
         return self._backend.verify(check_repo_id(repo_id))
 
     def similar(self, prompt: str | Path, *, limit: int = 10) -> Similar:
-        """Rank the prompts of the same base by how alike their vectors are (SPoT's idea).
+        """Rank the prompts of the same base by the similarity of their vectors, as SPoT does.
 
-        A heuristic: alike vectors often mean that one prompt is a good start for training the
-        other's task, and sometimes do not. Try the best few and let the dev score decide.
+        This is a heuristic: similar vectors often mean that one prompt is a good initialization
+        for training the other's task, and sometimes do not. Try the best few and let the score on
+        the dev split decide.
 
         Args:
             prompt: An adapter's folder, or a repository of this hub.
-            limit: How many at most.
+            limit: Maximum number of results.
 
         Returns:
-            Adapters with their similarity, between -1 and 1, most alike first.
-        """
-        from softhub.hub.vectors import read_vectors, similarity
+            Adapters with their similarity, between -1 and 1, most similar first.
 
-        own, base = self._prompt(prompt)
+        Raises:
+            InvalidArtefact: The prompt is damaged, or does not name its base model.
+            RepositoryNotFound: There is no such folder or repository.
+        """
+        from softhub.hub.vectors import similarity
+
+        own = self._adapter(prompt)
+        base = describe("this/prompt", own, revision="").base_model
+        if base is None:
+            raise InvalidArtefact(
+                f"{prompt} does not name its base model, so nothing is comparable"
+            )
         ranked = []
         for info in self.list(base_model=base):
             if info.repo_id == str(prompt):
                 continue
             with suppress(InvalidArtefact, RevisionNotFound):
-                other = self._fetch(info.repo_id, DEFAULT_REVISION)
-                vectors = read_vectors(other.files, origin=info.repo_id)
-                if vectors.shape[1] == own.shape[1]:
-                    ranked.append((info, similarity(own, vectors)))
+                other = self._fetch(info.repo_id, DEFAULT_REVISION).adapter
+                if other.shape[1] == own.shape[1]:
+                    ranked.append((info, similarity(own.vectors, other.vectors)))
         ranked.sort(key=lambda pair: (-pair[1], pair[0].repo_id))
         return ranked[:limit]
 
@@ -343,35 +377,19 @@ class Hub:
         """Return the name under which pushes appear."""
         return self._backend.whoami()
 
-    def _prompt(self, prompt: str | Path) -> tuple[Matrix, str]:
-        """Return vectors and base model of a folder or of a repository."""
-        from softhub.hub.vectors import read_vectors
-
+    def _adapter(self, prompt: str | Path) -> Adapter:
+        """Return the adapter in a folder or a repository, checked."""
         if Path(prompt).is_dir():
-            files: Mapping[str, bytes] = read_folder(prompt)
-        else:
-            files = self._fetch(str(prompt), DEFAULT_REVISION).files
-        check_files(files, origin=str(prompt))
-        base = describe("this/prompt", files, revision="").base_model
-        if base is None:
-            raise InvalidArtefact(f"{prompt} does not say its base model, so none is comparable")
-        return read_vectors(files, origin=str(prompt)), base
+            return check_folder(prompt)
+        return check_adapter(self._fetch(str(prompt), DEFAULT_REVISION).adapter)
 
     def _fetch(self, repo_id: str, revision: str) -> Fetched:
         check_revision(revision)
         return self._backend.fetch(check_repo_id(repo_id), revision)
 
-    def _check_leaks(self, files: Mapping[str, bytes]) -> None:
-        refuse_tokens(files)
-        leak = local_path(files)
-        if leak and self._backend.is_remote:
-            raise InvalidArtefact(leak)
-        if leak:
-            warnings.warn(leak, SoftHubWarning, stacklevel=3)
-
     def _warn_if_deprecated(self, fetched: Fetched, revision: str) -> None:
-        """Warn by the newest card: a deprecation is younger than what it is about."""
-        info = describe(fetched.repo_id, fetched.files, revision=fetched.revision)
+        """Warn if the newest card says so: an older revision cannot know of its deprecation."""
+        info = describe(fetched.repo_id, fetched.adapter, revision=fetched.revision)
         if revision != DEFAULT_REVISION:
             with suppress(HubError):
                 info = self._backend.info(fetched.repo_id, DEFAULT_REVISION)
@@ -381,12 +399,20 @@ class Hub:
             warnings.warn(message, SoftHubWarning, stacklevel=3)
 
 
-def _backend(address: HubAddress, token: str | None, offline: bool) -> Backend:
+def _check_names(repo_id: str, revision: str, tags: Sequence[str]) -> None:
+    check_repo_id(repo_id)
+    for name in (revision, *tags):
+        check_revision_name(name)
+    if revision in tags:
+        raise HubError(f"{revision!r} cannot be both branch and tag; choose another tag")
+
+
+def _backend(address: HubAddress, token: str | None, offline: bool) -> LocalHub | RemoteHub:
     if address.root is not None:
-        from softhub.hub.local.local import LocalHub
+        from softhub.hub.local.local_hub import LocalHub
 
         return LocalHub(address.root)
     assert address.endpoint is not None
-    from softhub.hub.remote.remote import RemoteHub
+    from softhub.hub.remote.remote_hub import RemoteHub
 
     return RemoteHub(address.endpoint, token, offline=offline)

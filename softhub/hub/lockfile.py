@@ -1,4 +1,4 @@
-"""`softhub.lock`: which prompts a deployment uses, to the last bit.
+"""`softhub.lock`: the exact prompts that a deployment uses.
 
 ::
 
@@ -26,7 +26,7 @@ from typing import Any
 from softhub.adapter.strict_json import parse_object
 from softhub.errors import HubError, InvalidArtefact
 from softhub.files import replace_file
-from softhub.hub.local.disk import read_file, told_as_hub_error
+from softhub.hub.local.disk import os_errors_as_hub_errors, read_file
 from softhub.hub.names import check_repo_id, is_commit
 
 LOCKFILE = "softhub.lock"
@@ -54,7 +54,7 @@ class LockedPrompt:
         """Check every field.
 
         Raises:
-            HubError: A name, commit or hash is none.
+            HubError: A name, commit or hash is not valid.
         """
         check_repo_id(self.repo_id)
         if not is_commit(self.revision) or not _SHA256.fullmatch(self.weights_sha256):
@@ -81,10 +81,10 @@ def read_lockfile(path: Path) -> dict[str, LockedPrompt]:
         return {check_name(name): LockedPrompt(**entry) for name, entry in prompts.items()}
     except FileNotFoundError as error:
         raise HubError(
-            f"there is no {path}; make it with `softhub lock NAME=NAMESPACE/NAME`"
+            f"there is no {path}; create it with `softhub lock NAME=NAMESPACE/NAME`"
         ) from error
     except (InvalidArtefact, KeyError, TypeError, AttributeError) as error:
-        raise HubError(f"{path} is no lock file: {error}; lock the prompts again") from error
+        raise HubError(f"{path} is not a lock file: {error}; lock the prompts again") from error
 
 
 def write_lockfile(path: Path, prompts: Mapping[str, LockedPrompt]) -> None:
@@ -98,15 +98,15 @@ def write_lockfile(path: Path, prompts: Mapping[str, LockedPrompt]) -> None:
         "prompts": {check_name(name): asdict(prompt) for name, prompt in prompts.items()},
     }
     text = json.dumps(record, indent=2, sort_keys=True) + "\n"
-    with told_as_hub_error(f"writing {path}"):
+    with os_errors_as_hub_errors(f"writing {path}"):
         replace_file(path.absolute(), text.encode())
 
 
 def check_name(name: str) -> str:
-    """Return `name` if it may name a prompt, and so a folder.
+    """Return `name` if it is valid for a prompt, and so for a folder.
 
     Raises:
-        HubError: It has other characters.
+        HubError: It is not.
     """
     if _NAME.fullmatch(name) is None or ".." in name:
         raise HubError(f"{name!r} cannot name a prompt; expected letters, digits, '-', '_' and '.'")

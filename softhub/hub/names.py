@@ -1,7 +1,7 @@
 """Names that a hub accepts: repositories, revisions, and the hub's own address.
 
-Every name that becomes part of a path or a URL passes through here first, so that no later
-module has to think about `..`, separators, control characters or reserved words.
+Every name that becomes part of a path or a URL is checked here first, so that no other module
+has to consider `..`, separators, control characters or reserved words.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def check_repo_id(repo_id: str) -> str:
     name, at, revision = repo_id.partition("@")
     if at and _is_repo_id(name):
         raise HubError(
-            f"{quoted(repo_id)} is a repository and a revision; give them apart: {name} with "
+            f"{quoted(repo_id)} is a repository and a revision; pass them separately: {name} with "
             f"--revision {revision[:100]}"
         )
     raise HubError(
@@ -70,7 +70,7 @@ def check_revision_name(name: str) -> str:
     """Return `name` if it may be given to a new branch or tag.
 
     Raises:
-        HubError: The name is reserved, looks like a commit, or has other characters.
+        HubError: The name is reserved, has the form of a commit, or has other characters.
     """
     if (
         _REVISION.fullmatch(name) is None
@@ -102,7 +102,7 @@ def check_revision(revision: str) -> str:
 
 
 def is_commit(revision: str) -> bool:
-    """Tell whether `revision` has the form of a full commit hash."""
+    """Return whether `revision` has the form of a full commit hash."""
     return _COMMIT.fullmatch(revision) is not None
 
 
@@ -124,7 +124,7 @@ class HubAddress:
     """Where a hub is: a folder on this machine, or an endpoint of Hugging Face's protocol.
 
     Attributes:
-        uri: The address in its one written form.
+        uri: The address in its canonical form.
         root: Folder of a local hub; None for a remote one.
         endpoint: URL of a remote hub without a trailing slash; None for a local one.
     """
@@ -169,14 +169,14 @@ def _check_endpoint(endpoint: str) -> str:
         )
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise HubError(
-            f"plain http to {parts.hostname} would show tokens and prompts to anyone on the way; "
-            "use hf+https:// (http is for this machine's loopback only)"
+            f"plain http to {parts.hostname} would expose tokens and prompts on the network; "
+            "use hf+https:// (http is only for this machine's loopback)"
         )
     return endpoint
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether `host` can only be this machine."""
+    """Return whether `host` can only be this machine."""
     if host == "localhost":
         return True
     try:

@@ -1,40 +1,39 @@
-"""What a caller looks for in a hub, and the order of the answers; the same for every back-end."""
+"""What a caller searches for in a hub, and the order of the results; the same for all hubs."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from softhub.adapter.manifest import Metric
-from softhub.errors import HubError
+from softhub.errors import HubError, did_you_mean
 from softhub.hub.records import AdapterInfo
+from softhub.metrics import METRICS
 
 SORTS = ("score", "date", "size", "name")
-_ERRORS = frozenset({"loss", "nll", "perplexity", "error", "wer", "cer", "ter"})
-"""Metrics of which less is better."""
+_ERRORS = frozenset({"loss", "nll", "error", "wer", "cer", "ter"})
+"""Metrics of other tools' adapters of which less is better; softhub's own know their direction."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """Conditions that all must hold; None or empty means any.
+    """Conditions that must all hold; None or empty means any.
 
     Attributes:
         text: Words that must all occur in name, task, base, message, tags or languages.
         task: Name of the task, in any case.
         task_kind: `classification` or `generation`.
         base_model: Hub id of the base; without a namespace, the last part of it.
-        fingerprint: What must be equal in the fingerprint of the base.
+        fingerprint: Entries that the fingerprint of the base must have.
         tag: A word of the card's tags, or a tag of the repository.
         author: Owner of the repository.
         language: Language code.
-        license: Licence.
+        license: License.
         dataset: Id of a dataset.
-        metric: Name of a metric that must have been recorded; `sort="score"` then means it.
-        min_score: Least value of that metric (most, where less is better), or of the score.
-        sort: `score` and `date` best and newest first, `size` and `name` least first.
-        limit: How many answers at most.
+        metric: Name of a metric that must have been recorded; `sort="score"` then sorts by it.
+        min_score: Least value of that metric (greatest, where lower is better), or of the score.
+        sort: `score` and `date` best and newest first, `size` and `name` in ascending order.
+        limit: Maximum number of results.
     """
 
     text: str | None = None
@@ -53,7 +52,7 @@ class Query:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the order.
+        """Check order and limit.
 
         Raises:
             HubError: There is no such order, or the limit is not positive.
@@ -73,13 +72,11 @@ class Query:
         known = [field.name for field in fields(cls)]
         for name in filters:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"expected {', '.join(known)}"
-                raise HubError(f"no filter is called {name!r}; {hint}")
+                raise HubError(f"there is no filter {name!r}{did_you_mean(name, known)}")
         return cls(**filters)
 
     def matches(self, info: AdapterInfo) -> bool:
-        """Tell whether an adapter meets all conditions."""
+        """Return whether an adapter meets all conditions."""
         return (
             _same(self.task, info.task)
             and _same(self.task_kind, info.task_kind)
@@ -89,17 +86,17 @@ class Query:
             and _among(self.tag, info.keywords + info.tags)
             and _among(self.language, info.language)
             and _among(self.dataset, info.datasets)
-            and self._fingerprint_matches(info)
+            and self._fingerprint_matches(info.fingerprint or {})
             and self._score_matches(info)
-            and self._text_matches(info)
+            and all(word in searched_text(info) for word in (self.text or "").lower().split())
         )
 
     def select(self, infos: Iterable[AdapterInfo]) -> list[AdapterInfo]:
-        """Return the adapters that match, sorted and cut to the limit."""
+        """Return the adapters that match, sorted and truncated to the limit."""
         return self.ordered(info for info in infos if self.matches(info))
 
     def ordered(self, infos: Iterable[AdapterInfo]) -> list[AdapterInfo]:
-        """Return adapters in this query's order, cut to its limit; equals stand by name."""
+        """Return adapters in this query's order, ties by name, truncated to its limit."""
         found = sorted(infos, key=lambda info: info.repo_id)
         if self.sort == "score":
             found.sort(key=self._rank)
@@ -110,13 +107,12 @@ class Query:
         return found[: self.limit]
 
     def score_of(self, info: AdapterInfo) -> tuple[str, float] | None:
-        """Return the score that this query looks at: the named metric, or the leading one."""
+        """Return the score that this query uses: the named metric, or the leading one."""
         if self.metric is None:
             return info.score
-        return next(
-            ((m.name, m.value) for m in _tested_first(info.metrics) if _same(self.metric, m.name)),
-            None,
-        )
+        tested_first = sorted(info.metrics, key=lambda metric: metric.split != "test")
+        scores = ((m.name, m.value) for m in tested_first if _same(self.metric, m.name))
+        return next(scores, None)
 
     def _rank(self, info: AdapterInfo) -> tuple[bool, float]:
         score = self.score_of(info)
@@ -128,11 +124,8 @@ class Query:
         wanted, found = self.base_model.lower(), base_model.lower()
         return found == wanted or ("/" not in wanted and found.rsplit("/", 1)[-1] == wanted)
 
-    def _fingerprint_matches(self, info: AdapterInfo) -> bool:
-        if not self.fingerprint:
-            return True
-        found = info.fingerprint or {}
-        return all(found.get(key) == value for key, value in self.fingerprint.items())
+    def _fingerprint_matches(self, found: Any) -> bool:
+        return all(found.get(key) == value for key, value in (self.fingerprint or {}).items())
 
     def _score_matches(self, info: AdapterInfo) -> bool:
         if self.metric is None and self.min_score is None:
@@ -143,23 +136,18 @@ class Query:
         name, value = score
         return goodness(name, value) >= goodness(name, self.min_score)
 
-    def _text_matches(self, info: AdapterInfo) -> bool:
-        return not self.text or all(word in haystack(info) for word in self.text.lower().split())
 
-
-def haystack(info: AdapterInfo) -> str:
-    """Return everything of an adapter in which a text search looks, in lower case."""
+def searched_text(info: AdapterInfo) -> str:
+    """Return all text of an adapter that a search for words considers, in lower case."""
     words = (info.repo_id, info.task, info.base_model, info.message, *info.keywords)
     return " ".join(filter(None, (*words, *info.datasets, *info.language))).lower()
 
 
 def goodness(metric: str, value: float) -> float:
     """Return a number that is greater for a better score."""
+    if metric in METRICS:
+        return METRICS[metric].goodness(value)
     return -value if metric.lower() in _ERRORS else value
-
-
-def _tested_first(metrics: tuple[Metric, ...]) -> list[Metric]:
-    return sorted(metrics, key=lambda metric: metric.split != "test")
 
 
 def _same(wanted: str | None, found: str | None) -> bool:

@@ -1,4 +1,4 @@
-"""What a hub remembers and tells: commits on disk, and the two answers that callers see."""
+"""Records of a hub: commits on disk, and the two descriptions that callers get."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from softhub.adapter.layout import FILES, MAX_BYTES, WEIGHTS, sha256_of
-from softhub.adapter.manifest import Metric
+from softhub.adapter.manifest import RecordedMetric
 from softhub.adapter.strict_json import parse_object
 from softhub.errors import InvalidArtefact
 from softhub.hub.names import is_commit
@@ -30,7 +30,7 @@ class FileEntry:
 
     @classmethod
     def of(cls, data: bytes) -> FileEntry:
-        """Measure `data`."""
+        """Return size and hash of `data`."""
         return cls(len(data), sha256_of(data))
 
 
@@ -40,9 +40,9 @@ class Commit:
 
     Attributes:
         parent: Commit before this one, or None for the first.
-        author: Who pushed.
+        author: Name of the account that pushed.
         date: UTC time of the push, ISO 8601 with milliseconds.
-        message: Why.
+        message: The commit's message.
         files: Size and hash of every file, by name.
     """
 
@@ -80,7 +80,7 @@ class Commit:
         if commit_id(data) != expected:
             raise InvalidArtefact(
                 f"{origin} was altered: its hash is {commit_id(data)}, expected {expected}; "
-                "restore the file from a copy of the hub, or push again"
+                "restore the file from a backup of the hub, or push again"
             )
         try:
             return cls._from_record(parse_object(data, origin=origin))
@@ -100,7 +100,7 @@ class Commit:
         files = {name: FileEntry(**entry) for name, entry in record["files"].items()}
         for name, entry in files.items():
             if name not in FILES or not 0 <= int(entry.size) <= MAX_BYTES[name]:
-                raise ValueError(f"{name!r} of {entry.size} bytes has no place in an adapter")
+                raise ValueError(f"{name!r} of {entry.size} bytes does not belong in an adapter")
         return cls(
             parent, str(record["author"]), str(record["date"]), str(record["message"]), files
         )
@@ -117,19 +117,19 @@ def now() -> str:
 
 
 def plain(text: str, *, most: int = 200) -> str:
-    """Return `text` on one line and harmless on a terminal, cut to `most` characters.
+    """Return `text` on one line and safe to print, truncated to `most` characters.
 
-    Control characters, escape sequences' introducers, and marks that reverse the reading
-    direction or hide text become spaces or vanish: what strangers write ends up on screens.
+    Control characters, the start of escape sequences, and marks that reverse the reading direction
+    or hide text are removed or become spaces, because strangers' texts end up on terminals.
     """
     if len(text) <= most and text.isprintable() and "  " not in text and text == text.strip():
         return text
-    kept = (
+    printable = (
         " " if character.isspace() else character
         for character in text[: 4 * most]
         if character.isspace() or unicodedata.category(character)[0] != "C"
     )
-    line = " ".join("".join(kept).split())
+    line = " ".join("".join(printable).split())
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
@@ -141,11 +141,11 @@ class CommitInfo:
         repo_id: The repository.
         revision: The commit's 40-digit hash.
         parent: The commit before, or None.
-        author: Who pushed.
+        author: Name of the account that pushed.
         date: UTC, ISO 8601.
-        message: Why.
+        message: The commit's message.
         tags: Tags that point here.
-        metrics: What the manifest of this state says was measured.
+        metrics: The metrics in the manifest of this commit.
         weights_sha256: Hash of the weights file, for `expect_sha256` and lock files.
         created: False where a push found nothing to change.
     """
@@ -157,21 +157,13 @@ class CommitInfo:
     date: str
     message: str
     tags: tuple[str, ...] = ()
-    metrics: tuple[Metric, ...] = ()
+    metrics: tuple[RecordedMetric, ...] = ()
     weights_sha256: str | None = None
     created: bool = True
 
     @classmethod
-    def of(
-        cls,
-        repo_id: str,
-        commit: Commit,
-        *,
-        tags: tuple[str, ...] = (),
-        metrics: tuple[Metric, ...] = (),
-        created: bool = True,
-    ) -> CommitInfo:
-        """Describe a commit of the local hub."""
+    def of(cls, repo_id: str, commit: Commit, **known: Any) -> CommitInfo:
+        """Describe a commit of the local hub; `known` are tags, metrics and `created`."""
         weights = commit.files.get(WEIGHTS)
         return cls(
             repo_id=repo_id,
@@ -180,29 +172,27 @@ class CommitInfo:
             author=plain(commit.author),
             date=plain(commit.date),
             message=plain(commit.message, most=MAX_MESSAGE),
-            tags=tags,
-            metrics=metrics,
             weights_sha256=weights.sha256 if weights else None,
-            created=created,
+            **known,
         )
 
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """What a hub knows of one adapter without loading it; every text is safe to print.
+    """Description of one adapter on a hub; every text is safe to print.
 
     Attributes:
         repo_id: `namespace/name`.
         revision: 40-digit hash of the commit that is described.
         tags: Tags of the repository, as revisions that can be pulled.
-        keywords: Words of the card's `tags`.
-        task: Name of the task, or None where no manifest says it.
+        keywords: The card's `tags`.
+        task: Name of the task, or None if there is no manifest.
         task_kind: `classification`, `generation`, or None.
         base_model: Hub id of the base model.
         fingerprint: What identifies the base beyond its name, or None.
         score: Name and value of the leading metric.
         metrics: All recorded metrics.
-        datasets: Hub ids or names of what it was trained on.
+        datasets: Hub ids or names of the training data.
         num_virtual_tokens: P, or None where the hub does not say.
         hidden_size: H, or None where the hub does not say.
         total_bytes: Bytes of all files together.
@@ -210,11 +200,11 @@ class AdapterInfo:
         author: Owner of the repository (the namespace).
         date: UTC time of the commit, ISO 8601.
         message: The commit's message.
-        license: Licence from the manifest or the card.
+        license: License from the manifest or the card.
         language: Language codes from the card.
-        deprecated: Why it should not be used any more, or None.
+        deprecated: Why it is deprecated, or None.
         replacement: Repository to use instead, if one is named.
-        unchecked: What could not be checked, in plain words, or None.
+        unchecked: What could not be checked and why, or None.
     """
 
     repo_id: str
@@ -226,7 +216,7 @@ class AdapterInfo:
     base_model: str | None = None
     fingerprint: Mapping[str, Any] | None = field(default=None, repr=False)
     score: tuple[str, float] | None = None
-    metrics: tuple[Metric, ...] = ()
+    metrics: tuple[RecordedMetric, ...] = ()
     datasets: tuple[str, ...] = ()
     num_virtual_tokens: int | None = None
     hidden_size: int | None = None
@@ -242,7 +232,7 @@ class AdapterInfo:
     unchecked: str | None = None
 
     def to_record(self) -> dict[str, Any]:
-        """Return the answer as plain JSON values, as `--json` prints it."""
+        """Return the description as plain JSON values, as `--json` prints it."""
         return asdict(self)
 
     @classmethod
@@ -251,6 +241,6 @@ class AdapterInfo:
         values = dict(record)
         for key in ("tags", "keywords", "datasets", "language"):
             values[key] = tuple(values[key])
-        values["metrics"] = tuple(Metric(**metric) for metric in values["metrics"])
+        values["metrics"] = tuple(RecordedMetric(**metric) for metric in values["metrics"])
         values["score"] = tuple(values["score"]) if values["score"] else None
         return cls(**values)

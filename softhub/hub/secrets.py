@@ -1,16 +1,16 @@
-"""What must not leave this machine inside a card, a config or a manifest: tokens and paths."""
+"""Access tokens and local paths, which must not leave this machine in an adapter's texts."""
 
 from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from softhub.adapter.layout import CARD, CONFIG, MANIFEST
-from softhub.errors import InvalidArtefact
+from softhub.errors import InvalidArtefact, SoftHubWarning
 
-_READ = (CONFIG, MANIFEST, CARD)
 _TOKENS = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}"
     r"|github_pat_\w{20,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}|xox[abpr]-[A-Za-z0-9-]{10,}"
@@ -24,45 +24,55 @@ _PATHS = re.compile(
 )
 
 
-def refuse_tokens(files: Mapping[str, bytes]) -> None:
-    """Refuse files that hold something that looks like a secret, or one that this machine has.
+def check_secrets(files: Mapping[str, bytes], *, leaves_machine: bool) -> None:
+    """Refuse files with an access token, or with a local path if they leave this machine.
+
+    Args:
+        files: The files of an adapter.
+        leaves_machine: Whether they are pushed to a remote hub; on a local one, a path is only
+            warned about.
 
     Raises:
         InvalidArtefact: Names the file; the secret itself is not repeated.
     """
-    for name, text in _texts(files):
-        if _TOKENS.search(text) or any(secret in text for secret in _own_secrets()):
+    texts = list(_texts(files))
+    for name, text in texts:
+        if _TOKENS.search(text) or any(secret in text for secret in _secrets_in_environment()):
             raise InvalidArtefact(
-                f"{name} holds what looks like an access token; remove it (and revoke it, if it "
+                f"{name} contains what looks like an access token; remove it (and revoke it, if it "
                 "was ever shared), then push again"
             )
-
-
-def local_path(files: Mapping[str, bytes]) -> str | None:
-    """Return a sentence about the first path of this machine in the files, or None."""
-    for name, text in _texts(files):
-        found = _PATHS.search(text)
-        place = found.group(0) if found else next((p for p in _own_folders() if p in text), None)
-        if place:
-            return (
-                f"{name} holds the local path {place[:120]!r}, which tells about your machine and "
-                "means nothing on another; write a Hub id or a relative name instead"
+    for name, text in texts:
+        path = _local_path(text)
+        if path:
+            message = (
+                f"{name} contains the local path {path[:120]!r}, which reveals details of your "
+                "machine and means nothing on another; write a Hub id or a relative name instead"
             )
-    return None
+            if leaves_machine:
+                raise InvalidArtefact(message)
+            warnings.warn(message, SoftHubWarning, stacklevel=3)
+            return
 
 
 def _texts(files: Mapping[str, bytes]) -> Iterator[tuple[str, str]]:
-    for name in _READ:
+    for name in (CONFIG, MANIFEST, CARD):
         if name in files:
             yield name, files[name].decode("utf-8", errors="replace").replace("\\/", "/")
 
 
-def _own_secrets() -> list[str]:
+def _secrets_in_environment() -> list[str]:
     return [
         value
         for name, value in os.environ.items()
         if _SECRET_VARIABLES.search(name) and len(value) >= 12 and not Path(value).exists()
     ]
+
+
+def _local_path(text: str) -> str | None:
+    found = _PATHS.search(text)
+    own_folders = (folder for folder in _own_folders() if folder in text)
+    return found.group(0) if found else next(own_folders, None)
 
 
 def _own_folders() -> list[str]:

@@ -1,1 +1,1 @@
-"""Answering texts with one base and many prompts: `PromptModel`, requests and ensembles."""
+"""Answer texts with one base and many prompts: `PromptModel`, requests, batches and ensembles."""

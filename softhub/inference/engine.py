@@ -1,42 +1,35 @@
 """One frozen base, many prompts: `PromptModel` loads, predicts and generates in mixed batches.
 
-The prompt is an argument of each call, one per row; there is no hidden active adapter, so calls
-can run in several threads at once.
+The prompt is an argument of each call, one per row. There is no hidden active adapter, so several
+threads can call one model at once.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from softhub.errors import (
-    ConfigError,
-    PromptNotLoaded,
-    TaskError,
-)
-from softhub.inference.generation import generate_texts
+from softhub.errors import ConfigError, PromptNotLoaded, TaskError
+from softhub.inference.batching import answer_in_batches, share_beginning
+from softhub.inference.generation import generate_texts, reads_text_tokens
 from softhub.inference.prediction import Prediction, decide
-from softhub.inference.requests import (
-    LoadedPrompt,
-    Request,
-    RequestEncoder,
-    Text,
-    batches,
-    per_row,
-    report_cuts,
-)
+from softhub.inference.requests import LoadedPrompt, Request, RequestEncoder, Text, per_row
 from softhub.model.assembly import pad_rows
 from softhub.model.base import BaseModel, load_base
 from softhub.model.encoding import Candidates, Encoder
 from softhub.model.kv_cache import shares_prefixes
 from softhub.model.prompt import SoftPrompt
-from softhub.model.scoring import Prompt, encode_rows, label_scores, target_logprobs
+from softhub.model.scoring import PreparedPrompt, encode_rows, label_scores, target_logprobs
 from softhub.tasks import Task
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["Prediction", "PromptModel", "Text"]
 
@@ -56,7 +49,6 @@ class PromptModel:
 
     def __init__(self, base: BaseModel) -> None:
         self.base = base
-        # Text to token ids. Made here and not on first use, which several threads may share.
         self.encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
         self._requests = RequestEncoder(base, self.encoder)
         self._loaded: dict[str, LoadedPrompt] = {}
@@ -67,9 +59,43 @@ class PromptModel:
         """Load a base by Hub id, folder or GGUF file; takes the options of `load_base`."""
         return cls(load_base(ref, **options))
 
+    @classmethod
+    def from_peft(
+        cls,
+        peft_model: PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str | None = None,
+    ) -> PromptModel:
+        """Serve a live PEFT model's prompt tuning adapters, each under its name in PEFT.
+
+        The PEFT model and its base stay as they are and can be used on: weights of the base are
+        shared, with dropout off here whatever their mode there, and prompts are copied.
+
+        Args:
+            peft_model: A PEFT model whose adapters are all prompt tuning.
+            tokenizer: The base model's tokenizer.
+            name: Canonical name of the base model, as in `load_base`.
+
+        Raises:
+            UnsupportedAdapter: An adapter is of another type.
+            BaseModelError: The base is not a language model.
+
+        Examples:
+            >>> model = PromptModel.from_peft(peft_model, tokenizer)
+            >>> model.generate(["Broke after two days."], prompt="default")
+        """
+        loaded = cast("PreTrainedModel", peft_model.get_base_model())
+        base = load_base(loaded, tokenizer=tokenizer, name=name)
+        model = cls(base)
+        for adapter_name in peft_model.peft_config:
+            prompt = SoftPrompt.from_peft(peft_model, base, adapter_name)
+            model.load_prompt(prompt, name=adapter_name)
+        return model
+
     @property
     def prompts(self) -> tuple[str, ...]:
-        """Names of the prompts that are loaded."""
+        """Names of the loaded prompts."""
         return tuple(self._loaded)
 
     def load_prompt(
@@ -80,20 +106,20 @@ class PromptModel:
         task: Task | None = None,
         force: bool = False,
     ) -> str:
-        """Load a prompt beside the others.
+        """Load a prompt in addition to those already loaded.
 
         Args:
-            source: An adapter folder (softhub's or plain PEFT's) or a `SoftPrompt`.
-            name: What calls will name it by; the default is its task's name, or the folder's. A
-                prompt that is held under that name is replaced.
-            task: Task to predict with, for a foreign adapter that brings none.
-            force: Load it even though it was made for another base of the same width.
+            source: An adapter folder (of softhub or plain PEFT) or a `SoftPrompt`.
+            name: Name of the prompt in later calls; the default is its task's name, or the
+                folder's. A prompt already loaded under that name is replaced.
+            task: Task to predict with, for a PEFT adapter without one.
+            force: Load it even if it was made for another base of the same width.
 
         Returns:
             The name.
 
         Raises:
-            IncompatiblePrompt: It was made for another base.
+            IncompatiblePrompt: The prompt was made for another base.
             InvalidArtefact: The folder is damaged.
         """
         if isinstance(source, SoftPrompt):
@@ -104,31 +130,30 @@ class PromptModel:
         record = soft_prompt.manifest.task
         task = task or (Task.from_record(record) if record else None)
         name = name or (task.name if task else default) or "prompt"
-        loaded = LoadedPrompt(
-            soft_prompt.vectors.to(self.base.device, self.base.dtype), self._requests.ready(task)
-        )
-        with self._lock:
+        vectors = soft_prompt.vectors.to(self.base.device, self.base.dtype)  # [P, H]
+        loaded = LoadedPrompt(vectors, self._requests.prepare(task))
+        with self._lock:  # calls in other threads go on with the mapping they have read
             self._loaded = {**self._loaded, name: loaded}
         return name
 
     def unload_prompt(self, name: str) -> None:
-        """Forget a prompt.
+        """Unload a prompt.
 
         Raises:
-            PromptNotLoaded: There is none of that name.
+            PromptNotLoaded: No prompt of that name is loaded.
         """
         self._find(name)
         with self._lock:
             self._loaded = {key: value for key, value in self._loaded.items() if key != name}
 
     def task_of(self, name: str) -> Task | None:
-        """The task that a loaded prompt brings or was given, as its rows are fed.
+        """Return the task of a loaded prompt, with its chat rendered; None if it has no task.
 
         Raises:
-            PromptNotLoaded: There is none of that name.
+            PromptNotLoaded: No prompt of that name is loaded.
         """
         loaded = self._find(name)
-        return loaded.ready.task if loaded and loaded.ready else None
+        return loaded.prepared.task if loaded and loaded.prepared else None
 
     def predict(
         self,
@@ -144,34 +169,32 @@ class PromptModel:
 
         Args:
             texts: Texts, or rows with a value for each column of the template.
-            prompt: Name of a loaded prompt for all texts, or one name (or None for the bare base)
-                for each text.
-            task: Task for rows whose prompt brings none, such as the bare base.
-            abstain_below: Give no answer where its probability is lower; None does what each
-                row's task says, 0 always answers.
-            batch_size: Texts in one pass; does not change the result.
-            progress: Words beside a progress bar, shown on a terminal; None shows no bar.
+            prompt: Name of a loaded prompt for all texts, or one name for each text; None is the
+                bare base.
+            task: Task for rows without one, such as those of the bare base.
+            abstain_below: Abstain if the answer's probability is lower; None uses the threshold of
+                each row's task, 0 always answers.
+            batch_size: Texts per batch; does not change the result.
+            progress: Description of a progress bar on a terminal; None shows no bar.
 
         Returns:
-            One prediction a text, in the order given.
+            One prediction per text, in the order given.
 
         Raises:
             PromptNotLoaded: A prompt is not loaded.
-            TaskError: A row has no task, or one that does not classify.
-            ConfigError: `abstain_below` is no probability.
+            TaskError: A row has no task, or a generation task.
+            ConfigError: `abstain_below` is not a probability.
         """
         if abstain_below is not None and not 0 <= abstain_below <= 1:
             raise ConfigError(f"abstain_below is {abstain_below}; expected a number in 0 to 1.")
-        fallback = self._requests.ready(task)
+        fallback = self._requests.prepare(task)
         requests = [
             self._requests.classification(text, self._find(name), fallback)
             for text, name in per_row(texts, prompt)
         ]
-        report_cuts([request.text for request in requests])
-        predictions: dict[int, Prediction] = {}
-        for batch in batches(requests, batch_size, progress=progress):
-            predictions.update(self._predict_batch(batch, abstain_below))
-        return [predictions[index] for index in range(len(requests))]
+        requests = self._share_beginning(requests)
+        answer = partial(self._predict_batch, abstain_below=abstain_below)
+        return answer_in_batches(requests, batch_size, answer, progress=progress)
 
     def generate(
         self,
@@ -185,43 +208,34 @@ class PromptModel:
     ) -> list[str]:
         """Continue texts, each with its own prompt.
 
-        A row ends at the end-of-sequence token, at the first of the `stop` strings (which is left
-        out), or after `max_new_tokens`.
+        A row ends at the end-of-sequence token, before the first of the `stop` strings, or after
+        `max_new_tokens`.
 
         Args:
             texts: Texts, or rows for the template of the row's task. Without a task (the bare
-                base, a foreign adapter) a text is continued as it is.
+                base, a PEFT adapter) a text is continued as it is.
             prompt: As in `predict`.
-            task: Template and generation options for rows whose prompt brings no task.
-            batch_size: Texts in one pass.
+            task: Template and generation options for rows without a task.
+            batch_size: Texts per batch.
             progress: As in `predict`.
-            **options: `stop`, a list of strings, and those of transformers' `generate`:
-                `max_new_tokens`, `num_beams`, …; they override what the row's task says.
+            **options: `stop`, a list of strings, and the options of transformers' `generate`
+                (`max_new_tokens`, `num_beams`, …); they override those of the row's task.
 
         Returns:
-            The new text of each row, in the order given.
+            The generated text of each row, in the order given.
 
         Raises:
             PromptNotLoaded: A prompt is not loaded.
-            ConfigError: An option makes no sense.
+            ConfigError: An option is not supported.
         """
-        fallback = self._requests.ready(task)
+        fallback = self._requests.prepare(task)
         requests = [
             self._requests.generation(text, self._find(name), fallback, options)
             for text, name in per_row(texts, prompt)
         ]
-        report_cuts([request.text for request in requests])
-        answers: dict[int, str] = {}
-        for batch in batches(requests, batch_size, progress=progress):
-            rows = list(batch.values())
-            found = generate_texts(
-                self.base,
-                [row.prompt for row in rows],
-                [row.text.ids for row in rows],
-                dict(rows[0].options),
-            )
-            answers.update(zip(batch, found, strict=True))
-        return [answers[index] for index in range(len(requests))]
+        if not any(reads_text_tokens(self.base, dict(each.options)) for each in requests):
+            requests = self._share_beginning(requests)
+        return answer_in_batches(requests, batch_size, self._generate_batch, progress=progress)
 
     def target_logprobs(
         self,
@@ -233,41 +247,38 @@ class PromptModel:
         batch_size: int = 32,
         progress: str | None = None,
     ) -> list[tuple[float, ...]]:
-        """Score reference texts behind texts, each with its own prompt; what training minimises.
+        """Score reference texts as continuations of texts; training minimizes their negative sum.
 
         Args:
-            texts: As in `predict`.
-            targets: One reference text for each.
-            prompt: As in `predict`.
-            task: As in `predict`.
-            batch_size: Texts in one pass; does not change the result.
-            progress: As in `predict`.
+            texts: As in `predict`, also the other arguments.
+            targets: One reference text for each text.
+            prompt: Name of a loaded prompt for all texts, or one for each.
+            task: Task for rows without one.
+            batch_size: Texts per batch.
+            progress: Description of a progress bar.
 
         Returns:
-            For each text the log-probability of each of its target's tokens, the end-of-sequence
-            token included.
+            For each text the log-probabilities of its target's tokens, including the
+            end-of-sequence token.
 
         Raises:
             PromptNotLoaded: A prompt is not loaded.
-            TaskError: A row has no task, or there is not one target for each text.
+            TaskError: A row has no task, or the number of targets is wrong.
         """
         rows = per_row(texts, prompt)
         if len(targets) != len(rows):
             raise TaskError(
-                f"Found {len(targets)} targets for {len(rows)} texts; expected one each."
+                f"Found {len(targets)} targets for {len(rows)} texts; expected one for each text."
             )
-        fallback = self._requests.ready(task)
+        fallback = self._requests.prepare(task)
         requests = [
             self._requests.reference(text, target, self._find(name), fallback)
             for (text, name), target in zip(rows, targets, strict=True)
         ]
-        report_cuts([request.text for request in requests])
-        scores: dict[int, tuple[float, ...]] = {}
-        for batch in batches(requests, batch_size, progress=progress):
-            scores.update(self._score_batch(batch))
-        return [scores[index] for index in range(len(requests))]
+        requests = self._share_beginning(requests)
+        return answer_in_batches(requests, batch_size, self._score_batch, progress=progress)
 
-    # --- what a prompt needs ---
+    # --- prompts of rows ---
 
     def _find(self, name: str | None) -> LoadedPrompt | None:
         if name is None:
@@ -275,63 +286,68 @@ class PromptModel:
         try:
             return self._loaded[name]
         except KeyError:
-            held = ", ".join(self._loaded) or "none"
+            loaded = ", ".join(self._loaded) or "none"
             raise PromptNotLoaded(
-                f"No prompt {name!r} is loaded (loaded: {held}); call load_prompt first."
+                f"No prompt {name!r} is loaded (loaded: {loaded}); call load_prompt first."
             ) from None
-
-    def _prepared(self, request: Request) -> Prompt:
-        """A row's prompt as the passes take it: keys and values if the base can share them."""
-        if request.prompt is None:
-            return None
-        shared = self._shares_prefixes
-        return request.prompt.prefix(self.base) if shared else request.prompt.vectors
 
     @cached_property
     def _shares_prefixes(self) -> bool:
         return shares_prefixes(self.base)
 
+    def _share_beginning(self, requests: list[Request]) -> list[Request]:
+        return share_beginning(self.base, requests) if self._shares_prefixes else requests
+
+    def _prepared(self, requests: Sequence[Request]) -> list[PreparedPrompt]:
+        """Return each row's prompt as keys and values if the base can share them, else vectors."""
+        shared = self._shares_prefixes
+        return [
+            None if prompt is None else prompt.prefix(self.base) if shared else prompt.vectors
+            for prompt in (request.prompt for request in requests)
+        ]
+
     # --- batches ---
 
     @torch.no_grad()
     def _predict_batch(
-        self, batch: Mapping[int, Request], abstain_below: float | None
-    ) -> Iterator[tuple[int, Prediction]]:
-        requests = list(batch.values())
-        groups: dict[Candidates, list[int]] = {}
-        for position, request in enumerate(requests):
+        self, requests: Sequence[Request], abstain_below: float | None
+    ) -> list[Prediction]:
+        # All rows share the pass over their texts; label words are scored task by task.
+        rows_of: dict[Candidates, list[int]] = {}
+        for row, request in enumerate(requests):
             assert request.candidates is not None
-            groups.setdefault(request.candidates, []).append(position)
+            rows_of.setdefault(request.candidates, []).append(row)
         encoded = encode_rows(
             self.base,
-            [self._prepared(request) for request in requests],
+            self._prepared(requests),
             pad_rows([request.text.ids for request in requests]),
-            keep_cache=any(any(candidates.continuations) for candidates in groups),
+            keep_cache=any(any(candidates.continuations) for candidates in rows_of),
         )
-        indices = list(batch)
-        results: list[tuple[int, Prediction]] = []
-        for candidates, positions in groups.items():
-            part = encoded if len(groups) == 1 else encoded.select(positions)
-            scores = label_scores(self.base, part, candidates).tolist()
-            results += [
-                (indices[at], decide(candidates, row, requests[at].decision, abstain_below))
-                for at, row in zip(positions, scores, strict=True)
-            ]
-        return iter(results)
+        predictions: dict[int, Prediction] = {}
+        for candidates, rows in rows_of.items():
+            part = encoded if len(rows_of) == 1 else encoded.select(rows)
+            scores = label_scores(self.base, part, candidates).tolist()  # [rows, labels]
+            for row, of_labels in zip(rows, scores, strict=True):
+                decision = requests[row].decision
+                predictions[row] = decide(candidates, of_labels, decision, abstain_below)
+        return [predictions[row] for row in range(len(requests))]
+
+    def _generate_batch(self, requests: Sequence[Request]) -> list[str]:
+        prompts = [request.prompt for request in requests]
+        texts = [request.text.ids for request in requests]
+        return generate_texts(self.base, prompts, texts, dict(requests[0].options))
 
     @torch.no_grad()
-    def _score_batch(self, batch: Mapping[int, Request]) -> Iterator[tuple[int, tuple[float, ...]]]:
-        requests = list(batch.values())
+    def _score_batch(self, requests: Sequence[Request]) -> list[tuple[float, ...]]:
         scores = target_logprobs(
             self.base,
-            [self._prepared(request) for request in requests],
+            self._prepared(requests),
             pad_rows([request.text.ids for request in requests]),
             pad_rows([request.target for request in requests], side="right"),
         )
-        # A decoder's targets end where its rows end, an encoder-decoder's begin with the decoder.
-        ends = not self.base.is_encoder_decoder
-        each = [
-            tuple(row[len(row) - len(request.target) :] if ends else row[: len(request.target)])
+        # A decoder's targets end where the rows end; an encoder-decoder's start with the decoder.
+        at_end = not self.base.is_encoder_decoder
+        return [
+            tuple(row[len(row) - len(request.target) :] if at_end else row[: len(request.target)])
             for row, request in zip(scores.tolist(), requests, strict=True)
         ]
-        return zip(batch, each, strict=True)

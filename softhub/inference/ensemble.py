@@ -1,7 +1,7 @@
-"""Prompt ensembles: several prompts of one base vote on each text, in the same batches.
+"""Prompt ensembles: several prompts of one base classify each text, in the same batches.
 
-After Lester et al. 2021 (arXiv 2104.08691, section 6), who vote by majority; here the
-probabilities are averaged, which breaks ties and keeps a probability for each label.
+Follows Lester et al. 2021 (arXiv 2104.08691, section 6), who use a majority vote; here the
+probabilities are averaged, which avoids ties and gives a probability for each label.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ def predict_ensemble(
     batch_size: int = 32,
     progress: str | None = None,
 ) -> list[Prediction]:
-    """Classify texts by the mean probability that several prompts give.
+    """Classify texts by the mean probability over several prompts.
 
     Args:
-        model: The engine; the prompts are loaded in it.
+        model: The model in which the prompts are loaded.
         texts: Texts, or rows for the template.
         prompts: Names of prompts for the same task, at least one.
-        batch_size: Rows in one pass; a text takes as many as there are prompts.
-        progress: Words beside a progress bar, shown on a terminal; None shows no bar.
+        batch_size: Rows per batch; each text has one row per prompt.
+        progress: Description of a progress bar on a terminal; None shows no bar.
 
     Returns:
-        One prediction a text; its scores are the prompts' mean scores.
+        One prediction per text; its scores are the prompts' mean scores.
 
     Raises:
         PromptNotLoaded: A prompt is not loaded.
-        TaskError: There is no prompt, or they do not have the same labels.
+        TaskError: There are no prompts, or they do not have the same labels.
     """
     if not prompts:
-        raise TaskError("An ensemble of no prompts: name at least one that is loaded.")
+        raise TaskError("Found no prompts; an ensemble requires at least one loaded prompt.")
     rows = [text for text in texts for _ in prompts]
     votes = model.predict(
         rows, prompt=[*prompts] * len(texts), batch_size=batch_size, progress=progress

@@ -1,8 +1,8 @@
-"""Continue a batch of rows: transformers' own `generate`, told where the prompts are.
+"""Continue a batch of rows with transformers' own `generate`.
 
-A decoder that can share prefixes gets each prompt's keys and values, computed once, as a filled
-cache; other models get the prompts as embeddings before each row. Both are also told the rows'
-token ids, which penalties for repetition look at, and give the same text.
+A decoder that can share prefixes receives each prompt's keys and values, computed once, as a filled
+cache; other models receive the prompts as embeddings before each row. Both also receive the rows'
+token ids, which repetition penalties read, and both give the same text.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from softhub.errors import ConfigError
 from softhub.inference.requests import LoadedPrompt
-from softhub.model.assembly import Rows, embed_rows, pad_rows
+from softhub.model.assembly import PaddedBatch, embed_rows, pad_rows
 from softhub.model.base import BaseModel
 from softhub.model.kv_cache import join_prefixes, select_rows, shares_prefixes
 
-# Ways of generating that keep a cache of their own making, or none.
+# Options with which `generate` makes a cache of its own, or none.
 _OWN_CACHE = (
     "assistant_model",
     "cache_config",
@@ -29,6 +29,24 @@ _OWN_CACHE = (
     "prefill_chunk_size",
     "prompt_lookup_num_tokens",
     "use_cache",
+)
+
+# Options that do not depend on the tokens of the text to continue.
+_TOKENS_UNREAD = (
+    "bos_token_id",
+    "do_sample",
+    "early_stopping",
+    "eos_token_id",
+    "length_penalty",
+    "max_new_tokens",
+    "min_new_tokens",
+    "num_beams",
+    "pad_token_id",
+    "stop",
+    "temperature",
+    "top_k",
+    "top_p",
+    "transformers_version",
 )
 
 
@@ -45,20 +63,21 @@ def generate_texts(
         base: The base model.
         prompts: One for each row.
         texts: Token ids of each row.
-        options: As in transformers' `generate`; and `stop`, strings at the first of which a text
-            ends (they are not in it).
+        options: Options of transformers' `generate`, and `stop`: a text ends before the first of
+            these strings.
 
     Returns:
-        The new text of each row.
+        The generated text of each row.
 
     Raises:
-        ConfigError: An option makes no sense here.
+        ConfigError: An option is not supported.
     """
     stop = _stop_strings(options.get("stop", ()))
     arguments = _with_ends(base, {k: v for k, v in options.items() if k != "stop"})
-    rows = pad_rows(texts).to(base.device)
+    rows = pad_rows(texts).to(base.device)  # [B, T]
+    # `shown` is where the new tokens begin in what `generate` returns.
     if base.is_encoder_decoder:
-        inputs, shown = _encoded(base, prompts, rows), 0
+        inputs, shown = _encoder_inputs(base, prompts, rows), 0
     else:
         inputs = _decoder_inputs(base, prompts, rows, arguments)
         shown = inputs["input_ids"].shape[1]
@@ -66,14 +85,14 @@ def generate_texts(
         criteria = [*arguments.pop("stopping_criteria", ()), _StopStrings(base, stop, shown)]
         arguments["stopping_criteria"] = criteria
     generate: Any = base.model.generate
-    tokens = generate(**inputs, **arguments)
+    tokens = generate(**inputs, **arguments)  # [B, shown + new]
     return [_before(stop, text) for text in _decoded(base.tokenizer, tokens[:, shown:])]
 
 
 def _decoder_inputs(
     base: BaseModel,
     prompts: Sequence[LoadedPrompt | None],
-    rows: Rows,
+    rows: PaddedBatch,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
     inputs: dict[str, Any] = {}
@@ -81,32 +100,38 @@ def _decoder_inputs(
         mask = rows.mask
     elif shares_prefixes(base) and not _keeps_own_cache(base, options):
         cache, prefix_mask = join_prefixes(base, [p.prefix(base) if p else None for p in prompts])
-        mask = torch.cat([prefix_mask, rows.mask], dim=1)
+        mask = torch.cat([prefix_mask, rows.mask], dim=1)  # [B, P + T]
         beams = int(options.get("num_beams") or base.model.generation_config.num_beams or 1)
-        if cache is not None and beams > 1:  # `generate` repeats rows for beams, but no cache
+        if cache is not None and beams > 1:  # `generate` repeats rows for beams, but not a cache
             index = torch.arange(len(prompts), device=base.device)
             cache = select_rows(cache, index.repeat_interleave(beams))
         inputs = {"past_key_values": cache, "use_cache": True}
     else:
-        embedded, mask = embed_rows(base, [p.vectors if p else None for p in prompts], rows)
-        inputs = {"inputs_embeds": embedded}
+        embedded, mask = embed_rows(base, _vectors(prompts), rows)
+        inputs = {"inputs_embeds": embedded}  # [B, P + T, H]
     return {**inputs, "input_ids": _shown_ids(rows, mask.shape[1]), "attention_mask": mask.long()}
 
 
-def _shown_ids(rows: Rows, width: int) -> torch.Tensor:
-    """Ids `[B, width]` with the row's own first token where its pads and its prompt are.
+def _vectors(prompts: Sequence[LoadedPrompt | None]) -> list[torch.Tensor | None]:
+    return [prompt.vectors if prompt else None for prompt in prompts]
 
-    Nothing is computed from those, but penalties for repetition count them: a token that the row
-    has anyway changes nothing.
+
+def _shown_ids(rows: PaddedBatch, width: int) -> torch.Tensor:
+    """Return ids `[B, width]` with each row's first token in place of its pads and its prompt.
+
+    The model ignores those, but repetition penalties count them: a token that the row has anyway
+    changes nothing.
     """
-    first = rows.mask.long().argmax(dim=1, keepdim=True)
-    own = rows.ids.gather(1, first)
-    ids = torch.where(rows.mask, rows.ids, own)
+    first = rows.mask.long().argmax(dim=1, keepdim=True)  # [B, 1], index of the first real token
+    own = rows.ids.gather(1, first)  # [B, 1]
+    ids = torch.where(rows.mask, rows.ids, own)  # [B, T]
     return torch.cat([own.expand(-1, width - ids.shape[1]), ids], dim=1)
 
 
-def _encoded(base: BaseModel, prompts: Sequence[LoadedPrompt | None], rows: Rows) -> dict[str, Any]:
-    embedded, mask = embed_rows(base, [p.vectors if p else None for p in prompts], rows)
+def _encoder_inputs(
+    base: BaseModel, prompts: Sequence[LoadedPrompt | None], rows: PaddedBatch
+) -> dict[str, Any]:
+    embedded, mask = embed_rows(base, _vectors(prompts), rows)  # [B, P + T, H]
     hidden = base.model.get_encoder()(inputs_embeds=embedded, attention_mask=mask.long())
     return {
         "encoder_outputs": BaseModelOutput(hidden.last_hidden_state),
@@ -114,27 +139,37 @@ def _encoded(base: BaseModel, prompts: Sequence[LoadedPrompt | None], rows: Rows
     }
 
 
+def reads_text_tokens(base: BaseModel, options: Mapping[str, Any]) -> bool:
+    """Return whether an option may read the tokens of the text, as repetition penalties do."""
+    return any(option not in _TOKENS_UNREAD for option in _chosen(base, options))
+
+
 def _keeps_own_cache(base: BaseModel, options: Mapping[str, Any]) -> bool:
-    chosen = {**base.model.generation_config.to_diff_dict(), **options}
+    chosen = _chosen(base, options)
     return any(chosen.get(option) not in (None, True) for option in _OWN_CACHE)
 
 
+def _chosen(base: BaseModel, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the model's own generation options that differ from the defaults, and the call's."""
+    return {**base.model.generation_config.to_diff_dict(), **options}
+
+
 def _with_ends(base: BaseModel, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that also name the tokens which end a row, and fill it up when it has ended."""
+    """Add the tokens that end a row, and the one that pads it afterwards."""
     if int(options.get("num_return_sequences") or 1) != 1:
         raise ConfigError(
-            "num_return_sequences is not 1; expected one answer for each text: give a text as "
-            "often as it shall be answered."
+            "num_return_sequences is not 1; expected one answer per text. Repeat a text to get "
+            "several answers."
         )
     tokenizer, own = base.tokenizer, base.model.generation_config.eos_token_id
     ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
     chosen = dict(options)
-    if ends:  # training teaches the tokenizer's end, which a model's own list may lack
+    if ends:  # training uses the tokenizer's end token, which a model's own list may lack
         chosen.setdefault("eos_token_id", sorted(ends))
-    # What fills up the rows that end early has to be a token that decoding skips.
-    filler = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    if filler is not None:
-        chosen.setdefault("pad_token_id", filler)
+    # Rows that end early are padded with a token that decoding skips.
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    if pad is not None:
+        chosen.setdefault("pad_token_id", pad)
     return chosen
 
 
@@ -142,12 +177,12 @@ def _stop_strings(stop: Any) -> tuple[str, ...]:
     strings = [stop] if isinstance(stop, str) else stop
     texts = isinstance(strings, list | tuple) and all(isinstance(text, str) for text in strings)
     if not texts or "" in strings:
-        raise ConfigError(f"stop is {stop!r:.80}; expected texts to stop at, e.g. ['\\n'].")
+        raise ConfigError(f"stop is {stop!r:.80}; expected strings to stop at, e.g. ['\\n'].")
     return tuple(strings)
 
 
 class _StopStrings(StoppingCriteria):
-    """Ends a row when a stop string stands in its new text, however its tokens divide it."""
+    """Ends a row when its new text contains a stop string, however the tokens divide it."""
 
     def __init__(self, base: BaseModel, stop: Sequence[str], shown: int) -> None:
         self._tokenizer = base.tokenizer
@@ -157,19 +192,19 @@ class _StopStrings(StoppingCriteria):
     def __call__(
         self, input_ids: torch.LongTensor, scores: Any, **options: Any
     ) -> torch.BoolTensor:
-        """Whether each row `[B, L]` has ended, `[B]`, bool."""
+        """Return whether each row of `[B, L]` has ended, `[B]`, bool."""
         texts = _decoded(self._tokenizer, input_ids[:, self._shown :])
         ended = [any(string in text for string in self._stop) for text in texts]
         return torch.BoolTensor(ended).to(input_ids.device)  # type: ignore[return-value]
 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, tokens: torch.Tensor) -> list[str]:
-    """Texts as their tokens say; 'cleaning up' would change the spaces of code."""
+    """Decode tokens literally; cleaning up would change the spaces of code."""
     return tokenizer.batch_decode(
         tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
 
 
 def _before(stop: Sequence[str], text: str) -> str:
-    ends = [text.find(string) for string in stop]
+    ends = (text.find(string) for string in stop)
     return text[: min((end for end in ends if end >= 0), default=len(text))]

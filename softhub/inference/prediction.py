@@ -1,10 +1,11 @@
-"""What a prompt says of one text: probabilities of labels, and an answer or none."""
+"""The prediction for one text: probabilities of labels, and an answer or an abstention."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import torch
 
 from softhub.metrics.label_sets import join_labels
 from softhub.model.encoding import Candidates
@@ -13,16 +14,16 @@ from softhub.tasks.decision import Decision
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classification prompt says of one text.
+    """Prediction for one text.
 
     Attributes:
         best: The most probable label; for a multi-label task all that apply, joined by `;`.
-        probabilities: Of each label, in the verbalizer's order. They sum to 1, but for a
-            multi-label task, where each is that of a decision of its own.
-        scores: Log-probability of each label's words behind the text; multi-label: log-odds. What
-            the base says, before any calibration.
+        probabilities: Probability of each label, in the verbalizer's order. They sum to 1; for a
+            multi-label task each is that of a separate decision.
+        scores: Log-probability of each label's words given the text, or the log-odds for a
+            multi-label task, before probability calibration.
         abstained: Whether the confidence is too low for an answer.
-        labels: The labels that apply, for a multi-label task; else None.
+        labels: The labels that apply, for a multi-label task; otherwise None.
     """
 
     best: str
@@ -33,12 +34,12 @@ class Prediction:
 
     @property
     def label(self) -> str | None:
-        """The answer: `best`, or None where it abstains."""
+        """The answer: `best`, or None if the prompt abstains."""
         return None if self.abstained else self.best
 
     @property
     def confidence(self) -> float:
-        """Probability of the answer; multi-label: of its least certain decision."""
+        """Probability of the answer; of its least certain decision for a multi-label task."""
         if self.labels is None:
             return self.probabilities[self.best]
         return min(p if label in self.labels else 1 - p for label, p in self.probabilities.items())
@@ -54,37 +55,22 @@ def decide(
 
     Args:
         candidates: The labels.
-        scores: One for each, from `label_scores`.
+        scores: One for each label, from `label_scores`.
         decision: Temperature, threshold, and when to abstain.
-        abstain_below: Overrides the decision's.
-
-    Returns:
-        The prediction.
+        abstain_below: Overrides that of the decision.
     """
     names, own = candidates.labels, dict(zip(candidates.labels, scores, strict=True))
-    scaled = [score / decision.temperature for score in scores]
+    scaled = torch.tensor(scores, dtype=torch.float64) / decision.temperature  # [labels]
     labels: tuple[str, ...] | None = None
     if candidates.yes_no:
-        chances = dict(zip(names, map(_sigmoid, scaled), strict=True))
+        chances = dict(zip(names, scaled.sigmoid().tolist(), strict=True))
         labels = tuple(name for name in names if chances[name] >= decision.threshold)
         best = join_labels(labels, names)
     else:
-        chances = dict(zip(names, _softmax(scaled), strict=True))
+        chances = dict(zip(names, scaled.softmax(dim=0).tolist(), strict=True))
         best = max(names, key=own.__getitem__)
     prediction = Prediction(best, chances, own, labels=labels)
     least = decision.abstain_below if abstain_below is None else abstain_below
     if prediction.confidence >= least:
         return prediction
     return Prediction(best, chances, own, abstained=True, labels=labels)
-
-
-def _softmax(scores: Sequence[float]) -> list[float]:
-    top = max(scores)
-    exponentials = [math.exp(score - top) for score in scores]
-    total = math.fsum(exponentials)
-    return [value / total for value in exponentials]
-
-
-def _sigmoid(score: float) -> float:
-    small = math.exp(-abs(score))
-    return 1 / (1 + small) if score >= 0 else small / (1 + small)

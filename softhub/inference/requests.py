@@ -1,20 +1,15 @@
-"""One row of a call: its text as token ids, the prompt before it, and what is asked of it.
-
-Rows become batches here too: of like length, and of equal options.
-"""
+"""One row of a call: its text as token ids, the prompt before it, and what is requested."""
 
 from __future__ import annotations
 
 import threading
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
-from softhub.errors import ConfigError, SoftHubWarning, TaskError
+from softhub.errors import TaskError
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates, EncodedText, Encoder, render_chat
 from softhub.model.kv_cache import Prefix, encode_prefix
@@ -25,16 +20,16 @@ Text = str | Mapping[str, Any]
 """A text, or a row with a value for each column of the task's template."""
 
 NEW_TOKENS = 64
-"""Most new tokens of an answer if nobody says otherwise."""
+"""Default of `max_new_tokens`."""
 
 
 @dataclass(frozen=True, eq=False)
-class ReadyTask:
-    """A task as its rows are fed.
+class PreparedTask:
+    """A task with its chat rendered and its label words tokenized.
 
     Attributes:
-        task: The task; a system text is written out as a chat.
-        candidates: Its label words, for classification.
+        task: The task; a system text is rendered into its template.
+        candidates: Its label words; None for generation.
     """
 
     task: Task
@@ -43,20 +38,20 @@ class ReadyTask:
 
 @dataclass(eq=False)
 class LoadedPrompt:
-    """A prompt on the base's device; its keys and values are computed when first needed.
+    """A prompt on the base's device; its keys and values are computed on first use.
 
     Attributes:
         vectors: `[P, H]` in the base's dtype.
-        ready: The task that it brings, or was given.
+        prepared: The task of its manifest, or the one it was loaded with.
     """
 
     vectors: torch.Tensor
-    ready: ReadyTask | None
+    prepared: PreparedTask | None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _prefix: Prefix | None = None
 
     def prefix(self, base: BaseModel) -> Prefix:
-        """Its keys and values, for a base that can share them."""
+        """Return its keys and values, for a base that can share them."""
         with self._lock:
             if self._prefix is None:
                 self._prefix = encode_prefix(base, self.vectors)
@@ -69,11 +64,11 @@ class Request:
 
     Attributes:
         text: The rendered text.
-        prompt: The prompt before it; None is the bare base.
-        candidates: What it may be classified as.
-        decision: How their scores become an answer.
-        target: Tokens whose log-probabilities are asked for.
-        options: How to generate; only rows of equal options share a batch.
+        prompt: The prompt before it; None for the bare base.
+        candidates: Label words, for classification.
+        target: Tokens of a reference text to score.
+        options: Generation options; only rows with equal options share a batch.
+        decision: How label scores become an answer.
     """
 
     text: EncodedText
@@ -85,19 +80,19 @@ class Request:
 
 
 class RequestEncoder:
-    """Makes requests for one base.
+    """Turns texts into requests for one base.
 
     Args:
         base: The base model.
-        encoder: Turns its texts into tokens.
+        encoder: Tokenizes texts for it.
     """
 
     def __init__(self, base: BaseModel, encoder: Encoder) -> None:
         self._base = base
         self._encoder = encoder
 
-    def ready(self, task: Task | None) -> ReadyTask | None:
-        """Render a task's chat and tokenise its label words.
+    def prepare(self, task: Task | None) -> PreparedTask | None:
+        """Render a task's chat and tokenize its label words.
 
         Raises:
             TaskError: The task does not suit the base's tokenizer.
@@ -105,47 +100,47 @@ class RequestEncoder:
         if task is None:
             return None
         task = render_chat(task, self._base.tokenizer)
-        return ReadyTask(task, self._encoder.candidates_of(task))
+        return PreparedTask(task, self._encoder.candidates_of(task))
 
     def classification(
-        self, text: Text, prompt: LoadedPrompt | None, fallback: ReadyTask | None
+        self, text: Text, prompt: LoadedPrompt | None, fallback: PreparedTask | None
     ) -> Request:
-        """A row to classify; `fallback` is for a prompt that brings no task.
+        """Return a row to classify; `fallback` is the task for a prompt without one.
 
         Raises:
-            TaskError: The row has no task, or one that does not classify.
+            TaskError: The row has no task, or a generation task.
         """
-        ready = _task_of(prompt, fallback)
-        if ready is None or ready.candidates is None:
+        prepared = _task_of(prompt, fallback)
+        if prepared is None or prepared.candidates is None:
             found = "none"
-            if ready is not None:
-                found = f"of kind {ready.task.kind!r}, which is for generate (softhub generate)"
+            if prepared is not None:
+                found = f"one of kind {prepared.task.kind!r}, for generate (softhub generate)"
             raise TaskError(
-                f"Classifying needs a classification task; found {found}. Pass task=Task.from_file"
-                "('task.yaml') (--task task.yaml), or use a prompt that brings one."
+                f"predict requires a classification task; found {found}. Pass task=Task.from_file"
+                "('task.yaml') (--task task.yaml), or use a prompt that has a task."
             )
-        answer = max(map(len, ready.candidates.sequences))
-        encoded = self._encode(ready.task, text, prompt, answer)
-        return Request(encoded, prompt, ready.candidates, decision=ready.task.decision)
+        answer = max(map(len, prepared.candidates.sequences))
+        encoded = self._encode(prepared.task, text, prompt, answer)
+        return Request(encoded, prompt, prepared.candidates, decision=prepared.task.decision)
 
     def generation(
         self,
         text: Text,
         prompt: LoadedPrompt | None,
-        fallback: ReadyTask | None,
+        fallback: PreparedTask | None,
         options: Mapping[str, Any],
     ) -> Request:
-        """A row to continue; without any task the text is continued as it is.
+        """Return a row to continue; without a task the text is continued as it is.
 
         Raises:
-            TaskError: There is a row of columns, and no template for it.
+            TaskError: The row has columns, but there is no task with a template for them.
         """
-        ready = _task_of(prompt, fallback)
-        defaults = ready.task.generation if ready else {}
+        prepared = _task_of(prompt, fallback)
+        defaults = prepared.task.generation if prepared else {}
         options = {"max_new_tokens": NEW_TOKENS, **defaults, **options}
         answer = int(options["max_new_tokens"])
-        if ready is not None:
-            encoded = self._encode(ready.task, text, prompt, answer)
+        if prepared is not None:
+            encoded = self._encode(prepared.task, text, prompt, answer)
         elif isinstance(text, str):
             encoded = self._encoder.encode_plain(text, self._room(prompt, None, answer))
         else:
@@ -156,21 +151,21 @@ class RequestEncoder:
         return Request(encoded, prompt, options=tuple(sorted(options.items())))
 
     def reference(
-        self, text: Text, target: str, prompt: LoadedPrompt | None, fallback: ReadyTask | None
+        self, text: Text, target: str, prompt: LoadedPrompt | None, fallback: PreparedTask | None
     ) -> Request:
-        """A row whose reference text is to be scored, encoded as for training.
+        """Return a row whose reference text is to be scored, encoded as in training.
 
         Raises:
             TaskError: The row has no task.
         """
-        ready = _task_of(prompt, fallback)
-        if ready is None:
+        prepared = _task_of(prompt, fallback)
+        if prepared is None:
             raise TaskError(
-                "Scoring a reference text needs a task; found none. Pass task=Task.from_file"
-                "('task.yaml'), or use a prompt that brings one."
+                "Scoring a reference text requires a task; found none. Pass task=Task.from_file"
+                "('task.yaml'), or use a prompt that has a task."
             )
-        tokens = self._encoder.target(ready.task.template, target)
-        encoded = self._encode(ready.task, text, prompt, len(tokens))
+        tokens = self._encoder.target(prepared.task.template, target)
+        encoded = self._encode(prepared.task, text, prompt, len(tokens))
         return Request(encoded, prompt, target=tokens)
 
     def _encode(
@@ -181,7 +176,7 @@ class RequestEncoder:
         return self._encoder.encode(task.template, row, text_column=task.text_column, room=room)
 
     def _room(self, prompt: LoadedPrompt | None, task: Task | None, answer: int) -> int | None:
-        """Most tokens that a text may have beside its prompt and its answer."""
+        """Return the most tokens that a text may have beside its prompt and answer."""
         limits = [task.max_length] if task and task.max_length else []
         if self._base.max_positions is not None:
             virtual = 0 if prompt is None else prompt.vectors.shape[0]
@@ -195,69 +190,18 @@ def per_row(
     """Pair each text with its prompt's name.
 
     Raises:
-        TaskError: There is one text and not a list, or a wrong number of names.
+        TaskError: `texts` is a single text, or the number of names is wrong.
     """
     if isinstance(texts, str | Mapping):
         raise TaskError("Found a single text; expected a list of texts, e.g. [text].")
     names = [prompt] * len(texts) if prompt is None or isinstance(prompt, str) else list(prompt)
     if len(names) != len(texts):
         raise TaskError(
-            f"Found {len(names)} prompts for {len(texts)} texts; expected one name for all, or one "
-            "for each text."
+            f"Found {len(names)} prompts for {len(texts)} texts; expected one name for all texts, "
+            "or one for each."
         )
     return list(zip(texts, names, strict=True))
 
 
-def batches(
-    requests: Sequence[Request], size: int, *, progress: str | None
-) -> Iterator[dict[int, Request]]:
-    """Rows of like length and equal options together.
-
-    Args:
-        requests: All rows of a call.
-        size: Most rows of a batch.
-        progress: Words beside a progress bar; None shows none.
-
-    Yields:
-        Batches, as index → request.
-
-    Raises:
-        ConfigError: `size` is not positive.
-    """
-    if size < 1:
-        raise ConfigError(f"batch_size is {size}; expected 1 or more.")
-    order = sorted(
-        range(len(requests)),
-        key=lambda i: (repr(requests[i].options), len(requests[i].text.ids)),
-    )
-    start = 0
-    with _bar(progress, len(order)) as bar:
-        while start < len(order):
-            options = requests[order[start]].options
-            stop = start
-            while stop < min(start + size, len(order)) and requests[order[stop]].options == options:
-                stop += 1
-            yield {index: requests[index] for index in order[start:stop]}
-            bar.update(stop - start)
-            start = stop
-
-
-def report_cuts(texts: Sequence[EncodedText]) -> None:
-    """Say how many texts were cut, to whoever called the public method."""
-    cut = [text.cut for text in texts if text.cut]
-    if cut:
-        warnings.warn(
-            f"{len(cut)} of {len(texts)} texts were too long and lost {sum(cut)} characters at "
-            "their end.",
-            SoftHubWarning,
-            stacklevel=3,
-        )
-
-
-def _task_of(prompt: LoadedPrompt | None, fallback: ReadyTask | None) -> ReadyTask | None:
-    return prompt.ready if prompt and prompt.ready else fallback
-
-
-def _bar(words: str | None, total: int) -> tqdm[NoReturn]:
-    """A progress bar on stderr, where that is a terminal and somebody asked for one."""
-    return tqdm(total=total, desc=words, unit="text", disable=True if words is None else None)
+def _task_of(prompt: LoadedPrompt | None, fallback: PreparedTask | None) -> PreparedTask | None:
+    return prompt.prepared if prompt and prompt.prepared else fallback

@@ -1,8 +1,8 @@
 """Metrics as sums of per-example statistics.
 
-Every metric here adds up statistics of single examples and turns the totals into a score. So the
-score of any resample is a weighted sum, and a bootstrap is one matrix product (`intervals.py`).
-All scores are from 0 to 1, more is better.
+Every metric adds up statistics of single examples and turns the totals into a score. So the score
+of any resample is a weighted sum, and a bootstrap is one matrix product (`intervals.py`). Each
+metric knows whether greater scores are better and in which unit they are written.
 """
 
 from softhub.metrics.base import Floats, Metric, check_pairs

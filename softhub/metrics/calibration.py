@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say, and how to make them: fitted on dev, judged on test."""
+"""Calibration of probabilities and abstention: fitted on dev, evaluated on test."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from softhub.metrics import Floats
 
 BINS = 15
 _LOWEST, _HIGHEST = 0.05, 20.0  # of a temperature
-_HALVINGS = 60
+_BISECTIONS = 60
 
 
 def fit_temperature(scores: ArrayLike, right: ArrayLike) -> float:
-    """The temperature that makes the right labels most probable (Guo et al. 2017, 1706.04599).
+    """Return the temperature that maximizes the likelihood (Guo et al. 2017, arXiv 1706.04599).
 
-    The likelihood is concave in 1 / temperature, so halving finds its maximum.
+    The log-likelihood is concave in 1 / temperature, so bisection of its slope finds the maximum.
 
     Args:
-        scores: Log-probabilities or logits, `[N, labels]`.
+        scores: Log-probabilities or logits, `[N, L]`.
         right: Index of the right label of each row, `[N]`.
 
     Returns:
-        A temperature between 0.05 and 20; 1 if every row is answered right, which says nothing
-        about how sure to be.
+        A temperature between 0.05 and 20; 1 if every row is predicted right, because then the
+        likelihood has no maximum.
 
     Raises:
         DatasetError: There are no rows.
     """
-    logits, answers = np.asarray(scores, np.float64), np.asarray(right, np.int64)
+    logits, answers = np.asarray(scores, np.float64), np.asarray(right, np.int64)  # [N, L], [N]
     if not len(answers):
         raise DatasetError("there is nothing to calibrate on; give at least one dev example")
     if np.array_equal(logits.argmax(axis=1), answers):
         return 1.0
+    # At the maximum, the expected logit equals the logit of the right label, summed over the rows.
     wanted = np.take_along_axis(logits, answers[:, None], axis=1).sum()
-    low, high = np.log(1 / _HIGHEST), np.log(1 / _LOWEST)
-    for _ in range(_HALVINGS):
+    low, high = np.log(1 / _HIGHEST), np.log(1 / _LOWEST)  # of the logarithm of 1 / temperature
+    for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         expected = (_softmax(logits * np.exp(middle)) * logits).sum()
         low, high = (middle, high) if expected < wanted else (low, middle)
@@ -49,35 +50,36 @@ def fit_temperature(scores: ArrayLike, right: ArrayLike) -> float:
 def expected_calibration_error(
     confidences: ArrayLike, correct: ArrayLike, bins: int = BINS
 ) -> float:
-    """How far confidence is from accuracy, on average (Naeini et al. 2015).
+    """Return the mean gap between confidence and accuracy (Naeini et al. 2015).
 
     Args:
         confidences: Probability of each answer, `[N]`.
         correct: Whether it was right, `[N]`.
-        bins: Number of equally wide bins of confidence; a bin takes its upper edge.
+        bins: Number of equally wide bins of confidence; a bin includes its upper edge.
 
     Returns:
-        Mean over the bins, by their size, of |accuracy - mean confidence|.
+        Mean over the bins, weighted by their size, of |accuracy - mean confidence|.
 
     Raises:
         DatasetError: There are no answers.
     """
-    sure, right = np.asarray(confidences, np.float64), np.asarray(correct, np.float64)
+    sure, right = np.asarray(confidences, np.float64), np.asarray(correct, np.float64)  # [N]
     if not len(sure):
         raise DatasetError("there is nothing to measure calibration on; give at least one example")
-    which = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(which, weights=right - sure, minlength=bins)
+    which = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)  # [N], bin of each
+    # The size of a bin times its gap is the sum of its differences, so sizes cancel.
+    gaps = np.bincount(which, weights=right - sure, minlength=bins)  # [bins]
     return float(np.abs(gaps).sum() / len(sure))
 
 
 @dataclass(frozen=True)
-class Operating:
-    """What abstaining below a confidence gives.
+class OperatingPoint:
+    """Coverage and accuracy with abstention below one confidence.
 
     Attributes:
         abstain_below: The confidence.
         coverage: Share of the texts that are answered.
-        accuracy: Share of those that are answered right; None if none is answered.
+        accuracy: Share of right answers among them; None if none is answered.
     """
 
     abstain_below: float
@@ -89,8 +91,10 @@ class Operating:
         return asdict(self)
 
 
-def operating_point(confidences: ArrayLike, correct: ArrayLike, abstain_below: float) -> Operating:
-    """Coverage and selective accuracy at one threshold (El-Yaniv & Wiener 2010).
+def operating_point(
+    confidences: ArrayLike, correct: ArrayLike, abstain_below: float
+) -> OperatingPoint:
+    """Return coverage and selective accuracy at one threshold (El-Yaniv & Wiener 2010).
 
     Args:
         confidences: Probability of each answer, `[N]`.
@@ -100,25 +104,27 @@ def operating_point(confidences: ArrayLike, correct: ArrayLike, abstain_below: f
     Raises:
         DatasetError: There are no answers.
     """
-    answered = np.asarray(confidences, np.float64) >= abstain_below
+    answered = np.asarray(confidences, np.float64) >= abstain_below  # [N]
     if not len(answered):
         raise DatasetError("there is nothing to measure; give at least one example")
-    right = np.asarray(correct, bool)[answered]
+    right = np.asarray(correct, bool)[answered]  # [answered]
     accuracy = float(right.mean()) if len(right) else None
-    return Operating(abstain_below, float(answered.mean()), accuracy)
+    return OperatingPoint(abstain_below, float(answered.mean()), accuracy)
 
 
 def operating_points(
     confidences: ArrayLike,
     correct: ArrayLike,
     thresholds: Sequence[float] = (0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
-) -> tuple[Operating, ...]:
-    """Coverage and selective accuracy at several thresholds."""
+) -> tuple[OperatingPoint, ...]:
+    """Return coverage and selective accuracy at several thresholds."""
     return tuple(operating_point(confidences, correct, each) for each in thresholds)
 
 
-def abstain_for(confidences: ArrayLike, correct: ArrayLike, accuracy: float) -> Operating | None:
-    """The threshold that answers most texts at a wanted accuracy.
+def threshold_for_accuracy(
+    confidences: ArrayLike, correct: ArrayLike, accuracy: float
+) -> OperatingPoint | None:
+    """Return the threshold of greatest coverage that reaches an accuracy.
 
     Args:
         confidences: Probability of each answer, `[N]`.
@@ -126,20 +132,22 @@ def abstain_for(confidences: ArrayLike, correct: ArrayLike, accuracy: float) -> 
         accuracy: The least share of answered texts that must be right.
 
     Returns:
-        The point, or None if no threshold reaches that accuracy.
+        The operating point, or None if no threshold reaches that accuracy.
     """
-    sure = np.asarray(confidences, np.float64)
+    sure = np.asarray(confidences, np.float64)  # [N]
     order = np.argsort(-sure, kind="stable")
-    right = np.asarray(correct, np.float64)[order]
-    share = right.cumsum() / np.arange(1, len(right) + 1)
-    last = np.append(sure[order][1:] < sure[order][:-1], True)  # equals are answered together
-    fine: NDArray[np.int64] = np.flatnonzero(last & (share >= accuracy))
-    if not len(fine):
+    right = np.asarray(correct, np.float64)[order]  # [N], most confident first
+    # Accuracy if the first 1, 2, …, N answers are given.
+    share = right.cumsum() / np.arange(1, len(right) + 1)  # [N]
+    # A threshold cannot separate equal confidences: only the last of them is a candidate.
+    last = np.append(sure[order][1:] < sure[order][:-1], True)  # [N]
+    reached: NDArray[np.int64] = np.flatnonzero(last & (share >= accuracy))
+    if not len(reached):
         return None
-    everything = fine[-1] == len(right) - 1
-    return operating_point(sure, correct, 0.0 if everything else float(sure[order][fine[-1]]))
+    everything = reached[-1] == len(right) - 1
+    return operating_point(sure, correct, 0.0 if everything else float(sure[order][reached[-1]]))
 
 
 def _softmax(logits: Floats) -> Floats:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))  # [N, L]
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))

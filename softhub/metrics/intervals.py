@@ -1,8 +1,8 @@
-"""How far a score can be trusted: percentile bootstrap over groups, and over seeds.
+"""Confidence intervals of scores: percentile bootstrap over groups and over seeds.
 
-Sentences of one review are not independent, so whole groups are drawn (cluster bootstrap; Davison &
-Hinkley 1997, section 3.8). A difference between two trained systems is drawn over groups and seeds
-at once, so that it speaks of new texts and new trainings.
+Sentences of one review are not independent, so whole groups are resampled (cluster bootstrap;
+Davison & Hinkley 1997, section 3.8). The difference of two trained systems is resampled over groups
+and seeds together, so that it generalizes to new texts and new training runs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +20,7 @@ from softhub.metrics import Floats, check_pairs, find_metric
 
 LEVEL = 0.95
 FEW_GROUPS = 10
-_CELLS = 2**22  # of one block of resamples; bounds the memory to some 32 MB
+_CELLS = 2**22  # of one block of resamples; limits its memory to about 32 MB
 
 
 class Interval(NamedTuple):
@@ -39,7 +39,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """A score, and what it is in each resample.
+    """A score on all the data and in each resample.
 
     Attributes:
         value: The score on all the data; the mean of the runs, if there are several.
@@ -50,31 +50,31 @@ class Resampled:
     samples: Floats
 
     def interval(self) -> Interval:
-        """The value with the 95 % interval of the resamples."""
+        """Return the value with the 95 % interval of the resamples."""
         tail = (1 - LEVEL) / 2
         low, high = np.quantile(self.samples, [tail, 1 - tail])
         return Interval(self.value, float(low), float(high))
 
     def __sub__(self, other: Resampled) -> Resampled:
-        """The difference, paired where both come from the same `Resamples`."""
+        """Return the difference, which is paired if both come from the same `Resamples`."""
         return Resampled(self.value - other.value, self.samples - other.samples)
 
 
 class Resamples:
     """Scores of several systems on the same resamples of the same examples.
 
-    Groups are drawn once for all systems, so their differences are paired. The runs (seeds) of each
-    system are drawn each for itself, because they are different trainings. Few runs understate
-    their own spread: S of them by a factor of (S - 1) / S in its variance.
+    Groups are drawn once for all systems, so that differences are paired. The runs (seeds) of each
+    system are drawn independently, because they are different training runs. A few runs
+    underestimate their spread: S runs by a factor of (S - 1) / S in its variance.
 
     Args:
         size: Number of examples, N.
-        groups: N group names, drawn whole; `None` stands for a group of one.
+        groups: N group names; a group is drawn as a unit, and `None` is a group of one.
         resamples: Number of bootstrap samples, R.
-        seed: Of the random draws.
+        seed: Seed of the random draws.
 
     Raises:
-        DatasetError: If there is nothing to score, or the lengths differ.
+        DatasetError: There is nothing to score, or the lengths differ.
     """
 
     def __init__(
@@ -91,51 +91,52 @@ class Resamples:
         self._resamples, self._seed, self._systems = resamples, seed, 0
 
     def score(
-        self, runs: Sequence[Sequence[str]], references: Sequence[str], metric: str
+        self, runs: Sequence[Sequence[Any]], references: Sequence[str], metric: str
     ) -> Resampled:
-        """Score a system's answers.
+        """Score a system's predictions.
 
         Args:
-            runs: The N answers of each of its runs.
+            runs: The N predictions of each of its runs, of the metric's `input_kind`.
             references: N right answers.
             metric: Name of the metric.
 
         Raises:
-            TaskError: If there is no such metric.
-            DatasetError: If there is nothing to score, or the lengths differ.
+            TaskError: There is no such metric.
+            DatasetError: There is nothing to score, or the lengths differ.
         """
-        judge = find_metric(metric)
+        found = find_metric(metric)
         for predictions in runs:
             check_pairs(predictions, references)
-        return self.resample([judge.statistics(run, references) for run in runs], judge.score)
+        return self.resample([found.statistics(run, references) for run in runs], found.score)
 
     def mean(self, values: ArrayLike) -> Resampled:
-        """Take the mean of per-example values, `[N]` or `[S, N]` of S runs."""
-        runs = [np.stack([run, np.ones(len(run))], axis=1) for run in _by_run(values)]
+        """Resample the mean of per-example values, `[N]` or `[S, N]` of S runs."""
+        runs = [np.stack([run, np.ones(len(run))], axis=1) for run in _by_run(values)]  # [N, 2]
         return self.resample(runs, lambda totals: np.asarray(totals[..., 0] / totals[..., 1]))
 
     def resample(self, runs: Sequence[Floats], score: Callable[[Floats], Floats]) -> Resampled:
         """Score a system by sums of per-example statistics.
 
         Args:
-            runs: Statistics `[N, K]` of each of its runs; K may differ among them.
+            runs: Statistics `[N, K]` of each of its S runs; K may differ between runs.
             score: Turns totals `[..., K]` into scores `[...]`.
         """
-        totals = [_sum_by_group(statistics, self._index) for statistics in runs]
+        totals = [_sum_by_group(statistics, self._index) for statistics in runs]  # [G, K] each
         draws_of_groups = np.random.default_rng(self._seed)
         draws_of_runs = np.random.default_rng([self._seed, self._systems])
         self._systems += 1
         samples = []
         for draws in _draws(self._groups, self._resamples, draws_of_groups):
-            scores = np.stack([score(draws @ of_run) for of_run in totals], axis=1)
-            weights = _run_weights(len(runs), len(draws), draws_of_runs)
-            samples.append((scores * weights).sum(axis=1))
+            # [R, G] @ [G, K] gives the totals of R resamples, and these one score for each run.
+            scores = np.stack([score(draws @ of_run) for of_run in totals], axis=1)  # [R, S]
+            weights = _run_weights(len(runs), len(draws), draws_of_runs)  # [R, S]
+            samples.append((scores * weights).sum(axis=1))  # [R]
         value = np.mean([score(of_run.sum(axis=0)) for of_run in totals])
         return Resampled(float(value), np.concatenate(samples))
 
 
 def bootstrap_interval(
-    predictions: Sequence[str],
+    predictions: Sequence[Any],
     references: Sequence[str],
     metric: str,
     groups: Sequence[str | None] | None = None,
@@ -145,16 +146,16 @@ def bootstrap_interval(
     """Return a metric and its 95 % interval.
 
     Args:
-        predictions: N answers.
+        predictions: N predictions of the metric's `input_kind`.
         references: N right answers.
         metric: Name of the metric.
-        groups: N group names, drawn whole; `None` stands for a group of one.
+        groups: N group names; a group is drawn as a unit, and `None` is a group of one.
         resamples: Number of bootstrap samples.
-        seed: Of the random draws.
+        seed: Seed of the random draws.
 
     Raises:
-        TaskError: If there is no such metric.
-        DatasetError: If there is nothing to score, or the lengths differ.
+        TaskError: There is no such metric.
+        DatasetError: There is nothing to score, or the lengths differ.
     """
     find_metric(metric)
     check_pairs(predictions, references)
@@ -169,34 +170,34 @@ def paired_difference(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """Return how much better A is than B on the same examples, with the 95 % interval.
+    """Return the score of A minus that of B on the same examples, with the 95 % interval.
 
-    Groups are drawn once for both (paired), the seeds of A and of B each for itself; see
-    `Resamples`.
+    Groups are drawn once for both (paired), the seeds of A and B independently; see `Resamples`.
 
     Args:
-        a_correct: Per-example scores of A, as 1 for right and 0 for wrong: `[N]`, or `[S, N]` of
-            S seeds.
+        a_correct: Per-example scores of A, such as 1 for right and 0 for wrong: `[N]`, or `[S, N]`
+            of S seeds.
         b_correct: The same of B, `[N]` or `[S', N]`.
-        groups: N group names, drawn whole; `None` stands for a group of one.
+        groups: N group names; a group is drawn as a unit, and `None` is a group of one.
         resamples: Number of bootstrap samples.
-        seed: Of the random draws.
+        seed: Seed of the random draws.
 
     Raises:
-        DatasetError: If there is nothing to compare, or the lengths differ.
+        DatasetError: There is nothing to compare, or the lengths differ.
     """
-    a, b = _by_run(a_correct), _by_run(b_correct)
+    a, b = _by_run(a_correct), _by_run(b_correct)  # [S, N], [S', N]
     size = a.shape[1]
     if size == 0 or b.shape[1] != size:
         raise DatasetError(
-            f"A has scores of {size} examples and B of {b.shape[1]}; expected both on the same "
-            f"examples, in the same order, and at least one"
+            f"A has scores of {size} examples and B of {b.shape[1]}; expected scores of the same "
+            f"examples in the same order, and at least one"
         )
     draws = Resamples(size, groups, resamples, seed)
     return (draws.mean(a) - draws.mean(b)).interval()
 
 
 def _by_run(correct: ArrayLike) -> Floats:
+    """Return scores `[S, N]`."""
     scores = np.atleast_2d(np.asarray(correct, dtype=np.float64))
     if scores.ndim != 2:
         raise DatasetError(f"scores have the shape {scores.shape}; expected [N], or [seeds, N]")
@@ -213,8 +214,8 @@ def _group_indices(groups: Sequence[str | None] | None, size: int) -> NDArray[np
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     if len(numbers) < FEW_GROUPS:
         warnings.warn(
-            f"an interval over {len(numbers)} independent groups is too narrow to be trusted; "
-            f"expected at least {FEW_GROUPS}, so evaluate on more examples",
+            f"an interval over {len(numbers)} independent groups is too narrow to be reliable; "
+            f"evaluate on at least {FEW_GROUPS} groups",
             SoftHubWarning,
             stacklevel=4,
         )
@@ -222,23 +223,24 @@ def _group_indices(groups: Sequence[str | None] | None, size: int) -> NDArray[np
 
 
 def _sum_by_group(statistics: Floats, index: NDArray[np.int64]) -> Floats:
-    """Add rows `[N, K]` up to groups `[G, K]`."""
+    """Sum rows `[N, K]` by group, `[G, K]`."""
     totals = np.zeros((int(index.max()) + 1, statistics.shape[1]))
     np.add.at(totals, index, statistics)
     return totals
 
 
 def _draws(groups: int, resamples: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """Yield blocks `[R, G]`: how often each group is in each resample."""
+    """Yield blocks `[R, G]` of the number of times that each resample contains each group."""
     block = max(1, _CELLS // groups)
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
-        drawn = rng.integers(0, groups, size=(rows, groups))
-        flat = (drawn + groups * np.arange(rows)[:, None]).ravel()
+        drawn = rng.integers(0, groups, size=(rows, groups))  # [R, G], a group in each place
+        # Count all rows in one call: row r has the numbers from G r on.
+        flat = (drawn + groups * np.arange(rows)[:, None]).ravel()  # [R * G]
         counts = np.bincount(flat, minlength=rows * groups).reshape(rows, groups)
         yield counts.astype(np.float64)
 
 
 def _run_weights(runs: int, rows: int, rng: np.random.Generator) -> Floats:
-    """Return the share of each run in each of the resamples, `[R, S]`."""
+    """Return the weight of each run in each resample, `[R, S]`."""
     return rng.multinomial(runs, np.full(runs, 1 / runs), size=rows) / runs

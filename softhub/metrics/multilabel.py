@@ -1,4 +1,4 @@
-"""Metrics of sets of labels; `accuracy`, the share of sets that are all right, is one too."""
+"""Metrics of multi-label classification; `accuracy`, the share of exact sets, is another one."""
 
 from collections.abc import Sequence
 
@@ -9,31 +9,30 @@ from softhub.metrics.label_sets import split_labels
 
 
 class MultilabelMacroF1(Metric):
-    """Unweighted mean of the F1 of each label that is predicted or right somewhere."""
+    """Unweighted mean of the F1 scores of all labels that occur in predictions or references."""
 
     name = "multilabel_macro_f1"
-    description = "Mean over the labels of the F1 of giving that label; sets of labels."
+    description = "Unweighted mean of the F1 scores of the labels, for sets of labels."
     kinds = ("multilabel",)
 
     def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> Floats:
-        """Return `[N, 2L]` for L labels: rightly given (L), given plus right (L)."""
-        given, right = [
-            [set(split_labels(t)) for t in texts] for texts in (predictions, references)
-        ]
-        labels = sorted(set().union(*given, *right))
+        """Return `[N, 2L]` for L labels: true positives (L), predicted plus actual (L)."""
+        predicted = [set(split_labels(text)) for text in predictions]
+        right = [set(split_labels(text)) for text in references]
+        labels = sorted(set().union(*predicted, *right))
         table = [
             [float(label in a and label in b) for label in labels]
             + [float((label in a) + (label in b)) for label in labels]
-            for a, b in zip(given, right, strict=True)
+            for a, b in zip(predicted, right, strict=True)
         ]
-        return np.array(table, dtype=np.float64).reshape(len(given), 2 * len(labels))
+        return np.array(table, dtype=np.float64).reshape(len(predicted), 2 * len(labels))
 
     def score(self, totals: Floats) -> Floats:
-        """Return the mean of F1 over the labels that occur in the totals; 1 if none does."""
-        both, either = np.split(totals, 2, axis=-1)
-        occurs = either > 0
-        f1 = 2 * both / np.where(occurs, either, 1)
-        count = occurs.sum(axis=-1)
+        """Return the mean F1 of the labels that occur in the totals; 1 if none does."""
+        both, either = np.split(totals, 2, axis=-1)  # [..., L] each
+        occurs = either > 0  # [..., L]
+        f1 = 2 * both / np.where(occurs, either, 1)  # [..., L]
+        count = occurs.sum(axis=-1)  # [...]
         return np.where(count > 0, f1.sum(axis=-1) / np.maximum(count, 1), 1.0)
 
 
@@ -41,9 +40,9 @@ class MultilabelMicroF1(MultilabelMacroF1):
     """F1 over all decisions of all labels."""
 
     name = "multilabel_micro_f1"
-    description = "F1 over all labels that are given or right; sets of labels."
+    description = "F1 over all labels of all examples, for sets of labels."
 
     def score(self, totals: Floats) -> Floats:
-        """Return F1 of the summed decisions; 1 if no label is given and none is right."""
-        both, either = (part.sum(axis=-1) for part in np.split(totals, 2, axis=-1))
+        """Return the F1 of the summed decisions; 1 if there is no label at all."""
+        both, either = (part.sum(axis=-1) for part in np.split(totals, 2, axis=-1))  # [...]
         return np.where(either > 0, 2 * both / np.where(either > 0, either, 1), 1.0)

@@ -1,4 +1,4 @@
-"""How each label fares: precision, recall and F1 with intervals, and what is taken for what."""
+"""Per-class metrics: precision, recall and F1 with intervals, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class ClassScores:
 
     Attributes:
         label: The label.
-        precision: Share right of the examples that were given it; 0 if there is none.
-        recall: Share of the examples it belongs to that were given it; 0 if there is none.
-        f1: Their harmonic mean.
-        support: Examples it belongs to.
-        predicted: Examples that were given it.
+        precision: Share of right predictions among all predictions of the label; 0 without any.
+        recall: Share of the label's examples for which it was predicted; 0 without any.
+        f1: Harmonic mean of the two.
+        support: Number of examples with the label.
+        predicted: Number of predictions of the label.
     """
 
     label: str
@@ -40,8 +40,8 @@ class ClassReport:
 
     Attributes:
         classes: The labels, in the verbalizer's order.
-        confusion: For each label (row) how many of its examples were given each label (column);
-            None for multi-label tasks, where no label stands in another's place.
+        confusion: Number of examples by right label (row) and predicted label (column); None for
+            multi-label tasks, in which labels do not exclude one another.
     """
 
     classes: tuple[ClassScores, ...]
@@ -71,36 +71,36 @@ def class_report(
 
     Args:
         predictions: N labels, or sets of labels.
-        references: N right ones.
+        references: N right labels, or sets of labels.
         labels: All labels, in order.
         multilabel: Whether predictions and references are sets of labels joined by `;`.
-        groups: N group names, drawn whole; `None` stands for a group of one.
-        resamples: Number of bootstrap samples. Those in which a score is undefined (no example of
-            a label was drawn) do not count for its interval.
-        seed: Of the random draws.
+        groups: N group names; a group is drawn as a unit, and `None` is a group of one.
+        resamples: Number of bootstrap samples. Those in which a score is undefined, because no
+            example of a label was drawn, do not count for its interval.
+        seed: Seed of the random draws.
 
     Raises:
-        DatasetError: If there is nothing to score, or the lengths differ.
+        DatasetError: There is nothing to score, or the lengths differ.
     """
     check_pairs(predictions, references)
-    given = _table(predictions, labels, multilabel)
-    right = _table(references, labels, multilabel)
+    given = _table(predictions, labels, multilabel)  # [N, L]
+    right = _table(references, labels, multilabel)  # [N, L]
     draws = Resamples(len(references), groups, resamples, seed)
     classes = []
     for column, label in enumerate(labels):
-        g, r = given[:, column], right[:, column]
-        statistics = np.stack([g * r, g, r], axis=1)
+        g, r = given[:, column], right[:, column]  # [N]
+        statistics = np.stack([g * r, g, r], axis=1)  # [N, 3]: true positives, predicted, actual
         precision, recall, f1 = (
             _interval(draws.resample([statistics], score)) for score in (_precision, _recall, _f1)
         )
         classes.append(ClassScores(label, precision, recall, f1, int(r.sum()), int(g.sum())))
-    counts = (right.T @ given).astype(int)
+    counts = (right.T @ given).astype(int)  # [L, L]
     confusion = None if multilabel else tuple(map(tuple, counts.tolist()))
     return ClassReport(tuple(classes), confusion)
 
 
 def _table(answers: Sequence[str], labels: Sequence[str], multilabel: bool) -> Floats:
-    """Which labels each answer has, `[N, L]`, 0 or 1."""
+    """Return which labels each answer has, `[N, L]`, 0 or 1."""
     sets = [set(split_labels(answer)) if multilabel else {answer} for answer in answers]
     return np.array([[float(label in each) for label in labels] for each in sets])
 

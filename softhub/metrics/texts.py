@@ -1,11 +1,11 @@
 """Metrics of generated texts, each equal to its library's own number over 100.
 
-The library counts; the formula over the counts is written here for arrays, so that a thousand
-resamples are scored at once.
+The library counts n-grams. The formula over the counts is written here for arrays, so that a
+thousand resamples are scored at once.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,10 +14,10 @@ from softhub.metrics.classification import Accuracy
 
 
 class ExactMatch(Accuracy):
-    """Share of generated texts that are the reference text, but for white space around them."""
+    """Share of generated texts that equal the reference, ignoring surrounding white space."""
 
     name = "exact_match"
-    description = "Share of generated texts equal to the reference, white space around aside."
+    description = "Share of generated texts that equal the reference, ignoring outer white space."
     kinds = ("generation",)
 
     def _right(self, prediction: str, reference: str) -> bool:
@@ -25,29 +25,28 @@ class ExactMatch(Accuracy):
 
 
 class SacreBleu(Metric):
-    """Corpus BLEU as sacreBLEU computes it (Post 2018): 13a tokens, exponential smoothing.
+    """Corpus BLEU as in sacreBLEU (Post 2018): 13a tokenization, exponential smoothing.
 
     Signature: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp.
     """
 
     name = "sacrebleu"
     title = "BLEU"
-    description = "Corpus BLEU (sacreBLEU, 13a tokens), from 0 to 1."
+    description = "Corpus BLEU (sacreBLEU, 13a tokenization), from 0 to 1."
     kinds = ("generation",)
 
     def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> Floats:
-        """Return `[N, 10]`: length, reference length, 4 counts of right n-grams, 4 of all."""
+        """Return `[N, 10]`: length, reference length, matching n-grams (4), all n-grams (4)."""
         from sacrebleu.metrics.bleu import BLEU
 
-        # `force` silences advice about tokenised input.
-        counts = BLEU(force=True)._extract_corpus_statistics(predictions, [references])
-        return np.array(counts, dtype=np.float64)
+        # `force` silences a warning about tokenized input.
+        return _counts_of(BLEU(force=True), predictions, references)
 
     def score(self, totals: Floats) -> Floats:
         """Return brevity penalty times the geometric mean of the n-gram precisions."""
-        length, reference_length = totals[..., 0], totals[..., 1]
-        right, found = totals[..., 2:6], totals[..., 6:10]
-        # Each order without a match is worth half of the one before (NIST's smoothing).
+        length, reference_length = totals[..., 0], totals[..., 1]  # [...]
+        right, found = totals[..., 2:6], totals[..., 6:10]  # [..., 4]
+        # NIST's smoothing: each order without a match counts half as much as the one before.
         halvings = np.cumsum(right == 0, axis=-1)
         smoothed = np.where(right == 0, 0.5**halvings, right)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -59,7 +58,7 @@ class SacreBleu(Metric):
 
 
 class ChrF(Metric):
-    """Corpus chrF2 as sacreBLEU computes it (Popović 2015): character n-grams up to 6.
+    """Corpus chrF2 as in sacreBLEU (Popović 2015): character n-grams of orders 1 to 6.
 
     Signature: nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no.
     """
@@ -70,14 +69,14 @@ class ChrF(Metric):
     kinds = ("generation",)
 
     def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> Floats:
-        """Return `[N, 18]`: for each order n-grams of the answer, of the reference, of both."""
+        """Return `[N, 18]`: for each order the n-grams of the answer, the reference, and both."""
         from sacrebleu.metrics.chrf import CHRF
 
-        counts = CHRF()._extract_corpus_statistics(predictions, [references])
-        return np.array(counts, dtype=np.float64)
+        return _counts_of(CHRF(), predictions, references)
 
     def score(self, totals: Floats) -> Floats:
         """Return the F2 of mean precision and mean recall over the orders that occur."""
+        # [..., 18] to three times [..., 6]
         found, wanted, both = np.moveaxis(totals.reshape(*totals.shape[:-1], -1, 3), -1, 0)
         occurs = (found > 0) & (wanted > 0)
         orders = np.maximum(occurs.sum(axis=-1), 1)
@@ -87,10 +86,16 @@ class ChrF(Metric):
         return np.asarray(5 * precision * recall / np.where(weighted > 0, weighted, 1))
 
 
-class Rouge(Metric):
-    """Mean ROUGE F1 as rouge-score computes it (Lin 2004), without stemming.
+def _counts_of(metric: Any, predictions: Sequence[str], references: Sequence[str]) -> Floats:
+    """Return the counts of each text from which a sacreBLEU metric computes its score."""
+    counts = metric._extract_corpus_statistics(predictions, [references])
+    return np.array(counts, dtype=np.float64)
 
-    Its tokens are the letters a-z and digits: meant for English.
+
+class Rouge(Metric):
+    """Mean ROUGE F1 as in rouge-score (Lin 2004), without stemming.
+
+    Its tokens consist of the letters a-z and digits, so it is meant for English.
     """
 
     kinds = ("generation",)

@@ -1,1 +1,1 @@
-"""What runs through the frozen base; training, inference and serving share it."""
+"""Run the frozen base; shared by training, inference and serving."""

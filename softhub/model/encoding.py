@@ -1,13 +1,13 @@
-"""Text to token ids: templates, truncation of the text column only, and label words in context.
+"""Turn text into token ids: templates, truncation of the text column, and label words in context.
 
-User columns can never become control tokens: they are tokenised with `split_special_tokens`, and
-only control tokens that stand literally in the template (a rendered chat, say) are kept as such.
+User columns can never become control tokens: they are tokenized with `split_special_tokens`, and
+only control tokens that the template contains literally (e.g. a rendered chat) are encoded as such.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -30,22 +30,22 @@ class EncodedText:
 
     Attributes:
         ids: Token ids, at least one.
-        cut: Characters of the text column that were cut to make it fit.
+        truncated: Number of characters removed from the end of the text column.
     """
 
     ids: tuple[int, ...]
-    cut: int = 0
+    truncated: int = 0
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The token sequences that may answer a row, and the label that each belongs to.
+    """The token sequences that may answer a row, and the label of each.
 
     Attributes:
         labels: Label names, in the verbalizer's order.
         sequences: Token ids of each word; no sequence is a prefix of another.
-        owners: For each sequence, the index of its label; 2 i and 2 i + 1 where each label i is
-            answered by yes or no.
+        owners: For each sequence, the index of its label; for multi-label tasks 2 i if it means
+            yes for label i, and 2 i + 1 if it means no.
         yes_no: Whether each label is a decision of its own (multi-label).
     """
 
@@ -58,9 +58,10 @@ class Candidates:
     def continuations(self) -> tuple[tuple[int, ...], ...]:
         """Fewest rows of tokens that cover every proper prefix of every sequence.
 
-        One row of no tokens if each sequence is a single token: then the position that ends the
-        text says all.
+        This is one empty row if each sequence is a single token, which the position at the end of
+        the text predicts.
         """
+        # Longest first, so that a prefix of a longer row needs no row of its own.
         prefixes = sorted({sequence[:-1] for sequence in self.sequences}, key=len, reverse=True)
         rows: list[tuple[int, ...]] = []
         for prefix in prefixes:
@@ -70,12 +71,12 @@ class Candidates:
 
     @property
     def token_ids(self) -> tuple[int, ...]:
-        """All tokens in order, which is where a prompt of init `labels` starts."""
+        """All tokens in order; initialization `labels` starts from their embeddings."""
         ids = tuple(token for sequence in self.sequences for token in sequence)
-        return tuple(dict.fromkeys(ids)) if self.yes_no else ids  # yes and no stand in every label
+        return tuple(dict.fromkeys(ids)) if self.yes_no else ids  # each label repeats yes and no
 
     def row_of(self, sequence: tuple[int, ...]) -> int:
-        """Index of the continuation that a sequence runs along."""
+        """Return the index of the continuation that contains a sequence."""
         prefix = sequence[:-1]
         return next(i for i, row in enumerate(self.continuations) if row[: len(prefix)] == prefix)
 
@@ -85,7 +86,7 @@ class Encoder:
 
     Args:
         tokenizer: The base model's tokenizer.
-        is_encoder_decoder: Whether texts go to an encoder and answers to a decoder.
+        is_encoder_decoder: Whether texts are an encoder's input and answers a decoder's.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, is_encoder_decoder: bool) -> None:
@@ -94,11 +95,12 @@ class Encoder:
         self._control = _control_tokens(tokenizer)
         longest_first = sorted(self._control, key=len, reverse=True)
         self._split = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        # What the tokenizer adds around a text, such as BOS before it.
         plain = self._tokens(_SAMPLE, special=False)
         framed = self._tokens(_SAMPLE, special=True)
         start = next((i for i in range(len(framed)) if framed[i : i + len(plain)] == plain), 0)
         self._before = framed[:start]
-        # A decoder's text goes on with the answer: only an encoder's input is closed.
+        # A decoder continues its text with the answer: only an encoder's input has an end.
         self._after = framed[start + len(plain) :] if is_encoder_decoder else []
 
     def encode(
@@ -109,16 +111,13 @@ class Encoder:
         text_column: str | None = None,
         room: int | None = None,
     ) -> EncodedText:
-        """Render a row and tokenise it, cutting the end of the text column if need be.
+        """Render a row and tokenize it; truncate the end of the text column if necessary.
 
         Args:
             template: The template.
             row: Values of its columns.
-            text_column: The only column that may be cut.
-            room: Most tokens that the result may have; None for no limit.
-
-        Returns:
-            The ids, and how many characters were cut.
+            text_column: The only column that may be truncated.
+            room: Maximum number of tokens; None for no limit.
 
         Raises:
             TaskError: The row does not fit even without its text.
@@ -127,6 +126,7 @@ class Encoder:
         if room is None or len(ids) <= room:
             return EncodedText(tuple(ids))
         text = str(row.get(text_column, "")) if text_column else ""
+        # Bisect for the longest beginning of the text with which the rendered row fits.
         kept, best = 0, None
         low, high = 0, len(text) - 1
         while low <= high:
@@ -138,44 +138,39 @@ class Encoder:
                 high = middle - 1
         if not best:
             raise TaskError(
-                f"A row needs {len(ids)} tokens, and its template alone more than the {room} that "
-                "there is room for: shorten the template, use fewer virtual tokens, or raise "
-                "max_length."
+                f"A row has {len(ids)} tokens, and its template alone has more than the {room} "
+                "that fit: shorten the template, use fewer virtual tokens, or raise max_length."
             )
-        return EncodedText(tuple(best), cut=len(text) - kept)
+        return EncodedText(tuple(best), truncated=len(text) - kept)
 
     def encode_plain(self, text: str, room: int | None = None) -> EncodedText:
-        """Tokenise a text without a template, as the bare base would see it."""
+        """Tokenize a text without a template, as for the bare base."""
         return self.encode(Template("{text}"), {"text": text}, text_column="text", room=room)
 
     def tokens_around(self, template: Template, row: Mapping[str, Any], text_column: str) -> int:
-        """Tokens that a template adds to a row's text: what a request costs beside the text."""
+        """Return the number of tokens that a template adds to a row's text."""
         text = str(row[text_column])
         return len(self.encode(template, row).ids) - len(self.encode_plain(text).ids)
 
     def continuation(self, template: Template, word: str) -> tuple[int, ...]:
-        """Token ids that a word adds behind a rendered template.
+        """Return the token ids that a word adds to a rendered template.
 
-        Args:
-            template: The template that the word follows.
-            word: A label's word or a target text, with its leading space if it has one.
-
-        Returns:
-            The ids; for an encoder-decoder those of the word alone.
+        The word has its leading space if it is written with one. For an encoder-decoder, the ids
+        are those of the word alone.
 
         Raises:
-            TaskError: The word changes the tokens before it, or has none of its own.
+            TaskError: The word changes the template's tokens, or has no tokens.
         """
         if self.is_encoder_decoder:
             ids = self._tokens(word.strip(), special=False)
         else:
             tail = _literal_tail(template)
-            before = self._text_ids(tail)
-            joined = self._text_ids(tail + word)
+            before, joined = (self._ids(self._chunks(text)) for text in (tail, tail + word))
+            # BPE may merge the word's first letters with the template's last ones.
             if joined[: len(before)] != before:
                 raise TaskError(
-                    f"The word {word!r} melts into the end of the template {tail[-20:]!r}: let the "
-                    f"template end without a space and the word begin with one ({' ' + word!r})."
+                    f"The word {word!r} merges with the end of the template {tail[-20:]!r}: end "
+                    f"the template without a space, and start the word with one ({' ' + word!r})."
                 )
             ids = joined[len(before) :]
         if not ids:
@@ -183,43 +178,44 @@ class Encoder:
         return tuple(ids)
 
     def target(self, template: Template, text: str) -> tuple[int, ...]:
-        """Token ids of a reference text behind its template, ended by the end-of-sequence token."""
+        """Return the token ids of a reference text in context, with the end-of-sequence token."""
         return (*self.continuation(template, text), self.end_id)
 
     @property
     def end_id(self) -> int:
-        """The token that ends an answer."""
+        """The end-of-sequence token, which ends an answer."""
         end = self.tokenizer.eos_token_id
         if end is None:
             raise TaskError(
-                "The tokenizer has no end-of-sequence token, which ends an answer: set one with "
+                "The tokenizer has no end-of-sequence token, which must end an answer: set "
                 "tokenizer.eos_token."
             )
         return int(end)
 
-    def said_of(self, task: Task, room: int) -> tuple[int, ...]:
-        """What there is to say of a task: its description and the words of its labels.
+    def describe(self, task: Task, room: int) -> tuple[int, ...]:
+        """Tokenize a task's description and the words of its labels.
 
         Args:
             task: The task.
-            room: Most tokens that there is room for: the description is left out where it does not
-                fit, and then the commas between the words; the last words where they do not.
+            room: Maximum number of tokens. If they do not fit, the description is left out, then
+                the commas between the words, then the last words.
 
         Returns:
-            At most so many token ids; none of a task without a description or labels.
+            Token ids; none for a task without a description or labels.
         """
         verbalizer = task.verbalizer.words if task.verbalizer else ()
-        words = ", ".join(word.strip() for _, several in verbalizer for word in several)
-        said = ": ".join(part for part in (task.description.rstrip(" ."), words) if part)
-        for text in filter(None, (said, words)):
+        words = ", ".join(word.strip() for _, synonyms in verbalizer for word in synonyms)
+        full = ": ".join(part for part in (task.description.rstrip(" ."), words) if part)
+        for text in filter(None, (full, words)):
             ids = self._tokens(f"{text}.", special=False)
             if len(ids) <= room:
                 return tuple(ids)
+        # Nothing fits as a text: take as many tokens of the label words as there is room for.
         candidates = self.candidates_of(task)
         return candidates.token_ids[:room] if candidates else ()
 
     def candidates_of(self, task: Task) -> Candidates | None:
-        """What may answer a task's rows; None for generation. Raises as `candidates` does."""
+        """Return the candidates of a task's rows as `candidates` does; None for generation."""
         if task.verbalizer is None:
             return None
         yes_no = task.yes_no if task.multilabel else None
@@ -228,19 +224,20 @@ class Encoder:
     def candidates(
         self, template: Template, verbalizer: Verbalizer, yes_no: Sequence[str] | None = None
     ) -> Candidates:
-        """Tokenise a verbalizer's words in the context of a template.
+        """Tokenize a verbalizer's words in the context of a template.
 
-        If a word's tokens begin another's, all words end in the end-of-sequence token: the scores
-        of a word and of its extension are then comparable.
+        If a word's tokens are a prefix of another's, all words get the end-of-sequence token, so
+        that the scores of a word and its extension are comparable.
 
         Args:
             template: The template.
             verbalizer: Labels and their words.
-            yes_no: Multi-label: what stands behind a label's word where it applies, and where not.
+            yes_no: For multi-label tasks, what follows a label's word if it applies, and if not.
 
         Raises:
-            TaskError: A word melts into the template, or words of two labels have equal tokens.
+            TaskError: A word merges with the template, or two words have the same tokens.
         """
+        # Each word (with yes and no in turn, for multi-label tasks), and what it stands for.
         answered = [
             (owner * len(yes_no or ("",)) + side, word + answer)
             for owner, (_, words) in enumerate(verbalizer.words)
@@ -250,16 +247,13 @@ class Encoder:
         sequences = [self.continuation(template, word) for _, word in answered]
         if len(set(sequences)) < len(sequences):
             raise TaskError(
-                f"Two of the words {[word for _, word in answered]} have the same tokens: every "
-                "word must differ from the others for this tokenizer."
+                f"Two of the words {[word for _, word in answered]} have the same tokens with this "
+                "tokenizer: choose words that differ."
             )
         if _some_is_prefix(sequences):
             sequences = [(*sequence, self.end_id) for sequence in sequences]
         owners = tuple(owner for owner, _ in answered)
         return Candidates(verbalizer.labels, tuple(sequences), owners, yes_no is not None)
-
-    def _template_ids(self, template: Template, row: Mapping[str, Any]) -> list[int]:
-        return self._framed(self._chunks(template.text), row)
 
     def _chunks(self, text: str) -> list[str]:
         """Split a template's literal text at its own control tokens."""
@@ -269,28 +263,25 @@ class Encoder:
             position = match.end()
         return [chunk for chunk in (*chunks, text[position:]) if chunk]
 
-    def _framed(self, chunks: Sequence[str], row: Mapping[str, Any]) -> list[int]:
-        """Ids of a template's chunks; a template with control tokens brings its own frame."""
+    def _template_ids(self, template: Template, row: Mapping[str, Any]) -> list[int]:
+        """Return the ids of a rendered template, in the tokenizer's frame unless it has its own."""
+        # Split before rendering, so that no column's text becomes a control token.
+        chunks = self._chunks(template.text)
+        ids = self._ids(chunks, lambda chunk: Template(chunk).render(row))
+        framed = any(chunk in self._control for chunk in chunks)
+        before = [] if framed else self._before
+        # T5's sentinels are control tokens but no frame: an encoder's input always gets its end.
+        after = [] if ids[-len(self._after) :] == self._after else self._after
+        return [*before, *ids, *after] or [self.end_id]
+
+    def _ids(self, chunks: Sequence[str], render: Callable[[str], str] = str) -> list[int]:
+        """Return the ids of control tokens and of the rendered chunks between them."""
         ids: list[int] = []
         for chunk in chunks:
             if chunk in self._control:
                 ids.append(self._control[chunk])
             else:
-                ids += self._tokens(Template(chunk).render(row), special=False)
-        framed = any(chunk in self._control for chunk in chunks)
-        before = [] if framed else self._before
-        # A sentinel is no frame: without its end an encoder's input is unlike any it has seen.
-        after = [] if ids[-len(self._after) :] == self._after else self._after
-        return [*before, *ids, *after] or [self.end_id]
-
-    def _text_ids(self, text: str) -> list[int]:
-        """Ids of literal text that may hold control tokens, without a frame."""
-        ids: list[int] = []
-        for chunk in self._chunks(text):
-            if chunk in self._control:
-                ids.append(self._control[chunk])
-            else:
-                ids += self._tokens(chunk, special=False)
+                ids += self._tokens(render(chunk), special=False)
         return ids
 
     def _tokens(self, text: str, *, special: bool) -> list[int]:
@@ -301,21 +292,21 @@ class Encoder:
 
 
 def render_chat(task: Task, tokenizer: PreTrainedTokenizerBase) -> Task:
-    """Write a task's system text and template out as one literal template in chat format.
+    """Render a task's system text and template into one literal template in chat format.
 
-    The rendered text, control tokens and all, is what the manifest then holds, so that prediction
-    does not depend on the chat template of some later version of the tokenizer.
+    The manifest then holds the rendered text with its control tokens, so that prediction does not
+    depend on the chat template of a later version of the tokenizer.
 
     Args:
         task: A task; returned as it is if it has no system text.
         tokenizer: Tokenizer with a chat template.
 
     Returns:
-        The task with its template rendered and no system text left to render.
+        The task with its template rendered and without a system text.
 
     Raises:
-        TaskError: The tokenizer has no chat template, it refuses a system text, or the task's words
-            do not begin as it ends.
+        TaskError: The tokenizer has no chat template, the template rejects a system text, or the
+            task's words do not fit the end of the chat.
     """
     if task.system is None:
         return task
@@ -332,32 +323,32 @@ def render_chat(task: Task, tokenizer: PreTrainedTokenizerBase) -> Task:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except TemplateError as error:
         raise TaskError(
-            f"The base's chat format refuses the task {task.name!r} ({error}): put the system text "
-            "into the template, and write system: ''."
+            f"The base's chat template rejects the task {task.name!r} ({error}): move the system "
+            "text into the template, and set system: ''."
         ) from error
     _check_words(task, str(text))
-    template = Template(str(text).rstrip(" \t"))  # a space at the end belongs to the words
+    template = Template(str(text).rstrip(" \t"))  # a trailing space belongs to the words
     return replace(task, template=template, hard_templates=(), system=None)
 
 
 def _check_words(task: Task, chat: str) -> None:
-    """Raise if the words of a task do not begin as its rendered chat ends."""
+    """Raise an error if a task's words do not fit the end of its rendered chat."""
     if task.verbalizer is None:
         return
     word, end = task.verbalizer.words[0][1][0], chat[len(chat.rstrip()) :]
     wanted = f" {word.strip()}" if end.endswith((" ", "\t")) else word.strip()
     if end and word != wanted:
         raise TaskError(
-            f"The chat that the base's format makes of the task {task.name!r} ends in {end!r}: "
-            f"write {wanted!r}, not {word!r}, in the verbalizer, and its other words alike."
+            f"The task {task.name!r} rendered in the base's chat format ends in {end!r}: write "
+            f"{wanted!r}, not {word!r}, in the verbalizer, and change its other words likewise."
         )
 
 
 def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Ids of the tokens that text must not become.
+    """Return the ids of the tokens that text must not become.
 
-    `all_special_tokens` lists only those that have a role; Llama 3's `<|start_header_id|>`, say,
-    is marked as special among the added tokens alone.
+    `all_special_tokens` lists only tokens with a role; others, such as Llama 3's
+    `<|start_header_id|>`, are only marked as special among the added tokens.
     """
     added = getattr(tokenizer, "added_tokens_decoder", {})
     marked = {token.content: index for index, token in added.items() if token.special}
@@ -366,7 +357,7 @@ def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
 
 
 def _literal_tail(template: Template) -> str:
-    """The template's end with a sample text before it: the context that answers stand in."""
+    """Render the template with a sample text: the context of answers."""
     return template.render(dict.fromkeys(template.columns, _SAMPLE))
 
 

@@ -1,11 +1,11 @@
-"""What identifies a base model beyond its name, and how two fingerprints compare.
+"""Compute and compare fingerprints, which identify a base model beyond its name.
 
 A fingerprint holds the structure (model type, width, layers, tokenizer), exact digests of sampled
-weights, and a small numeric sketch. The digests are taken of the values *rounded to bfloat16* and
-*rounded to float16*, so the same weights agree whichever of the usual dtypes they are held in.
-Quantisation schemes change the matrices but leave the one-dimensional norm weights as they are,
-while any training of the norms moves some of them: so equal norm digests with matrices within
-quantisation error mean the same base otherwise quantised, and unequal ones mean another base.
+weights, and a small numeric sketch. The digests are of the values *rounded to bfloat16* and
+*rounded to float16*, so that the same weights match whichever of the usual dtypes they are in.
+Quantization changes the matrices but not the one-dimensional norm weights, while any training of
+the norms changes some of them: equal norm digests with matrices within quantization error therefore
+mean the same base with another quantization, and different norm digests mean another base.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _SPREAD = 2048
 _MATRIX_ROWS = 4
 _SKETCH_ROWS = 8
 _SKETCH_COLUMNS = 16
-# A 4-bit block format is off by up to ~10 % of a row's norm, an 8-bit one by ~1 %; another
-# model of the same shape is off by ~140 %. The norm digests do the fine work.
+# A 4-bit block format deviates by up to ~10 % of a row's norm, an 8-bit one by ~1 %, and another
+# model of the same shape by ~140 %. The norm digests make the finer distinctions.
 _QUANTIZATION_TOLERANCE = 0.25
 _HALF_PRECISION_TOLERANCE = 0.01
 _STRUCTURE = {
@@ -40,12 +40,12 @@ _STRUCTURE = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a prompt's base compares with the base at hand.
+    """Result of comparing a prompt's base with the loaded base.
 
     Attributes:
-        kind: `"exact"`, `"quantized"` (same base, otherwise quantised), `"unknown"` or
+        kind: `"exact"`, `"quantized"` (same base with another quantization), `"unknown"` or
             `"different"`.
-        reason: One sentence for a person.
+        reason: The reason as a sentence.
     """
 
     kind: str
@@ -55,18 +55,18 @@ class Verdict:
 def compute_fingerprint(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, quantization: str | None
 ) -> dict[str, Any]:
-    """Take a base's fingerprint.
+    """Compute a base's fingerprint.
 
     Args:
         model: The base. Weights that are packed or not in memory are left out.
         tokenizer: Its tokenizer.
-        quantization: How the weights were quantised, or None.
+        quantization: How the weights were quantized, or None.
 
     Returns:
-        A JSON-able mapping of about 1.5 KB; see the module's docstring.
+        A JSON-serializable mapping of about 1.5 KB; see the module's docstring.
     """
     config = model.config.get_text_config()
-    embedding = cast(torch.Tensor, model.get_input_embeddings().weight).detach()
+    embedding = cast(torch.Tensor, model.get_input_embeddings().weight).detach()  # [V, H]
     matrices, norms = _sampled(model, embedding)
     return {
         "model_type": str(model.config.model_type),
@@ -84,29 +84,29 @@ def compute_fingerprint(
 
 
 def compare_fingerprints(recorded: Mapping[str, Any] | None, present: Mapping[str, Any]) -> Verdict:
-    """Compare the base that a prompt was made for with the base at hand.
+    """Compare the base that a prompt was made for with the loaded base.
 
-    The vocabulary size is not compared: tables get resized.
+    The vocabulary size is not compared, because embedding tables are often resized.
 
     Args:
-        recorded: Fingerprint in the prompt's manifest, or None where there is none.
-        present: Fingerprint of the base at hand.
-
-    Returns:
-        The verdict and its reason.
+        recorded: Fingerprint in the prompt's manifest, or None if it has none.
+        present: Fingerprint of the loaded base.
     """
     if recorded is None:
         return Verdict("unknown", "the adapter records no fingerprint of its base")
+    # Step 1: another structure or tokenizer is another model.
     for key, words in _STRUCTURE.items():
         if recorded.get(key) is not None and recorded[key] != present[key]:
-            found = "" if key == "tokenizer" else f" ({recorded[key]} against {present[key]})"
+            found = "" if key == "tokenizer" else f" ({recorded[key]} vs. {present[key]})"
             return Verdict("different", f"the {words} differs{found}")
+    # Step 2: equal digests of all sampled weights mean the same model.
     groups = {
         group: _same(recorded.get(group), present[group])
         for group in ("embeddings", "matrices", "norms")
     }
     if all(same is True for same in groups.values()):
         return Verdict("exact", "all sampled weights are equal")
+    # Step 3: check whether rounding or quantization explains the difference.
     if recorded.get("quantization") == present["quantization"] and not present["quantization"]:
         return _compare_unquantized(groups, recorded, present)
     return _compare_quantized(groups, recorded, present)
@@ -116,10 +116,12 @@ def _compare_unquantized(
     groups: Mapping[str, bool | None], recorded: Mapping[str, Any], present: Mapping[str, Any]
 ) -> Verdict:
     if {recorded.get("dtype"), present["dtype"]} == {"bfloat16", "float16"}:
-        # Float32 weights rounded to each have no rounding in common: neither exact nor different.
+        # Float32 weights rounded to each share no rounding, so that equality cannot be decided.
         error = _sketch_error(recorded.get("sketch"), present["sketch"])
         if error is not None and error < _HALF_PRECISION_TOLERANCE:
-            return Verdict("unknown", "bfloat16 and float16 copies can only be compared roughly")
+            return Verdict(
+                "unknown", "bfloat16 and float16 weights can only be compared approximately"
+            )
     differing = [group for group, same in groups.items() if same is False]
     if differing:
         return Verdict("different", f"the sampled {' and '.join(differing)} differ")
@@ -130,21 +132,20 @@ def _compare_unquantized(
 def _compare_quantized(
     groups: Mapping[str, bool | None], recorded: Mapping[str, Any], present: Mapping[str, Any]
 ) -> Verdict:
-    sides = (
-        f"{recorded.get('quantization') or 'plain'} against {present['quantization'] or 'plain'}"
-    )
+    sides = f"{recorded.get('quantization') or 'plain'} vs. {present['quantization'] or 'plain'}"
     if groups["norms"] is False:
-        return Verdict("different", f"the norm weights differ, which quantisation leaves ({sides})")
+        reason = "the norm weights differ, which quantization does not change"
+        return Verdict("different", f"{reason} ({sides})")
     error = _sketch_error(recorded.get("sketch"), present["sketch"])
     if error is None or groups["norms"] is None:
-        return Verdict("unknown", "norm weights or sketch could not be compared")
+        return Verdict("unknown", "the norm weights or the sketch could not be compared")
     if error > _QUANTIZATION_TOLERANCE:
-        return Verdict("different", f"sampled embeddings are {error:.0%} apart ({sides})")
-    return Verdict("quantized", f"the same base otherwise quantised ({sides})")
+        return Verdict("different", f"the sampled embeddings are {error:.0%} apart ({sides})")
+    return Verdict("quantized", f"it is the same base with another quantization ({sides})")
 
 
 def _same(recorded: Any, present: Mapping[str, str] | None) -> bool | None:
-    """Whether digests agree under any common rounding; None if they can't be compared."""
+    """Return whether digests match under any rounding; None if they cannot be compared."""
     if not isinstance(recorded, Mapping) or not present:
         return None
     return any(recorded.get(rounding) == digest for rounding, digest in present.items())
@@ -158,7 +159,7 @@ def _sketch_error(recorded: Any, present: list[float] | None) -> float | None:
 
 
 def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash of the vocabulary and merges; added tokens are left out, they come and go."""
+    """Hash the vocabulary and merges, without added tokens, which are often changed."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         content = [sorted(tokenizer.get_vocab().items()), None]
@@ -173,9 +174,9 @@ def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _merged(vocabulary: Mapping[str, int], merges: list[list[str] | str]) -> dict[str, int]:
-    """The tokens that text can become: single characters and what merges make of them.
+    """Return the tokens that text can become: single characters and the results of merges.
 
-    A GGUF file lists added and unused tokens in the vocabulary; the Hub's files keep them apart.
+    A GGUF file lists added and unused tokens in the vocabulary; the Hub's files separate them.
     """
     pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in merges)
     made = {"".join(pair) for pair in pairs}
@@ -185,13 +186,13 @@ def _merged(vocabulary: Mapping[str, int], merges: list[list[str] | str]) -> dic
 def _sampled(
     model: PreTrainedModel, embedding: torch.Tensor
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """A few rows of every linear matrix, and all one-dimensional weights, in name order."""
+    """Return a few rows of every linear matrix, and all one-dimensional weights, in name order."""
     matrices, norms = [], []
     for name, weight in _readable_weights(model):
         if weight.dim() == 1 and name.endswith("weight"):
             norms.append(weight)
         elif weight.dim() == 2 and weight.shape[0] != embedding.shape[0]:
-            matrices.append(weight[:: max(1, weight.shape[0] // _MATRIX_ROWS)])
+            matrices.append(weight[:: max(1, weight.shape[0] // _MATRIX_ROWS)])  # [4 or so, in]
     return matrices, norms
 
 
@@ -202,16 +203,16 @@ def _readable_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tenso
 
 
 def _embedding_rows(embedding: torch.Tensor) -> torch.Tensor:
-    """Rows spread over the first part of the table, which no resize touches: `[64, H]`.
+    """Return rows spread over the first part of the table, which no resize changes: `[64, H]`.
 
-    A table too small to be spread over gives its first rows, which do not move when it grows.
+    Of a small table these are the first rows, which stay in place when it grows.
     """
     stride = _SPREAD // _EMBEDDING_ROWS if embedding.shape[0] >= _SPREAD else 1
     return embedding[: stride * _EMBEDDING_ROWS : stride]
 
 
 def _digests(tensors: list[torch.Tensor]) -> dict[str, str] | None:
-    """SHA-256 (first 32 hex) of the values under each rounding; None if there is nothing."""
+    """Return the SHA-256 (first 32 hex digits) under each rounding; None without tensors."""
     if not tensors or any(tensor.device.type == "meta" for tensor in tensors):
         return None
     result = {}
@@ -220,15 +221,16 @@ def _digests(tensors: list[torch.Tensor]) -> dict[str, str] | None:
         for tensor in tensors:
             rounded = tensor.to("cpu").to(dtype).contiguous()
             digest.update(str(tuple(rounded.shape)).encode())
+            # numpy has no bfloat16: hash the bits.
             digest.update(rounded.view(torch.int16).numpy().tobytes())
         result[str(dtype).removeprefix("torch.")] = digest.hexdigest()[:32]
     return result
 
 
 def _sketch(embedding: torch.Tensor) -> list[float] | None:
-    """A few embedding values to three digits: `_SKETCH_ROWS * _SKETCH_COLUMNS` numbers."""
+    """Return `_SKETCH_ROWS * _SKETCH_COLUMNS` embedding values, to three digits."""
     if embedding.device.type == "meta":
         return None
-    rows = _embedding_rows(embedding)
-    rows = rows[:: max(1, rows.shape[0] // _SKETCH_ROWS)][:_SKETCH_ROWS, :_SKETCH_COLUMNS]
-    return [float(f"{value:.3g}") for value in rows.float().flatten().tolist()]
+    rows = _embedding_rows(embedding)  # [64, H]
+    rows = rows[:: max(1, rows.shape[0] // _SKETCH_ROWS)][:_SKETCH_ROWS]  # [8, H]
+    return [float(f"{value:.3g}") for value in rows[:, :_SKETCH_COLUMNS].float().flatten().tolist()]

@@ -1,8 +1,8 @@
-"""Encode a prompt once and share its keys and values over a batch.
+"""Encode a prompt once and share its keys and values across a batch.
 
-A decoder's prompt comes first and sees nothing but itself, so its keys and values are the same in
-every row: computing them once at batch 1 and expanding them is exact, and saves B - 1 of B passes
-over the prompt. Gradients flow through the expansion, so training shares them too.
+A decoder's prompt comes first and attends only to itself, so its keys and values are the same in
+every row: computing them once at batch size 1 and expanding them is exact, and saves B - 1 of B
+passes over the prompt. Gradients flow through the expansion, so training shares them too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -34,13 +35,14 @@ class Prefix:
 
 
 def shares_prefixes(base: BaseModel) -> bool:
-    """Whether prompts can be encoded apart from the text: a decoder whose every layer keeps all.
+    """Return whether a prompt can be encoded apart from the text.
 
-    Sliding windows, recurrent states and encoders take the prompt with each row instead.
+    It can in a decoder whose layers all cache every position. With sliding windows, recurrent
+    states and encoders, each row carries its prompt instead.
     """
     if base.is_encoder_decoder or "past_key_values" not in base.forward_parameters:
         return False
-    if base.checkpoints_activations or base.is_sharded:  # both act on what a layer puts out
+    if base.checkpoints_activations or base.is_sharded:  # both change what layers return
         return False
     cache = DynamicCache(config=base.model.config)
     return bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
@@ -51,15 +53,12 @@ def encode_prefix(base: BaseModel, vectors: torch.Tensor) -> Prefix:
 
     Args:
         base: A base for which `shares_prefixes` holds.
-        vectors: The prompt, `[P, H]`; its gradient is kept if it wants one.
-
-    Returns:
-        Its keys and values.
+        vectors: The prompt, `[P, H]`; differentiable.
     """
     device = base.device
     cache = DynamicCache(config=base.model.config)
     trunk_of(base.model)(
-        inputs_embeds=vectors.to(device, base.dtype).unsqueeze(0),
+        inputs_embeds=vectors.to(device, base.dtype).unsqueeze(0),  # [1, P, H]
         past_key_values=cache,
         use_cache=True,
     )
@@ -70,19 +69,19 @@ def encode_prefix(base: BaseModel, vectors: torch.Tensor) -> Prefix:
 def join_prefixes(
     base: BaseModel, prefixes: Sequence[Prefix | None]
 ) -> tuple[DynamicCache | None, torch.Tensor]:
-    """Lay the prefixes of a batch side by side, padded on the left.
+    """Combine the prefixes of a batch, padded on the left.
 
     Args:
         base: The base model.
         prefixes: One for each row, or None for the bare base.
 
     Returns:
-        A fresh cache of B rows (None if no row has a prompt), and the mask `[B, P]` of its
-        columns, bool, with P the longest prefix.
+        A new cache of B rows (None if no row has a prompt), and its mask `[B, P]`, bool, with P
+        the longest prefix.
     """
     width = max((prefix.length for prefix in prefixes if prefix), default=0)
     lengths = torch.tensor([prefix.length if prefix else 0 for prefix in prefixes])
-    mask = (torch.arange(width) >= width - lengths[:, None]).to(base.device)
+    mask = (torch.arange(width) >= width - lengths[:, None]).to(base.device)  # [B, P]
     template = next((prefix for prefix in prefixes if prefix), None)
     if template is None:
         return None, mask
@@ -95,33 +94,22 @@ def join_prefixes(
 def _joined_layer(
     prefixes: Sequence[Prefix | None], template: Prefix, index: int, width: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and values of one layer for the whole batch, each `[B, heads, width, head_dim]`."""
-    if all(prefix is template for prefix in prefixes):
-        keys, values = template.layers[index]
-        size = (len(prefixes), *keys.shape[1:])
-        return keys.expand(size), values.expand(len(prefixes), *values.shape[1:])
-    columns: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
-    for prefix in prefixes:
-        for column, like, tensor in zip(
-            columns, template.layers[index], (prefix or template).layers[index], strict=True
-        ):
-            if prefix is None:
-                tensor = like.new_zeros(*like.shape[:2], 0, like.shape[3])
-            missing = width - tensor.shape[2]
-            column.append(torch.nn.functional.pad(tensor, (0, 0, missing, 0)))
-    return torch.cat(columns[0]), torch.cat(columns[1])
+    """Return keys and values of one layer for the batch, each `[B, heads, width, head_dim]`."""
+    both = []
+    for part, like in enumerate(template.layers[index]):  # like: [1, heads, P, head_dim]
+        if all(prefix is template for prefix in prefixes):
+            # One prompt for all rows: expanding it takes no memory.
+            both.append(like.expand(len(prefixes), -1, -1, -1))
+            continue
+        # Different prompts: pad each on the left to the longest; the bare base has only pads.
+        rows = [prefix.layers[index][part] if prefix else like[:, :, :0] for prefix in prefixes]
+        padded = [nn.functional.pad(row, (0, 0, width - row.shape[2], 0)) for row in rows]
+        both.append(torch.cat(padded))
+    return both[0], both[1]
 
 
 def select_rows(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
-    """A new cache of some rows, which may repeat.
-
-    Args:
-        cache: A cache of B rows; left as it is.
-        rows: Row indices `[N]`, int64.
-
-    Returns:
-        A cache of N rows.
-    """
+    """Return a new cache of some rows: indices `[N]`, int64, which may repeat."""
     selected = copy(cache)
     selected.layers = [copy(layer) for layer in cache.layers]
     for layer in filled_layers(selected):
@@ -130,6 +118,6 @@ def select_rows(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
 
 
 def filled_layers(cache: DynamicCache) -> list[Any]:
-    """The filled layers of a cache; transformers types them as what they might also be."""
+    """Return the filled layers of a cache, typed as Any: transformers declares other types too."""
     layers: list[Any] = cache.layers
     return [layer for layer in layers if layer.keys is not None]

@@ -1,34 +1,35 @@
-"""A soft prompt in memory, and its way from and to an adapter folder."""
+"""A soft prompt in memory; read from and written to an adapter folder."""
 
 import dataclasses
 import json
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from softhub._version import __version__
 from softhub.adapter import layout
+from softhub.adapter.adapter import Adapter
 from softhub.adapter.card import render_card
 from softhub.adapter.manifest import Manifest
 from softhub.adapter.portable import UNKNOWN_BASE, portable_base_name, without_local_paths
-from softhub.adapter.validation import Adapter, check_files, parse_weights, read_folder
+from softhub.adapter.validation import check_files, check_folder
 from softhub.errors import IncompatiblePrompt, InvalidArtefact, SoftHubWarning
 from softhub.model.base import BaseModel
 from softhub.model.fingerprint import compare_fingerprints
 
-_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SoftPrompt:
-    """The learned vectors that stand before a text, and what is known about them.
+    """Learned vectors that are prepended to a text's embeddings, and their manifest.
 
     Attributes:
-        vectors: `[P, H]`, float32 on the CPU; a copy of what was given, so that training on does
-            not change it.
-        manifest: Base model, task, scores, provenance.
+        vectors: `[P, H]`, float32 on the CPU; a copy, which further training does not change.
+        manifest: Base model, task, scores and provenance.
     """
 
     vectors: torch.Tensor
@@ -38,7 +39,7 @@ class SoftPrompt:
         """Copy the vectors and check them against the manifest.
 
         Raises:
-            InvalidArtefact: They are no finite `[P, H]` matrix of the manifest's size.
+            InvalidArtefact: They are not a finite `[P, H]` matrix of the manifest's size.
         """
         vectors = self.vectors.detach().to("cpu", torch.float32, copy=True).contiguous()
         expected = (self.manifest.num_virtual_tokens, self.manifest.hidden_size)
@@ -49,51 +50,85 @@ class SoftPrompt:
             )
         if not bool(vectors.isfinite().all()):
             raise InvalidArtefact(
-                "The vectors hold NaN or infinite numbers; expected finite ones. Training went "
-                "wrong: lower the learning rate."
+                "The vectors contain NaN or infinite values; expected finite numbers. Training "
+                "has diverged: lower the learning rate."
             )
         object.__setattr__(self, "vectors", vectors)
 
     @property
     def num_virtual_tokens(self) -> int:
-        """P, the number of virtual tokens."""
+        """Number of virtual tokens P."""
         return self.manifest.num_virtual_tokens
 
     @property
     def hidden_size(self) -> int:
-        """H, the width of the base model's input embeddings."""
+        """Width H of the base model's input embeddings."""
         return self.manifest.hidden_size
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "SoftPrompt":
-        """Read an adapter folder of softhub's or of plain PEFT's.
+        """Read an adapter folder written by softhub or by plain PEFT.
 
-        Of an encoder-decoder adapter with two submodules, `[2P, H]`, the first half is read: it
-        is what PEFT puts before the encoder's input, and the only half that it trains.
+        Of an encoder-decoder adapter with two submodules, `[2P, H]`, the first half is read: PEFT
+        prepends it to the encoder's input, and trains no other.
 
         Args:
-            folder: The adapter's folder; for one on a hub, pull it first.
+            folder: The adapter's folder; pull an adapter that is on a hub first.
 
         Raises:
             InvalidArtefact: The folder is missing, damaged or hostile.
-            UnsupportedAdapter: It holds a sound adapter of another kind.
+            UnsupportedAdapter: It holds a valid adapter of another kind.
         """
-        files = read_folder(folder)
-        adapter = check_files(files, origin=str(folder))
-        dtype, shape, raw = parse_weights(files[layout.WEIGHTS], origin=str(folder))
-        rows = torch.frombuffer(bytearray(raw), dtype=_DTYPES[dtype]).view(shape)
+        return cls._from_adapter(check_folder(folder))
+
+    @classmethod
+    def from_peft(
+        cls, peft_model: "PeftModel", base: BaseModel, adapter_name: str = "default"
+    ) -> "SoftPrompt":
+        """Copy a prompt tuning adapter out of a live PEFT model.
+
+        Args:
+            peft_model: The PEFT model; it is left as it is.
+            base: Its base model, from `load_base(peft_model.get_base_model(), tokenizer=…)`.
+            adapter_name: The adapter's name in PEFT.
+
+        Raises:
+            UnsupportedAdapter: The adapter is not prompt tuning for a language model.
+        """
+        from safetensors.torch import save
+
+        config, weights = peft_model.peft_config[adapter_name], b""
+        if config.peft_type == "PROMPT_TUNING":  # others are refused by their config
+            vectors = peft_model.get_prompt_embedding_to_save(adapter_name)  # [P, H] or [2P, H]
+            weights = save({layout.WEIGHTS_KEY: vectors.contiguous()})
+        record = json.dumps(config.to_dict(), default=str).encode()
+        files = {layout.CONFIG: record, layout.WEIGHTS: weights}
+        adapter = check_files(files, origin=f"the PEFT adapter {adapter_name!r}")
+        prompt = cls._from_adapter(adapter)
+        manifest = dataclasses.replace(
+            prompt.manifest,
+            base_model=base.name,
+            base_revision=base.revision,
+            base_quantization=base.quantization,
+            fingerprint=base.fingerprint,
+        )
+        return cls(prompt.vectors, manifest)
+
+    @classmethod
+    def _from_adapter(cls, adapter: Adapter) -> "SoftPrompt":
+        rows = torch.from_numpy(adapter.vectors)  # [P, H], or [2P, H]
         manifest = adapter.manifest or _foreign_manifest(adapter)
         return cls(vectors=rows[: manifest.num_virtual_tokens], manifest=manifest)
 
     def check_fits(self, base: BaseModel, *, force: bool = False) -> None:
-        """Refuse a base that the prompt was not made for; warn where that cannot be told.
+        """Refuse a base that the prompt was not trained for; warn if that cannot be determined.
 
         Args:
-            base: The base model at hand.
-            force: Only warn, if the base is at least of the same width.
+            base: The loaded base model.
+            force: Warn instead, provided that the base has the same width and task type.
 
         Raises:
-            IncompatiblePrompt: It was made for another base.
+            IncompatiblePrompt: The prompt was trained for another base.
         """
         made_for = f"This prompt was made for {self.manifest.base_model}"
         width, task_type = self.vectors.shape[1], self.manifest.task_type
@@ -103,27 +138,27 @@ class SoftPrompt:
                 f"(width {base.hidden_size}, {base.task_type}): load the base it was made for."
             )
         verdict = compare_fingerprints(self.manifest.fingerprint, base.fingerprint)
-        message = f"{made_for}; the base at hand is {base.name}: {verdict.reason}."
+        message = f"{made_for}; the loaded base is {base.name}: {verdict.reason}."
         if verdict.kind == "different" and not force:
             raise IncompatiblePrompt(f"{message} Load that base, or pass force=True (--force).")
         if verdict.kind != "exact":
             warnings.warn(message, SoftHubWarning, stacklevel=3)
 
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> Path:
-        """Write the adapter's four files, all or none; equal prompts give equal bytes.
+        """Write the adapter's four files atomically; equal prompts give equal bytes.
 
-        Plain PEFT reads the folder. Local paths in the provenance are cut to their last part.
+        Plain PEFT reads the folder. Local paths in the provenance are reduced to their last part.
 
         Args:
-            folder: Where to write; an adapter that is there is replaced.
-            card: Text of `README.md`, instead of the one made from the manifest.
+            folder: Where to write; an existing adapter is replaced.
+            card: Text of `README.md`; the default is rendered from the manifest.
 
         Returns:
             The folder.
 
         Raises:
-            InvalidArtefact: The folder holds other things, or what would be written is not a
-                sound adapter (too large, control characters in the card, …).
+            InvalidArtefact: The folder contains other files, or the result would not be a valid
+                adapter (too large, control characters in the card, …).
         """
         from safetensors.torch import save
 
@@ -145,8 +180,8 @@ class SoftPrompt:
 def _config_bytes(manifest: Manifest) -> bytes:
     """Return `adapter_config.json` as PEFT itself would write it for this prompt.
 
-    The initialisation says RANDOM whatever training began with: PEFT would otherwise ask for a
-    tokenizer that is not in the folder.
+    The initialization is always given as RANDOM: PEFT would otherwise look for a tokenizer that is
+    not in the folder.
     """
     from peft import PromptTuningConfig, PromptTuningInit
 
@@ -166,7 +201,7 @@ def _config_bytes(manifest: Manifest) -> bytes:
 
 
 def _foreign_manifest(adapter: Adapter) -> Manifest:
-    """Return what plain PEFT's config tells; the rest is unknown."""
+    """Return what plain PEFT's config says; everything else is unknown."""
     config = adapter.config
     revision = config.get("revision")
     return Manifest(

@@ -1,8 +1,11 @@
-"""What the base says after each row: next-token logits, and the scores of label words.
+"""Score what may follow each row: next-token logits, label words, and reference texts.
 
 The same differentiable functions serve training, evaluation, prediction and serving. A text is
-encoded once; label words of several tokens continue it from the cache. The vocabulary is projected
-only at the positions that a label or target needs.
+encoded once, and label words of several tokens continue it from the cache. The vocabulary is
+projected only at the positions that a label or target needs.
+
+Shapes: B rows, T text tokens, P virtual tokens, L = P + T (the longest of the batch), H hidden
+width, V vocabulary, N target tokens.
 """
 
 from __future__ import annotations
@@ -15,51 +18,51 @@ import torch
 from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutput
 
-from softhub.model.assembly import Rows, embed_rows, pad_rows, position_arguments
+from softhub.model.assembly import PaddedBatch, embed_rows, pad_rows, position_arguments
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates
 from softhub.model.kv_cache import Prefix, join_prefixes, select_rows
-from softhub.model.packing import Packing, Shared, run_packed
+from softhub.model.packing import Packing, SharedPrompt, run_packed
 from softhub.model.projection import token_logprobs, trunk_of
 
-Prompt = torch.Tensor | Prefix | Shared | None
+PreparedPrompt = torch.Tensor | Prefix | SharedPrompt | None
 """A row's prompt: vectors `[P, H]`, their keys and values, or None for the bare base.
 
-`Shared` is one for all rows, so that the base is fed with it once; see `softhub.model.packing`.
+A `SharedPrompt` belongs to all rows of a batch, so that the base runs over it once.
 """
 
-_MOST_ROWS = 256
-"""Continuations scored at once without gradient; bounds memory, not the result."""
+_MAX_CONTINUATIONS = 256
+"""Continuations scored at once without gradient; bounds memory and does not change the result."""
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedBatch:
     """A batch after the pass over prompts and texts.
 
     Attributes:
         logits: Next-token logits `[B, k, V]` at the last k positions; None for encoder-decoders.
         mask: `[B, L]`, bool, over prompt and text.
-        prompts: The prompts that were fed.
-        rows: The texts that were fed.
-        cache: Keys and values of a decoder, if they were kept.
+        prompts: The prompt of each row.
+        rows: The texts `[B, T]`.
+        cache: Keys and values of a decoder, if requested.
         encoder: Hidden states `[B, L, H]` of an encoder.
     """
 
     logits: torch.Tensor | None
     mask: torch.Tensor
-    prompts: Sequence[Prompt]
-    rows: Rows
+    prompts: Sequence[PreparedPrompt]
+    rows: PaddedBatch
     cache: DynamicCache | None = None
     encoder: torch.Tensor | None = None
 
-    def select(self, indices: Sequence[int]) -> Encoded:
-        """Some of the rows, e.g. those that share their label words."""
+    def select(self, indices: Sequence[int]) -> EncodedBatch:
+        """Return some of the rows, e.g. those with the same label words."""
         index = torch.tensor(indices, device=self.mask.device)
-        return Encoded(
+        return EncodedBatch(
             None if self.logits is None else self.logits[index],
             self.mask[index],
             [self.prompts[i] for i in indices],
-            Rows(self.rows.ids[index], self.rows.mask[index]),
+            PaddedBatch(self.rows.ids[index], self.rows.mask[index]),
             None if self.cache is None else select_rows(self.cache, index),
             None if self.encoder is None else self.encoder[index],
         )
@@ -67,66 +70,65 @@ class Encoded:
 
 def encode_rows(
     base: BaseModel,
-    prompts: Sequence[Prompt],
-    rows: Rows,
+    prompts: Sequence[PreparedPrompt],
+    rows: PaddedBatch,
     *,
     keep_cache: bool,
     keep_logits: int = 1,
-) -> Encoded:
+) -> EncodedBatch:
     """Run prompts and texts through the base.
 
     Args:
         base: The base model.
-        prompts: One for each row; all `Prefix`-or-None, all vectors-or-None, or all the same
-            `Shared`.
+        prompts: One for each row: vectors or None, or `Prefix` or None, or one `SharedPrompt`.
         rows: Texts `[B, T]`.
         keep_cache: Whether label words will continue the texts.
-        keep_logits: At how many last positions a decoder's vocabulary is projected.
-
-    Returns:
-        The encoded batch.
+        keep_logits: Number of last positions at which a decoder's vocabulary is projected.
     """
-    keep_cache = keep_cache and not base.checkpoints_activations  # they leave the cache empty
+    keep_cache = keep_cache and not base.checkpoints_activations  # which leaves the cache empty
     rows = rows.to(base.device)
-    if isinstance(prompts[0], Shared):
+    if isinstance(prompts[0], SharedPrompt):
         return _encode_packed(base, prompts, prompts[0], rows, keep_cache, keep_logits)
-    inputs, mask, fed = _inputs(base, prompts, rows)
+    inputs, mask, width = _inputs(base, prompts, rows)
     if base.is_encoder_decoder:
         encoder = base.model.get_encoder()(**inputs, attention_mask=mask.long())
-        return Encoded(None, mask, prompts, rows, encoder=encoder.last_hidden_state)
-    logits, cache = _decode(base, inputs, mask, fed, keep_logits, use_cache=keep_cache)
-    return Encoded(logits, mask, prompts, rows, cache)
+        return EncodedBatch(None, mask, prompts, rows, encoder=encoder.last_hidden_state)
+    logits, cache = _decode(base, inputs, mask, width, keep_logits, use_cache=keep_cache)
+    return EncodedBatch(logits, mask, prompts, rows, cache)
 
 
 def _encode_packed(
     base: BaseModel,
-    prompts: Sequence[Prompt],
-    shared: Shared,
-    rows: Rows,
+    prompts: Sequence[PreparedPrompt],
+    shared: SharedPrompt,
+    rows: PaddedBatch,
     keep_cache: bool,
     keep_logits: int,
-) -> Encoded:
-    """`encode_rows` of one prompt for all rows, in one packed row."""
+) -> EncodedBatch:
+    """Do what `encode_rows` does for one prompt with all rows, in one packed row."""
     packing = Packing.of(shared.vectors.shape[0], rows)
-    ends = packing.places[:, -keep_logits:]
-    kept = DynamicCache() if keep_cache else None  # of no config: windows would cut the long row
-    options = {"use_cache": keep_cache, "past_key_values": kept, "logits_to_keep": ends.flatten()}
+    ends = packing.places[:, -keep_logits:]  # [B, k], indices in the packed row
+    # A cache without a config: layers with windows would truncate the long packed row.
+    packed = DynamicCache() if keep_cache else None
+    options = {"use_cache": keep_cache, "past_key_values": packed, "logits_to_keep": ends.flatten()}
     output = run_packed(base, base.model, packing, shared.vectors, rows, **options)
-    cache = None if kept is None else packing.cache(base, kept)
-    return Encoded(output.logits[0].unflatten(0, ends.shape), packing.mask, prompts, rows, cache)
+    logits = output.logits[0].unflatten(0, ends.shape)  # [B * k, V] to [B, k, V]
+    cache = None if packed is None else packing.cache(base, packed)
+    return EncodedBatch(logits, packing.mask, prompts, rows, cache)
 
 
 def _inputs(
-    base: BaseModel, prompts: Sequence[Prompt], rows: Rows
+    base: BaseModel, prompts: Sequence[PreparedPrompt], rows: PaddedBatch
 ) -> tuple[dict[str, Any], torch.Tensor, int]:
-    """What the base is fed, the mask `[B, L]` over all of it, and how many positions are fed."""
+    """Return the model's inputs, the mask `[B, L]`, and how many positions the inputs have."""
     if any(isinstance(prompt, Prefix) for prompt in prompts):
+        # The prompts are in the cache already: only the texts run through the model.
         prefixes = [prompt if isinstance(prompt, Prefix) else None for prompt in prompts]
         cache, prefix_mask = join_prefixes(base, prefixes)
-        mask = torch.cat([prefix_mask, rows.mask], dim=1)
+        mask = torch.cat([prefix_mask, rows.mask], dim=1)  # [B, P + T]
         return {"input_ids": rows.ids, "past_key_values": cache}, mask, rows.ids.shape[1]
     vectors = [prompt if isinstance(prompt, torch.Tensor) else None for prompt in prompts]
-    embedded, mask = embed_rows(base, vectors, rows)
+    embedded, mask = embed_rows(base, vectors, rows)  # [B, L, H] and [B, L]
     return {"inputs_embeds": embedded}, mask, embedded.shape[1]
 
 
@@ -134,29 +136,26 @@ def _decode(
     base: BaseModel,
     inputs: dict[str, Any],
     mask: torch.Tensor,
-    fed: int,
+    width: int,
     keep: int,
     *,
     use_cache: bool,
 ) -> tuple[torch.Tensor, Any]:
-    """Logits `[B, keep, V]` of the last positions, and the cache."""
-    arguments = position_arguments(base, mask, fed)
+    """Return logits `[B, keep, V]` of the last of `width` positions, and the cache."""
+    arguments = position_arguments(base, mask, width)
     if "logits_to_keep" in base.forward_parameters:
-        arguments["logits_to_keep"] = keep if base.is_spread else _last_positions(fed, keep)
+        # A slice of the hidden states is not contiguous, and torch would then multiply the
+        # vocabulary row by row: pass indices. On the CPU they suit a model on any one device.
+        indices = torch.arange(max(0, width - keep), width)
+        arguments["logits_to_keep"] = keep if base.is_spread else indices
     output = base.model(**inputs, **arguments, use_cache=use_cache)
     return output.logits[:, -keep:], output.past_key_values if use_cache else None
 
 
-def _last_positions(fed: int, keep: int) -> torch.Tensor:
-    """Indices of the last positions.
-
-    A slice of the hidden states is not contiguous, and torch would then multiply the vocabulary
-    row by row. The indices stay on the CPU, which suits a model on any one device.
-    """
-    return torch.arange(max(0, fed - keep), fed)
+# --- label words ----------------------------------------------------------------------------------
 
 
-def label_scores(base: BaseModel, encoded: Encoded, candidates: Candidates) -> torch.Tensor:
+def label_scores(base: BaseModel, encoded: EncodedBatch, candidates: Candidates) -> torch.Tensor:
     """Score labels as continuations of encoded rows.
 
     A word's score is the summed log-probability of its tokens; a label's is the logsumexp over its
@@ -164,124 +163,117 @@ def label_scores(base: BaseModel, encoded: Encoded, candidates: Candidates) -> t
 
     Args:
         base: The base model.
-        encoded: Rows from `encode_rows`; with a cache if any word has several tokens.
+        encoded: Rows from `encode_rows`, with a cache if any word has several tokens.
         candidates: The label words.
 
     Returns:
-        Log-probabilities `[B, number of labels]`, or where labels are decisions of their own the
-        log-odds of yes against no; float32, with gradient if the inputs have one.
+        Log-probabilities `[B, labels]`, or for multi-label tasks the log-odds of yes against no;
+        float32, differentiable.
     """
     steps = _step_logprobs(base, encoded, candidates)
+    # Sum over a word's tokens: [B, words].
     words = torch.stack([step.sum(dim=-1) for step in steps], dim=1)
+    # Add up the probabilities of a label's words: [B, labels], or twice as many for yes and no.
     owners = torch.tensor(candidates.owners, device=words.device)
-    columns = [
-        words[:, owners == owner].logsumexp(dim=-1) for owner in range(max(candidates.owners) + 1)
-    ]
-    scores = torch.stack(columns, dim=1)
+    count = max(candidates.owners) + 1
+    labels = [words[:, owners == owner].logsumexp(dim=-1) for owner in range(count)]
+    scores = torch.stack(labels, dim=1)
     return scores[:, 0::2] - scores[:, 1::2] if candidates.yes_no else scores
 
 
-def _step_logprobs(base: BaseModel, encoded: Encoded, candidates: Candidates) -> list[torch.Tensor]:
-    """For each sequence the log-probabilities of its tokens, `[B, tokens]`."""
-    rows = candidates.continuations
-    size = encoded.mask.shape[0]
-    first: torch.Tensor | None = None
-    if encoded.logits is not None:
-        first = _log_softmax(encoded.logits[:, -1:])
-    later: list[torch.Tensor] = []
+def _step_logprobs(
+    base: BaseModel, encoded: EncodedBatch, candidates: Candidates
+) -> list[torch.Tensor]:
+    """Return for each word the log-probabilities of its tokens, `[B, tokens]`."""
+    # A decoder's first token follows from the logits at the text's end: [B, V].
+    first = None if encoded.logits is None else _log_softmax(encoded.logits[:, -1])
+    # The other tokens need a pass along each continuation: [B, steps, V] each.
+    rows, later = candidates.continuations, list[torch.Tensor]()
     if first is None or any(rows):
-        chunk = len(rows) if torch.is_grad_enabled() else max(1, _MOST_ROWS // size)
+        most = max(1, _MAX_CONTINUATIONS // encoded.mask.shape[0])
+        chunk = len(rows) if torch.is_grad_enabled() else most
         for start in range(0, len(rows), chunk):
             later += _continue(base, encoded, rows[start : start + chunk])
-    result = []
-    for sequence in candidates.sequences:
-        along = later[candidates.row_of(sequence)] if later else None
-        result.append(_gather(first, along, sequence))
-    return result
+    return [
+        _gather(first, later[candidates.row_of(word)] if later else None, word)
+        for word in candidates.sequences
+    ]
 
 
 def _gather(
-    first: torch.Tensor | None, along: torch.Tensor | None, sequence: tuple[int, ...]
+    first: torch.Tensor | None, along: torch.Tensor | None, word: tuple[int, ...]
 ) -> torch.Tensor:
-    """Pick a sequence's log-probabilities: from the text's end, then along its continuation."""
+    """Pick a word's log-probabilities: at the text's end, then along its continuation."""
     parts = []
     if first is not None:
-        parts.append(first[:, 0, sequence[0]].unsqueeze(1))
-        sequence = sequence[1:]
-    if sequence and along is not None:
-        index = torch.tensor(sequence, device=along.device)
-        steps = along[:, : len(sequence)]
-        parts.append(steps.gather(2, index.expand(steps.shape[0], -1).unsqueeze(2)).squeeze(2))
+        parts.append(first[:, word[0]].unsqueeze(1))  # [B, 1]
+        word = word[1:]
+    if word and along is not None:
+        index = torch.tensor(word, device=along.device).expand(along.shape[0], -1)  # [B, steps]
+        parts.append(along[:, : len(word)].gather(2, index.unsqueeze(2)).squeeze(2))
     return torch.cat(parts, dim=1)
 
 
 def _continue(
-    base: BaseModel, encoded: Encoded, rows: Sequence[tuple[int, ...]]
+    base: BaseModel, encoded: EncodedBatch, rows: Sequence[tuple[int, ...]]
 ) -> list[torch.Tensor]:
-    """Log-probabilities along each continuation row, each `[B, steps, V]`.
+    """Return log-probabilities along each continuation, `[B, steps, V]` each.
 
-    A decoder's step j stands behind the row's token j; an encoder-decoder's behind the start token
-    (j = 0) or the row's token j - 1.
+    A decoder's step j predicts what follows the continuation's token j; an encoder-decoder's what
+    follows the start token (j = 0) or the token j - 1.
     """
     size = encoded.mask.shape[0]
+    # Every text meets every continuation: text i is repeated at rows i * R … (i + 1) * R - 1.
     index = torch.arange(size, device=encoded.mask.device).repeat_interleave(len(rows))
     if encoded.encoder is not None:
         start = int(base.model.config.decoder_start_token_id)
-        logits = _decode_from_encoder(base, encoded, index, [(start, *row) for row in rows])
+        fed = pad_rows([(start, *row) for row in rows], side="right").to(base.device)
+        ids = fed.ids.repeat(size, 1)  # [B * R, steps]; the decoder is causal: pads change nothing
+        logits = _decoder_logits(base, encoded.encoder[index], encoded.mask[index], ids)
     elif encoded.cache is not None:
-        logits = _decode_from_cache(base, encoded, index, rows)
+        fed = pad_rows(rows, side="right").to(base.device)
+        ids, fed_mask = fed.ids.repeat(size, 1), fed.mask.repeat(size, 1)  # [B * R, steps]
+        mask = torch.cat([encoded.mask[index], fed_mask], dim=1)  # [B * R, L + steps]
+        inputs = {"input_ids": ids, "past_key_values": select_rows(encoded.cache, index)}
+        logits, _ = _decode(base, inputs, mask, ids.shape[1], ids.shape[1], use_cache=True)
     else:
         return [_decode_again(base, encoded, row) for row in rows]
     return list(_log_softmax(logits).unflatten(0, (size, len(rows))).unbind(dim=1))
+
+
+def _decode_again(base: BaseModel, encoded: EncodedBatch, row: tuple[int, ...]) -> torch.Tensor:
+    """Return log-probabilities `[B, steps, V]` without a cache, e.g. with checkpointing."""
+    fed = pad_rows([row] * encoded.mask.shape[0], side="right").to(base.device)
+    joined = _join_rows(encoded.rows, fed)
+    again = encode_rows(base, encoded.prompts, joined, keep_cache=False, keep_logits=len(row))
+    assert again.logits is not None
+    return _log_softmax(again.logits)
+
+
+def _decoder_logits(
+    base: BaseModel, encoder: torch.Tensor | None, mask: torch.Tensor, ids: torch.Tensor
+) -> torch.Tensor:
+    """Return logits `[N, steps, V]` of decoder inputs `[N, steps]` over encoder states."""
+    output = base.model(
+        encoder_outputs=BaseModelOutput(last_hidden_state=encoder),
+        attention_mask=mask.long(),
+        decoder_input_ids=ids,
+        use_cache=False,
+    )
+    return cast(torch.Tensor, output.logits)
 
 
 def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
     return logits.float().log_softmax(dim=-1)
 
 
-def _decode_again(base: BaseModel, encoded: Encoded, row: tuple[int, ...]) -> torch.Tensor:
-    """Log-probabilities along one row without a cache (gradient checkpointing allows none)."""
-    size = encoded.mask.shape[0]
-    joined = _join_rows(encoded.rows, pad_rows([row] * size, side="right").to(base.device))
-    again = encode_rows(base, encoded.prompts, joined, keep_cache=False, keep_logits=len(row))
-    assert again.logits is not None
-    return _log_softmax(again.logits)
-
-
-def _decode_from_cache(
-    base: BaseModel, encoded: Encoded, index: torch.Tensor, rows: Sequence[tuple[int, ...]]
-) -> torch.Tensor:
-    assert encoded.cache is not None
-    size = encoded.mask.shape[0]
-    fed = pad_rows(rows, side="right").to(base.device)
-    ids, fed_mask = fed.ids.repeat(size, 1), fed.mask.repeat(size, 1)
-    mask = torch.cat([encoded.mask[index], fed_mask], dim=1)
-    cache = select_rows(encoded.cache, index)
-    inputs = {"input_ids": ids, "past_key_values": cache}
-    return _decode(base, inputs, mask, ids.shape[1], ids.shape[1], use_cache=True)[0]
-
-
-def _decode_from_encoder(
-    base: BaseModel, encoded: Encoded, index: torch.Tensor, rows: Sequence[tuple[int, ...]]
-) -> torch.Tensor:
-    """Decoder logits `[B * rows, steps, V]`; right padding is exact, the decoder is causal."""
-    assert encoded.encoder is not None
-    size = encoded.mask.shape[0]
-    fed = pad_rows(rows, side="right").to(base.device)
-    output = base.model(
-        encoder_outputs=BaseModelOutput(last_hidden_state=encoded.encoder[index]),
-        attention_mask=encoded.mask[index].long(),
-        decoder_input_ids=fed.ids.repeat(size, 1),
-        use_cache=False,
-    )
-    logits: torch.Tensor = output.logits
-    return logits
+# --- reference texts ------------------------------------------------------------------------------
 
 
 def target_logprobs(
-    base: BaseModel, prompts: Sequence[Prompt], texts: Rows, targets: Rows
+    base: BaseModel, prompts: Sequence[PreparedPrompt], texts: PaddedBatch, targets: PaddedBatch
 ) -> torch.Tensor:
-    """Log-probabilities of reference tokens behind each row.
+    """Return log-probabilities of reference tokens as continuations of each row.
 
     Args:
         base: The base model.
@@ -290,87 +282,90 @@ def target_logprobs(
         targets: Reference tokens `[B, N]`, padded on the right.
 
     Returns:
-        `[B, N]`, float32; 0 at pads.
+        `[B, N]`, float32, 0 at pads. A decoder's targets are at the end of their rows.
     """
     targets = targets.to(base.device)
     in_pieces = _projects_in_pieces(base)
+    # What predicts each token: hidden states [B, N, H] of the position before it, or logits.
     if base.is_encoder_decoder:
-        behind = _teacher_forced(base, prompts, texts, targets, in_pieces)
+        before = _teacher_forced(base, prompts, texts, targets, in_pieces)
     else:
-        joined = _join_rows(texts.to(base.device), targets)
-        steps = targets.ids.shape[1]
-        behind = _along_targets(base, prompts, joined, steps, in_pieces)
+        joined, steps = _join_rows(texts.to(base.device), targets), targets.ids.shape[1]
+        before = _along_targets(base, prompts, joined, steps, in_pieces)
         targets = _flush_right(targets)
     if in_pieces:
+        # Project the vocabulary at real tokens only, a piece at a time: [number of real tokens].
         head = base.model.get_output_embeddings()
-        found = token_logprobs(head, behind[targets.mask], targets.ids[targets.mask])
+        found = token_logprobs(head, before[targets.mask], targets.ids[targets.mask])
         return found.new_zeros(targets.ids.shape).masked_scatter(targets.mask, found)
-    logits = behind.float()
+    logits = before.float()  # [B, N, V]
     picked = logits.gather(2, targets.ids.unsqueeze(2)).squeeze(2) - logits.logsumexp(dim=-1)
     return picked.masked_fill(~targets.mask, 0.0)
 
 
 def _projects_in_pieces(base: BaseModel) -> bool:
-    """Whether the head can be applied apart from the model: plain, frozen, whole and at hand."""
+    """Return whether the head can be applied apart from the model: plain, frozen and local."""
     head = base.model.get_output_embeddings()
-    if type(head) is not torch.nn.Linear or head.weight.requires_grad:  # a quantised one is neither
-        return False
+    if type(head) is not torch.nn.Linear or head.weight.requires_grad:
+        return False  # also a quantized head, whose class is another
     elsewhere = base.is_spread or base.is_sharded or hasattr(head.weight, "ds_id")  # DeepSpeed's
     return not elsewhere and base.has_plain_head
 
 
 def _along_targets(
-    base: BaseModel, prompts: Sequence[Prompt], joined: Rows, steps: int, in_pieces: bool
+    base: BaseModel,
+    prompts: Sequence[PreparedPrompt],
+    joined: PaddedBatch,
+    steps: int,
+    in_pieces: bool,
 ) -> torch.Tensor:
-    """What precedes each target token of a decoder: hidden states, else logits, `[B, N, ...]`."""
+    """Return a decoder's hidden states or logits before each target token, `[B, N, H or V]`."""
     if not in_pieces:
         encoded = encode_rows(base, prompts, joined, keep_cache=False, keep_logits=steps + 1)
         assert encoded.logits is not None
         return encoded.logits[:, :-1]
     trunk, shared = trunk_of(base.model), prompts[0]
-    if isinstance(shared, Shared):
+    if isinstance(shared, SharedPrompt):
         packing = Packing.of(shared.vectors.shape[0], joined)
         output = run_packed(base, trunk, packing, shared.vectors, joined)
-        return cast(torch.Tensor, output.last_hidden_state[0][packing.places[:, -steps - 1 : -1]])
-    inputs, mask, fed = _inputs(base, prompts, joined)
-    output = trunk(**inputs, **position_arguments(base, mask, fed), use_cache=False)
+        before = packing.places[:, -steps - 1 : -1]  # [B, N], indices in the packed row
+        return cast(torch.Tensor, output.last_hidden_state[0][before])
+    inputs, mask, width = _inputs(base, prompts, joined)
+    output = trunk(**inputs, **position_arguments(base, mask, width), use_cache=False)
     return cast(torch.Tensor, output.last_hidden_state[:, -steps - 1 : -1])
 
 
 def _teacher_forced(
-    base: BaseModel, prompts: Sequence[Prompt], texts: Rows, targets: Rows, in_pieces: bool
+    base: BaseModel,
+    prompts: Sequence[PreparedPrompt],
+    texts: PaddedBatch,
+    targets: PaddedBatch,
+    in_pieces: bool,
 ) -> torch.Tensor:
-    """What precedes each target token of an encoder-decoder; as `_along_targets`."""
+    """Do what `_along_targets` does for an encoder-decoder."""
     encoded = encode_rows(base, prompts, texts, keep_cache=False)
+    # The decoder reads the start token and all target tokens but the last: [B, N].
     start = int(base.model.config.decoder_start_token_id)
     shifted = torch.nn.functional.pad(targets.ids[:, :-1], (1, 0), value=start)
-    if in_pieces:
-        output = trunk_of(base.model)(
-            input_ids=shifted,
-            encoder_hidden_states=encoded.encoder,
-            encoder_attention_mask=encoded.mask.long(),
-            use_cache=False,
-        )
-        hidden: torch.Tensor = output.last_hidden_state
-        return hidden
-    output = base.model(
-        encoder_outputs=BaseModelOutput(last_hidden_state=encoded.encoder),
-        attention_mask=encoded.mask.long(),
-        decoder_input_ids=shifted,
+    if not in_pieces:
+        return _decoder_logits(base, encoded.encoder, encoded.mask, shifted)
+    output = trunk_of(base.model)(
+        input_ids=shifted,
+        encoder_hidden_states=encoded.encoder,
+        encoder_attention_mask=encoded.mask.long(),
         use_cache=False,
     )
-    logits: torch.Tensor = output.logits
-    return logits
+    return cast(torch.Tensor, output.last_hidden_state)
 
 
-def _join_rows(texts: Rows, targets: Rows) -> Rows:
-    """Texts and their targets as one left-padded batch."""
+def _join_rows(texts: PaddedBatch, targets: PaddedBatch) -> PaddedBatch:
+    """Return texts and their targets as one left-padded batch `[B, T + N]`."""
     ids = torch.cat([texts.ids, targets.ids], dim=1)
     mask = torch.cat([texts.mask, targets.mask], dim=1)
-    return _flush_right(Rows(ids, mask))
+    return _flush_right(PaddedBatch(ids, mask))
 
 
-def _flush_right(rows: Rows) -> Rows:
-    """Move each row's real tokens to its end, keeping their order."""
-    order = rows.mask.long().argsort(dim=1, stable=True)
-    return Rows(rows.ids.gather(1, order), rows.mask.gather(1, order))
+def _flush_right(rows: PaddedBatch) -> PaddedBatch:
+    """Move each row's real tokens to its end, in their order."""
+    order = rows.mask.long().argsort(dim=1, stable=True)  # [B, L], pads (False) first
+    return PaddedBatch(rows.ids.gather(1, order), rows.mask.gather(1, order))

@@ -1,4 +1,4 @@
-"""How long texts are for a base model, by its tokenizer and configuration alone: no weights."""
+"""Measure texts in a base model's tokens, by its tokenizer and configuration, without weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from softhub.model.encoding import Encoder
 from softhub.tasks import Task, Template
 
 _RESERVED = 128
-"""Positions kept for the soft prompt and the answer: more than the usual prompt takes."""
+"""Positions reserved for the soft prompt and the answer; more than most prompts take."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class TokenCounter:
     """Counts the tokens that a base model would read; `LengthCounter` of `softhub.tasks.drafting`.
 
     Attributes:
-        encoder: Turns rows into token ids, as training does.
+        encoder: Turns rows into token ids, as in training.
         limit: Most tokens of a text beside a prompt and an answer; None if unlimited.
     """
 
@@ -36,7 +36,7 @@ class TokenCounter:
             ref: Hub repo id, local folder, or path of a `.gguf` file.
 
         Raises:
-            BaseModelError: There is no such model, or it cannot be read.
+            BaseModelError: The model does not exist, or cannot be read.
         """
         tokenizer, config = load_tokenizer(ref)
         encoder = Encoder(tokenizer, is_encoder_decoder=bool(config.is_encoder_decoder))
@@ -48,7 +48,7 @@ class TokenCounter:
         return len(self.encoder.encode(template, row).ids)
 
     def problem(self, task: Task) -> str | None:
-        """Return why label words and template do not suit the tokenizer; None if they do."""
+        """Return why the label words or template do not suit the tokenizer; None if they do."""
         try:
             if task.verbalizer is not None:
                 self.encoder.candidates(task.template, task.verbalizer)

@@ -363,7 +363,7 @@ class Task:
                 raise TaskError(
                     f"metrics: {name} does not judge a {self.judged_as}; use {', '.join(fitting)}"
                 )
-            if METRICS[name].judges == "outcomes" and self.test_column is None:
+            if METRICS[name].input_kind == "outcomes" and self.test_column is None:
                 raise TaskError(
                     f"metrics: {name} runs each answer with its tests; name the dataset's column "
                     f"that holds them: test_column: …"

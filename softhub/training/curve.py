@@ -43,7 +43,7 @@ def write_curve(folder: str | Path, result: FitResult) -> Path | None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     description = f"Loss and score by training step: {title}"
-    svg = to_svg(figure, CURVE, description, standalone=True)
+    svg = to_svg(figure, description)
     (folder / f"{CURVE}.svg").write_text(svg, encoding="utf-8")
     path = folder / f"{CURVE}.png"
     path.write_bytes(to_png(figure, dpi=150))
@@ -147,10 +147,10 @@ def _draw_rate(axes: Axes, rates: Points) -> Axes | None:
 
 
 def _draw_score(axes: Axes, metric: str, score: Points) -> None:
-    percent = {step: 100 * value for step, value in score.items()}
-    _line(axes, percent, color=_METRIC, marker="o", markersize=4)
-    heading = METRICS[metric].heading
-    axes.set_title(f"{heading[:1].upper()}{heading[1:]} on dev, %")
+    scaled = {step: METRICS[metric].scale * value for step, value in score.items()}
+    _line(axes, scaled, color=_METRIC, marker="o", markersize=4)
+    heading, unit = METRICS[metric].heading, METRICS[metric].unit
+    axes.set_title(f"{heading[:1].upper()}{heading[1:]} on dev" + (f", {unit}" if unit else ""))
 
 
 def _line(axes: Axes, points: Points, **style: Any) -> None:

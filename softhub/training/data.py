@@ -99,7 +99,7 @@ def encode_examples(
         )
         for example, answer in zip(examples, answers, strict=True)
     ]
-    truncated = sum(text.cut > 0 for text in texts)
+    truncated = sum(text.truncated > 0 for text in texts)
     return EncodedExamples(tuple(text.ids for text in texts), tuple(answers), truncated)
 
 

@@ -273,7 +273,7 @@ def _known_tokens(base: BaseModel, task: Task, name: str, tokens: int) -> list[i
     if name == "vocabulary":
         return []
     if name == "task":
-        return [*encoder.said_of(task, tokens)]
+        return [*encoder.describe(task, tokens)]
     candidates = encoder.candidates_of(task)
     if candidates is None:
         raise TrainingError("init 'labels' needs a classification task; use 'task'.")

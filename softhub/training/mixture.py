@@ -22,7 +22,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback, TrainerState, set_seed
 
 from softhub.errors import TaskError, TrainingError
-from softhub.model.assembly import Rows
+from softhub.model.assembly import PaddedBatch
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Splits, SplitsLike, Task
@@ -191,13 +191,13 @@ class MixtureModule(PromptTuningModule):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
         """Compute the loss of a batch as `LossModule` does, for the task of this index `[B]`."""
-        rows = Rows(input_ids, attention_mask)
+        rows = PaddedBatch(input_ids, attention_mask)
         # The index is repeated in every row, because Accelerate splits each tensor by rows.
         return self._loss(rows, labels, num_items_in_batch, *self.of_task[int(task[0])])
 
 
 class _Rows(Dataset[Mapping[str, Any]]):
-    """Rows of one or several tasks, each with its task's index."""
+    """PaddedBatch of one or several tasks, each with its task's index."""
 
     def __init__(self, parts: Sequence[tuple[int, EncodedExamples]]) -> None:
         self._rows = [(task, rows, i) for task, rows in parts for i in range(len(rows))]
@@ -222,7 +222,7 @@ class MixtureSampler(Sampler[int]):
     Args:
         lengths: For each task the tokens of its rows; row indices continue from task to task.
         shares: Probability that a batch is of each task.
-        batch_size: Rows of one optimizer step over all processes.
+        batch_size: PaddedBatch of one optimizer step over all processes.
         seed: Seed of the order.
         may_draw: Whether a task may be drawn at an optimizer step, counted from 0; the share of one
             that may not is divided among the others.

@@ -16,12 +16,12 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from softhub.model.assembly import Rows
+from softhub.model.assembly import PaddedBatch
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates
 from softhub.model.kv_cache import encode_prefix, shares_prefixes
-from softhub.model.packing import Shared, attending_packed, longest_packed
-from softhub.model.scoring import Prompt, encode_rows, label_scores, target_logprobs
+from softhub.model.packing import SharedPrompt, attending_packed, longest_packed
+from softhub.model.scoring import PreparedPrompt, encode_rows, label_scores, target_logprobs
 from softhub.training.data import IGNORE_INDEX
 
 
@@ -107,12 +107,12 @@ class LossModule(nn.Module):
             divided and without gradient. For classification also `logits`, the label scores
             `[B, labels]`.
         """
-        rows = Rows(input_ids, attention_mask)
+        rows = PaddedBatch(input_ids, attention_mask)
         return self._loss(rows, labels, num_items_in_batch, self.candidates, self.label_weights)
 
     def _loss(
         self,
-        texts: Rows,
+        texts: PaddedBatch,
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None,
         candidates: Candidates | None,
@@ -137,21 +137,24 @@ class LossModule(nn.Module):
         }
 
     def _target_loss(
-        self, texts: Rows, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+        self,
+        texts: PaddedBatch,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None,
     ) -> dict[str, torch.Tensor]:
         """Return the loss of target tokens `[B, N]`; nothing is learned from the texts."""
         prompts = self._prompts(texts, behind=labels.shape[1])
-        targets = Rows(labels.clamp_min(0), labels != IGNORE_INDEX)  # [B, N] each
+        targets = PaddedBatch(labels.clamp_min(0), labels != IGNORE_INDEX)  # [B, N] each
         losses = -target_logprobs(self.base, prompts, texts, targets).sum(-1)  # [B, N] → [B]
         loss = _normalized(losses.sum(), targets.mask.sum(), num_items_in_batch)
         return {"loss": loss, "losses": losses.detach()}
 
-    def _prompts(self, texts: Rows, *, behind: int) -> list[Prompt]:
+    def _prompts(self, texts: PaddedBatch, *, behind: int) -> list[PreparedPrompt]:
         """Return the prompt of each row; `behind` is how many tokens follow the longest text."""
         rows, columns = texts.ids.shape  # [B, T]
         return [self._prepared_prompt(columns + behind)] * rows
 
-    def _prepared_prompt(self, columns: int) -> Prompt:
+    def _prepared_prompt(self, columns: int) -> PreparedPrompt:
         """Return what precedes each text, of rows that are `columns` wide without it."""
         return None
 
@@ -178,7 +181,7 @@ class PromptTuningModule(LossModule):
         self.prompt = nn.Parameter(vectors.to(base.device, torch.float32, copy=True))  # [P, H]
         self._longest_packed = longest_packed(base)
 
-    def _prepared_prompt(self, columns: int) -> Prompt:
+    def _prepared_prompt(self, columns: int) -> PreparedPrompt:
         """Return what the rows can share of the prompt: a packed row, keys and values, or neither.
 
         All three give the same loss. Packing encodes prompt and texts in one pass, keys and values
@@ -187,7 +190,7 @@ class PromptTuningModule(LossModule):
         fits = self.prompt.shape[0] + columns <= self._longest_packed
         # Packing replaces the layers' attention, which would break a compiler's graph.
         if fits and not torch.compiler.is_compiling():
-            return Shared(self.prompt)
+            return SharedPrompt(self.prompt)
         if shares_prefixes(self.base):
             return encode_prefix(self.base, self.prompt)
         return self.prompt

@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from softhub.adapter.card import render_card
+from softhub.adapter.card import ADAPTER, render_card
 from softhub.adapter.card.markdown import block, cell, code, line, one_line
 from softhub.adapter.card.terms import license_of, terms_of
-from softhub.adapter.card.usage import ADAPTER
-from softhub.adapter.manifest import Manifest, Metric
+from softhub.adapter.manifest import Manifest, RecordedMetric
 from softhub.model.prompt import SoftPrompt
 from tests.hostile.sound import TASK_RECORD, manifest, manifest_fields, metric_record
 from tests.tiny import HIDDEN_SIZE
@@ -129,7 +128,7 @@ def test_the_metadata_reads_back_with_huggingface_hubs_own_parser() -> None:
 
 def test_several_metrics_and_splits_all_reach_the_model_index() -> None:
     metrics = tuple(
-        Metric(**metric_record(name=name, split=split, value=value))
+        RecordedMetric(**metric_record(name=name, split=split, value=value))
         for name, split, value in [
             ("accuracy", "dev", 0.9),
             ("accuracy", "test", 0.8),
@@ -160,21 +159,23 @@ def test_says_what_a_person_wants_to_know() -> None:
         "org/reviews",
         "500 examples",
         "PeftModel.from_pretrained",
-        "softhub refuses that, plain PEFT does not notice",
+        "softhub refuses to load it, PEFT alone does not notice",
     ):
         assert part in words, part
 
 
 def test_baselines_stand_in_the_table_of_their_metric() -> None:
     metrics = (
-        Metric(**metric_record(baselines={"majority": 0.6})),
-        Metric(**metric_record(name="macro_f1", low=None, high=None, baselines={"zero-shot": 0.7})),
+        RecordedMetric(**metric_record(baselines={"majority": 0.6})),
+        RecordedMetric(
+            **metric_record(name="macro_f1", low=None, high=None, baselines={"zero-shot": 0.7})
+        ),
     )
     rows = [row for row in render_card(manifest(metrics=metrics)).splitlines() if row[:2] == "| "]
     assert "| **this prompt** | **0.930** (0.910 to 0.950) | **0.930** |" in rows
     dash = "\N{EN DASH}"
-    assert f"| without it: `majority` | 0.600 | {dash} |" in rows
-    assert f"| without it: `zero-shot` | {dash} | 0.700 |" in rows
+    assert f"| baseline: `majority` | 0.600 | {dash} |" in rows
+    assert f"| baseline: `zero-shot` | {dash} | 0.700 |" in rows
 
 
 def test_a_plain_peft_adapter_gets_a_sound_card() -> None:
@@ -196,21 +197,23 @@ def test_a_plain_peft_adapter_gets_a_sound_card() -> None:
     }
     words = _words(card)
     assert "Soft prompt for an unnamed base model" in words
-    assert "None were recorded." in words
-    assert "a template and labels have to be given" in words
+    assert "No results were recorded." in words
+    assert "you must supply a template and labels" in words
     assert "unknown" not in words
 
 
 def test_a_malformed_task_is_left_out_but_for_its_name() -> None:
     card = render_card(manifest(task={"name": "mood", "template": 5}))
     assert "mood" in ModelCard(card).data.tags
-    assert "What the model reads" not in card
+    assert "Input template" not in card
 
 
 def test_what_the_answers_are_not_good_for_is_the_first_of_the_limits() -> None:
     card = render_card(manifest(task={**TASK_RECORD, "limitations": "Not for pets."}))
-    assert "## Limits\n\n- Not for pets.\n- It belongs" in card
-    assert "## Limits\n\n- It belongs" in render_card(manifest())
+    assert "## Limitations\n\n- Not for pets.\n- The prompt works with this base model only" in card
+    assert "## Limitations\n\n- The prompt works with this base model only" in render_card(
+        manifest()
+    )
 
 
 def test_a_title_replaces_the_heading_and_is_no_mark_up() -> None:
@@ -235,7 +238,7 @@ def _cards_with(text: str) -> Mapping[str, Callable[[], str]]:
     flat = "".join(letter for letter in flat if letter.isprintable()) or "x"
     label = [{"label": flat, "words": [" yes"]}, {"label": "other", "words": [" no"]}]
     word = [{"label": "a", "words": [flat.strip() or "x"]}, {"label": "b", "words": ["other-word"]}]
-    metric = Metric(**metric_record(name=flat, split=flat, baselines={flat: 0.5}))
+    metric = RecordedMetric(**metric_record(name=flat, split=flat, baselines={flat: 0.5}))
     dataset = {"id": flat, "name": text, "source": text, "license": text}
     return {
         "title": lambda: render_card(manifest(), title=text),
@@ -326,7 +329,7 @@ def test_a_task_cannot_pass_for_a_licence_or_another_base_among_the_tags() -> No
 )
 def test_texts_that_look_like_other_yaml_values_are_quoted(value: str) -> None:
     """PyYAML itself leaves `1e-4` bare, which the Hub's YAML 1.2 reader takes for a number."""
-    card = render_card(manifest(metrics=(Metric(**metric_record(name=value)),)))
+    card = render_card(manifest(metrics=(RecordedMetric(**metric_record(name=value)),)))
     assert f"- type: '{value}'" in card or f'- type: "{value}"' in card
     assert ModelCard(card).data.eval_results[0].metric_type == value
 
@@ -447,9 +450,9 @@ def test_the_card_says_how_scores_become_answers() -> None:
     card = render_card(manifest(task=TASKS["multilabel"]))
     assert "applies where `yes` has a probability of at least 0.350 against `no`" in card
     assert "divided by 1.600" in card
-    assert "below 0.700, no answer is given" in card
+    assert "below 0.700, the model abstains" in card
     plain = render_card(manifest(task=TASKS["classification"]))
-    assert "temperature" not in plain and "no answer is given" not in plain
+    assert "temperature" not in plain and "abstains" not in plain
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import re
 import stat
 import time
 from collections.abc import Callable
@@ -8,8 +9,16 @@ from pathlib import Path
 import pytest
 
 from softhub.adapter import layout
-from softhub.adapter.exchange import exchange
-from softhub.adapter.layout import CARD, CONFIG, FILES, WEIGHTS, write_atomically, write_durably
+from softhub.adapter.layout import (
+    CARD,
+    CONFIG,
+    FILES,
+    WEIGHTS,
+    find_interrupted_save,
+    write_atomically,
+    write_durably,
+)
+from softhub.adapter.validation import check_folder, read_folder
 from softhub.errors import InvalidArtefact
 from tests.hostile.sound import sound_files
 
@@ -73,7 +82,7 @@ def test_never_replaces_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../evil.py", "/tmp/evil.py", "adapter_model.bin", "a/b", ""])
 def test_writes_no_name_that_is_not_an_adapters(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InvalidArtefact, match="no file of an adapter"):
+    with pytest.raises(InvalidArtefact, match="not a file of an adapter"):
         write_atomically(tmp_path / "mood", {**sound_files(), name: b"x"})
     assert list(tmp_path.iterdir()) == []
 
@@ -87,32 +96,6 @@ def test_follows_a_link_to_the_adapters_folder(tmp_path: Path) -> None:
     write_atomically(tmp_path / "latest", sound_files())
     assert (tmp_path / "latest").is_symlink()
     assert _contents(target) == sound_files()
-
-
-@pytest.fixture
-def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be a system that cannot exchange two folders in one step."""
-    monkeypatch.setattr(layout, "exchange", lambda one, other: False)
-
-
-def test_two_folders_trade_places(tmp_path: Path) -> None:
-    for name in ("one", "other"):
-        write_durably(tmp_path / name, {CARD: name.encode()})
-    if not exchange(tmp_path / "one", tmp_path / "other"):
-        pytest.skip("this system or disk cannot exchange folders")
-    assert (tmp_path / "one" / CARD).read_bytes() == b"other"
-    assert (tmp_path / "other" / CARD).read_bytes() == b"one"
-
-
-def test_folders_that_cannot_trade_places_stay(tmp_path: Path) -> None:
-    write_durably(tmp_path / "one", {CARD: b"one"})
-    assert exchange(tmp_path / "one", tmp_path / "missing") is False
-    assert [entry.name for entry in tmp_path.iterdir()] == ["one"]
-
-
-@pytest.mark.usefixtures("no_exchange")
-def test_replaces_an_adapter_where_folders_cannot_trade_places(tmp_path: Path) -> None:
-    test_replaces_an_adapter_as_a_whole(tmp_path)
 
 
 def test_what_killed_writers_left_is_removed_when_it_is_old(
@@ -131,7 +114,32 @@ def test_what_killed_writers_left_is_removed_when_it_is_old(
     assert {entry.name for entry in tmp_path.iterdir()} == {*others, "mood"}
 
 
-@pytest.mark.usefixtures("no_exchange")
+def test_a_save_that_is_killed_between_its_renames_leaves_the_earlier_adapter_and_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_atomically(tmp_path / "mood", sound_files())
+    rename, calls = Path.rename, []
+
+    def die_before_the_second(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", die_before_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(folder, {CARD: b"new"})
+    monkeypatch.undo()
+    earlier = find_interrupted_save(folder)
+    assert earlier is not None
+    assert _contents(earlier) == sound_files()
+    with pytest.raises(InvalidArtefact, match=re.escape(str(earlier))):
+        read_folder(folder)
+    earlier.rename(folder)
+    assert check_folder(folder).manifest is not None
+    assert find_interrupted_save(folder) is None
+
+
 @pytest.mark.parametrize("failing", range(2))
 def test_a_failed_rename_leaves_the_earlier_adapter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int

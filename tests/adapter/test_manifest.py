@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from softhub.adapter import manifest as manifest_module
-from softhub.adapter.manifest import Manifest, Metric
+from softhub.adapter.manifest import Manifest, RecordedMetric
 from softhub.adapter.portable import (
     UNKNOWN_BASE,
     is_hub_name,
@@ -75,7 +75,7 @@ def test_a_newer_schema_asks_for_an_upgrade_before_its_keys_are_judged() -> None
 
 
 def test_numbers_without_a_point_are_numbers() -> None:
-    metric = Metric(**metric_record(value=1, low=0, high=1))
+    metric = RecordedMetric(**metric_record(value=1, low=0, high=1))
     again = Manifest.from_bytes(manifest(metrics=(metric,)).to_bytes()).metrics[0]
     assert again == metric
 
@@ -97,7 +97,7 @@ def test_numbers_without_a_point_are_numbers() -> None:
         ("provenance", {1: "a number as key"}),
         ("fingerprint", ["llama"]),
         ("task", {"name": "two\nlines"}),
-        ("metrics", [Metric(**metric_record())]),
+        ("metrics", [RecordedMetric(**metric_record())]),
         ("metrics", (metric_record(),)),
         ("files", {"README.md": "0" * 64}),
         ("files", {"adapter_config.json": "0" * 63}),
@@ -122,7 +122,7 @@ def test_a_manifest_is_checked_when_it_is_made(field: str, value: object) -> Non
 )
 def test_a_metric_is_checked_when_it_is_made(changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidArtefact):
-        Metric(**metric_record(**changes))
+        RecordedMetric(**metric_record(**changes))
 
 
 @pytest.mark.parametrize(

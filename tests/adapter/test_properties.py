@@ -13,7 +13,8 @@ from safetensors.numpy import load as load_with_safetensors
 from softhub.adapter.layout import CARD, CONFIG, FILES, MANIFEST, WEIGHTS, WEIGHTS_KEY
 from softhub.adapter.manifest import Manifest
 from softhub.adapter.strict_json import parse_object
-from softhub.adapter.validation import check_files, parse_weights
+from softhub.adapter.validation import check_files
+from softhub.adapter.weights import parse_weights
 from softhub.errors import InvalidArtefact, SoftHubError
 from tests.hostile.sound import config_record, manifest, sound_files, tensor_entry, weights
 

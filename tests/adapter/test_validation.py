@@ -8,7 +8,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_with_safetensors
 
 from softhub.adapter.layout import CONFIG, MANIFEST, WEIGHTS, WEIGHTS_KEY, sha256_of
-from softhub.adapter.validation import check_files, parse_weights
+from softhub.adapter.validation import check_files
+from softhub.adapter.weights import parse_weights
 from softhub.errors import InvalidArtefact, UnsupportedAdapter
 from tests.hostile.corpus import NUMBERS
 from tests.hostile.sound import BODY, H, P, config, sound_files, tensor_entry, weights

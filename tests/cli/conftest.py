@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from softhub.adapter.manifest import Manifest, Metric
+from softhub.adapter.manifest import Manifest, RecordedMetric
 from softhub.model.base import load_base
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task, Template, Verbalizer
@@ -23,7 +23,8 @@ SUMMARY = Task(
     template=Template("Text: {text} Summary:"),
     generation={"max_new_tokens": 4},
 )
-ACCURACY = Metric("accuracy", 0.93, 0.9, 0.96, "test", 300, {"majority": 0.6, "zero-shot": 0.88})
+BASELINES = {"majority": 0.6, "zero-shot": 0.88}
+ACCURACY = RecordedMetric("accuracy", 0.93, 0.9, 0.96, "test", 300, BASELINES)
 
 
 @pytest.fixture

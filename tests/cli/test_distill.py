@@ -153,7 +153,11 @@ def test_an_interrupted_run_exits_with_130_and_can_be_resumed(
         (["--shots", 2, "--texts", "nowhere.txt"], 1, "Cannot read 'nowhere.txt'"),
         (["--shots", 2, "--resume"], 1, "Nothing to resume"),
         (["--teacher", "./nowhere"], 1, "no adapter folder"),
-        (["--shots", 2, "--learning-rate", "fast"], 2, "'--learning-rate': Input should be a valid number"),
+        (
+            ["--shots", 2, "--learning-rate", "fast"],
+            2,
+            "'--learning-rate': Input should be",
+        ),
         (["--shots", 2, "--learning-rate-rule", "fast"], 1, "'fast'"),
     ],
 )

@@ -123,7 +123,7 @@ def test_an_adapter_that_generates_is_judged_by_its_texts_and_runs_code_only_if_
     assert list(json.loads(plain.out)["metrics"]) == ["chrf"]
     assert "pass_at_1 is left out" in plain.err and "--run-generated-code" in plain.err
     done = softhub(*ask, "--run-generated-code")
-    if "only where the kernel confines it" in done.err:
+    if "only inside bubblewrap" in done.err:
         assert done.code == 1
         return
     record = json.loads(done.out)

@@ -164,7 +164,7 @@ def test_a_folder_is_no_lock_file(pushed: Command, tmp_path: Path) -> None:
     for arguments in (("pull", "--lock", tmp_path), ("lock", f"a={REPO}", "--file", tmp_path)):
         done = pushed(*arguments)
         assert (done.code, done.out) == (1, "")
-        assert "no lock file" in done.err
+        assert "not a lock file" in done.err
 
 
 def test_a_repository_and_revision_in_one_are_taken_apart(pushed: Command) -> None:

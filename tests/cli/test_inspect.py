@@ -36,7 +36,7 @@ def test_a_prompt_of_the_hub_beside_a_folder(
 
 def test_json_is_what_python_gets(softhub: Command, adapter: Path, base: Path) -> None:
     done = softhub("inspect", adapter, "--base", base, "--neighbors", 2, "--json")
-    found = inspect_prompt(SoftPrompt.from_pretrained(adapter), load_base(base), neighbours=2)
+    found = inspect_prompt(SoftPrompt.from_pretrained(adapter), load_base(base), neighbors=2)
     assert json.loads(done.out) == json.loads(json.dumps(found.to_record()))
 
 

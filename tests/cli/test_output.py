@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softhub.adapter.manifest import Metric
+from softhub.adapter.manifest import RecordedMetric
 from softhub.cli.output import emit_facts, emit_table, score
 from softhub.experiments.console import one_line, printable
 
@@ -30,7 +30,7 @@ def test_ordinary_text_is_left_alone() -> None:
 
 
 def test_a_score_is_shown_with_its_interval_if_it_has_one() -> None:
-    metric = Metric("accuracy", 0.9, 0.85, 0.95, "test", 300, {})
+    metric = RecordedMetric("accuracy", 0.9, 0.85, 0.95, "test", 300, {})
     assert score(metric) == "0.900 (0.850 to 0.950)"
     assert score(replace(metric, low=None)) == "0.900"
 

@@ -30,7 +30,7 @@ def test_piped_it_is_tab_separated_with_every_column(softhub: Command, folder: P
     assert (rows[0]["dev loss"], rows[0]["best step"], rows[0]["steps"]) == ("0.4", "20", "30")
     assert (rows[0]["minutes"], rows[0]["date"]) == ("2.0", "2026-01-02 03:04")
     assert (rows[2]["state"], rows[2]["score"]) == ("interrupted", "")
-    assert rows[2]["note"] == "at step 20 of 30: --resume true goes on"
+    assert rows[2]["note"] == "at step 20 of 30; resume with --resume"
 
 
 def test_json_holds_provenance_too(softhub: Command, folder: Path) -> None:

@@ -15,5 +15,5 @@ def demo_base_file():
     script = ROOT / "recipes" / "data" / "demo_base.py"
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"the demo base cannot be fetched: {done.stdout.strip().splitlines()[-1]}")
+        pytest.skip(f"the demo base cannot be fetched: {done.stderr.strip().splitlines()[-1]}")
     return ROOT / "recipes" / "data" / "files" / "SmolLM2-135M-Instruct.Q4_1.gguf"

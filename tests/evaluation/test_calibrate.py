@@ -77,7 +77,7 @@ def test_abstaining_reaches_the_wanted_accuracy(mood):
     assert None not in [p.label for p in answered]
     wrong = [replace(e, label=p.best) for e, p in zip(dev, answered, strict=True)]
     flipped = [replace(e, label={"good": "bad", "bad": "good"}[e.label]) for e in wrong]
-    with pytest.raises(TaskError, match=r"No confidence of mood gives an accuracy of 0\.9"):
+    with pytest.raises(TaskError, match=r"threshold of mood reaches an accuracy of 0\.9"):
         calibrate(model, MOOD, flipped, prompt="mood", accuracy=0.9)
 
 
@@ -123,16 +123,16 @@ def test_the_report_by_label_agrees_with_the_evaluation(mood, capsys):
     shown = capsys.readouterr().out
     assert "precision, %" in shown and "good" in shown
     assert "Expected calibration error" in shown
-    assert "at least 0.700" in shown
+    assert "Abstention below a probability of 0.700" in shown
     assert set(found.to_record()) == {"per_class", "reliability", "decision", "answered"}
 
 
 def test_what_has_no_labels_or_other_labels_is_refused(mood):
     model, _ = mood
     dev = examples("good", "bad")
-    with pytest.raises(TaskError, match="only labels are calibrated"):
+    with pytest.raises(TaskError, match="only a classification can be calibrated"):
         calibrate(model, SUMMARY, dev, prompt="mood")
-    with pytest.raises(TaskError, match=r"the label 'phone', which the prompt 'mood' never gives"):
+    with pytest.raises(TaskError, match=r"the label 'phone', which the prompt 'mood' does not"):
         evaluate(model, TOPIC, dev, prompt="mood")
     several = replace(
         MOOD, multilabel=True, verbalizer=Verbalizer.from_mapping({"good": " a?", "bad": " b?"})
@@ -140,5 +140,5 @@ def test_what_has_no_labels_or_other_labels_is_refused(mood):
     with pytest.raises(TaskError, match="of kind multilabel"):
         calibrate(model, several, dev, prompt="mood")
     evaluation = replace(evaluate(model, MOOD, dev, prompt="mood"), details=())
-    with pytest.raises(TaskError, match="needs the probabilities"):
+    with pytest.raises(TaskError, match="need the predictions of a classification"):
         report_labels(MOOD, dev, evaluation, Decision())

@@ -7,17 +7,19 @@ import pytest
 import torch
 
 from softhub.errors import SoftHubWarning, TaskError
-from softhub.evaluation.few_shot import _encoded as encoded
 from softhub.evaluation.few_shot import _stop as stop_strings
 from softhub.evaluation.few_shot import (
+    few_shot_rows,
+    few_shot_task,
     generate_few_shot,
     predict_few_shot,
     shown_tokens,
     written_out,
 )
-from softhub.experiments.comparison.methods import Contest, jobs
+from softhub.experiments.comparison.methods import jobs
+from softhub.experiments.comparison.setup import ComparisonSetup
 from softhub.inference.engine import PromptModel
-from softhub.tasks import Example, Template
+from softhub.tasks import Example, Splits, Template
 from softhub.tasks.sampling import choose_shots
 from softhub.training import PromptTrainingArguments
 from tests.prompts import MOOD, SUMMARY
@@ -26,6 +28,16 @@ from tests.references import sequence_logprob
 TRAIN = [Example({"text": f"text {n}"}, "good" if n % 3 else "bad", None) for n in range(30)]
 PAIRS = [Example({"text": f"text {n}"}, target=f"answer {n}") for n in range(12)]
 TEXTS = [Example({"text": text}, "good", None) for text in ("It broke.", "I love it", "value")]
+
+
+def encoded(model, task, template, shots, examples):
+    shown = few_shot_task(model, task, template, shots)
+    return [
+        model.encoder.encode(
+            shown.template, row, text_column=task.text_column, room=shown.max_length
+        ).ids
+        for row in few_shot_rows(task, template, shots, examples)
+    ]
 
 
 def test_shots_are_even_over_labels_and_differ_by_seed():
@@ -118,7 +130,7 @@ def test_the_examples_of_a_chat_are_its_turns(loaded):
     end = tokenizer.eos_token
     chat = Template(f"User: {{text}}{end}\nAssistant:\n")
     shots = [Example({"text": f"a {end} {{text}}"}, target="b")]
-    (ids,) = encoded(model, SUMMARY, chat, shots, TEXTS[:1], answer=6)
+    (ids,) = encoded(model, SUMMARY, chat, shots, TEXTS[:1])
     assert tokenizer.decode(ids) == (
         f"User: a {end} {{text}}{end}\nAssistant:\nb{end}\nUser: It broke.{end}\nAssistant:\n"
     )
@@ -159,24 +171,24 @@ def test_texts_that_are_too_long_are_cut_and_counted(loaded):
     shots = choose_shots(MOOD, TRAIN, 2, seed=0)
     texts = [Example({"text": text}, "good", None) for text in ("fair", "great value " * 40)]
     with pytest.warns(SoftHubWarning, match="1 of 2 texts were too long"):
-        short, cut = encoded(model, task, task.template, shots, texts, answer=1)
+        predict_few_shot(model, task, task.template, shots, texts)
+    short, cut = encoded(model, task, task.template, shots, texts)
     shown = shown_tokens(model, task, task.template, shots)
-    whole = encoded(model, MOOD, MOOD.template, shots, texts, answer=1)
+    whole = encoded(model, MOOD, MOOD.template, shots, texts)
     assert short == whole[0] and len(cut) == shown + 12 < len(whole[1])
 
 
 def test_a_comparison_has_a_row_for_each_number_and_order(loaded, tmp_path):
-    contest = Contest(
-        replace(SUMMARY, metrics=("chrf",)),
-        train=PAIRS[:6],
-        dev=PAIRS[6:9],
-        test=PAIRS[9:],
+    setup = ComparisonSetup(
+        task=replace(SUMMARY, metrics=("chrf",)),
+        data=Splits(PAIRS[:6], PAIRS[6:9], PAIRS[9:]),
         load=lambda: loaded("llama"),
         args=PromptTrainingArguments(output_dir=str(tmp_path), use_cpu=True),
-        seeds=(0, 1),
-        shots=(1, 3),
+        methods=["few-shot"],
+        seeds=[0, 1],
+        shots=[1, 3],
     )
-    rows = [job.run() for job in jobs(contest, ["few-shot"])]
+    rows = [job.run() for job in jobs(setup)]
     assert [(row.method, row.seed) for row in rows] == [
         (f"{count}-shot", seed) for seed in (0, 1) for count in (1, 3)
     ]

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from softhub.evaluation.evaluate import evaluate, judge
+from softhub.evaluation.evaluate import evaluate, score_predictions
 from softhub.evaluation.hard_prompts import (
     HardPrompt,
     choose_hard_prompts,
     evaluate_hard_prompts,
     majority_class,
-    without_model,
+    trivial_baselines,
 )
 from softhub.inference.engine import Prediction, PromptModel
 from softhub.tasks import Example, Template
@@ -62,7 +62,7 @@ def test_the_best_template_on_dev_is_chosen_plain_and_calibrated():
     assert (plain.template.text[:4], plain.dev_score, plain.bias) == ("Fair", 0.75, None)
     assert (calibrated.template.text[:4], calibrated.dev_score) == ("Bias", 1.0)
     assert calibrated.bias["bad"] > calibrated.bias["good"]
-    assert (plain.name, calibrated.name) == ("zero-shot", "zero-shot, calibrated")
+    assert (plain.name, calibrated.name) == ("zero-shot", "zero-shot, bias-corrected")
 
 
 def test_the_first_metric_chooses():
@@ -88,7 +88,7 @@ def test_calibration_of_dev_is_used_on_test_and_templates_run_once():
     test = examples("good", "good", "bad", "bad")
     hard = [HardPrompt(template, None, 0.5), HardPrompt(template, {"good": -3.5, "bad": -0.1}, 1.0)]
     found = evaluate_hard_prompts(model, TASK, hard, test)
-    plain, calibrated = found["zero-shot"], found["zero-shot, calibrated"]
+    plain, calibrated = found["zero-shot"], found["zero-shot, bias-corrected"]
     assert len(model.asked) == 1
     assert plain.predictions == ("bad",) * 4
     assert calibrated.predictions == ("good", "good", "bad", "bad")
@@ -105,10 +105,12 @@ def test_the_majority_is_of_the_training_split():
 
 def test_without_a_model_a_text_is_copied_or_the_majority_answered():
     train, test = examples("bad", "bad", "good"), examples("bad", "good")
-    assert without_model(TASK, train, test) == {"majority label": majority_class(TASK, train, test)}
+    assert trivial_baselines(TASK, train, test) == {
+        "majority label": majority_class(TASK, train, test)
+    }
     summary = replace(SUMMARY, metrics=("exact_match",))
     rows = [Example({"text": "yes"}, target="yes"), Example({"text": "no"}, target="not")]
-    (copied,) = without_model(summary, rows, rows).values()
+    (copied,) = trivial_baselines(summary, rows, rows).values()
     assert (copied.predictions, copied.metrics["exact_match"].value) == (("yes", "no"), 0.5)
 
 
@@ -132,11 +134,11 @@ def test_evaluation_of_a_prompt_is_what_it_predicts(loaded):
 
 def test_judging_gives_every_metric_of_the_task_or_accuracy():
     test = examples("good", "bad", "good", "bad")
-    found = judge(TASK, test, ["good", "bad", "bad", "bad"], 2.0)
+    found = score_predictions(TASK, test, ["good", "bad", "bad", "bad"], 2.0)
     assert list(found.metrics) == ["accuracy", "macro_f1"]
     interval = found.metrics["accuracy"]
     assert interval.low <= interval.value == 0.75 <= interval.high
     assert found.examples_per_second == 2
-    assert list(judge(TOPIC, test, ["good"] * 4, 0.0).metrics) == ["accuracy"]
+    assert list(score_predictions(TOPIC, test, ["good"] * 4, 0.0).metrics) == ["accuracy"]
     with pytest.raises(ValueError):
-        judge(TASK, test, ["good"], 0.0)
+        score_predictions(TASK, test, ["good"], 0.0)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
-from softhub import inspection
 from softhub.errors import IncompatiblePrompt
+from softhub.evaluation import inspection
 from softhub.evaluation.inspection import CAVEAT, inspect_prompt
 from softhub.model.base import load_base
 from softhub.model.encoding import Encoder
@@ -48,7 +48,7 @@ def all_embeddings(base):
 def test_neighbours_are_those_of_a_search_by_hand(base, monkeypatch, chunk):
     monkeypatch.setattr(inspection, "_CHUNK", chunk)
     prompt = untrained_prompt(base, tokens=3)
-    found = inspect_prompt(prompt, base, neighbours=4)
+    found = inspect_prompt(prompt, base, neighbors=4)
     ids, table = all_embeddings(base)
     for vector, token in zip(prompt.vectors, found.tokens, strict=True):
         cosines = cosine_similarity(table, vector[None])
@@ -94,7 +94,7 @@ def test_a_vector_that_is_a_token_finds_itself(llama):
     ids = [17, 300, 41]
     vectors = llama.embed(torch.tensor(ids)).detach()
     prompt = SoftPrompt(vectors, replace(untrained_prompt(llama, tokens=3).manifest))
-    found = inspect_prompt(prompt, llama, neighbours=1)
+    found = inspect_prompt(prompt, llama, neighbors=1)
     assert [token.by_cosine[0].id for token in found.tokens] == ids
     assert [token.by_distance[0].id for token in found.tokens] == ids
     assert all(token.by_distance[0].distance == 0 for token in found.tokens)
@@ -178,7 +178,7 @@ def test_another_width_cannot_be_compared(llama):
 
 
 def test_the_record_is_json_and_brings_the_caveat(llama):
-    found = inspect_prompt(untrained_prompt(llama), llama, neighbours=10_000)
+    found = inspect_prompt(untrained_prompt(llama), llama, neighbors=10_000)
     record = json.loads(json.dumps(found.to_record()))
     assert record["caveat"] == CAVEAT
     assert len(record["tokens"][0]["by_cosine"]) == record["vocabulary"]["size"] - 1

@@ -1,17 +1,19 @@
-"""Perplexity of a domain's texts, with and without a prompt."""
+"""Perplexity of a domain's texts, with and without a prompt: a metric like the others."""
 
 import math
 from dataclasses import replace
 
 import pytest
 
-from softhub.evaluation.evaluate import target_loss
-from softhub.evaluation.perplexity import (
-    compare_perplexity,
-    evaluate_perplexity,
-    likeliest_template,
+from softhub.errors import ConfigError
+from softhub.evaluation.evaluate import evaluate, score_predictions, target_loss
+from softhub.evaluation.hard_prompts import (
+    choose_hard_prompts,
+    evaluate_hard_prompts,
+    trivial_baselines,
 )
 from softhub.inference.engine import PromptModel
+from softhub.metrics import compute
 from softhub.tasks import Example, Task, Template
 from tests.prompts import soft_prompt
 
@@ -22,6 +24,7 @@ TASK = Task(
     text_column="name",
     target_column="text",
     hard_templates=(Template("The {name} 🙂 is\n"), Template("{name}:\n"), Template("{name}\n")),
+    metrics=("perplexity",),
 )
 EXAMPLES = [
     Example({"name": name}, target=text, group=name, text_column="name")
@@ -30,44 +33,71 @@ EXAMPLES = [
 
 
 @pytest.fixture
-def model(loaded):
+def model(loaded, monkeypatch):
     engine = PromptModel(loaded("llama"))
     engine.load_prompt(soft_prompt(engine.base, 4, TASK), name="prompt")
     return engine
 
 
+@pytest.fixture
+def silent(model, monkeypatch):
+    """A task whose only metric is perplexity generates nothing."""
+    monkeypatch.setattr(model, "generate", None)
+    return model
+
+
 @pytest.mark.parametrize("prompt", [None, "prompt"])
-def test_the_end_of_a_text_does_not_count(model, prompt):
+def test_the_end_of_a_text_does_not_count(silent, prompt):
     rows, targets = [e.row for e in EXAMPLES], [e.target for e in EXAMPLES]
-    scores = model.target_logprobs(rows, targets, prompt=prompt, task=TASK)
+    scores = silent.target_logprobs(rows, targets, prompt=prompt, task=TASK)
     tokens = [score for text in scores for score in text[:-1]]
-    found = evaluate_perplexity(model, TASK, EXAMPLES, prompt=prompt)
+    found = evaluate(silent, TASK, EXAMPLES, prompt=prompt)
     perplexity = found.metrics["perplexity"]
     assert perplexity.value == pytest.approx(math.exp(-sum(tokens) / len(tokens)))
     assert perplexity.low <= perplexity.value <= perplexity.high
     assert (found.predictions, found.references) == ((), tuple(targets))
-    whole = target_loss(model, TASK, EXAMPLES, prompt=prompt)
+    assert found.seconds > 0 and found.examples_per_second > 0
+    assert compute("perplexity", scores, targets) == pytest.approx(perplexity.value)
+    whole = target_loss(silent, TASK, EXAMPLES, prompt=prompt)
     assert whole.tokens == len(tokens) + len(EXAMPLES)
-    assert whole.perplexity.value != pytest.approx(perplexity.value)
+    assert math.exp(whole.nll.value) != pytest.approx(perplexity.value)
 
 
-def test_the_template_is_the_one_with_the_lowest_perplexity(model):
+def test_the_template_is_the_one_with_the_lowest_perplexity(silent):
     values = {}
     for template in TASK.hard_templates:
-        task = Task(name="t", kind="generation", template=template, text_column="name")
-        scores = evaluate_perplexity(model, task, EXAMPLES)
-        values[template] = scores.metrics["perplexity"].value
-    assert likeliest_template(model, TASK, EXAMPLES) == min(values, key=values.get)
+        task = replace(TASK, template=template)
+        values[template] = evaluate(silent, task, EXAMPLES).metrics["perplexity"].value
+    (chosen,) = choose_hard_prompts(silent, TASK, EXAMPLES)
+    assert chosen.template == min(values, key=values.get)
+    assert chosen.dev_score == values[chosen.template] and chosen.bias is None
     assert len(set(values.values())) == 3
 
 
-def test_the_prompt_is_held_against_the_likeliest_template(model):
-    (template,), baselines, soft = compare_perplexity(
-        model, TASK, EXAMPLES, EXAMPLES[:2], prompt="prompt"
-    )
-    assert template == likeliest_template(model, TASK, EXAMPLES)
+def test_the_prompt_is_compared_with_the_likeliest_template(silent):
+    hard = choose_hard_prompts(silent, TASK, EXAMPLES)
+    baselines = evaluate_hard_prompts(silent, TASK, hard, EXAMPLES[:2])
     assert list(baselines) == ["zero-shot"]
-    plain = replace(TASK, template=template)
-    assert baselines["zero-shot"].metrics == evaluate_perplexity(model, plain, EXAMPLES[:2]).metrics
-    alone = evaluate_perplexity(model, TASK, EXAMPLES[:2], prompt="prompt")
-    assert soft.metrics == alone.metrics != baselines["zero-shot"].metrics
+    plain = replace(TASK, template=hard[0].template)
+    assert baselines["zero-shot"].metrics == evaluate(silent, plain, EXAMPLES[:2]).metrics
+    soft = evaluate(silent, TASK, EXAMPLES[:2], prompt="prompt")
+    assert soft.metrics != baselines["zero-shot"].metrics
+    assert trivial_baselines(TASK, EXAMPLES, EXAMPLES) == {}
+
+
+def test_beside_metrics_of_generated_texts_both_are_computed(model, caplog):
+    mixed = replace(TASK, metrics=("chrf", "perplexity"), generation={"max_new_tokens": 4})
+    found = evaluate(model, mixed, EXAMPLES, prompt="prompt")
+    assert list(found.metrics) == ["chrf", "perplexity"] and len(found.predictions) == 3
+    alone = evaluate(model, TASK, EXAMPLES, prompt="prompt")
+    assert found.metrics["perplexity"] == alone.metrics["perplexity"]
+    assert not caplog.records
+    texts = score_predictions(mixed, EXAMPLES, found.predictions, 1.0)
+    assert texts.metrics == {"chrf": found.metrics["chrf"]}
+    assert "perplexity is left out: it needs the model's probabilities" in caplog.text
+    assert list(trivial_baselines(mixed, EXAMPLES, EXAMPLES)["copied text"].metrics) == ["chrf"]
+
+
+def test_predictions_alone_have_no_perplexity():
+    with pytest.raises(ConfigError, match="perplexity, the only metric of the task text, needs"):
+        score_predictions(TASK, EXAMPLES, ["a", "b", "c"], 1.0)

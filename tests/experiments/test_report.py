@@ -32,7 +32,7 @@ def evaluation(accuracy, seconds=2.0):
 
 ROWS = [
     Row("majority label", evaluation(0.6, seconds=0.0)),
-    Row("zero-shot, calibrated", evaluation(0.885)),
+    Row("zero-shot, bias-corrected", evaluation(0.885)),
     Row("soft prompt", evaluation(0.9275), 9216, 40123, 115.4),
 ]
 TITLE = "sentiment on HuggingFaceTB/SmolLM2-135M-Instruct: 300 test examples"
@@ -47,7 +47,7 @@ def test_the_table_holds_every_figure_in_80_columns(capsys):
     row = {row.name: next(x for x in lines if x.startswith(row.name[:9])) for row in ROWS}
     assert TITLE in found.out
     assert row["majority label"].split()[2:] == ["60.0", "(58.0-62.0)"] * 2 + ["-"] * 4
-    assert "88.5 (86.5-90.5)" in row["zero-shot, calibrated"]
+    assert "88.5 (86.5-90.5)" in row["zero-shot, bias-corrected"]
     for figure in ("92.8 (90.8-94.8)", "9,216", "40,123", "115 s", "2.0"):
         assert figure in row["soft prompt"]
     assert "95 %" in found.out
@@ -107,7 +107,7 @@ def test_perplexity_is_no_share(capsys):
     scores = Evaluation({"perplexity": Interval(12.34, 11.04, 13.64)}, (), ("a", "b"), 2.0)
     print_table([Row("soft prompt", scores)], title=TITLE)
     found = capsys.readouterr().out
-    assert "12.3 (11.0-13.6)" in found and "%" not in found.partition("In brackets")[0]
+    assert "12.3 (11.0-13.6)" in found and "%" not in found.partition("In parentheses")[0]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])

@@ -119,13 +119,13 @@ FILE_LAYOUT = [
     _with_weights("header of 2**64 - 1 bytes", weights(length=2**64 - 1), "declares a header"),
     _with_weights("header longer than the file", weights(length=10_000), "declares a header"),
     _with_weights("header of no bytes", weights(length=0), "does not begin with"),
-    _with_weights("header cut in the middle", weights(length=40), "not sound JSON"),
+    _with_weights("header cut in the middle", weights(length=40), "not valid JSON"),
     _with_weights(
         "header padded beyond reason",
         weights(b"{" + _PAIR + b"}" + b" " * 100_000),
         "declares a header of",
     ),
-    _with_weights("header runs into the data", weights(length=200), "not sound JSON"),
+    _with_weights("header runs into the data", weights(length=200), "not valid JSON"),
     _with_weights("file above the cap", weights() + b"\0" * MAX_BYTES[WEIGHTS], "more than"),
     _with_weights("a pickle under this name", PICKLE, "declares a header"),
     _with_weights("a zip under this name", b"PK\x03\x04" + b"\0" * 500, "declares a header"),
@@ -141,7 +141,7 @@ HEADERS = [
     _with_raw_header("header has a byte order mark", b"\xef\xbb\xbf{}", "does not begin with"),
     _with_raw_header("header is UTF-16", ("{" + _PAIR.decode() + "}").encode("utf-16-le"), "JSON"),
     _with_raw_header("header is not UTF-8", b'{"\xff":' + _ENTRY + b"}", "is not UTF-8"),
-    _with_raw_header("two headers", b"{" + _PAIR + b"}{}", "not sound JSON"),
+    _with_raw_header("two headers", b"{" + _PAIR + b"}{}", "not valid JSON"),
     _with_raw_header("tensor twice", b"{" + _PAIR + b"," + _PAIR + b"}", "occurs twice"),
     _with_raw_header(
         "dtype twice",
@@ -275,13 +275,13 @@ NUMBERS = [
 ]
 
 CONFIGS = [
-    _with_raw_config("empty", b"", "not sound JSON"),
+    _with_raw_config("empty", b"", "not valid JSON"),
     _with_raw_config("a list", b"[]", "expected an object"),
-    _with_raw_config("YAML", b"peft_type: PROMPT_TUNING\n", "not sound JSON"),
-    _with_raw_config("a comment", config() + b"// x", "not sound JSON"),
+    _with_raw_config("YAML", b"peft_type: PROMPT_TUNING\n", "not valid JSON"),
+    _with_raw_config("a comment", config() + b"// x", "not valid JSON"),
     _with_raw_config("UTF-16", config().decode().encode("utf-16"), "not UTF-8"),
     _with_raw_config("overlong UTF-8", b'{"a": "\xc0\xaf"}', "not UTF-8"),
-    _with_raw_config("a byte order mark", b"\xef\xbb\xbf" + config(), "not sound JSON"),
+    _with_raw_config("a byte order mark", b"\xef\xbb\xbf" + config(), "not valid JSON"),
     _with_raw_config("NaN", config()[:-1] + b', "x": NaN}', "NaN is not a JSON number"),
     _with_raw_config("-Infinity", config()[:-1] + b', "x": -Infinity}', "not a JSON number"),
     _with_raw_config("1e999", config()[:-1] + b', "x": 1e999}', "too large for a float"),

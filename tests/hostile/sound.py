@@ -5,7 +5,7 @@ import struct
 from typing import Any
 
 from softhub.adapter.layout import CARD, CONFIG, MANIFEST, WEIGHTS, WEIGHTS_KEY, sha256_of
-from softhub.adapter.manifest import Manifest, Metric
+from softhub.adapter.manifest import Manifest, RecordedMetric
 
 P, H = 4, 8
 BODY = struct.pack(f"<{P * H}f", *(number / 8 - 2 for number in range(P * H)))
@@ -98,7 +98,7 @@ def manifest_fields(**changes: Any) -> dict[str, Any]:
         "fingerprint": {"model_type": "llama", "layers": 2},
         "task": dict(TASK_RECORD),
         "provenance": {"dataset": {"id": "org/reviews", "train": {"examples": 500}}, "seed": 0},
-        "metrics": (Metric(**metric_record()),),
+        "metrics": (RecordedMetric(**metric_record()),),
         "license": "apache-2.0",
         "files": {},
         "softhub_version": "0.1.0",

@@ -88,14 +88,14 @@ def test_a_device_without_end_is_refused(adapter: Path, links: None) -> None:
 def test_a_pipe_is_refused_without_waiting_for_a_writer(adapter: Path) -> None:
     (adapter / WEIGHTS).unlink()
     os.mkfifo(adapter / WEIGHTS)
-    with pytest.raises(InvalidArtefact, match="no regular file"):
+    with pytest.raises(InvalidArtefact, match="not a regular file"):
         read_folder(adapter)
 
 
 def test_a_directory_of_a_files_name_is_refused(adapter: Path) -> None:
     (adapter / MANIFEST).unlink()
     (adapter / MANIFEST).mkdir()
-    with pytest.raises(InvalidArtefact, match="no regular file"):
+    with pytest.raises(InvalidArtefact, match="not a regular file"):
         read_folder(adapter)
 
 

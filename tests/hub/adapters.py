@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from softhub.adapter.layout import CARD, CONFIG, MANIFEST, WEIGHTS, sha256_of
-from softhub.adapter.manifest import Manifest, Metric
+from softhub.adapter.manifest import Manifest, RecordedMetric
 
 P, H = 4, 32
 BASE = "tiny/llama"
@@ -73,8 +73,8 @@ def card(
     return f"---\n{yaml.safe_dump(front)}---\n{body}".encode()
 
 
-def metric(value: float, name: str = "accuracy") -> Metric:
-    return Metric(name, value, value - 0.02, value + 0.02, "test", 300, {"majority": 0.5})
+def metric(value: float, name: str = "accuracy") -> RecordedMetric:
+    return RecordedMetric(name, value, value - 0.02, value + 0.02, "test", 300, {"majority": 0.5})
 
 
 def adapter_files(

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from softhub.adapter.adapter import Adapter
 from softhub.adapter.layout import CARD, WEIGHTS
 from softhub.hub import Hub
-from softhub.hub.vectors import read_vectors, similarity
+from softhub.hub.vectors import similarity
 from tests.hub.adapters import adapter_files, plain_peft_files, safetensors, write
 from tests.hub.conftest import MakeAdapter
 
@@ -89,8 +90,8 @@ def test_vectors_of_every_dtype(dtype: str) -> None:
         "F16": values.astype("<f2").tobytes(),
         "BF16": (values.view("<u4") >> 16).astype("<u2").tobytes(),
     }[dtype]
-    read = read_vectors({WEIGHTS: safetensors(dtype, [2, 2], body)}, origin="test")
-    np.testing.assert_array_equal(read, values)
+    adapter = Adapter({WEIGHTS: safetensors(dtype, [2, 2], body)}, "test")
+    np.testing.assert_array_equal(adapter.vectors, values)
 
 
 def test_a_leaderboard_shows_scored_adapters_best_first(

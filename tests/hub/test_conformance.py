@@ -126,7 +126,7 @@ def test_filters(hub: Hub, make_adapter: MakeAdapter) -> None:
 
 
 def test_an_unknown_filter_is_refused_with_the_nearest(hub: Hub) -> None:
-    with pytest.raises(HubError, match="did you mean task"):
+    with pytest.raises(HubError, match="did you mean 'task'"):
         hub.list(tsak="triage")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from softhub.hub import Hub
-from softhub.hub.local.local import LocalHub
+from softhub.hub.local.local_hub import LocalHub
 from softhub.hub.query import Query
 from tests.hub.adapters import adapter_files, write
 from tests.hub.conftest import MakeAdapter

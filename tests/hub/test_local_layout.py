@@ -270,7 +270,7 @@ def test_a_pipe_in_the_hub_holds_nobody_up(
     path = root / "models--me--sentiment" / place.format(commit)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(InvalidArtefact, match="no regular file"):
+    with pytest.raises(InvalidArtefact, match="not a regular file"):
         local_hub.pull(REPO)
     assert len(local_hub.list()) == 1
 

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from softhub.adapter.adapter import Adapter
+from softhub.adapter.front_matter import read_front_matter, with_front_matter
 from softhub.adapter.layout import CARD, CONFIG, MANIFEST
 from softhub.errors import HubError, InvalidArtefact, RevisionNotFound
 from softhub.hub.describe import describe
-from softhub.hub.front_matter import read_front_matter, with_front_matter
 from softhub.hub.names import (
     check_repo_id,
     check_revision,
@@ -46,7 +47,7 @@ def test_any_front_matter_is_read_or_refused(data: bytes) -> None:
 def test_any_card_gives_a_printable_description(card: dict[str, object], body: str) -> None:
     block = json.dumps(card)
     files = {CARD: f"---\n{block}\n---\n{body}".encode(errors="replace"), CONFIG: b"{}"}
-    info = describe("me/x", files, revision="")
+    info = describe("me/x", Adapter(files, "me/x"), revision="")
     for text in (*info.keywords, *info.language, *info.datasets):
         assert text.isprintable()
     for text in (info.license, info.base_model, info.deprecated, info.replacement, info.unchecked):
@@ -57,7 +58,8 @@ def test_any_card_gives_a_printable_description(card: dict[str, object], body: s
 @given(st.binary(max_size=200), st.binary(max_size=200))
 @settings(max_examples=200, deadline=None)
 def test_damaged_files_still_give_a_description(manifest: bytes, config: bytes) -> None:
-    info = describe("me/x", {MANIFEST: manifest, CONFIG: config}, revision="")
+    adapter = Adapter({MANIFEST: manifest, CONFIG: config}, "me/x")
+    info = describe("me/x", adapter, revision="")
     assert info.unchecked
     assert info.unchecked.isprintable()
 

@@ -14,10 +14,10 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from softhub.errors import DatasetError
 from softhub.metrics.calibration import (
-    abstain_for,
     expected_calibration_error,
     fit_temperature,
     operating_point,
+    threshold_for_accuracy,
 )
 from softhub.metrics.intervals import bootstrap_interval
 from softhub.metrics.per_class import class_report
@@ -109,7 +109,7 @@ def test_the_threshold_answers_most_at_the_wanted_accuracy(
     sure, right = zip(*answers, strict=True)
     points = [operating_point(sure, right, each) for each in {0.0, *sure}]
     fine = [p for p in points if p.accuracy is not None and p.accuracy >= accuracy]
-    found = abstain_for(sure, right, accuracy)
+    found = threshold_for_accuracy(sure, right, accuracy)
     if found is None:
         assert not fine
     else:

@@ -1,5 +1,7 @@
 """Metrics: equal to scikit-learn's, without the Hub."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -54,8 +56,30 @@ def test_exact_match_looks_past_white_space_around_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("name", METRICS)
 def test_perfect_answers_score_one(name: str) -> None:
-    answers = ["passed"] * 2 if name == "pass_at_1" else ["x = f(1) + 2", "y = g(x) - x"]
-    assert compute(name, answers, answers) == pytest.approx(1)
+    texts = ["x = f(1) + 2", "y = g(x) - x"]
+    inputs = {"outcomes": ["passed"] * 2, "log_probabilities": [[0.0, 0.0, -1.0], [0.0, -2.0]]}
+    answers = inputs.get(METRICS[name].input_kind, texts)
+    right = answers if name == "pass_at_1" else texts
+    assert compute(name, answers, right) == pytest.approx(1)
+
+
+def test_perplexity_is_per_token_and_leaves_the_end_out() -> None:
+    scores = [[-1.0, -2.0, -50.0], [-3.0, -50.0]]
+    assert compute("perplexity", scores, ["a", "b"]) == pytest.approx(math.exp(2))
+
+
+def test_a_metric_knows_its_direction_and_its_unit() -> None:
+    accuracy, perplexity = find_metric("accuracy"), find_metric("perplexity")
+    assert accuracy.heading_with_unit == "accuracy, %"
+    assert perplexity.heading_with_unit == "perplexity"
+    assert accuracy.format(0.925, 0.9084, 0.9416) == "92.5 (90.8-94.2)"
+    assert (accuracy.format(0.925), perplexity.format(14.83, 13.2, 16.5)) == (
+        "92.5",
+        "14.8 (13.2-16.5)",
+    )
+    assert max([14.8, 21.6], key=accuracy.goodness) == 21.6
+    assert max([14.8, 21.6], key=perplexity.goodness) == 14.8
+    assert [name for name in METRICS if not METRICS[name].greater_is_better] == ["perplexity"]
 
 
 def test_an_unknown_metric_is_refused_with_what_may_have_been_meant() -> None:

@@ -155,7 +155,7 @@ def test_balanced_weights_are_negatives_over_positives() -> None:
         ({"yes_no": (" yes", "yes")}, "yes_no: found ' yes' twice"),
         (
             {"verbalizer": Verbalizer.from_mapping({"a;b": " a", "c": " c"})},
-            "the label 'a;b' holds ';'",
+            "the label 'a;b' contains ';'",
         ),
         ({"multilabel": False, "yes_no": (" ja", " nein")}, "yes_no: answers for a task with mul"),
     ],

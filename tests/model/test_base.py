@@ -7,11 +7,19 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BitsAndBytesConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    BitsAndBytesConfig,
+)
 
 from softhub.adapter.portable import is_hub_name
 from softhub.errors import BaseModelError, InvalidArtefact, MissingDependency
 from softhub.model.base import load_base
+from tests.references import assert_equal_in_float32
 from tests.tiny import BUILDERS, HIDDEN_SIZE, build_tokenizer
 
 
@@ -44,6 +52,44 @@ def test_the_dtype_is_else_the_checkpoint_s(tiny_base, tmp_path):
     load_base(tiny_base("llama"), dtype="float16").model.save_pretrained(tmp_path)
     build_tokenizer().save_pretrained(tmp_path)
     assert load_base(tmp_path).dtype == torch.float16
+
+
+# --- a loaded model ---
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "t5"])
+def test_a_loaded_model_shares_its_weights_and_stays_as_it_was(kind, tiny_base):
+    auto = AutoModelForSeq2SeqLM if kind == "t5" else AutoModelForCausalLM
+    model = auto.from_pretrained(tiny_base(kind)).train()
+    base = load_base(model, tokenizer=build_tokenizer())
+    assert base.name == f"tiny-{kind}"
+    assert not base.model.training
+    assert not any(parameter.requires_grad for parameter in base.model.parameters())
+    assert model.training and model.get_input_embeddings().training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    shared = {p.data_ptr() for p in model.parameters()}
+    assert {p.data_ptr() for p in base.model.parameters()} == shared  # tied weights stay tied
+    assert base.fingerprint == load_base(tiny_base(kind)).fingerprint | {
+        "tokenizer": base.fingerprint["tokenizer"]
+    }
+
+
+def test_a_loaded_model_without_a_name_needs_one_for_cards(tiny_base):
+    model = AutoModelForCausalLM.from_config(load_base(tiny_base("llama")).model.config)
+    model.config.name_or_path = model.name_or_path = ""
+    assert load_base(model, tokenizer=build_tokenizer()).name == "local-base"
+    assert load_base(model, tokenizer=build_tokenizer(), name="org/base").name == "org/base"
+
+
+def test_a_loaded_model_comes_with_its_tokenizer_and_without_options(tiny_base):
+    model = AutoModelForCausalLM.from_pretrained(tiny_base("llama"))
+    with pytest.raises(BaseModelError, match=r"LlamaForCausalLM with no tokenizer: .*tokenizer="):
+        load_base(model)
+    with pytest.raises(BaseModelError, match=r"with dtype, .* to from_pretrained"):
+        load_base(model, tokenizer=build_tokenizer(), dtype="float16")
+    for other in (model.model, torch.nn.Linear(2, 2)):
+        with pytest.raises(BaseModelError, match="expected a transformers model with a language"):
+            load_base(other, tokenizer=build_tokenizer())
 
 
 # --- names ---
@@ -248,7 +294,7 @@ def test_a_gguf_file_is_converted_once_and_is_the_same_model(loaded, tmp_path, s
     ids = torch.tensor([[11, 42, 77, 130]])
     with torch.no_grad():
         expected, found = original.model(ids).logits, base.model(ids).logits
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert_equal_in_float32(found, expected)
     (folder,) = (softhub_home / "bases").iterdir()
     stamp = (folder / "model.safetensors").stat().st_mtime_ns
     again = load_base(file, name="org/other")

@@ -146,7 +146,7 @@ def test_a_chat_format_may_refuse_a_system_text():
     tokenizer = build_tokenizer()
     refusal = "{{ raise_exception('System role not supported') }}"
     tokenizer.chat_template = f"{{% if messages[0]['role'] == 'system' %}}{refusal}{{% endif %}}"
-    with pytest.raises(TaskError, match=r"refuses .*System role not supported.*system: ''"):
+    with pytest.raises(TaskError, match=r"rejects .*System role not supported.*system: ''"):
         render_chat(chat_task(), tokenizer)
 
 
@@ -193,7 +193,7 @@ def test_only_the_end_of_the_text_is_cut(room, encoder):
     template = Template("Review: {text}\nSentiment of {title}:")
     row = {"text": "The battery lasts a whole day. " * 4, "title": "phone"}
     found = encoder.encode(template, row, text_column="text", room=room)
-    kept = row["text"][: len(row["text"]) - found.cut]
+    kept = row["text"][: len(row["text"]) - found.truncated]
     assert len(found.ids) <= room
     assert found.ids == encoder.encode(template, {**row, "text": kept}).ids
     assert encoder.tokenizer.decode(found.ids).endswith("\nSentiment of phone:")
@@ -205,7 +205,7 @@ def test_what_fits_is_not_cut(encoder):
     whole = encoder.encode(PLAIN, {"text": "Good."})
     again = encoder.encode(PLAIN, {"text": "Good."}, text_column="text", room=len(whole.ids))
     assert again == whole
-    assert again.cut == 0
+    assert again.truncated == 0
 
 
 @pytest.mark.parametrize("room", [3, 0, -5])
@@ -260,7 +260,7 @@ def test_synonyms_and_long_words_belong_to_their_labels(encoder):
 
 def test_a_word_that_melts_into_the_template_is_refused_with_the_fix(encoder):
     verbalizer = Verbalizer.from_mapping({"good": "iment", "bad": "ence"})
-    with pytest.raises(TaskError, match=r"'iment' melts into the end.*begin with one \(' iment'\)"):
+    with pytest.raises(TaskError, match=r"'iment' merges with the end.*start .* \(' iment'\)"):
         encoder.candidates(Template("{text} Sent"), verbalizer)
 
 

@@ -172,7 +172,7 @@ def test_added_and_unused_tokens_are_no_difference(model, tokenizer):
 def test_another_structure_is_named_with_both_sides(key, words, model, print_of):
     verdict = compare_fingerprints({**print_of(model), key: "gpt2"}, print_of(model))
     assert verdict.kind == "different"
-    assert words in verdict.reason and "(gpt2 against" in verdict.reason
+    assert words in verdict.reason and "(gpt2 vs." in verdict.reason
 
 
 def test_what_cannot_be_compared_is_unknown(model, print_of):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import RobertaConfig, RobertaForCausalLM
 
-from softhub import projection
+from softhub.model import projection
 from softhub.model.assembly import pad_rows
 from softhub.model.base import load_base
 from softhub.model.scoring import target_logprobs

@@ -8,7 +8,7 @@ from softhub.model.base import load_base
 from softhub.model.encoding import Candidates
 from softhub.model.kv_cache import encode_prefix, shares_prefixes
 from softhub.model.scoring import encode_rows, label_scores, target_logprobs
-from tests.references import sequence_logprob, with_peft
+from tests.references import assert_equal_in_float32, sequence_logprob, with_peft
 from tests.tiny import BUILDERS, HIDDEN_SIZE
 
 TEXTS = [
@@ -17,8 +17,6 @@ TEXTS = [
     (33,),
     (40, 41, 42, 43),
 ]
-# The tiny T5's wide weights give log-probabilities of -70, where float32 itself is 1e-5 off.
-RELATIVE = {"t5": 1e-5}
 LENGTHS = [5, None, 12, 1]
 CANDIDATES = Candidates(
     ("one", "two", "both"),
@@ -62,7 +60,6 @@ def test_mixed_batch_equals_each_row_alone(kind, candidates, tiny_base, vectors)
     folder = tiny_base(kind)
     base = load_base(folder)
     expected = expected_scores(folder, vectors, candidates)
-    rtol = RELATIVE.get(kind, 0)
     forms = [vectors]
     if shares_prefixes(base):
         forms.append([None if v is None else encode_prefix(base, v) for v in vectors])
@@ -73,9 +70,9 @@ def test_mixed_batch_equals_each_row_alone(kind, candidates, tiny_base, vectors)
             again = encode_rows(base, prompts, pad_rows(TEXTS), keep_cache=False)
             without_cache = label_scores(base, again, candidates)
             part = label_scores(base, encoded.select([2, 0]), candidates)
-        torch.testing.assert_close(scores, expected, atol=1e-4, rtol=rtol)
-        torch.testing.assert_close(without_cache, expected, atol=1e-4, rtol=rtol)
-        torch.testing.assert_close(part, expected[[2, 0]], atol=1e-4, rtol=rtol)
+        assert_equal_in_float32(scores, expected)
+        assert_equal_in_float32(without_cache, expected)
+        assert_equal_in_float32(part, expected[[2, 0]])
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gpt2", "opt"])
@@ -100,9 +97,7 @@ def test_target_logprobs_equal_teacher_forcing_alone(kind, tiny_base, vectors):
     ]
     with torch.no_grad():
         found = target_logprobs(base, vectors, pad_rows(TEXTS), pad_rows(targets, side="right"))
-    torch.testing.assert_close(
-        found.sum(-1), torch.tensor(expected), atol=1e-4, rtol=RELATIVE.get(kind, 0)
-    )
+    assert_equal_in_float32(found.sum(-1), expected)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

@@ -33,7 +33,7 @@ def test_words_that_melt_into_the_template_are_told(tiny_base: Callable[[str], P
     glued = Verbalizer.from_mapping({"a": "d", "b": "t"})
     end = Template("It is {text} goo")
     broken = Task(name="t", kind="classification", template=end, verbalizer=glued)
-    assert "melts into the end of the template" in str(ruler.problem(broken))
+    assert "merges with the end of the template" in str(ruler.problem(broken))
 
 
 def test_a_missing_base_is_a_sentence() -> None:

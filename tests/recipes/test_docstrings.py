@@ -12,13 +12,14 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from fetch import have_files, without_runs
 
 from recipes.data import docstrings
 from recipes.data.docstrings import (
     collect,
     functions,
     human_eval,
-    is_told,
+    is_inferable,
     modules,
     parts,
     split_by_module,
@@ -120,11 +121,11 @@ def test_prose_ends_at_a_heading_a_list_or_a_doctest():
     ],
 )
 def test_a_summary_is_a_sentence_that_the_text_tells(summary, text, told):
-    assert is_told(summary, text, "f") is told
+    assert is_inferable(summary, text, "f") is told
 
 
 def test_the_name_may_tell_the_summary():
-    assert is_told("Multiply two large matrices quickly.", TEXT, "multiply_matrices")
+    assert is_inferable("Multiply two large matrices quickly.", TEXT, "multiply_matrices")
 
 
 def test_functions_that_stand_alone_become_prompt_and_body():
@@ -204,7 +205,7 @@ def test_a_long_run_of_words_is_a_leak():
     other = {"text": "two three four five six seven eight", "summary": "C d."}
     same = {"text": "zero TWO, three four five six seven eight nine ten", "summary": "E f."}
     answer = {"text": "other words", "summary": "a B"}
-    assert docstrings.without_runs("summaries", [other, same, answer], [test]) == [other]
+    assert without_runs([other, same, answer], [test], ("text", "summary"), 8) == [other]
 
 
 def test_modules_are_read_in_order_and_tests_left_out():
@@ -234,12 +235,13 @@ def test_problems_bring_the_call_of_their_tests():
 
 def test_without_a_package_index_it_says_so_and_leaves_nothing(tmp_path):
     nothing = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    shutil.copy(SCRIPT.with_name("fetch.py"), tmp_path)
     script = shutil.copy(SCRIPT, tmp_path)
     done = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, env={**os.environ, **nothing}
     )
     assert done.returncode == 1
-    assert "pip could not download the packages" in done.stderr
+    assert "pip could not download networkx==3.6.1, toolz" in done.stderr
     assert "Check the network connection" in done.stderr
     assert "Traceback" not in done.stderr
     assert "arXiv 2107.03374" in done.stdout and "BSD-3-Clause" in done.stdout
@@ -247,7 +249,7 @@ def test_without_a_package_index_it_says_so_and_leaves_nothing(tmp_path):
 
 
 @pytest.mark.skipif(
-    not docstrings.have_files(docstrings.FOLDER),
+    not have_files(docstrings.FOLDER, docstrings.FILES),
     reason="python recipes/data/docstrings.py was not run",
 )
 @pytest.mark.parametrize("kind", ["summaries", "code"])

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from fetch import have_files, words
 
 from recipes.data import hpo
 from recipes.data.hpo import Ontology, Term, check_no_leak, make_sets, parse
@@ -163,7 +164,7 @@ def test_a_branch_is_in_one_split_of_all_three_sets(grown):
         for split, rows in splits.items():
             for row in rows:
                 assert homes.setdefault(row["group"], split) == split
-    assert set(homes.values()) == set(hpo.SPLITS)
+    assert set(homes.values()) == set(("train", "dev", "test"))
 
 
 def test_where_a_branch_goes_does_not_depend_on_the_order(grown):
@@ -203,27 +204,30 @@ def test_the_script_says_where_the_data_is_from_and_what_to_do_without_a_network
     script = tmp_path / "recipes" / "data" / SCRIPT.name
     script.parent.mkdir(parents=True)
     shutil.copy(SCRIPT, script)
+    shutil.copy(SCRIPT.with_name("fetch.py"), script.parent)
     no_index = {**os.environ, "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}
     no_index |= {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
     done = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, env=no_index, check=False
     )
     assert done.returncode == 1
-    for words in ("2025-01-16", "Gargano", "https://hpo.jax.org/app/license", "must not be"):
-        assert words in done.stdout
+    for text in ("2025-01-16", "Gargano", "https://hpo.jax.org/app/license", "must not be"):
+        assert text in done.stdout
     assert "run this again" in done.stderr and "Traceback" not in done.stderr
     assert not list(script.parent.glob("files/*"))
 
 
-@pytest.mark.skipif(not hpo.have_files(hpo.FOLDER), reason="run python recipes/data/hpo.py first")
+@pytest.mark.skipif(
+    not have_files(hpo.FOLDER, hpo.FILES), reason="run python recipes/data/hpo.py first"
+)
 @pytest.mark.parametrize("name", ["organ", "terms", "text"])
 def test_the_real_splits_share_nothing_and_the_task_reads_them(name):
     splits = {}
-    for split in hpo.SPLITS:
+    for split in ("train", "dev", "test"):
         lines = (hpo.FOLDER / name / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
         splits[split] = [json.loads(line) for line in lines]
     for what in ("group", "text", "id"):
-        sets = [{hpo.words(row[what]) for row in rows} for rows in splits.values()]
+        sets = [{words(row[what]) for row in rows} for rows in splits.values()]
         assert sum(map(len, sets)) == len(set().union(*sets))
     task = Task.from_file(TASKS / f"medical_{name}.yaml")
     assert [e.group for e in task.load("dev")] == [row["group"] for row in splits["dev"]]

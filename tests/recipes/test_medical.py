@@ -61,7 +61,7 @@ def scores(report: dict, metric: str) -> dict[str, float]:
 @pytest.mark.slow
 def test_findings_are_sorted_and_the_example_is_shown(medical, tiny_base):
     out, report, prompt = medical("organ", tiny_base("llama"))
-    names = ["majority label", "zero-shot", "zero-shot, calibrated", "soft prompt"]
+    names = ["majority label", "zero-shot", "zero-shot, bias-corrected", "soft prompt"]
     assert list(scores(report, "accuracy")) == names
     assert scores(report, "accuracy")["majority label"] == pytest.approx(0.1)
     assert {row["examples"] for row in report["rows"]} == {20}

@@ -13,6 +13,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from fetch import check_disjoint, check_integrity, have_files, runs, without_runs
 
 from recipes.data import scratch_translations
 from recipes.data.scratch_translations import (
@@ -21,9 +22,7 @@ from recipes.data.scratch_translations import (
     LARGEST_FAMILY,
     family,
     parallel_texts,
-    runs,
     split_by_family,
-    without_runs,
 )
 
 SCRIPT = Path(scratch_translations.__file__)
@@ -122,8 +121,8 @@ def test_five_words_in_a_row_in_any_language_are_a_leak():
     other = {language: f"words of {language} that are others" for language in LANGUAGES}
     almost = {**other, "es": "so IS A LANGUAGE of others"}
     shared = {**other, "es": "so is a language: of its own"}
-    assert without_runs([almost, shared, other], [row]) == [almost, other]
-    assert runs(["One, two."]) == {("one", "two")}
+    assert without_runs([almost, shared, other], [row], LANGUAGES, 5) == [almost, other]
+    assert runs(["One, two."], 5) == {("one", "two")}
 
 
 @pytest.mark.parametrize("what", ["group", "fr"])
@@ -134,11 +133,11 @@ def test_a_leak_between_splits_is_refused(what):
     ]
     rows[1][what] = rows[0][what]
     with pytest.raises(ValueError, match=f"two splits share a {what}"):
-        scratch_translations.check_no_leak({"train": rows[:1], "test": rows[1:]})
+        check_disjoint({"train": rows[:1], "test": rows[1:]}, ["group", *LANGUAGES])
 
 
-def package(folder, monkeypatch):
-    """A package of two pages, and its hash as the expected one."""
+def package(folder):
+    """A package of two pages."""
     files = {
         "www/scratch-website.faq-l10njson/en.json": {"faq.one": "The  cat\nis here."},
         "www/scratch-website.faq-l10njson/pt-br.json": {"faq.one": "O gato está aqui."},
@@ -153,30 +152,30 @@ def package(folder, monkeypatch):
             member = tarfile.TarInfo(f"package/{name}")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
-    found = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
-    monkeypatch.setattr(scratch_translations, "INTEGRITY", found)
     return path
 
 
-def test_the_languages_are_read_out_of_the_package(tmp_path, monkeypatch):
-    texts = scratch_translations.read_texts(package(tmp_path, monkeypatch))
+def test_the_languages_are_read_out_of_the_package(tmp_path):
+    texts = scratch_translations.read_texts(package(tmp_path))
     assert texts["en"] == {"faq/faq.one": "The cat is here.", "interface/gui.one": "Draw a cat."}
     assert texts["pt"] == {"faq/faq.one": "O gato está aqui."}
     assert set(texts) == set(LANGUAGES) and not texts["fr"]
 
 
-def test_another_package_is_refused(tmp_path, monkeypatch):
-    path = package(tmp_path, monkeypatch)
+def test_another_package_is_refused(tmp_path):
+    path = package(tmp_path)
+    integrity = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
+    check_integrity(path, integrity)
     path.write_bytes(path.read_bytes() + b"more")
     with pytest.raises(ValueError, match=r"has sha512 .* expected"):
-        scratch_translations.read_texts(path)
+        check_integrity(path, integrity)
 
 
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("", "npm was not found"),
-        ("here", "could not download scratch-l10n@3.18.357; it said: npm error code ENOTFOUND"),
+        ("", "npm, which downloads the data, was not found"),
+        ("here", "could not download scratch-l10n@3.18.357: npm error code ENOTFOUND"),
     ],
 )
 def test_without_npm_or_network_it_says_so_and_leaves_nothing(path, words, tmp_path):
@@ -184,6 +183,7 @@ def test_without_npm_or_network_it_says_so_and_leaves_nothing(path, words, tmp_p
     npm.parent.mkdir()
     npm.write_text("#!/bin/sh\necho 'npm error code ENOTFOUND' >&2\nexit 1\n")
     npm.chmod(0o755)
+    shutil.copy(SCRIPT.with_name("fetch.py"), tmp_path)
     script = shutil.copy(SCRIPT, tmp_path)
     done = subprocess.run(
         [sys.executable, script],
@@ -199,13 +199,13 @@ def test_without_npm_or_network_it_says_so_and_leaves_nothing(path, words, tmp_p
 
 
 @pytest.mark.skipif(
-    not scratch_translations.have_files(scratch_translations.FOLDER),
+    not have_files(scratch_translations.FOLDER, scratch_translations.FILES),
     reason="python recipes/data/scratch_translations.py was not run",
 )
 def test_the_real_splits_share_no_family_and_no_text():
     splits = {
         name: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        for name in scratch_translations.FILES
+        for name in ("train", "dev", "test")
         for path in [scratch_translations.FOLDER / f"{name}.jsonl"]
     }
     assert {name: len(rows) for name, rows in splits.items()} == {
@@ -213,5 +213,5 @@ def test_the_real_splits_share_no_family_and_no_text():
         "dev": 144,
         "test": 307,
     }
-    scratch_translations.check_no_leak(splits)
-    assert without_runs(splits["train"], splits["test"]) == splits["train"]
+    check_disjoint(splits, ["group", *LANGUAGES])
+    assert without_runs(splits["train"], splits["test"], LANGUAGES, 5) == splits["train"]

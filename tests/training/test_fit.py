@@ -36,6 +36,22 @@ def test_training_lowers_the_dev_loss_of_every_kind_of_base(kind, rate, toy_fit,
     assert after < 0.97 * before
 
 
+def test_rows_as_dicts_and_a_dev_split_out_of_train(toy_fit, toy_examples, tmp_path):
+    """The same rows give the same prompt, in whatever form they are."""
+    _, plain = toy_fit(output_dir=str(tmp_path / "plain"))
+    splits = {"train": toy_examples[:32], "dev": toy_examples[32:]}
+    rows = {
+        name: [{"text": one.row["text"], "label": one.label} for one in examples]
+        for name, examples in splits.items()
+    }
+    _, same = toy_fit(data=rows, output_dir=str(tmp_path / "rows"))
+    assert torch.equal(same.prompt.vectors, plain.prompt.vectors)
+    with pytest.warns(SoftHubWarning, match="has no dev split"):
+        _, result = toy_fit(data={"train": rows["train"]}, output_dir=str(tmp_path / "divided"))
+    record = result.prompt.manifest.provenance["dataset"]
+    assert record["train"]["examples"] + record["dev"]["examples"] == 32
+
+
 def test_only_the_prompt_changes(toy_fit, tiny_base):
     base, result = toy_fit()
     fresh = load_base(tiny_base("llama"))
@@ -151,9 +167,11 @@ def test_goes_on_from_a_prompt(toy_fit, tmp_path):
     _, first = toy_fit(output_dir=str(tmp_path / "a"))
     folder = first.prompt.save_pretrained(tmp_path / "adapter")
     parent = SoftPrompt.from_pretrained(folder)
-    _, second = toy_fit(init=parent, output_dir=str(tmp_path / "b"))
-    assert losses(second)[0] < losses(first)[0]
-    assert second.prompt.manifest.provenance["init"] == {"parent": dict(parent.manifest.files)}
+    for number, init in enumerate((parent, folder, str(folder))):
+        _, second = toy_fit(init=init, output_dir=str(tmp_path / f"b{number}"))
+        assert losses(second)[0] < losses(first)[0]
+        record = second.prompt.manifest.provenance["init"]
+        assert record == {"parent": dict(parent.manifest.files)}
     with pytest.raises(TrainingError, match="set num_virtual_tokens to 6"):
         toy_fit(init=parent, tokens=5)
 

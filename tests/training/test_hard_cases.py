@@ -89,7 +89,7 @@ def test_texts_beyond_the_context_are_cut_and_counted(task, tiny_base, tmp_path)
     assert any("3 of 13" in str(each.message) for each in caught)
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="topic")
-    with pytest.warns(SoftHubWarning, match="3 of 8 texts were too long and lost"):
+    with pytest.warns(SoftHubWarning, match="3 of 8 texts were too long and have been truncated"):
         found = evaluate(model, task, data, prompt="topic")
     assert all(each.best in ("a", "b", "c") or task.multilabel for each in found.details)
 

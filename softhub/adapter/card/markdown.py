@@ -1,4 +1,4 @@
-"""Strangers' texts as Markdown that says what they say and does nothing else."""
+"""Escaping of untrusted texts for Markdown, so that they are displayed and nothing else."""
 
 import re
 
@@ -13,19 +13,19 @@ _BACKTICKS = re.compile(r"`+")
 
 
 def one_line(text: str) -> str:
-    """Return a text without line breaks, control characters or direction marks, cut to size."""
+    """Return a text without line breaks, control characters or direction marks, truncated."""
     flat = " ".join(_INVISIBLE.sub(" ", text).split())
     return flat if len(flat) <= _MAX_LINE else f"{flat[:_MAX_LINE]}…"
 
 
 def line(text: str) -> str:
-    """Return a text as plain words in Markdown: nothing in it is mark-up, HTML or a new block."""
+    """Return a text escaped for Markdown, without mark-up, HTML or new blocks."""
     escaped = _SPECIAL.sub(r"\\\g<0>", one_line(text))
     return _BLOCK_START.sub(r"\1\\\2", escaped)
 
 
 def code(text: str) -> str:
-    """Return a text as a code span, whatever backticks it holds."""
+    """Return a text as a code span, even if it contains backticks."""
     flat = one_line(text) or " "
     fence = "`" * (_longest_run(flat) + 1)
     pad = " " if flat.startswith("`") or flat.endswith("`") else ""
@@ -33,7 +33,7 @@ def code(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """Return a text as a code span for a table, where a bar would end the cell."""
+    """Return a text as a code span for a table, with bars escaped."""
     return code(text).replace("|", r"\|")
 
 

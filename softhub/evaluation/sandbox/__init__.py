@@ -1,1 +1,1 @@
-"""Running generated code with its tests, confined by the operating system."""
+"""Run generated code with its tests inside bubblewrap."""

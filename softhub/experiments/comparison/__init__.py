@@ -1,7 +1,15 @@
-"""Ways of doing one task side by side: hard prompts, few-shot, soft prompts, LoRA, fine-tuning."""
+"""Soft prompts compared with hard prompts, few-shot prompts, LoRA and fine-tuning on one task."""
 
-from softhub.experiments.comparison.methods import METHODS, Contest
+from softhub.experiments.comparison.descriptions import METHODS
 from softhub.experiments.comparison.running import compare
+from softhub.experiments.comparison.setup import ComparisonConfig, ComparisonOptions
 from softhub.experiments.comparison.store import ComparedRow, RowStore
 
-__all__ = ["METHODS", "ComparedRow", "Contest", "RowStore", "compare"]
+__all__ = [
+    "METHODS",
+    "ComparedRow",
+    "ComparisonConfig",
+    "ComparisonOptions",
+    "RowStore",
+    "compare",
+]

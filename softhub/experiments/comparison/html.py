@@ -1,6 +1,7 @@
-"""The report of a comparison as one HTML file: nothing is loaded, nothing is run.
+"""The report of a comparison as one HTML file, which loads and runs nothing.
 
-Every text in it is escaped, and a content security policy forbids all but its own style sheet.
+All text is escaped. A content security policy forbids everything but the page's own style sheet and
+the plots, which are part of the file.
 """
 
 from __future__ import annotations
@@ -8,50 +9,32 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-import softhub
+from softhub._version import __version__
 from softhub.experiments.comparison import plots
-from softhub.experiments.comparison.conclusions import findings, left_out, meaning
-from softhub.experiments.comparison.summary import MAJORITY, Line, Summary, method_family
-from softhub.experiments.comparison.tables import COSTS, costs, difference, other_scores
-from softhub.experiments.comparison.wording import in_words, metric_name, percent
-from softhub.plotting import method_style, to_svg
+from softhub.experiments.comparison.conclusions import conclusions, missing_runs
+from softhub.experiments.comparison.descriptions import LORA, MAJORITY, describe, method_family
+from softhub.experiments.comparison.formatting import score, score_in_sentence
+from softhub.experiments.comparison.summary import Line, Summary
+from softhub.experiments.comparison.tables import COSTS, cost_cells, score_cells, score_headings
+from softhub.metrics import find_metric
+from softhub.plotting import method_style, to_data_uri, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_Drawn: TypeAlias = "tuple[str, str, str, Figure | None]"
-"""Name, title, caption and figure of a plot; None where there is nothing to draw."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A picture and what it shows.
-
-    Attributes:
-        title: Its heading.
-        caption: How to read it.
-        svg: The picture.
-    """
-
-    title: str
-    caption: str
-    svg: str
 
 
 def render_html(summary: Summary, about: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
     """Return the report.
 
     Args:
-        summary: What was found.
-        about: What all rows have in common, as `comparison.json` has it: task, base, data,
+        summary: The results.
+        about: The conditions that all rows share, as in `comparison.json`: task, base, data,
             training.
         machine: Hardware and versions.
     """
@@ -60,25 +43,24 @@ def render_html(summary: Summary, about: Mapping[str, Any], machine: Mapping[str
     return _template().render(
         summary=summary,
         style=style,
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; "
-        "form-action 'none'",
+        policy=f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'",
         task=about.get("task") or {},
         base=about.get("base") or {},
         data=about.get("data") or {},
-        findings=findings(summary),
-        left_out=left_out(summary),
-        methods=[(m, meaning(m)) for m in dict.fromkeys(x.method for x in summary.table)],
-        metric=metric_name(summary.metric),
-        others=other_scores(summary),
-        differences=[line.name for line in summary.anchors],
-        cost_headings=[heading.replace("\n", " ") for heading in COSTS],
+        conclusions=conclusions(summary),
+        missing_runs=missing_runs(summary),
+        methods=[(m, describe(m)) for m in dict.fromkeys(line.method for line in summary.table)],
+        headings=score_headings(summary)[1:],
+        other_headings=[find_metric(name).heading_with_unit for name in _other_metrics(summary)],
+        cost_headings=COSTS,
         rows=[_row(line, summary) for line in summary.table],
-        overview=to_svg(plots.overview(summary), "overview", _as_text(summary)),
-        plots=list(_plots(summary, about)),
+        plots=_plots(summary, int((about.get("base") or {}).get("bytes") or 0)),
+        overview_text=_as_text(summary),
         choices=list(_choices(summary)),
         training=_facts(about.get("training") or {}),
         machine=_facts(machine),
-        version=softhub.__version__,
+        version=__version__,
     )
 
 
@@ -87,94 +69,52 @@ def _row(line: Line, summary: Summary) -> dict[str, Any]:
         "name": line.name,
         "color": method_style(method_family(line.method)).color,
         "default": line is summary.soft_prompt,
-        "seeds": line.seeds,
-        "score": percent(summary.score(line)),
+        "cells": score_cells(line, summary),
         "bar": _bar(line, summary),
-        "differences": list(map(difference, summary.differences(line))),
-        "costs": costs(line),
+        "others": [score(line.scores[name], name) for name in _other_metrics(summary)],
+        "costs": cost_cells(line),
     }
 
 
+def _other_metrics(summary: Summary) -> list[str]:
+    return list(summary.table[0].samples)[1:]
+
+
 def _bar(line: Line, summary: Summary) -> list[float]:
-    """Low end of the interval, score and high end, as shares of what the intervals span.
+    """Return low end, score and high end, as fractions of the range of all intervals.
 
-    The majority label would squeeze the rest into a corner: it has none.
+    The majority label has no bar, because it would compress the others.
     """
-    drawn = [summary.score(other) for other in summary.table if other.method != MAJORITY]
-    if line.method == MAJORITY or not drawn:
+    shown = [summary.score(other) for other in summary.table if other.method != MAJORITY]
+    if line.method == MAJORITY or not shown:
         return []
-    least, most = min(score.low for score in drawn), max(score.high for score in drawn)
-    score = summary.score(line)
-    ends = (score.low, score.value, score.high)
-    return [(at - least) / max(most - least, 1e-9) for at in ends]
+    least, most = min(each.low for each in shown), max(each.high for each in shown)
+    own = summary.score(line)
+    ends = (own.low, own.value, own.high)
+    return [(end - least) / max(most - least, 1e-9) for end in ends]
 
 
-def _plots(summary: Summary, about: Mapping[str, Any]) -> Iterator[Plot]:
-    bytes_of_base = int((about.get("base") or {}).get("bytes") or 0)
-    drawn = (_of_scores(summary), _of_curves(summary), _of_costs(summary, bytes_of_base))
-    for name, title, caption, figure in chain(*drawn):
-        if figure is not None:
-            yield Plot(title, caption, to_svg(figure, name, f"{title}. {caption}"))
-
-
-def _of_scores(summary: Summary) -> Iterator[_Drawn]:
-    yield (
-        "parameters",
-        "Score against trainable parameters",
-        "Lines are 95 % intervals. Methods that train nothing stand to the left.",
-        plots.score_against_parameters(summary),
-    )
-    yield (
-        "tokens",
-        "Score against virtual tokens",
-        "Dots are single seeds. Bands are the 95 % intervals of the best hard prompt, chosen with "
-        "hindsight on the test split, and of full fine-tuning.",
-        plots.score_against_virtual_tokens(summary),
-    )
-    yield (
-        "confusion",
-        "What was taken for what",
-        "Per cent of the examples of each right label, over all seeds.",
-        plots.confusion(summary, _confused(summary)),
-    )
-
-
-def _of_curves(summary: Summary) -> Iterator[_Drawn]:
+def _plots(summary: Summary, base_bytes: int) -> dict[str, str]:
+    """Return the plots by name, as sources of images; the template has titles and captions."""
     soft = [line for line in summary.table if line.virtual_tokens]
-    trained = [summary.soft_prompt, summary.first("LoRA"), summary.fine_tuning]
-    yield (
-        "curves",
-        "Learning curves",
-        "Thin lines are seeds, thick lines their mean. The checkpoint with the lowest loss on dev "
-        "is the one that is judged.",
-        plots.learning_curves(summary, [line for line in trained if line is not None]),
-    )
-    yield (
-        "lengths",
-        "Learning curves by the length of the prompt",
-        "As above, for soft prompts of each length.",
-        plots.learning_curves(summary, soft) if len(soft) > 1 else None,
-    )
-
-
-def _of_costs(summary: Summary, bytes_of_base: int) -> Iterator[_Drawn]:
-    yield (
-        "tasks",
-        "Bytes for many tasks",
-        "One base with a small part for each task, against a fine-tuned copy of it for each.",
-        plots.bytes_for_tasks(summary, bytes_of_base),
-    )
-    yield (
-        "times",
-        "Time to train and to answer",
-        "Wall time on the machine named below, means over the seeds. Training includes its "
-        "evaluations on dev; other work on the machine adds to it.",
-        plots.times(summary),
-    )
+    trained = [summary.soft_prompt, summary.first(LORA), summary.fine_tuning]
+    curves = [line for line in trained if line is not None]
+    figures: dict[str, Figure | None] = {
+        "overview": plots.overview(summary),
+        "parameters": plots.score_against_parameters(summary),
+        "tokens": plots.score_against_virtual_tokens(summary),
+        "confusion": plots.confusion(summary, _confused(summary)),
+        "curves": plots.learning_curves(summary, curves),
+        "lengths": plots.learning_curves(summary, soft) if len(soft) > 1 else None,
+        "tasks": plots.bytes_for_tasks(summary, base_bytes),
+        "times": plots.times(summary),
+    }
+    drawn = {name: figure for name, figure in figures.items() if figure is not None}
+    return {name: to_data_uri(to_svg(figure, name)) for name, figure in drawn.items()}
 
 
 def _confused(summary: Summary) -> list[Line]:
-    """Methods that get a confusion matrix: side by side if labels are few, else one."""
+    """Return the lines that get a confusion matrix: three if there are few labels, else one."""
     chosen = [summary.soft_prompt, summary.best_hard_prompt, summary.fine_tuning]
     lines = [line for line in chosen if line is not None] or [
         line for line in summary.table if line.method != MAJORITY
@@ -183,12 +123,15 @@ def _confused(summary: Summary) -> list[Line]:
 
 
 def _as_text(summary: Summary) -> str:
-    lines = [f"{line.name}: {in_words(summary.score(line))}" for line in summary.table]
-    return f"{metric_name(summary.metric)} with 95 % intervals. {'; '.join(lines)}."
+    metric = summary.metric
+    scores = (
+        f"{line.name}: {score_in_sentence(summary.score(line), metric)}" for line in summary.table
+    )
+    return f"{find_metric(metric).heading} with 95 % intervals. {'; '.join(scores)}."
 
 
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and values, those of a nested record on one line."""
+    """Return names and values, a nested record on one line."""
     return [(name.replace("_", " "), _fact(value)) for name, value in record.items()]
 
 
@@ -203,7 +146,7 @@ def _fact(value: Any) -> str:
 
 
 def _choices(summary: Summary) -> Iterator[tuple[str, str]]:
-    """What each line's runs say of themselves, once if they agree."""
+    """Yield the details of each line's runs, once if they are equal."""
     for line in summary.table:
         facts = dict.fromkeys(_fact(row.details) for row in line.rows if row.details)
         if facts:
@@ -216,12 +159,11 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
         autoescape=True,
-        undefined=jinja2.ChainableUndefined,  # an older folder may say less of its conditions
+        undefined=jinja2.ChainableUndefined,  # an older folder may lack some of the conditions
     )
     return environment.from_string(_source("report.html.j2"))
 
 
 def _source(name: str) -> str:
-    return (
-        resources.files("softhub.experiments.comparison").joinpath(name).read_text(encoding="utf-8")
-    )
+    package = resources.files("softhub.experiments.comparison")
+    return package.joinpath(name).read_text(encoding="utf-8")

@@ -1,360 +1,261 @@
-"""Every way of doing one task on one base, each as a function that gives a row."""
+"""The methods of a comparison, each as a function that returns the contents of a row."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from peft import LoraConfig, PromptTuningConfig
 
 from softhub.errors import ConfigError, did_you_mean
-from softhub.evaluation.evaluate import Evaluation, evaluate, judge
+from softhub.evaluation.evaluate import Evaluation, evaluate, leading_metric, score_predictions
 from softhub.evaluation.few_shot import (
     generate_few_shot,
     predict_few_shot,
     shown_tokens,
 )
-from softhub.evaluation.hard_prompts import (
-    HardPrompt,
-    choose_hard_prompts,
-    choose_label,
-    evaluate_hard_prompts,
-    majority_class,
-    mean_log_probabilities,
+from softhub.evaluation.hard_prompts import choose_label, majority_class, mean_log_probabilities
+from softhub.experiments.comparison.descriptions import (
+    BIAS_CORRECTED,
+    ENSEMBLE,
+    FINE_TUNING,
+    LORA,
+    MAJORITY,
+    METHODS,
+    SOFT_PROMPT,
+    ZERO_SHOT,
+    method_family,
 )
+from softhub.experiments.comparison.setup import ComparisonSetup
 from softhub.experiments.comparison.store import ComparedRow
 from softhub.experiments.comparison.weights import WeightsResult, fit_weights
 from softhub.experiments.report import folder_bytes
 from softhub.inference.engine import PromptModel
 from softhub.inference.ensemble import predict_ensemble
 from softhub.metrics import compute
-from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
-from softhub.tasks import Example, Splits, Task, Template
+from softhub.tasks import Example, Template
 from softhub.tasks.sampling import choose_shots
-from softhub.training import FitResult, PromptTrainingArguments, fit
+from softhub.training import FitResult, fit
 
-METHODS = (
-    "majority label",
-    "zero-shot",
-    "zero-shot, calibrated",
-    "few-shot",
-    "soft prompt",
-    "soft-prompt ensemble",
-    "LoRA",
-    "full fine-tuning",
-)
-
-
-@dataclass(frozen=True)
-class Contest:
-    """One task, one base, one split of the data: what all methods have in common.
-
-    Attributes:
-        task: The task.
-        train: Examples to learn from, and to draw shots from.
-        dev: Examples that choose templates and checkpoints.
-        test: Examples that judge.
-        load: Loads the base anew, for methods that change its weights.
-        args: Training arguments; each run has its own seed and folder below `output_dir`.
-        seeds: Seeds of what is trained or drawn.
-        virtual_tokens: Lengths of soft prompts.
-        ensemble_of: Length of the prompts that the ensemble is of.
-        init: Where soft prompts start; see `fit`.
-        shots: Numbers of solved examples in few-shot prompts.
-        run_code: Whether generated code is run with its tests; see `pipeline.judge`.
-        lora_rate: Learning rate of LoRA.
-        lora_rank: Rank of LoRA's matrices, beside every linear layer.
-        fine_tuning_rate: Learning rate of full fine-tuning.
-    """
-
-    task: Task
-    train: Sequence[Example]
-    dev: Sequence[Example]
-    test: Sequence[Example]
-    load: Callable[[], BaseModel]
-    args: PromptTrainingArguments
-    seeds: Sequence[int] = (0, 1, 2)
-    virtual_tokens: Sequence[int] = (1, 5, 20, 50, 100)
-    ensemble_of: int = 20
-    init: str | None = None
-    shots: Sequence[int] = (4, 8)
-    run_code: bool = False
-    lora_rate: float = 5e-4
-    lora_rank: int = 8
-    fine_tuning_rate: float = 2e-5
-
-    @cached_property
-    def base(self) -> BaseModel:
-        """The frozen base that all prompts share."""
-        return self.load()
-
-    @cached_property
-    def hard_prompts(self) -> Sequence[HardPrompt]:
-        """The best hard templates on dev, as they are and calibrated."""
-        model = PromptModel(self.base)
-        return choose_hard_prompts(model, self.task, self.dev, run_code=self.run_code)
-
-    @cached_property
-    def hard_evaluations(self) -> Mapping[str, Evaluation]:
-        """What they score on test."""
-        model = PromptModel(self.base)
-        return evaluate_hard_prompts(
-            model, self.task, self.hard_prompts, self.test, run_code=self.run_code
-        )
-
-    def arguments(self, name: str, seed: int, **changes: Any) -> PromptTrainingArguments:
-        """Training arguments of one run."""
-        folder = str(Path(self.args.output_dir) / "runs" / f"{name}-seed{seed}")
-        return replace(self.args, output_dir=folder, seed=seed, **changes)
-
-    def adapter(self, tokens: int, seed: int) -> Path:
-        """Folder of one soft prompt."""
-        return Path(self.args.output_dir) / "adapters" / f"p{tokens}-seed{seed}"
+Fields = dict[str, Any]
+"""Fields of a `ComparedRow` other than its key."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A row to be: what identifies it, and how to get it."""
+    """A row that is still to be computed.
+
+    Attributes:
+        method: As in `ComparedRow`.
+        setting: As in `ComparedRow`.
+        seed: As in `ComparedRow`.
+        compute: Returns the row's other fields.
+    """
 
     method: str
     setting: str
     seed: int | None
-    run: Callable[[], ComparedRow]
+    compute: Callable[[], Fields]
 
     @property
     def key(self) -> tuple[str, str, int | None]:
         """As `ComparedRow.key`."""
         return self.method, self.setting, self.seed
 
+    def run(self) -> ComparedRow:
+        """Compute the row."""
+        return ComparedRow(
+            method=self.method, setting=self.setting, seed=self.seed, **self.compute()
+        )
 
-def jobs(contest: Contest, methods: Sequence[str] = METHODS) -> Iterator[Job]:
-    """The rows of a comparison, cheap ones first, then seed by seed.
 
-    Args:
-        contest: What is compared.
-        methods: Names out of `METHODS`.
+def jobs(setup: ComparisonSetup) -> list[Job]:
+    """Return the rows of a comparison, cheap ones first, then seed by seed.
 
     Raises:
-        ConfigError: There is no such method.
+        ConfigError: A method is unknown.
     """
-    for method in methods:
+    for method in setup.methods:
         if method not in METHODS:
             raise ConfigError(f"Unknown method {method!r}{did_you_mean(method, METHODS)}")
-    classification = contest.task.kind == "classification"
-    everything = [*_hard_jobs(contest, classification)]
-    for seed in contest.seeds:
-        everything += _trained_jobs(contest, seed)
-        if not contest.task.multilabel:  # what is written out is one answer
-            everything += _few_shot_jobs(contest, seed)
-    if classification and len(contest.seeds) > 1:
-        setting = f"{len(contest.seeds)} of P = {contest.ensemble_of}"
-        everything.append(
-            Job("soft-prompt ensemble", setting, None, partial(_ensemble, contest, setting))
-        )
-    return (job for job in everything if job.method in _wanted(methods, contest))
+    return [job for job in _all_jobs(setup) if method_family(job.method) in setup.methods]
 
 
-def _wanted(methods: Sequence[str], contest: Contest) -> set[str]:
-    shots = {f"{count}-shot" for count in contest.shots} if "few-shot" in methods else set()
-    return {*methods} | shots
-
-
-def _hard_jobs(contest: Contest, classification: bool) -> Iterator[Job]:
+def _all_jobs(setup: ComparisonSetup) -> Iterator[Job]:
+    classification = setup.task.kind == "classification"
     if classification:
-        yield Job("majority label", "", None, partial(_majority, contest))
-    names = ("zero-shot", "zero-shot, calibrated") if classification else ("zero-shot",)
-    for name in names:
-        yield Job(name, "", None, partial(_zero_shot, contest, name))
+        yield Job(MAJORITY, "", None, partial(_majority, setup))
+    for name in (ZERO_SHOT, BIAS_CORRECTED) if classification else (ZERO_SHOT,):
+        yield Job(name, "", None, partial(_zero_shot, setup, name))
+    for seed in setup.seeds:
+        yield from _seed_jobs(setup, seed)
+    if classification and len(setup.seeds) > 1:
+        setting = f"{len(setup.seeds)} of P = {setup.ensemble_of}"
+        yield Job(ENSEMBLE, setting, None, partial(_ensemble, setup))
 
 
-def _trained_jobs(contest: Contest, seed: int) -> Iterator[Job]:
-    for tokens in contest.virtual_tokens:
-        run = partial(_soft_prompt, contest, tokens, seed)
-        yield Job("soft prompt", f"P = {tokens}", seed, run)
-    yield Job("LoRA", f"rank {contest.lora_rank}", seed, partial(_lora, contest, seed))
-    yield Job("full fine-tuning", "", seed, partial(_full, contest, seed))
-
-
-def _few_shot_jobs(contest: Contest, seed: int) -> Iterator[Job]:
-    run = _few_shot_texts if contest.task.kind == "generation" else _few_shot
-    for count in contest.shots:
-        yield Job(f"{count}-shot", "", seed, partial(run, contest, count, seed))
+def _seed_jobs(setup: ComparisonSetup, seed: int) -> Iterator[Job]:
+    for tokens in setup.virtual_tokens:
+        yield Job(SOFT_PROMPT, f"P = {tokens}", seed, partial(_soft_prompt, setup, tokens, seed))
+    yield Job(LORA, f"rank {setup.lora_rank}", seed, partial(_lora, setup, seed))
+    yield Job(FINE_TUNING, "", seed, partial(_fine_tuning, setup, seed))
+    if not setup.task.multilabel:  # a solved example shows a single answer
+        for count in setup.shots:
+            yield Job(f"{count}-shot", "", seed, partial(_few_shot, setup, count, seed))
 
 
 # --- the methods ---
 
 
-def _majority(contest: Contest) -> ComparedRow:
-    evaluation = majority_class(contest.task, contest.train, contest.test)
-    return _row(evaluation, method="majority label")
+def _majority(setup: ComparisonSetup) -> Fields:
+    return _fields(majority_class(setup.task, setup.data.train, setup.data.test))
 
 
-def _zero_shot(contest: Contest, name: str) -> ComparedRow:
-    chosen = next(hard for hard in contest.hard_prompts if hard.name == name)
-    return _row(
-        contest.hard_evaluations[name],
-        method=name,
-        prompt_tokens=_frame_tokens(contest, chosen.template),
+def _zero_shot(setup: ComparisonSetup, name: str) -> Fields:
+    chosen = next(hard for hard in setup.hard_prompts if hard.name == name)
+    return _fields(
+        setup.hard_evaluations[name],
+        prompt_tokens=_template_tokens(setup, chosen.template),
         details={"template": chosen.template.text, "dev_score": chosen.dev_score},
     )
 
 
-def _few_shot(contest: Contest, count: int, seed: int) -> ComparedRow:
-    """As it is or calibrated, whichever is better on dev."""
-    task, model = contest.task, PromptModel(contest.base)
-    template = contest.hard_prompts[0].template
-    shots = choose_shots(task, contest.train, count, seed)
-    dev = predict_few_shot(model, task, template, shots, contest.dev)
-    references = [str(example.label) for example in contest.dev]
-    dev_scores, biases = {}, {"as it is": None, "calibrated": mean_log_probabilities(dev)}
+def _few_shot(setup: ComparisonSetup, count: int, seed: int) -> Fields:
+    task, model = setup.task, PromptModel(setup.base)
+    template = setup.hard_prompts[0].template
+    shots = choose_shots(task, setup.data.train, count, seed)
+    answer = _generated if task.kind == "generation" else _classified
+    answers, seconds, details = answer(setup, template, shots)
+    shown = shown_tokens(model, task, template, shots)
+    return _fields(
+        score_predictions(
+            task, setup.data.test, answers, seconds, run_code=setup.run_generated_code
+        ),
+        prompt_tokens=shown + _template_tokens(setup, template),
+        details={"template": template.text, **details},
+    )
+
+
+_Answers = tuple[Sequence[str], float, Mapping[str, Any]]
+
+
+def _classified(setup: ComparisonSetup, template: Template, shots: Sequence[Example]) -> _Answers:
+    """Answer with the label prior or without it, whichever is better on dev."""
+    task, model = setup.task, PromptModel(setup.base)
+    metric = leading_metric(task)
+    dev = predict_few_shot(model, task, template, shots, setup.data.dev)
+    references = [str(example.label) for example in setup.data.dev]
+    dev_scores, biases = {}, {"uncorrected": None, "bias-corrected": mean_log_probabilities(dev)}
     for name, bias in biases.items():
         answers = [choose_label(prediction, bias) for prediction in dev]
-        dev_scores[name] = compute((task.metrics or ("accuracy",))[0], answers, references)
-    best = max(dev_scores, key=dev_scores.__getitem__)
+        dev_scores[name] = compute(metric.name, answers, references)
+    best = max(dev_scores, key=lambda name: metric.goodness(dev_scores[name]))
     start = time.perf_counter()
-    test = predict_few_shot(model, task, template, shots, contest.test)
+    test = predict_few_shot(model, task, template, shots, setup.data.test)
     seconds = time.perf_counter() - start
-    shown = shown_tokens(model, task, template, shots)
-    return _row(
-        judge(task, contest.test, [choose_label(p, biases[best]) for p in test], seconds),
-        method=f"{count}-shot",
-        seed=seed,
-        prompt_tokens=shown + _frame_tokens(contest, template),
-        details={"template": template.text, "chosen": best, "dev_scores": dev_scores},
-    )
+    labels = [choose_label(prediction, biases[best]) for prediction in test]
+    return labels, seconds, {"chosen": best, "dev_scores": dev_scores}
 
 
-def _few_shot_texts(contest: Contest, count: int, seed: int) -> ComparedRow:
-    task, model = contest.task, PromptModel(contest.base)
-    template = contest.hard_prompts[0].template
-    shots = choose_shots(task, contest.train, count, seed)
+def _generated(setup: ComparisonSetup, template: Template, shots: Sequence[Example]) -> _Answers:
     start = time.perf_counter()
-    texts = generate_few_shot(model, task, template, shots, contest.test)
-    seconds = time.perf_counter() - start
-    shown = shown_tokens(model, task, template, shots)
-    return _row(
-        judge(task, contest.test, texts, seconds, run_code=contest.run_code),
-        method=f"{count}-shot",
-        seed=seed,
-        prompt_tokens=shown + _frame_tokens(contest, template),
-        details={"template": template.text},
-    )
+    model = PromptModel(setup.base)
+    texts = generate_few_shot(model, setup.task, template, shots, setup.data.test)
+    return texts, time.perf_counter() - start, {}
 
 
-def _soft_prompt(contest: Contest, tokens: int, seed: int) -> ComparedRow:
-    task, base = contest.task, contest.base
+def _soft_prompt(setup: ComparisonSetup, tokens: int, seed: int) -> Fields:
+    task, base = setup.task, setup.base
     config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens)
-    args = contest.arguments(f"p{tokens}", seed)
-    data = Splits([*contest.train], [*contest.dev], [])
-    result = fit(base, task, config, data, args=args, init=contest.init)
-    folder = result.prompt.save_pretrained(contest.adapter(tokens, seed))
+    args = setup.arguments(f"p{tokens}", seed)
+    result = fit(base, task, config, setup.data, args=args, init=setup.init)
+    folder = result.prompt.save_pretrained(setup.adapter(tokens, seed))
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="prompt")
-    return _row(
-        evaluate(model, task, contest.test, prompt="prompt", run_code=contest.run_code),
-        method="soft prompt",
-        setting=f"P = {tokens}",
-        seed=seed,
+    run_code = setup.run_generated_code
+    return _fields(
+        evaluate(model, task, setup.data.test, prompt="prompt", run_code=run_code),
         trainable_parameters=result.prompt.vectors.numel(),
         bytes=folder_bytes(folder),
-        prompt_tokens=tokens + _frame_tokens(contest, task.template),
+        prompt_tokens=tokens + _template_tokens(setup, task.template),
         **_training(result),
     )
 
 
-def _ensemble(contest: Contest, setting: str) -> ComparedRow:
-    tokens, model, task = contest.ensemble_of, PromptModel(contest.base), contest.task
-    folders = [contest.adapter(tokens, seed) for seed in contest.seeds]
+def _ensemble(setup: ComparisonSetup) -> Fields:
+    tokens, model, task = setup.ensemble_of, PromptModel(setup.base), setup.task
+    folders = [setup.adapter(tokens, seed) for seed in setup.seeds]
     missing = [folder.name for folder in folders if not folder.is_dir()]
     if missing:
         raise ConfigError(
-            f"The ensemble needs soft prompts of {tokens} tokens ({', '.join(missing)} missing): "
-            f"compare them too, or set ensemble_of."
+            f"The ensemble needs soft prompts of {tokens} tokens, and {', '.join(missing)} are "
+            "missing. Add that length to virtual_tokens, or set ensemble_of to one that is there."
         )
     names = [model.load_prompt(folder, name=folder.name) for folder in folders]
     start = time.perf_counter()
-    rows = [example.row for example in contest.test]
+    rows = [example.row for example in setup.data.test]
     predictions = predict_ensemble(model, rows, prompts=names, progress="ensemble")
     seconds = time.perf_counter() - start
     prompts = [SoftPrompt.from_pretrained(folder) for folder in folders]
-    return _row(
-        judge(task, contest.test, [p.best for p in predictions], seconds),
-        method="soft-prompt ensemble",
-        setting=setting,
+    return _fields(
+        score_predictions(
+            task, setup.data.test, [prediction.best for prediction in predictions], seconds
+        ),
         trainable_parameters=sum(prompt.vectors.numel() for prompt in prompts),
         bytes=sum(map(folder_bytes, folders)),
-        prompt_tokens=len(folders) * (tokens + _frame_tokens(contest, task.template)),
+        prompt_tokens=len(folders) * (tokens + _template_tokens(setup, task.template)),
     )
 
 
-def _lora(contest: Contest, seed: int) -> ComparedRow:
-    rank = contest.lora_rank
+def _lora(setup: ComparisonSetup, seed: int) -> Fields:
+    rank = setup.lora_rank
     lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
-    return _trained_weights(
-        contest, "LoRA", seed, contest.lora_rate, lora=lora, setting=f"rank {rank}"
-    )
+    return _trained_weights(setup, "LoRA", seed, setup.lora_rate, lora)
 
 
-def _full(contest: Contest, seed: int) -> ComparedRow:
-    return _trained_weights(contest, "full fine-tuning", seed, contest.fine_tuning_rate)
+def _fine_tuning(setup: ComparisonSetup, seed: int) -> Fields:
+    return _trained_weights(setup, "full-fine-tuning", seed, setup.fine_tuning_rate)
 
 
 def _trained_weights(
-    contest: Contest,
-    method: str,
-    seed: int,
-    rate: float,
-    *,
-    lora: LoraConfig | None = None,
-    setting: str = "",
-) -> ComparedRow:
-    base = contest.load()  # its own copy: the weights change
-    args = contest.arguments(
-        method.replace(" ", "-"),
-        seed,
-        learning_rate=rate,
-        learning_rate_rule=None,
-        save_strategy="no",
-        load_best_model_at_end=False,
-    )
-    result = fit_weights(
-        base, contest.task, train=contest.train, dev=contest.dev, args=args, lora=lora
-    )
-    return _row(
-        evaluate(PromptModel(base), contest.task, contest.test, run_code=contest.run_code),
-        method=method,
-        setting=setting,
-        seed=seed,
+    setup: ComparisonSetup, name: str, seed: int, rate: float, lora: LoraConfig | None = None
+) -> Fields:
+    base, task = setup.load(), setup.task  # a base of its own, because the weights change
+    unsaved = {"save_strategy": "no", "load_best_model_at_end": False}
+    fixed = {"learning_rate": rate, "learning_rate_rule": None}
+    args = setup.arguments(name, seed, **fixed, **unsaved)
+    result = fit_weights(base, task, setup.data, args=args, lora=lora)
+    return _fields(
+        evaluate(PromptModel(base), task, setup.data.test, run_code=setup.run_generated_code),
         trainable_parameters=result.trainable_parameters,
         bytes=result.bytes,
-        prompt_tokens=_frame_tokens(contest, contest.task.template),
+        prompt_tokens=_template_tokens(setup, task.template),
         details={"learning_rate": rate},
         **_training(result),
     )
 
 
-# --- what rows have in common ---
+# --- what the rows share ---
 
 
-def _row(evaluation: Evaluation, **fields: Any) -> ComparedRow:
+def _fields(evaluation: Evaluation, **fields: Any) -> Fields:
     ends = [outcome.kind for outcome in evaluation.outcomes]
-    others = {"code": list(evaluation.programs), "outcomes": ends}
-    return ComparedRow(
-        metrics={name: interval.value for name, interval in evaluation.metrics.items()},
-        predictions=list(evaluation.predictions),
-        judged={kind: judged for kind, judged in others.items() if judged},
-        predict_seconds=evaluation.seconds / len(evaluation.predictions),
+    judged = {"code": list(evaluation.programs), "outcomes": ends}
+    return {
+        "metrics": {name: interval.value for name, interval in evaluation.metrics.items()},
+        "predictions": list(evaluation.predictions),
+        "judged": {kind: values for kind, values in judged.items() if values},
+        "predict_seconds": evaluation.seconds / len(evaluation.predictions),
         **fields,
-    )
+    }
 
 
-def _training(result: FitResult | WeightsResult) -> dict[str, Any]:
-    """What a training run says of itself; its history is that on dev."""
+def _training(result: FitResult | WeightsResult) -> Fields:
+    """Return a training run's time, steps and history on dev."""
     history = [
         {key.removeprefix("eval_"): value for key, value in logs.items()}
         for logs in result.history
@@ -368,7 +269,7 @@ def _training(result: FitResult | WeightsResult) -> dict[str, Any]:
     }
 
 
-def _frame_tokens(contest: Contest, template: Template) -> int:
-    """Tokens that a template puts around the text of the first test example."""
-    encoder = PromptModel(contest.base).encoder
-    return encoder.tokens_around(template, contest.test[0].row, contest.task.text_column)
+def _template_tokens(setup: ComparisonSetup, template: Template) -> int:
+    """Return the number of tokens that a template adds to the text of the first test example."""
+    encoder = PromptModel(setup.base).encoder
+    return encoder.tokens_around(template, setup.data.test[0].row, setup.task.text_column)

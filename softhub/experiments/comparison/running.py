@@ -1,56 +1,83 @@
-"""Run the rows of a comparison that are not there yet."""
+"""`compare`: run the rows of a comparison that are still missing, and write its report."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from softhub.evaluation.evaluate import metrics_to_take
-from softhub.experiments.comparison.methods import METHODS, Contest, jobs
-from softhub.experiments.comparison.results import keep_context
-from softhub.experiments.comparison.store import ComparedRow, RowStore
-from softhub.tasks import Example, dataset_hash
+from softhub.evaluation.evaluate import select_metrics
+from softhub.experiments.comparison.methods import jobs
+from softhub.experiments.comparison.results import Results, save_context, write_results
+from softhub.experiments.comparison.setup import ComparisonSetup
+from softhub.experiments.comparison.store import RowStore
+from softhub.model.base import BaseModel, load_base
+from softhub.tasks import Example, SplitsLike, Task, dataset_hash
+from softhub.training import PromptTrainingArguments
 
 logger = logging.getLogger("softhub")
 
 
-def compare(contest: Contest, methods: Sequence[str] = METHODS) -> list[ComparedRow]:
-    """Run every row that is missing, and keep each as soon as it is there.
+def compare(
+    base: str | Callable[[], BaseModel],
+    task: Task,
+    data: SplitsLike,
+    *,
+    args: PromptTrainingArguments | None = None,
+    **options: Any,
+) -> Results:
+    """Compare soft prompts with hard prompts, LoRA and full fine-tuning on one task.
+
+    Each row is saved to `args.output_dir` as soon as it has been computed, and rows that are there
+    are not computed again, so an interrupted comparison can be resumed.
 
     Args:
-        contest: What is compared; rows are kept in its `args.output_dir`.
-        methods: Names out of `METHODS`; the others are left out.
+        base: Hub id, local folder or `.gguf` file of the base model, or a function that loads it:
+            methods that change its weights load it anew.
+        task: The task.
+        data: The splits, or what `Task.to_splits` turns into them.
+        args: Training arguments; each run has its own seed, and a folder in `output_dir`.
+        **options: Fields of `ComparisonOptions`: `methods`, `seeds`, `virtual_tokens`, …
 
     Returns:
-        All rows, those of earlier runs included.
+        The results, which have also been written to `output_dir`.
 
     Raises:
-        ConfigError: The folder holds another comparison, or a method is unknown; or as in
-            `pipeline.metrics_to_take`.
+        ConfigError: The folder contains another comparison, or a method is unknown; or as in
+            `select_metrics`.
     """
-    wanted = list(jobs(contest, methods))
-    store = RowStore(contest.args.output_dir)
-    store.open(about(contest))
-    keep_context(store.folder, contest.task, contest.test)
-    for number, job in enumerate(wanted, start=1):
-        words = " ".join(str(part) for part in job.key if part not in ("", None))
-        if job.key in {row.key for row in store.rows()}:  # of this run, or of another meanwhile
+    load = partial(load_base, base) if isinstance(base, str) else base
+    args = args or PromptTrainingArguments()
+    splits = task.to_splits(data)
+    setup = ComparisonSetup(task=task, data=splits, load=load, args=args, **options)
+    run_jobs(setup)
+    return write_results(args.output_dir)
+
+
+def run_jobs(setup: ComparisonSetup) -> None:
+    """Compute and save every row that is missing."""
+    missing = jobs(setup)
+    store = RowStore(setup.args.output_dir)
+    store.open(conditions(setup))
+    save_context(store.folder, setup.task, setup.data.test)
+    for number, job in enumerate(missing, start=1):
+        name = " ".join(str(part) for part in job.key if part not in ("", None))
+        if job.key in {row.key for row in store.rows()}:  # another run may have added it meanwhile
             continue
-        logger.warning("[%d/%d] %s", number, len(wanted), words)
+        logger.warning("[%d/%d] %s", number, len(missing), name)
         row = job.run()
         store.add(row)
-        scores = ", ".join(f"{name} {value:.3f}" for name, value in row.metrics.items())
-        logger.warning("[%d/%d] %s: %s", number, len(wanted), words, scores)
-    return store.rows()
+        scores = ", ".join(f"{metric} {value:.3f}" for metric, value in row.metrics.items())
+        logger.warning("[%d/%d] %s: %s", number, len(missing), name, scores)
 
 
-def about(contest: Contest) -> dict[str, Any]:
-    """What all rows of a comparison have in common."""
-    task, base = contest.task, contest.base
+def conditions(setup: ComparisonSetup) -> dict[str, Any]:
+    """Return the conditions that all rows of a comparison share."""
+    task, base = setup.task, setup.base
     return {
         "task": task.to_record(),
-        "metrics": list(metrics_to_take(task, run_code=contest.run_code)),
+        "metrics": list(select_metrics(task, run_code=setup.run_generated_code, answers_only=True)),
         "base": {
             "name": base.name,
             "revision": base.revision,
@@ -58,21 +85,17 @@ def about(contest: Contest) -> dict[str, Any]:
             "parameters": sum(p.numel() for p in base.model.parameters()),
             "bytes": sum(p.numel() * p.element_size() for p in base.model.parameters()),
         },
-        "data": {
-            "train": _split(contest.train),
-            "dev": _split(contest.dev),
-            "test": _split(contest.test),
-        },
+        "data": {name: _split_record(examples) for name, examples in setup.data._asdict().items()},
         "training": {
-            **contest.args.to_provenance(),
-            "init": contest.init,
-            "lora_rate": contest.lora_rate,
-            "fine_tuning_rate": contest.fine_tuning_rate,
+            **setup.args.to_provenance(),
+            "init": setup.init,
+            "lora_rate": setup.lora_rate,
+            "fine_tuning_rate": setup.fine_tuning_rate,
         },
     }
 
 
-def _split(examples: Sequence[Example]) -> Mapping[str, Any]:
+def _split_record(examples: Sequence[Example]) -> Mapping[str, Any]:
     groups = {example.group for example in examples}
     return {
         "examples": len(examples),

@@ -1,47 +1,47 @@
-"""Rows of a comparison on disk: one JSON line each, so that a run can stop and go on.
+"""The rows of a comparison on disk: one JSON line each, so that a stopped run can be resumed.
 
-Several runs may add rows to one folder at the same time, each with methods or seeds of its own.
+Several runs may add rows to one folder at the same time, each with its own methods or seeds.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from softhub.errors import ConfigError
 from softhub.files import replace_file
-from softhub.hub.local.disk import locked
 
 ROWS, ABOUT, LOCK = "rows.jsonl", "comparison.json", ".lock"
-_WORDS = ("description", "limitations")  # of a task: they change no row
+_PROSE = ("description", "limitations")  # fields of a task on which no row depends
 
 
 @dataclass(frozen=True)
 class ComparedRow:
-    """One method, trained or drawn with one seed, on the test split.
+    """The result of one method with one seed on the test split.
 
     Attributes:
-        method: What tables call it, e.g. `"soft prompt"`.
+        method: Name in tables, e.g. `"soft prompt"`.
         setting: What varies within the method, e.g. `"P = 20"`; empty if nothing does.
-        seed: Seed of training, or of the shots and their order; None where there is no chance.
-        metrics: The task's metrics on the test split, each in [0, 1].
-        predictions: Predicted label (or text) of each test example.
-        trainable_parameters: Numbers that training changed.
-        bytes: What is stored and shipped for the task beside the base.
-        prompt_tokens: Tokens that each request carries beside its text.
-        train_seconds: Wall time of training with its dev evaluations.
+        seed: Seed of training, or of the examples in the prompt; None for deterministic methods.
+        metrics: Scores on the test split by the task's metrics.
+        predictions: Predicted label or text of each test example.
+        trainable_parameters: Number of trained parameters.
+        bytes: Size of what is stored and shipped for the task in addition to the base.
+        prompt_tokens: Tokens that each request carries in addition to its text.
+        train_seconds: Wall time of training, with its evaluations on dev.
         steps: Optimizer steps.
         best_step: Step of the checkpoint that was used.
         predict_seconds: Wall time per test example.
         history: Dev scores by step.
-        details: What else is worth knowing: the template, the dev scores that chose it, …
-        judged: What metrics of other kinds than `answers` judge, by their kind: the programs that
-            the answers make (`code`), and how these ended (`outcomes`).
+        details: Further facts: the template, the dev scores that chose it, …
+        judged: What metrics evaluate instead of the answers: the programs that the answers make
+            (`code`), and how running these ended (`outcomes`).
     """
 
     method: str
@@ -62,7 +62,7 @@ class ComparedRow:
 
     @property
     def key(self) -> tuple[str, str, int | None]:
-        """What identifies the row within its comparison."""
+        """Method, setting and seed, which identify the row within its comparison."""
         return self.method, self.setting, self.seed
 
 
@@ -70,7 +70,7 @@ class RowStore:
     """The rows of one comparison, in a folder.
 
     Args:
-        folder: Where `rows.jsonl` and `comparison.json` are.
+        folder: The folder of `rows.jsonl` and `comparison.json`.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -78,10 +78,10 @@ class RowStore:
         self._opened: dict[str, Any] | None = None
 
     def open(self, about: Mapping[str, Any]) -> None:
-        """Begin a comparison, or go on with it.
+        """Start a comparison, or resume it.
 
         Args:
-            about: What all rows have in common: task, data, base, training.
+            about: The conditions that all rows share: task, data, base, training.
 
         Raises:
             ConfigError: The folder holds rows of another comparison.
@@ -96,7 +96,7 @@ class RowStore:
             replace_file(self.folder / ABOUT, text.encode())
 
     def about(self) -> dict[str, Any]:
-        """What all rows have in common.
+        """Return the conditions that all rows share.
 
         Raises:
             ConfigError: There is no comparison in the folder.
@@ -105,51 +105,49 @@ class RowStore:
             about: dict[str, Any] = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(
-                f"There is no comparison in {self.folder} ({ABOUT}: {error.strerror}); run "
+                f"There is no comparison in {self.folder} ({ABOUT}: {error.strerror}). Run "
                 "softhub compare first."
             ) from error
         return about
 
     def rows(self) -> list[ComparedRow]:
-        """The rows that are there; a last line that was cut off by a crash is left out."""
+        """Return the stored rows; a last line that a crash truncated is left out."""
         path = self.folder / ROWS
         lines = path.read_text(encoding="utf-8").splitlines(True) if path.is_file() else []
         return [ComparedRow(**json.loads(line)) for line in lines if line.endswith("\n")]
 
     def add(self, row: ComparedRow) -> None:
-        """Append a row; it is on the disk when this returns. One that is there already stays.
+        """Append a row and flush it to the disk, unless there is one of the same key.
 
         Raises:
-            ConfigError: Another comparison took the folder over before it had a row.
+            ConfigError: Another comparison has taken over the folder, which had no rows yet.
         """
         with self._locked():
             self._check_opened()
-            there = self.rows()
-            if row.key in {one.key for one in there}:
+            rows = self.rows()
+            if row.key in {other.key for other in rows}:
                 return
             path = self.folder / ROWS
             if path.is_file() and not path.read_bytes().endswith(b"\n"):
-                replace_file(path, "".join(map(_line, there)).encode())
+                replace_file(path, "".join(map(_line, rows)).encode())
             with path.open("a", encoding="utf-8") as file:
                 file.write(_line(row))
                 file.flush()
                 os.fsync(file.fileno())
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with locked(self.folder / LOCK, f"writing to {self.folder}"):
-            yield
+    def _locked(self) -> FileLock:
+        return FileLock(self.folder / LOCK, poll_interval=0.01)
 
     def _check_opened(self) -> None:
-        """Refuse to mix rows: the folder must hold the comparison that was opened."""
+        """Check that the folder holds the comparison that was opened, so that no rows get mixed."""
         if self._opened is None:
             return
-        before, after = _decisive(self.about()), _decisive(self._opened)
+        before, after = _conditions(self.about()), _conditions(self._opened)
         changed = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
         if changed:
             raise ConfigError(
-                f"{self.folder} holds rows of another comparison (other {', '.join(changed)}): "
-                "use another output_dir, or delete it to start anew."
+                f"{self.folder} contains rows of another comparison (other {', '.join(changed)}). "
+                "Use another output_dir, or delete the folder to start over."
             )
 
 
@@ -157,6 +155,6 @@ def _line(row: ComparedRow) -> str:
     return json.dumps(asdict(row), ensure_ascii=False) + "\n"
 
 
-def _decisive(about: Mapping[str, Any]) -> dict[str, Any]:
-    task = {key: value for key, value in about.get("task", {}).items() if key not in _WORDS}
+def _conditions(about: Mapping[str, Any]) -> dict[str, Any]:
+    task = {key: value for key, value in about.get("task", {}).items() if key not in _PROSE}
     return {**about, "task": task}

@@ -1,38 +1,33 @@
-"""Rows of a comparison summed up: one line for each method, with intervals and paired differences.
+"""Summary of a comparison: a line for each method, with intervals and paired differences.
 
 Intervals are bootstraps over groups of test examples crossed with the runs (seeds) of a method, so
-they speak of new texts and of new trainings. All methods share the resampled groups.
+they cover both new texts and new training runs. All methods share the resampled groups.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
 from softhub.errors import DatasetError, TaskError
+from softhub.experiments.comparison.descriptions import (
+    FEW_SHOT,
+    FINE_TUNING,
+    METHODS,
+    SOFT_PROMPT,
+    method_family,
+)
 from softhub.experiments.comparison.store import ComparedRow
 from softhub.metrics import find_metric
 from softhub.metrics.code import PASSED
 from softhub.metrics.intervals import Interval, Resampled, Resamples
 
-SOFT_PROMPT, FINE_TUNING, MAJORITY = "soft prompt", "full fine-tuning", "majority label"
-FEW_SHOT = "few-shot"
 DEFAULT_SETTING = "P = 20"
-_ORDER = (
-    MAJORITY,
-    "zero-shot",
-    "zero-shot, calibrated",
-    FEW_SHOT,
-    SOFT_PROMPT,
-    "soft-prompt ensemble",
-    "LoRA",
-    FINE_TUNING,
-)
 
 
 @dataclass(frozen=True)
@@ -40,26 +35,26 @@ class Line:
     """One method with one setting, over all its runs.
 
     Attributes:
-        method: What tables call it.
+        method: Name in tables.
         setting: What varies within the method, e.g. `"P = 20"`, or empty.
         rows: Its runs, by seed.
-        scores: For each metric the mean over the runs, with its 95 % interval.
-        to_soft_prompt: Difference to the default soft prompt in the main metric; None for that
-            one itself, or if it was left out.
-        to_fine_tuning: The same to full fine-tuning.
+        samples: Mean score over the runs by each metric, with its bootstrap samples.
     """
 
     method: str
     setting: str
     rows: tuple[ComparedRow, ...]
-    scores: Mapping[str, Interval]
-    to_soft_prompt: Interval | None
-    to_fine_tuning: Interval | None
+    samples: Mapping[str, Resampled]
 
     @property
     def name(self) -> str:
         """Method and setting."""
         return f"{self.method}, {self.setting}" if self.setting else self.method
+
+    @cached_property
+    def scores(self) -> Mapping[str, Interval]:
+        """Mean score over the runs by each metric, with its 95 % interval."""
+        return {name: samples.interval() for name, samples in self.samples.items()}
 
     @property
     def seeds(self) -> int:
@@ -68,28 +63,28 @@ class Line:
 
     @property
     def virtual_tokens(self) -> int:
-        """P of a soft prompt, else 0."""
-        found = re.fullmatch(r"P = (\d+)", self.setting)
-        return int(found[1]) if found and self.method == SOFT_PROMPT else 0
+        """Length of a soft prompt, 0 for any other method."""
+        match = re.fullmatch(r"P = (\d+)", self.setting)
+        return int(match[1]) if match and self.method == SOFT_PROMPT else 0
 
     @property
     def is_hard_prompt(self) -> bool:
-        """Whether it is the bare base with words before the text."""
+        """Whether it is the base model with words before the text."""
         return self.method.startswith("zero-shot") or method_family(self.method) == FEW_SHOT
 
     @property
     def trainable_parameters(self) -> int:
-        """Numbers that training changed."""
+        """Number of trained parameters."""
         return round(fmean(row.trainable_parameters for row in self.rows))
 
     @property
     def bytes(self) -> int:
-        """What is stored and shipped for the task beside the base; the mean of the runs."""
+        """Size of what is stored and shipped for the task; the mean of the runs."""
         return round(fmean(row.bytes for row in self.rows))
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens that each request carries beside its text; the mean of the runs."""
+        """Tokens that each request carries in addition to its text; the mean of the runs."""
         return round(fmean(row.prompt_tokens for row in self.rows))
 
     @property
@@ -102,35 +97,16 @@ class Line:
         """Wall time per test example; the mean of the runs."""
         return fmean(row.predict_seconds for row in self.rows)
 
-    def to_record(self) -> dict[str, Any]:
-        """The line for JSON."""
-        return {
-            "method": self.method,
-            "setting": self.setting,
-            "seeds": [row.seed for row in self.rows],
-            "scores": {name: _interval(score) for name, score in self.scores.items()},
-            "score_of_each_seed": [dict(row.metrics) for row in self.rows],
-            "minus_soft_prompt": _interval(self.to_soft_prompt),
-            "minus_full_fine_tuning": _interval(self.to_fine_tuning),
-            "trainable_parameters": self.trainable_parameters,
-            "bytes": self.bytes,
-            "prompt_tokens": self.prompt_tokens,
-            "train_seconds": round(self.train_seconds, 1),
-            "milliseconds_per_example": round(1000 * self.predict_seconds, 2),
-            "steps": [row.steps for row in self.rows],
-            "best_step": [row.best_step for row in self.rows],
-        }
-
 
 @dataclass(frozen=True)
 class Summary:
-    """What a comparison found.
+    """The results of a comparison.
 
     Attributes:
         table: One line for each method and setting, in the order of tables.
-        references: Right answer of each test example.
+        references: Reference answer of each test example.
         labels: The task's labels; empty for generation.
-        groups: Number of groups of test examples, None if each stands for itself.
+        groups: Number of groups of test examples; None if they are ungrouped.
     """
 
     table: tuple[Line, ...]
@@ -141,59 +117,92 @@ class Summary:
     @property
     def metric(self) -> str:
         """Name of the main metric."""
-        return next(iter(self.table[0].scores))
+        return next(iter(self.table[0].samples))
+
+    @property
+    def heading(self) -> str:
+        """Name of the main metric with its unit: `accuracy, %`."""
+        return find_metric(self.metric).heading_with_unit
+
+    @property
+    def scale(self) -> int:
+        """Factor from values of the main metric to what is shown: 100 for percentages."""
+        return find_metric(self.metric).scale
 
     @property
     def soft_prompt(self) -> Line | None:
-        """The soft prompt that differences are taken to."""
-        return _anchors(self.table)[0]
+        """The soft prompt to which methods are compared: of the default or else middle length."""
+        soft = [line for line in self.table if line.method == SOFT_PROMPT]
+        default = [line for line in soft if line.setting == DEFAULT_SETTING]
+        return next(iter(default or soft[(len(soft) - 1) // 2 :]), None)
 
     @property
     def fine_tuning(self) -> Line | None:
         """Full fine-tuning, if it was run."""
-        return _anchors(self.table)[1]
+        return self.first(FINE_TUNING)
 
     @property
     def best_hard_prompt(self) -> Line | None:
-        """The hard prompt with the best test score: chosen with hindsight, to be hard to beat."""
+        """The hard prompt with the best test score: selected on test, so it is hard to beat."""
+        goodness = find_metric(self.metric).goodness
         hard = [line for line in self.table if line.is_hard_prompt]
-        return max(hard, key=lambda line: self.score(line).value, default=None)
+        return max(hard, key=lambda line: goodness(self.score(line).value), default=None)
 
     def first(self, method: str) -> Line | None:
-        """The first line of a method, None if it was not run."""
+        """Return the first line of a method, None if it was not run."""
         return next((line for line in self.table if line.method == method), None)
 
     @property
     def anchors(self) -> list[Line]:
-        """What differences are taken to, as far as it was run."""
+        """The lines to which all others are compared: soft prompt and fine-tuning, if run."""
         return [line for line in (self.soft_prompt, self.fine_tuning) if line is not None]
 
-    def differences(self, line: Line) -> list[Interval | None]:
-        """A line's differences to the anchors."""
-        to = [(self.soft_prompt, line.to_soft_prompt), (self.fine_tuning, line.to_fine_tuning)]
-        return [difference for anchor, difference in to if anchor is not None]
-
     def score(self, line: Line) -> Interval:
-        """A line's score by the main metric."""
+        """Return a line's score by the main metric."""
         return line.scores[self.metric]
 
+    def difference(self, line: Line, anchor: Line | None) -> Interval | None:
+        """Return a line's score minus an anchor's, paired; None without the anchor or for itself.
+
+        Args:
+            line: A line of the table.
+            anchor: One of `anchors`.
+        """
+        if anchor is None or line is anchor:
+            return None
+        return (line.samples[self.metric] - anchor.samples[self.metric]).interval()
+
     def to_record(self) -> dict[str, Any]:
-        """Every figure, for JSON."""
+        """Return every figure as plain JSON values."""
         soft = self.soft_prompt
         return {
             "metric": self.metric,
             "test_examples": len(self.references),
             "test_groups": self.groups,
             "soft_prompt_of_differences": soft.name if soft else None,
-            "lines": [line.to_record() for line in self.table],
+            "lines": [self._line_record(line) for line in self.table],
         }
 
-    def to_json(self) -> str:
-        """Every figure, as JSON text."""
-        return json.dumps(self.to_record(), indent=2, ensure_ascii=False) + "\n"
+    def _line_record(self, line: Line) -> dict[str, Any]:
+        return {
+            "method": line.method,
+            "setting": line.setting,
+            "seeds": [row.seed for row in line.rows],
+            "scores": {name: _rounded(score) for name, score in line.scores.items()},
+            "score_of_each_seed": [dict(row.metrics) for row in line.rows],
+            "minus_soft_prompt": _rounded(self.difference(line, self.soft_prompt)),
+            "minus_full_fine_tuning": _rounded(self.difference(line, self.fine_tuning)),
+            "trainable_parameters": line.trainable_parameters,
+            "bytes": line.bytes,
+            "prompt_tokens": line.prompt_tokens,
+            "train_seconds": round(line.train_seconds, 1),
+            "milliseconds_per_example": round(1000 * line.predict_seconds, 2),
+            "steps": [row.steps for row in line.rows],
+            "best_step": [row.best_step for row in line.rows],
+        }
 
 
-def summarise(
+def summarize(
     rows: Sequence[ComparedRow],
     references: Sequence[str],
     groups: Sequence[str | None] | None,
@@ -201,12 +210,12 @@ def summarise(
     *,
     resamples: int = 2000,
 ) -> Summary:
-    """Sum up a comparison.
+    """Summarize a comparison.
 
     Args:
-        rows: What was run, in any order. The first metric of each is the main one.
-        references: Right answer of each test example, N.
-        groups: N group names, drawn whole, or None.
+        rows: The rows, in any order. The first metric of each is the main one.
+        references: Reference answer of each test example, N.
+        groups: N names of groups, which are resampled as units, or None.
         labels: The task's labels, in order; empty for generation.
         resamples: Number of bootstrap samples.
 
@@ -215,53 +224,45 @@ def summarise(
 
     Raises:
         DatasetError: There is no row, or one does not answer the test examples.
-        TaskError: A metric is unknown, or the rows hold what none of them judges.
+        TaskError: A metric is unknown, or the rows lack what all of the metrics evaluate.
     """
     runs = _by_line(rows, len(references))
     draws = Resamples(len(references), groups, resamples)
     metrics = _metrics(rows)
-    scores = {
-        key: {m: draws.score(*_judged(of_key, references, m), m) for m in metrics}
+    table = tuple(
+        Line(*key, of_key, {m: draws.score(*_judged(of_key, references, m), m) for m in metrics})
         for key, of_key in runs.items()
-    }
-    bare = [_line(key, of_key, scores, metrics[0], (None, None)) for key, of_key in runs.items()]
-    anchors = _anchors(bare)
-    table = tuple(_line(key, runs[key], scores, metrics[0], anchors) for key in runs)
+    )
     known = {group for group in groups or () if group is not None}
     return Summary(table, tuple(references), tuple(labels), len(known) or None)
-
-
-def method_family(method: str) -> str:
-    """Return what a method is listed, drawn and explained as: `8-shot` is one of `few-shot`."""
-    return FEW_SHOT if re.fullmatch(r"\d+-shot", method) else method
 
 
 _Key = tuple[str, str]
 
 
 def _by_line(rows: Sequence[ComparedRow], size: int) -> dict[_Key, tuple[ComparedRow, ...]]:
-    """The runs of each line, in the order of tables."""
+    """Return the runs of each line, in the order of tables."""
     if not rows:
-        raise DatasetError("there is no row to compare; run softhub compare first")
+        raise DatasetError("There are no rows to compare; run softhub compare first.")
     runs: dict[_Key, list[ComparedRow]] = defaultdict(list)
     for row in rows:
         if len(row.predictions) != size:
             raise DatasetError(
                 f"{' '.join(map(str, row.key))} has {len(row.predictions)} predictions for {size} "
-                f"test examples; expected one for each, so run it anew"
+                f"test examples; expected one for each. Run it again in another output_dir."
             )
         runs[row.method, row.setting].append(row)
     return {key: tuple(sorted(runs[key], key=_seed)) for key in sorted(runs, key=_rank)}
 
 
 def _metrics(rows: Sequence[ComparedRow]) -> list[str]:
-    """Metrics of which every row holds what they judge."""
+    """Return the metrics for which every row has what they evaluate."""
     kinds = set.intersection(*({"answers", *row.judged} for row in rows))
-    metrics = [name for name in rows[0].metrics if find_metric(name).judges in kinds]
+    metrics = [name for name in rows[0].metrics if find_metric(name).input_kind in kinds]
     if not metrics:
         raise TaskError(
-            f"the rows are scored by {', '.join(rows[0].metrics)}, and do not all hold what these "
-            "judge; run softhub compare anew in another output_dir"
+            f"The metrics are {', '.join(rows[0].metrics)}, and some rows lack what these evaluate "
+            "(the generated programs). Run softhub compare again in another output_dir."
         )
     return metrics
 
@@ -269,12 +270,12 @@ def _metrics(rows: Sequence[ComparedRow]) -> list[str]:
 def _judged(
     rows: Sequence[ComparedRow], references: Sequence[str], metric: str
 ) -> tuple[list[list[str]], Sequence[str]]:
-    """What a metric judges in each of the runs, and what it should be."""
-    kind = find_metric(metric).judges
+    """Return what a metric evaluates in each of the runs, and its references."""
+    kind = find_metric(metric).input_kind
     if kind == "answers":
         return [row.predictions for row in rows], references
-    right = [PASSED] * len(references) if kind == "outcomes" else references
-    return [row.judged[kind] for row in rows], right
+    expected = [PASSED] * len(references) if kind == "outcomes" else references
+    return [row.judged[kind] for row in rows], expected
 
 
 def _seed(row: ComparedRow) -> int:
@@ -282,39 +283,14 @@ def _seed(row: ComparedRow) -> int:
 
 
 def _rank(key: _Key) -> tuple[int, list[int], str]:
-    """Place in a table: by the order of methods, then by the numbers in the name."""
+    """Return the place in a table: by the order of methods, then by the numbers in the name."""
     method, setting = key
     family = method_family(method)
-    place = _ORDER.index(family) if family in _ORDER else len(_ORDER)
+    place = METHODS.index(family) if family in METHODS else len(METHODS)
     return place, [int(digits) for digits in re.findall(r"\d+", method + setting)], method
 
 
-def _line(
-    key: _Key,
-    rows: tuple[ComparedRow, ...],
-    scores: Mapping[_Key, Mapping[str, Resampled]],
-    metric: str,
-    anchors: tuple[Line | None, Line | None],
-) -> Line:
-    def to(anchor: Line | None) -> Interval | None:
-        if anchor is None or (anchor.method, anchor.setting) == key:
-            return None
-        other = scores[anchor.method, anchor.setting][metric]
-        return (scores[key][metric] - other).interval()
-
-    intervals = {name: resampled.interval() for name, resampled in scores[key].items()}
-    return Line(*key, rows, intervals, to(anchors[0]), to(anchors[1]))
-
-
-def _anchors(lines: Sequence[Line]) -> tuple[Line | None, Line | None]:
-    """The soft prompt of the default length, or else of the middle one, and full fine-tuning."""
-    soft = [line for line in lines if line.method == SOFT_PROMPT]
-    default = [line for line in soft if line.setting == DEFAULT_SETTING]
-    chosen = next(iter(default or soft[(len(soft) - 1) // 2 :]), None)
-    return chosen, next((line for line in lines if line.method == FINE_TUNING), None)
-
-
-def _interval(interval: Interval | None) -> dict[str, float] | None:
+def _rounded(interval: Interval | None) -> dict[str, float] | None:
     if interval is None:
         return None
     return {name: round(value, 5) for name, value in interval._asdict().items()}

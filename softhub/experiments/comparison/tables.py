@@ -8,30 +8,27 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from softhub.experiments.comparison.summary import Line, Summary
-from softhub.experiments.comparison.wording import (
+from softhub.experiments.comparison.formatting import (
     DASH,
     count,
+    difference,
     duration,
-    metric_name,
     milliseconds,
-    percent,
     plain,
-    points,
+    score,
     size,
 )
-from softhub.metrics.intervals import Interval
+from softhub.experiments.comparison.summary import Line, Summary
 
 COSTS = ("trainable\nparameters", "bytes", "prompt\ntokens", "time to\ntrain", "ms per\nexample")
 
 
 def print_table(summary: Summary, *, title: str = "") -> None:
     """Print scores and costs to stdout, in 100 columns."""
-    scores = _table("", "seeds", f"{metric_name(summary.metric)}, %", *_to_what(summary))
-    prices = _table("", *COSTS)
+    scores, prices = _table(*score_headings(summary)), _table("", *COSTS)
     for line in summary.table:
-        scores.add_row(Text(line.name), str(line.seeds), *map(plain, _scores(line, summary)))
-        prices.add_row(Text(line.name), *map(plain, costs(line)))
+        scores.add_row(Text(line.name), *map(plain, score_cells(line, summary)))
+        prices.add_row(Text(line.name), *map(plain, cost_cells(line)))
     console = Console(highlight=False, width=100)
     if title:
         console.print(f"\n{title}", markup=False, soft_wrap=True)
@@ -42,40 +39,31 @@ def print_table(summary: Summary, *, title: str = "") -> None:
 
 
 def markdown_table(summary: Summary) -> str:
-    """The table as Markdown, with a note on the intervals below it."""
-    headings = ["", "seeds", f"{metric_name(summary.metric)}, %", *_to_what(summary), *COSTS]
+    """Return the table as Markdown, with a note on the intervals below it."""
+    headings = [*score_headings(summary), *COSTS]
     lines = [_markdown(headings), _markdown(["---", *["---:"] * (len(headings) - 1)])]
     for line in summary.table:
-        cells = [one_line(line.name), str(line.seeds), *_scores(line, summary), *costs(line)]
-        bold = line is summary.soft_prompt
-        lines.append(_markdown([f"**{cells[0]}**" if bold else cells[0], *cells[1:]]))
+        name = escape_markdown(line.name)
+        name = f"**{name}**" if line is summary.soft_prompt else name
+        lines.append(_markdown([name, *score_cells(line, summary), *cost_cells(line)]))
     return "\n".join([*lines, "", _note(summary), ""])
 
 
-def other_scores(summary: Summary) -> list[tuple[str, list[str]]]:
-    """Scores by the metrics beside the main one, in the order of `summary.table`."""
-    others = list(summary.table[0].scores)[1:]
-    return [
-        (metric_name(name), [percent(line.scores[name]) for line in summary.table])
-        for name in others
-    ]
+def score_headings(summary: Summary) -> list[str]:
+    """Return the headings of name, seeds, main score and differences."""
+    minus = [f"minus\n{line.name}" for line in summary.anchors]
+    return ["", "seeds", summary.heading, *minus]
 
 
-def difference(interval: Interval | None) -> str:
-    """A difference in points, or a dash."""
-    return DASH if interval is None else points(interval)
+def score_cells(line: Line, summary: Summary) -> list[str]:
+    """Return a line's seeds, main score and differences."""
+    metric = summary.metric
+    minus = [difference(summary.difference(line, anchor), metric) for anchor in summary.anchors]
+    return [str(line.seeds), score(summary.score(line), metric), *minus]
 
 
-def _to_what(summary: Summary) -> list[str]:
-    return [f"minus\n{line.name}" for line in summary.anchors]
-
-
-def _scores(line: Line, summary: Summary) -> list[str]:
-    return [percent(summary.score(line)), *map(difference, summary.differences(line))]
-
-
-def costs(line: Line) -> list[str]:
-    """What a line costs, as `COSTS` names it."""
+def cost_cells(line: Line) -> list[str]:
+    """Return a line's costs, in the order of `COSTS`."""
     return [
         count(line.trainable_parameters) if line.trainable_parameters else DASH,
         size(line.bytes) if line.bytes else DASH,
@@ -86,20 +74,18 @@ def costs(line: Line) -> list[str]:
 
 
 def _note(summary: Summary) -> str:
-    drawn = "groups of test examples" if summary.groups else "test examples"
+    resampled = "groups of test examples" if summary.groups else "test examples"
     return (
-        f"In brackets: 95 % interval, bootstrap over {drawn} and seeds. Differences, in points, "
-        "are paired over the same examples. Bytes: what is stored and shipped beside the base."
+        f"In parentheses: 95 % interval, bootstrap over {resampled} and seeds. Differences are "
+        "paired over the same examples. Bytes: stored and shipped in addition to the base."
     )
 
 
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for position, heading in enumerate(headings):
-        if position:
-            table.add_column(heading, justify="right", no_wrap=True)
-        else:
-            table.add_column(heading, max_width=34, overflow="fold")
+    table.add_column(headings[0], max_width=34, overflow="fold")
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 
@@ -107,7 +93,7 @@ def _markdown(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace(chr(10), ' ') for cell in cells)} |"
 
 
-def one_line(text: str) -> str:
-    """A name from a file, which may hold anything, as Markdown that shows it and no more."""
+def escape_markdown(text: str) -> str:
+    """Return a name, which may contain anything, as Markdown that shows it on one line."""
     words = " ".join(text.split())
     return "".join(f"\\{c}" if c in "\\|*_`[]<>" else c for c in words)

@@ -1,9 +1,14 @@
 """Distillation: a long prompt, or any teacher, turned into a short soft prompt without labels."""
 
 from softhub.experiments.distillation.distilling import distill
-from softhub.experiments.distillation.retention import Kept, agreement, judge_student, tokens_beside
+from softhub.experiments.distillation.retention import (
+    Retention,
+    agreement,
+    evaluate_student,
+    request_tokens,
+)
 from softhub.experiments.distillation.teachers import (
-    CalibratedTeacher,
+    BiasCorrectedTeacher,
     FewShotTeacher,
     ModelTeacher,
     TableTeacher,
@@ -11,14 +16,14 @@ from softhub.experiments.distillation.teachers import (
 )
 
 __all__ = [
-    "CalibratedTeacher",
+    "BiasCorrectedTeacher",
     "FewShotTeacher",
-    "Kept",
     "ModelTeacher",
+    "Retention",
     "TableTeacher",
     "Teacher",
     "agreement",
     "distill",
-    "judge_student",
-    "tokens_beside",
+    "evaluate_student",
+    "request_tokens",
 ]

@@ -1,10 +1,10 @@
 """`distill`: train a soft prompt to answer as a teacher does.
 
-For labels the student's probabilities are matched to the teacher's, by their Kullback-Leibler
-divergence. For texts the student learns the teacher's own, written greedily (sequence-level
-distillation; Kim & Rush 2016, arXiv 1606.07947). Neither needs a label. Where the teacher is a
-prompt on the same base, this is prompt compression by context distillation (Askell et al. 2021,
-arXiv 2112.00861; Snell et al. 2022, arXiv 2209.15189) into a soft prompt.
+For labels, the student's probabilities are matched to the teacher's by their Kullback-Leibler
+divergence. For texts, the student is trained on the teacher's greedily decoded outputs
+(sequence-level distillation; Kim & Rush 2016, arXiv 1606.07947). Neither needs labeled data. If the
+teacher is a prompt on the same base, this is prompt compression by context distillation (Askell et
+al. 2021, arXiv 2112.00861; Snell et al. 2022, arXiv 2209.15189) into a soft prompt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from softhub.errors import SoftHubWarning, TrainingError
 from softhub.experiments.distillation.teachers import Teacher
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
-from softhub.tasks import Example, Splits, Task
+from softhub.tasks import Example, Splits, SplitsLike, Task
 from softhub.training import FitResult, PromptTrainingArguments, fit
 from softhub.training.provenance import dataset_record
 
@@ -28,98 +28,92 @@ def distill(
     base: BaseModel,
     task: Task,
     config: PromptTuningConfig,
+    data: SplitsLike,
     *,
     teacher: Teacher,
-    train: Sequence[Example],
-    dev: Sequence[Example],
     args: PromptTrainingArguments | None = None,
     init: str | SoftPrompt | None = None,
     resume: bool = False,
 ) -> FitResult:
-    """Train a soft prompt that makes a base answer as a teacher does; labels are not looked at.
+    """Train a soft prompt that makes a base answer as a teacher does, without using labels.
 
-    The best checkpoint is the one nearest to the teacher on dev: of the lowest divergence from its
-    probabilities, or the lowest loss on its texts. What the history calls `eval_accuracy` (and the
-    task's other metrics) is agreement with the teacher.
+    The best checkpoint is the one closest to the teacher on dev: with the lowest divergence from
+    its probabilities, or the lowest loss on its texts. `eval_accuracy` and the task's other metrics
+    in the history measure agreement with the teacher.
 
     Args:
         base: A frozen base from `load_base`.
-        task: What the student reads: the template that stays, and the words of the labels.
-        config: PEFT's configuration: number of virtual tokens and the kind of start.
-        teacher: Whom to imitate.
-        train: Texts to learn from.
-        dev: Texts that choose the checkpoint; never the test split.
+        task: The student's task, with the template that is retained and the words of the labels.
+        config: PEFT's configuration: number of virtual tokens and kind of initialization.
+        data: As in `fit`: the train split to learn from, and the dev split that selects the
+            checkpoint.
+        teacher: The teacher to imitate.
         args: Training arguments.
         init: As in `fit`.
-        resume: Go on from the last checkpoint in `args.output_dir`; the teacher is asked again.
+        resume: Resume from the last checkpoint in `args.output_dir`; the teacher answers again.
 
     Returns:
-        The prompt, whose provenance says what it was distilled from, and how training went.
+        The prompt, whose provenance records the teacher, and how training went.
 
     Raises:
-        TrainingError: The teacher does not know the task's labels, or writes nothing; as in `fit`.
+        TrainingError: The teacher has other labels, or its texts are empty; as in `fit`.
         TrainingInterrupted: Ctrl-C; a checkpoint was saved.
         TaskError: The teacher cannot answer this task.
     """
-    splits = [_taught(task, teacher, examples) for examples in (train, dev)]
-    result = fit(
-        base,
-        # Soft labels have a weight of their own, and are matched at temperature 1.
-        replace(task, class_weights=None, decision=replace(task.decision, temperature=1.0)),
-        config,
-        Splits(splits[0], splits[1], []),
-        args=args,
-        init=init,
-        resume=resume,
-    )
+    train, dev, _ = task.to_splits(data)
+    # Soft labels have a weight of their own, and are matched at temperature 1.
+    student = replace(task, class_weights=None, decision=replace(task.decision, temperature=1.0))
+    answers = Splits(_answered(task, teacher, train), _answered(task, teacher, dev), [])
+    result = fit(base, student, config, answers, args=args, init=init, resume=resume)
+    manifest = result.prompt.manifest
     provenance = {
-        **result.prompt.manifest.provenance,
+        **manifest.provenance,
         "dataset": dataset_record(task, train, dev),
         "distilled": teacher.source,
     }
-    manifest = replace(result.prompt.manifest, provenance=provenance)
-    return replace(result, prompt=replace(result.prompt, manifest=manifest))
+    prompt = replace(result.prompt, manifest=replace(manifest, provenance=provenance))
+    return replace(result, prompt=prompt)
 
 
-def _taught(task: Task, teacher: Teacher, examples: Sequence[Example]) -> list[Example]:
-    """The examples with the teacher's answers in place of their own."""
-    return (
-        _labelled(task, teacher, examples)
-        if task.verbalizer is not None
-        else _written(teacher, examples)
-    )
+def _answered(task: Task, teacher: Teacher, examples: Sequence[Example]) -> list[Example]:
+    """Return the examples with the teacher's answers instead of their own."""
+    if task.verbalizer is None:
+        return _with_texts(teacher, examples)
+    return _with_labels(task, teacher, examples, set(task.verbalizer.labels))
 
 
-def _labelled(task: Task, teacher: Teacher, examples: Sequence[Example]) -> list[Example]:
-    expected = set(task.verbalizer.labels if task.verbalizer else ())
-    taught = []
-    for example, said in zip(examples, teacher.classify(examples), strict=True):
-        if set(said.probabilities) != expected or (said.labels is not None) != task.multilabel:
+def _with_labels(
+    task: Task, teacher: Teacher, examples: Sequence[Example], labels: set[str]
+) -> list[Example]:
+    answered = []
+    for example, answer in zip(examples, teacher.classify(examples), strict=True):
+        if set(answer.probabilities) != labels or (answer.labels is not None) != task.multilabel:
             raise TrainingError(
-                f"The teacher answers with {', '.join(said.probabilities)}; expected the labels of "
-                f"the task {task.name}: {', '.join(sorted(expected))}."
+                f"The teacher answers with {', '.join(answer.probabilities)}; expected the labels "
+                f"of the task {task.name}: {', '.join(sorted(labels))}."
             )
-        taught.append(replace(example, label=said.best, soft_label=dict(said.probabilities)))
-    return taught
+        soft_label = dict(answer.probabilities)
+        answered.append(replace(example, label=answer.best, soft_label=soft_label))
+    return answered
 
 
-def _written(teacher: Teacher, examples: Sequence[Example]) -> list[Example]:
+def _with_texts(teacher: Teacher, examples: Sequence[Example]) -> list[Example]:
     texts = [text.rstrip() for text in teacher.write(examples)]
-    taught = [
+    answered = [
         replace(example, target=text)
         for example, text in zip(examples, texts, strict=True)
         if text.strip()
     ]
-    if not taught:
+    if not answered:
         raise TrainingError(
-            f"The teacher wrote nothing behind any of {len(examples)} texts: there is nothing to "
-            "learn from it. Change its template, or raise max_new_tokens in the task."
+            f"The teacher's answers to all {len(examples)} texts are empty, so there is nothing to "
+            "learn from. Change its template, or increase max_new_tokens in the task."
         )
-    if len(taught) < len(examples):
+    if len(answered) < len(examples):
         warnings.warn(
-            f"The teacher wrote nothing behind {len(examples) - len(taught)} of {len(examples)} "
-            "texts; they are left out.",
+            f"The teacher's answers to {len(examples) - len(answered)} of {len(examples)} texts "
+            "are empty; these texts are left out.",
             SoftHubWarning,
             stacklevel=4,
         )
-    return taught
+    return answered

@@ -1,4 +1,4 @@
-"""What a student keeps of its teacher: score, answers, and what a request costs."""
+"""How much of its teacher's quality a student retains: score, answers and cost of a request."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from softhub.evaluation.evaluate import Evaluation, evaluate, judge
-from softhub.experiments.distillation.teachers import ModelTeacher, Teacher
+from softhub.evaluation.evaluate import Evaluation, evaluate, score_predictions
+from softhub.experiments.distillation.teachers import ModelTeacher, Teacher, template_tokens
 from softhub.inference.engine import PromptModel
 from softhub.metrics import compute, find_metric
 from softhub.metrics.intervals import Interval, Resampled, Resamples
-from softhub.model.encoding import render_chat
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Task
 
@@ -22,20 +21,19 @@ _STUDENT = "student"
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A student beside its teacher, on the same labelled texts.
+class Retention:
+    """A student compared with its teacher on the same labeled texts.
 
     Attributes:
-        teacher: The teacher's scores.
-        student: The soft prompt's.
-        short: Those of the base with the student's template and no prompt: what needs no training.
-        agreement: How like the teacher's answers the student's are: the share of equal ones, for
-            generated texts their chrF.
-        share: For each metric the student's score over the teacher's, with its 95 % interval; None
-            where the teacher's may be 0.
-        difference: For each metric the student's score minus the teacher's, paired over the texts.
-        tokens: What stands beside the text in a request: of `teacher` (None: it has no prompt),
-            `student` (virtual tokens and template) and `short` (the template).
+        teacher: Scores of the teacher.
+        student: Scores of the soft prompt.
+        short: Scores of the base with the student's template and no prompt: without training.
+        agreement: Agreement of the student's answers with the teacher's: the fraction that are
+            equal, or chrF for generated texts.
+        share: The student's score divided by the teacher's, by metric, with its 95 % interval; None
+            if the teacher's score may be 0.
+        difference: The student's score minus the teacher's, by metric, paired over the texts.
+        tokens: Tokens of a request in addition to its text, as `request_tokens` returns them.
     """
 
     teacher: Evaluation
@@ -47,7 +45,7 @@ class Kept:
     tokens: Mapping[str, int | None]
 
     def to_record(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         evaluations = {"teacher": self.teacher, "student": self.student, "short": self.short}
         return {
             "examples": len(self.student.references),
@@ -62,7 +60,7 @@ class Kept:
         }
 
 
-def judge_student(
+def evaluate_student(
     model: PromptModel,
     task: Task,
     prompt: SoftPrompt,
@@ -70,19 +68,19 @@ def judge_student(
     examples: Sequence[Example],
     *,
     batch_size: int = 32,
-) -> Kept:
-    """Judge a distilled prompt, its teacher and the bare template on labelled texts.
+) -> Retention:
+    """Evaluate a distilled prompt, its teacher and the bare template on labeled texts.
 
     Args:
         model: The engine of the student's base.
         task: The student's task, with the metrics.
         prompt: The student.
         teacher: The teacher.
-        examples: Labelled texts that neither learned from.
+        examples: Labeled texts on which neither was trained.
         batch_size: Texts in one pass.
 
     Returns:
-        The scores, and what is kept of them.
+        The scores, and how much of them the student retains.
 
     Raises:
         DatasetError: An example has no label or reference text.
@@ -91,25 +89,12 @@ def judge_student(
     student = evaluate(model, task, examples, prompt=_STUDENT, batch_size=batch_size)
     short = evaluate(model, task, examples, batch_size=batch_size)
     start = time.perf_counter()
-    answers = answers_of(teacher, task, examples)
-    taught = judge(task, examples, answers, time.perf_counter() - start)
-    share, difference = _kept(taught, student, [example.group for example in examples])
-    return Kept(
-        taught,
-        student,
-        short,
-        _alike(task, student.predictions, answers),
-        share,
-        difference,
-        tokens_beside(model, task, prompt, teacher, examples[0]),
-    )
-
-
-def answers_of(teacher: Teacher, task: Task, examples: Sequence[Example]) -> list[str]:
-    """A teacher's answers: labels, or the texts that it writes."""
-    if task.kind == "generation":
-        return teacher.write(examples)
-    return [prediction.best for prediction in teacher.classify(examples)]
+    answers = teacher.answer(task, examples)
+    taught = score_predictions(task, examples, answers, time.perf_counter() - start)
+    share, difference = _share_and_difference(taught, student, [each.group for each in examples])
+    alike = _agreement(task, student.predictions, answers)
+    tokens = request_tokens(model, task, prompt, teacher, examples[0])
+    return Retention(taught, student, short, alike, share, difference, tokens)
 
 
 def agreement(
@@ -119,7 +104,7 @@ def agreement(
     teacher: Teacher,
     examples: Sequence[Example],
 ) -> float:
-    """How like the teacher's a student's answers are, on texts that need no labels.
+    """Return the agreement of a student with its teacher, on texts that need no labels.
 
     Args:
         model: The engine of the student's base.
@@ -129,28 +114,44 @@ def agreement(
         examples: Texts.
 
     Returns:
-        As `Kept.agreement`.
+        As `Retention.agreement`.
     """
     student = ModelTeacher(model, task, prompt=prompt)
-    answers = (answers_of(each, task, examples) for each in (student, teacher))
-    return _alike(task, *answers)
+    return _agreement(task, *(each.answer(task, examples) for each in (student, teacher)))
 
 
-def _alike(task: Task, answers: Sequence[str], teachers: Sequence[str]) -> float:
+def request_tokens(
+    model: PromptModel, task: Task, prompt: SoftPrompt, teacher: Teacher, example: Example
+) -> dict[str, int | None]:
+    """Return the number of tokens that a request carries in addition to an example's text.
+
+    Returns:
+        That of the `teacher` (None if it has no prompt), of the `student` (virtual tokens and
+        template) and of the `short` template alone.
+    """
+    short = template_tokens(model, task, example)
+    return {
+        "teacher": teacher.prompt_tokens(example),
+        "student": prompt.num_virtual_tokens + short,
+        "short": short,
+    }
+
+
+def _agreement(task: Task, answers: Sequence[str], teachers: Sequence[str]) -> float:
     if task.kind == "generation":
         return compute("chrf", answers, teachers)
     return sum(a == b for a, b in zip(answers, teachers, strict=True)) / len(teachers)
 
 
-def _kept(
+def _share_and_difference(
     teacher: Evaluation, student: Evaluation, groups: Sequence[str | None]
 ) -> tuple[dict[str, Interval | None], dict[str, Interval]]:
-    """Ratio and difference of each metric, on the same resamples; those of code have none."""
+    """Return ratio and difference by metric on the same resamples; metrics of code have none."""
     resamples = Resamples(len(groups), groups)
     share: dict[str, Interval | None] = {}
     difference: dict[str, Interval] = {}
     for metric in student.metrics:
-        if find_metric(metric).judges != "answers":
+        if find_metric(metric).input_kind != "answers":
             continue
         theirs, ours = (
             resamples.score([list(each.predictions)], list(each.references), metric)
@@ -164,20 +165,7 @@ def _kept(
 def _ratio(ours: Resampled, theirs: Resampled) -> Interval | None:
     if theirs.value <= 0:
         return None
-    bounded = np.where(theirs.samples > 0, theirs.samples, np.nan)
-    samples = np.nan_to_num(ours.samples / bounded, nan=np.inf)
+    positive = np.where(theirs.samples > 0, theirs.samples, np.nan)
+    samples = np.nan_to_num(ours.samples / positive, nan=np.inf)
     interval = Resampled(ours.value / theirs.value, samples).interval()
     return interval if np.isfinite(interval).all() else None
-
-
-def tokens_beside(
-    model: PromptModel, task: Task, prompt: SoftPrompt, teacher: Teacher, example: Example
-) -> dict[str, int | None]:
-    """What stands beside an example's text in a request, as `Kept.tokens` has it."""
-    template = render_chat(task, model.base.tokenizer).template
-    short = model.encoder.tokens_around(template, example.row, task.text_column)
-    return {
-        "teacher": teacher.tokens_beside(example),
-        "student": prompt.num_virtual_tokens + short,
-        "short": short,
-    }

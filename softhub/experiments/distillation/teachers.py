@@ -1,13 +1,13 @@
-"""Who is imitated: a long prompt on the base itself, another prompt or model, or a table."""
+"""Teachers: a long prompt on the base itself, another prompt or model, or a table."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
 from softhub.errors import TaskError, TrainingError
@@ -15,19 +15,21 @@ from softhub.evaluation.evaluate import predict_examples
 from softhub.evaluation.few_shot import predict_few_shot, written_out
 from softhub.evaluation.hard_prompts import mean_log_probabilities
 from softhub.inference.engine import Prediction, PromptModel
+from softhub.inference.prediction import decide
 from softhub.metrics.label_sets import join_labels
-from softhub.model.encoding import render_chat
+from softhub.model.encoding import Candidates, render_chat
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Task, Template, dataset_hash
+from softhub.tasks.decision import Decision
 
-Answer = TypeVar("Answer", Prediction, str)
+_Answer = TypeVar("_Answer", Prediction, str)
 
 
 class Teacher(ABC):
-    """Answers texts, for a student to imitate; each text is asked once and remembered.
+    """Answers texts for a student to imitate; the answer to each text is cached.
 
     Args:
-        source: What it is, for the manifest: plain values.
+        source: Description of the teacher for the manifest: plain values.
     """
 
     def __init__(self, source: Mapping[str, Any]) -> None:
@@ -36,24 +38,30 @@ class Teacher(ABC):
         self._texts: dict[str, str] = {}
 
     def classify(self, examples: Sequence[Example]) -> list[Prediction]:
-        """What it says of the labels of each text."""
-        return _asked(self._predictions, examples, self._classify)
+        """Return the teacher's prediction for each text."""
+        return _cached(self._predictions, examples, self._classify)
 
     def write(self, examples: Sequence[Example]) -> list[str]:
-        """What it writes behind each text.
+        """Return the text that the teacher generates for each text.
 
         Raises:
-            TaskError: It only classifies.
+            TaskError: The teacher only classifies.
         """
-        return _asked(self._texts, examples, self._write)
+        return _cached(self._texts, examples, self._write)
 
-    def tokens_beside(self, example: Example) -> int | None:
-        """Tokens that its prompt takes beside the example's text; None where it has no prompt."""
+    def answer(self, task: Task, examples: Sequence[Example]) -> list[str]:
+        """Return the teacher's labels for a classification task, else the texts it generates."""
+        if task.kind == "generation":
+            return self.write(examples)
+        return [prediction.best for prediction in self.classify(examples)]
+
+    def prompt_tokens(self, example: Example) -> int | None:
+        """Return the number of tokens that the prompt adds to a text; None without a prompt."""
         return None
 
     @property
     def instruction(self) -> str | None:
-        """What it reads before the text, which a student may start from; None if nothing."""
+        """The prompt before the text, from which a student can be initialized; None without one."""
         return None
 
     @abstractmethod
@@ -61,21 +69,20 @@ class Teacher(ABC):
 
     def _write(self, examples: Sequence[Example]) -> list[str]:
         raise TaskError(
-            f"The teacher ({self.source.get('from')}) only classifies, and the task generates: use "
-            "an instruction template, a system text or another prompt as the teacher."
+            f"The teacher ({self.source.get('from')}) only classifies, but the task generates "
+            "text. Use an instruction template, a system text or another prompt as the teacher."
         )
 
 
-def _asked(
-    known: dict[str, Answer],
+def _cached(
+    known: dict[str, _Answer],
     examples: Sequence[Example],
-    ask: Callable[[Sequence[Example]], list[Answer]],
-) -> list[Answer]:
-    """The answers that are known, and those of the texts that are not."""
+    answer: Callable[[Sequence[Example]], list[_Answer]],
+) -> list[_Answer]:
     keys = [_key(example) for example in examples]
-    new = {key: one for key, one in zip(keys, examples, strict=True) if key not in known}
+    new = {key: example for key, example in zip(keys, examples, strict=True) if key not in known}
     if new:
-        known.update(zip(new, ask(list(new.values())), strict=True))
+        known.update(zip(new, answer(list(new.values())), strict=True))
     return [known[key] for key in keys]
 
 
@@ -83,14 +90,21 @@ def _key(example: Example) -> str:
     return dataset_hash([Example(example.row)])
 
 
+def template_tokens(model: PromptModel, task: Task, example: Example) -> int:
+    """Return the number of tokens that a task's template adds to an example's text."""
+    template = render_chat(task, model.base.tokenizer).template
+    return model.encoder.tokens_around(template, example.row, task.text_column)
+
+
 class ModelTeacher(Teacher):
-    """A model, with an instruction, a system text or a soft prompt before the text.
+    """A model with an instruction, a system text or a soft prompt before the text.
 
     Args:
-        model: The engine of the base; or of another one, whose weights were trained, say.
-        task: What it reads: its template, system text and words. Labels are those of the student.
-        prompt: A soft prompt before the text; it answers by its own task, if it brings one.
-        source: What it is, for the manifest; by default a hard prompt, or the soft prompt.
+        model: The engine of the student's base, or of another model, such as a fine-tuned one.
+        task: The teacher's task: its template, system text and label words. The labels are those of
+            the student's task.
+        prompt: A soft prompt before the text; it answers by its own task, if it has one.
+        source: Description for the manifest; by default that of the hard prompt or soft prompt.
         batch_size: Texts in one pass.
     """
 
@@ -125,17 +139,14 @@ class ModelTeacher(Teacher):
             progress="teacher",
         )
 
-    def tokens_beside(self, example: Example) -> int | None:
-        """Tokens of its template and virtual tokens."""
-        task = render_chat(self.task, self.model.base.tokenizer)
+    def prompt_tokens(self, example: Example) -> int | None:
+        """Return the number of tokens of its template and virtual tokens."""
         virtual = self.prompt.num_virtual_tokens if self.prompt else 0
-        return virtual + self.model.encoder.tokens_around(
-            task.template, example.row, task.text_column
-        )
+        return virtual + template_tokens(self.model, self.task, example)
 
     @property
     def instruction(self) -> str | None:
-        """The system text, or what the template says before the text."""
+        """The system text, or the words of the template before the text."""
         before, _ = self.task.template.split(self.task.text_column)
         return self.task.system or before.text.strip() or None
 
@@ -153,9 +164,9 @@ class FewShotTeacher(Teacher):
 
     Args:
         model: The engine.
-        task: A classification task of plain text, with one label each.
+        task: A classification task of plain text, with one label for each text.
         template: The template in which solved examples and texts are written.
-        shots: The solved examples, in order; the manifest has their hashes alone.
+        shots: The solved examples, in order; the manifest contains only their hashes.
         batch_size: Texts in one pass.
     """
 
@@ -169,53 +180,41 @@ class FewShotTeacher(Teacher):
         batch_size: int = 32,
     ) -> None:
         if not shots:
-            raise TrainingError("There is no solved example to show; check the train split.")
+            raise TrainingError("There are no solved examples to show; check the train split.")
         hashes = [dataset_hash([shot]) for shot in shots]
-        super().__init__(
-            {
-                "from": "few-shot prompt",
-                "template": template.text,
-                "shots": len(shots),
-                "sha256_of_shots": hashes,
-            }
-        )
+        source = {"from": "few-shot prompt", "template": template.text, "shots": len(shots)}
+        super().__init__({**source, "sha256_of_shots": hashes})
         self.model, self.task, self.template = model, task, template
         self.shots, self.batch_size = list(shots), batch_size
 
     def _classify(self, examples: Sequence[Example]) -> list[Prediction]:
-        return predict_few_shot(
-            self.model,
-            self.task,
-            self.template,
-            self.shots,
-            examples,
-            batch_size=self.batch_size,
-        )
+        shown = (self.model, self.task, self.template, self.shots)
+        return predict_few_shot(*shown, examples, batch_size=self.batch_size)
 
-    def tokens_beside(self, example: Example) -> int | None:
-        """Tokens of the solved examples and of the template."""
+    def prompt_tokens(self, example: Example) -> int | None:
+        """Return the number of tokens of the solved examples and the template."""
         encoder, column = self.model.encoder, self.task.text_column
         shown = len(encoder.encode_plain(self.instruction).ids)
         return shown + encoder.tokens_around(self.template, example.row, column)
 
     @property
     def instruction(self) -> str:
-        """The solved examples as they are shown."""
+        """The solved examples as they are written."""
         return written_out(self.task, self.template, self.shots)
 
 
 class TableTeacher(Teacher):
-    """Probabilities that were computed elsewhere, by a fine-tuned model, say.
+    """Probabilities that were computed elsewhere, for example by a fine-tuned model.
 
     Args:
         task: A classification task.
-        examples: The texts that the table answers; the student's train and dev texts among them.
-        probabilities: Of each label, `[N, labels]`, in the verbalizer's order.
-        source: What they come from, for the manifest.
+        examples: The texts of the table; they must include the student's train and dev texts.
+        probabilities: Probability of each label, `[N, labels]`, in the verbalizer's order.
+        source: Description of their origin, for the manifest.
 
     Raises:
-        TaskError: The task generates.
-        TrainingError: The table has another shape, or holds no probabilities.
+        TaskError: The task generates text.
+        TrainingError: The table has another shape, or contains no probabilities.
     """
 
     def __init__(
@@ -232,15 +231,14 @@ class TableTeacher(Teacher):
         labels = task.verbalizer.labels
         table = np.asarray(probabilities, dtype=np.float64)
         _check_table(table, (len(examples), len(labels)), sums=not task.multilabel)
-        self._predictions = {
-            _key(example): _prediction(labels, row, multilabel=task.multilabel)
-            for example, row in zip(examples, table.tolist(), strict=True)
-        }
+        for example, row in zip(examples, table.tolist(), strict=True):
+            prediction = _prediction(labels, row, multilabel=task.multilabel)
+            self._predictions[_key(example)] = prediction
 
     def _classify(self, examples: Sequence[Example]) -> list[Prediction]:
         raise TrainingError(
             f"The teacher's table lacks {len(examples)} of the texts, {examples[0].text!r:.60} "
-            "among them: expected a row for each text of train and dev (and of test, to judge it)."
+            "among them. Expected a row for each text of train and dev, and of test to evaluate it."
         )
 
 
@@ -248,67 +246,64 @@ def _check_table(table: Any, expected: tuple[int, int], *, sums: bool) -> None:
     if table.shape != expected:
         raise TrainingError(
             f"The teacher's table has the shape {list(table.shape)}; expected {list(expected)}: a "
-            "row for each text, a column for each label in the verbalizer's order."
+            "row for each text, and a column for each label in the verbalizer's order."
         )
-    fine = np.isfinite(table) & (table >= 0) & (table <= 1)
-    if not fine.all() or (sums and not np.allclose(table.sum(axis=1), 1.0, atol=1e-3)):
+    valid = np.isfinite(table) & (table >= 0) & (table <= 1)
+    if not valid.all() or (sums and not np.allclose(table.sum(axis=1), 1.0, atol=1e-3)):
         raise TrainingError(
-            "The teacher's table holds no probabilities: expected numbers in 0 to 1, which in each "
-            "row sum to 1. Take the softmax of scores first."
+            "The teacher's table contains no probabilities; expected numbers from 0 to 1, which "
+            "sum to 1 in each row. Take the softmax of the scores first."
         )
 
 
 def _prediction(labels: Sequence[str], row: Sequence[float], *, multilabel: bool) -> Prediction:
-    chances = dict(zip(labels, row, strict=True))
-    scores = dict(zip(labels, _scores(row, multilabel=multilabel), strict=True))
+    probabilities = dict(zip(labels, row, strict=True))
     if not multilabel:
-        return Prediction(max(labels, key=chances.__getitem__), chances, scores)
-    applying = tuple(label for label in labels if chances[label] >= 0.5)
-    return Prediction(join_labels(applying, labels), chances, scores, labels=applying)
+        scores = {label: _log(share) for label, share in probabilities.items()}
+        return Prediction(max(labels, key=probabilities.__getitem__), probabilities, scores)
+    scores = {label: _log(share) - _log(1 - share) for label, share in probabilities.items()}
+    applying = tuple(label for label in labels if probabilities[label] >= 0.5)
+    return Prediction(join_labels(applying, labels), probabilities, scores, labels=applying)
 
 
-def _scores(row: Sequence[float], *, multilabel: bool) -> list[float]:
-    """Logs, or log-odds, kept finite."""
-    table = torch.tensor(row, dtype=torch.float64)
-    found = table.logit(eps=1e-12) if multilabel else table.clamp_min(1e-12).log()
-    scores: list[float] = found.tolist()
-    return scores
+def _log(probability: float) -> float:
+    return math.log(max(probability, 1e-12))  # finite for 0
 
 
-class CalibratedTeacher(Teacher):
-    """A teacher whose liking for some labels, whatever the text, is taken off.
+class BiasCorrectedTeacher(Teacher):
+    """A teacher with its label prior removed: what it prefers whatever the text.
 
-    In the manner of batch calibration (Zhou et al. 2023, arXiv 2309.17249), as in
-    `choose_hard_prompts`: the mean log-probability of each label is subtracted. It needs no label,
-    and assumes that the texts at hand have all labels about as often.
+    Following batch calibration (Zhou et al. 2023, arXiv 2309.17249), as in `choose_hard_prompts`,
+    the mean log-probability of each label is subtracted. This needs no labels, and assumes that all
+    labels are about equally frequent in the texts.
 
     Args:
         teacher: The teacher.
-        examples: Texts whose mean is taken, the training texts say.
+        examples: Texts over which the mean is taken, such as the training texts.
     """
 
     def __init__(self, teacher: Teacher, examples: Sequence[Example]) -> None:
         self.teacher = teacher
         self.bias = mean_log_probabilities(teacher.classify(examples))
         bias = list(self.bias.values())
-        super().__init__({**teacher.source, "calibrated": True, "bias_of_labels": bias})
+        super().__init__({**teacher.source, "bias_corrected": True, "bias_of_labels": bias})
 
     def _classify(self, examples: Sequence[Example]) -> list[Prediction]:
         return [self._without_bias(prediction) for prediction in self.teacher.classify(examples)]
 
     def _without_bias(self, prediction: Prediction) -> Prediction:
-        labels, multilabel = list(self.bias), prediction.labels is not None
-        chances = [prediction.probabilities[label] for label in labels]
-        own = list(prediction.scores.values()) if multilabel else _scores(chances, multilabel=False)
-        gains = torch.tensor(own, dtype=torch.float64) - torch.tensor(list(self.bias.values()))
-        unbiased = gains.sigmoid() if multilabel else gains.softmax(dim=0)
-        return _prediction(labels, unbiased.tolist(), multilabel=multilabel)
+        multilabel = prediction.labels is not None
+        scores = prediction.scores
+        if not multilabel:
+            scores = {label: _log(share) for label, share in prediction.probabilities.items()}
+        unbiased = [scores[label] - bias for label, bias in self.bias.items()]
+        return decide(Candidates(tuple(self.bias), (), (), multilabel), unbiased, Decision())
 
-    def tokens_beside(self, example: Example) -> int | None:
-        """As many as the teacher's."""
-        return self.teacher.tokens_beside(example)
+    def prompt_tokens(self, example: Example) -> int | None:
+        """Return the number of tokens of the teacher's prompt."""
+        return self.teacher.prompt_tokens(example)
 
     @property
     def instruction(self) -> str | None:
-        """The teacher's."""
+        """The teacher's instruction."""
         return self.teacher.instruction

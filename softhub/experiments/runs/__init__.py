@@ -1,4 +1,4 @@
-"""The index of training runs: what lies below `runs/`, and what each prompt can be traced by."""
+"""The index of training runs in a folder, with the provenance of each prompt."""
 
 from softhub.experiments.runs.index import ORDERS, Seeds, by_seed, find_runs, sort_runs
 from softhub.experiments.runs.reading import is_run, read_run

@@ -1,4 +1,4 @@
-"""All runs below a folder: found, sorted, and summed up over their seeds."""
+"""Find all runs in a folder, sort them, and summarize them over their seeds."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from typing import Any
 from softhub.errors import ConfigError
 from softhub.experiments.runs.reading import is_part, is_run, read_run
 from softhub.experiments.runs.run import Run
+from softhub.metrics import METRICS
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """Runs that differ by their seed alone.
+    """Summary of runs that differ only in their seed.
 
     Attributes:
-        task: The task's name.
-        base_model: The base's name.
-        num_virtual_tokens: Rows of the prompts.
-        metric: What they are judged by, on the same test examples.
-        seeds: Their seeds.
-        mean: Mean of their scores.
-        deviation: Standard deviation of the scores, as of a sample; None for a single run.
-        lowest: The lowest score.
-        highest: The highest score.
-        paths: Their folders.
+        task: Name of the task.
+        base_model: Name of the base model.
+        num_virtual_tokens: Number of virtual tokens.
+        metric: Metric of the scores, on the same test examples.
+        seeds: Seeds of the runs.
+        mean: Mean score.
+        deviation: Sample standard deviation of the scores; None for a single run.
+        lowest: Lowest score.
+        highest: Highest score.
+        paths: Folders of the runs.
     """
 
     task: str | None
@@ -44,10 +45,10 @@ class Seeds:
 
 
 def find_runs(folder: str | Path) -> list[Run]:
-    """Return the runs in and below a folder, the newest first.
+    """Return the runs in a folder and its subfolders, the newest first.
 
     Args:
-        folder: Where to look; links to other folders are not followed.
+        folder: The folder; links to other folders are not followed.
 
     Raises:
         ConfigError: There is no such folder.
@@ -55,8 +56,8 @@ def find_runs(folder: str | Path) -> list[Run]:
     root = Path(folder)
     if not root.is_dir():
         raise ConfigError(
-            f"There is no folder {str(folder)!r}: recipes keep their runs in output_dir, by "
-            "default below runs/. Give the folder that yours are in: softhub runs FOLDER."
+            f"There is no folder {str(folder)!r}. Recipes write their runs to output_dir, which is "
+            "in runs/ by default. Pass the folder that contains yours: softhub runs FOLDER."
         )
     return sort_runs([read_run(path, root) for path in _run_folders(root)], "date")
 
@@ -78,11 +79,11 @@ _KEYS: Mapping[str, Callable[[Run], Any]] = {
 }
 _GREATEST_FIRST = ("date", "score")
 ORDERS = tuple(_KEYS)
-"""What runs can be sorted by: the newest, the best and the least come first."""
+"""Sort orders of runs: the newest, best or smallest first."""
 
 
 def sort_runs(runs: Sequence[Run], by: str) -> list[Run]:
-    """Return runs in order, those that lack the value last.
+    """Return runs in order, with those that lack the value at the end.
 
     Args:
         runs: The runs.
@@ -94,32 +95,34 @@ def sort_runs(runs: Sequence[Run], by: str) -> list[Run]:
     if by not in _KEYS:
         raise ConfigError(f"Cannot sort runs by {by!r}; expected one of {', '.join(ORDERS)}.")
     key = _KEYS[by]
-    named = sorted(runs, key=lambda run: run.path)
-    known = [run for run in named if key(run) is not None]
-    unknown = [run for run in named if key(run) is None]
+    by_path = sorted(runs, key=lambda run: run.path)
+    known = [run for run in by_path if key(run) is not None]
+    unknown = [run for run in by_path if key(run) is None]
     return sorted(known, key=key, reverse=by in _GREATEST_FIRST) + unknown
 
 
 def _goodness(run: Run) -> float | None:
-    from softhub.hub.query import goodness
-
-    return goodness(run.score.name, run.score.value) if run.score else None
+    """Return the score, negative for metrics of which less is better."""
+    if run.score is None:
+        return None
+    metric = METRICS.get(run.score.name)
+    return metric.goodness(run.score.value) if metric else run.score.value
 
 
 def by_seed(runs: Sequence[Run]) -> list[Seeds]:
-    """Sum up the judged runs that differ by their seed alone, in the order of each one's first.
+    """Summarize evaluated runs that differ only in their seed, in the order of their first run.
 
-    They are of the same task, base, data, settings and versions, and judged on as many examples.
+    They have the same task, base, data, settings and versions, and the same number of examples.
     """
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         if run.score and run.settings:
             key = (run.settings, run.score.name, run.score.examples)
             groups.setdefault(key, []).append(run)
-    return [_sum_up(group) for group in groups.values()]
+    return [_summarize(group) for group in groups.values()]
 
 
-def _sum_up(runs: Sequence[Run]) -> Seeds:
+def _summarize(runs: Sequence[Run]) -> Seeds:
     first, scores = runs[0], [run.score for run in runs if run.score]
     values = [score.value for score in scores]
     return Seeds(

@@ -1,7 +1,7 @@
-"""What one run's folder holds, read without a model and without trust.
+"""Read the folder of one run, without a model and without trusting its files.
 
-Files are capped and checked, and what is not sound makes a damaged run, never an error.
-Checkpoints hold pickles, which are not opened: their `trainer_state.json` says where they stand.
+Files are limited in size and checked. An invalid file makes a damaged run, never an error. The
+pickles in checkpoints are not opened: their `trainer_state.json` has the number of steps.
 """
 
 from __future__ import annotations
@@ -16,27 +16,34 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from softhub.adapter.manifest import Manifest, Metric
+from softhub.adapter.manifest import Manifest, RecordedMetric
 from softhub.adapter.strict_json import check_value
 from softhub.adapter.validation import check_folder
 from softhub.errors import SoftHubError
-from softhub.experiments.runs.run import BEGUN, DAMAGED, FAILED, FINISHED, INTERRUPTED, TRAINED, Run
+from softhub.experiments.runs.run import (
+    DAMAGED,
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    STARTED,
+    TRAINED,
+    Run,
+)
 
 _ADAPTER, _REPORT, _PLAN, _STATE = "adapter", "report.json", "run_state.json", "trainer_state.json"
 _ROWS, _ABOUT, _ADAPTERS = "rows.jsonl", "comparison.json", "adapters"
 _CHECKPOINT, _RESTART = re.compile(r"checkpoint-(\d{1,12})"), re.compile(r"restart-(\d{1,6})")
 _MAX_BYTES, _MAX_NOTE = 64 * 2**20, 500
-_GO_ON = "--resume true goes on"
 
 
-class _Unsound(Exception):
-    """A file of a run is not what it should be."""
+class _InvalidFile(Exception):
+    """A file of a run is missing or invalid."""
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run: a report, an adapter, checkpoints or a plan are in it.
+    """Return whether a folder is a run: it has a report, an adapter, checkpoints or a plan.
 
-    A folder that cannot be looked into may be one.
+    A folder that cannot be read may be one.
     """
     try:
         parts = ((folder / _PLAN).is_file(), (folder / _ADAPTER).is_dir())
@@ -48,7 +55,7 @@ def is_run(folder: Path) -> bool:
 
 
 def is_part(name: str) -> bool:
-    """Whether a folder of that name belongs to the run around it, or is hidden."""
+    """Return whether a folder of that name belongs to the run in its parent, or is hidden."""
     parts = (_CHECKPOINT.fullmatch(name), _RESTART.fullmatch(name))
     return name.startswith(".") or name in (_ADAPTER, _ADAPTERS) or any(parts)
 
@@ -58,15 +65,15 @@ def read_run(folder: Path, root: Path) -> Run:
 
     Args:
         folder: Its folder.
-        root: What its path is told relative to.
+        root: The folder of the index.
 
     Returns:
-        The run; whatever is wrong with it is in its state and note.
+        The run; problems are described in its state and note.
     """
-    run = Run(folder.relative_to(root).as_posix(), BEGUN, "no checkpoint yet", date=_date(folder))
+    run = Run(folder.relative_to(root).as_posix(), STARTED, "no checkpoint yet", date=_date(folder))
     try:
         return _read(folder, run)
-    except (_Unsound, SoftHubError, OSError, RecursionError) as error:
+    except (_InvalidFile, SoftHubError, OSError, RecursionError) as error:
         return replace(run, state=DAMAGED, note=str(error))
 
 
@@ -77,17 +84,17 @@ def _read(folder: Path, run: Run) -> Run:
     run = _with_plan(run, plan)
     failures = len(_list(plan.get("failures")))
     if failures:
-        run = replace(run, note=f"{run.note}; begun again, restarts: {failures}")
+        run = replace(run, note=f"{run.note}; restarts: {failures}")
     report = _json(folder / _REPORT)
     adapter = _adapter_of(folder)
     if adapter is None and not report:
         return run
     if adapter is None:
-        raise _Unsound("its report is there, but its adapter is not")
-    found = check_folder(adapter)
-    manifest = found.manifest
+        raise _InvalidFile("it has a report, but no adapter")
+    checked = check_folder(adapter)
+    manifest = checked.manifest
     note = run.note if run.state == FAILED else ""
-    run = replace(run, state=FINISHED, note=note, weights_sha256=found.weights_sha256)
+    run = replace(run, state=FINISHED, note=note, weights_sha256=checked.weights_sha256)
     if manifest:
         run = _with_manifest(run, manifest)
     run = _with_report(run, report) if report else _with_row(run, folder)
@@ -95,41 +102,41 @@ def _read(folder: Path, run: Run) -> Run:
 
 
 def _adapter_of(folder: Path) -> Path | None:
-    """A run's adapter; a comparison keeps those of its runs beside them."""
+    """Return a run's adapter; a comparison has those of its runs in a folder next to them."""
     for adapter in (folder / _ADAPTER, folder.parent.parent / _ADAPTERS / folder.name):
         if adapter.is_dir() and (adapter.name == _ADAPTER or folder.parent.name == "runs"):
             return adapter
     return None
 
 
-# --- what each file tells ---
+# --- the content of each file ---
 
 
 def _with_checkpoint(run: Run, state: Mapping[str, Any]) -> Run:
-    """Where a run's newest checkpoint stands."""
-    step, last = _whole(state.get("global_step")), _whole(state.get("max_steps"))
+    """Add the progress of the newest checkpoint."""
+    step, last = _integer(state.get("global_step")), _integer(state.get("max_steps"))
     if step is None or last is None:
-        raise _Unsound(f"{_STATE} of its newest checkpoint does not say where it stands")
+        raise _InvalidFile(f"{_STATE} of its newest checkpoint has no number of steps")
     history = _history(state)
     losses = [logs["loss"] for logs in history if isinstance(logs.get("loss"), int | float)]
-    loss, best = _kept(history, _whole(state.get("best_global_step")))
+    loss, best = _best_checkpoint(history, _integer(state.get("best_global_step")))
     run = replace(run, steps=step, dev_loss=loss, best_step=best)
     if losses and not math.isfinite(losses[-1]):
         return replace(run, state=FAILED, note=f"the loss is {losses[-1]} at step {step}")
     if step >= last:
-        return replace(run, state=TRAINED, note="not judged: --resume true does that")
-    return replace(run, state=INTERRUPTED, note=f"at step {step} of {last}: {_GO_ON}")
+        return replace(run, state=TRAINED, note="not evaluated yet; resume with --resume")
+    return replace(run, state=INTERRUPTED, note=f"at step {step} of {last}; resume with --resume")
 
 
 def _with_plan(run: Run, plan: Mapping[str, Any]) -> Run:
-    """What a run is of, and whether its last attempt failed."""
+    """Add task, base and seed, and whether the last attempt failed."""
     about, failed = _mapping(plan.get("about")), _text(plan.get("gave_up"))
     run = replace(
         run,
         task=_text(about.get("task")),
         base_model=_text(about.get("base_model")),
-        num_virtual_tokens=_whole(about.get("num_virtual_tokens")),
-        seed=_whole(about.get("seed")),
+        num_virtual_tokens=_integer(about.get("num_virtual_tokens")),
+        seed=_integer(about.get("seed")),
     )
     return replace(run, state=FAILED, note=failed[:_MAX_NOTE]) if failed else run
 
@@ -144,18 +151,15 @@ def _with_manifest(run: Run, manifest: Manifest) -> Run:
         base_model=manifest.base_model,
         num_virtual_tokens=manifest.num_virtual_tokens,
         score=score,
-        seed=_whole(provenance.get("seed")),
+        seed=_integer(provenance.get("seed")),
         softhub_version=manifest.softhub_version,
         provenance=provenance,
     )
 
 
 def _with_report(run: Run, report: Mapping[str, Any]) -> Run:
-    history, training = _history(report), _mapping(report.get("training"))
-    rows = [_mapping(row) for row in _list(report.get("rows"))]
-    ours = next((row for row in rows if row.get("name") == "soft prompt"), {})
-    loss, best = _kept(history, _whole(training.get("best_step")))
-    logged = [step for logs in history if (step := _whole(logs.get("step"))) is not None]
+    training = _mapping(report.get("training"))
+    loss, best = _best_checkpoint(_history(report), _integer(training.get("best_step")))
     warnings = [text for text in map(_text, _list(report.get("warnings"))) if text]
     config = _mapping(report.get("config"))
     check_value(config, origin=f"config of {_REPORT}")
@@ -164,15 +168,15 @@ def _with_report(run: Run, report: Mapping[str, Any]) -> Run:
         note=" ".join(warnings)[:_MAX_NOTE],
         dev_loss=loss,
         best_step=best,
-        steps=_whole(training.get("steps")) or max(logged, default=None),
-        seconds=_number(training.get("seconds")) or _number(ours.get("train_seconds")),
+        steps=_integer(training.get("steps")),
+        seconds=_number(training.get("seconds")),
         date=_utc(report.get("date")) or run.date,
         config=config,
     )
 
 
 def _with_row(run: Run, folder: Path) -> Run:
-    """What a comparison's rows tell of one of its soft prompts; its adapter has no scores."""
+    """Add the score from a comparison's rows, because the adapters of its runs have none."""
     comparison = folder.parent.parent
     data = _mapping(_mapping(_json(comparison / _ABOUT).get("data")).get("test"))
     setting = f"P = {run.num_virtual_tokens}"
@@ -180,23 +184,22 @@ def _with_row(run: Run, folder: Path) -> Run:
         try:
             row = _mapping(json.loads(line))
         except ValueError:
-            continue  # the last line of a comparison that was cut off
-        of = (row.get("method"), row.get("setting"), row.get("seed"))
-        metrics = [
-            (n, v) for n, x in _mapping(row.get("metrics")).items() if (v := _number(x)) is not None
-        ]
-        if of == ("soft prompt", setting, run.seed) and metrics:
-            examples = _whole(data.get("examples")) or len(_list(row.get("predictions")))
-            score = Metric(*metrics[0], None, None, "test", examples, {})
+            continue  # the last line, truncated by a crash
+        key = (row.get("method"), row.get("setting"), row.get("seed"))
+        values = {name: _number(value) for name, value in _mapping(row.get("metrics")).items()}
+        metrics = [(name, value) for name, value in values.items() if value is not None]
+        if key == ("soft prompt", setting, run.seed) and metrics:
+            examples = _integer(data.get("examples")) or len(_list(row.get("predictions")))
+            score = RecordedMetric(*metrics[0], None, None, "test", examples, {})
             return replace(run, score=score, seconds=_number(row.get("train_seconds")))
     return run
 
 
 def _settings(manifest: Manifest, report: Mapping[str, Any]) -> str:
-    """What runs share that differ by their seed alone, as a hash.
+    """Return a hash of the settings, equal for runs that differ only in their seed.
 
-    What a seed decides by chance is left out: a rate that a range test found, and what a restart
-    changed. So is the commit: a recipe's checkout may have changed in what the run does not use.
+    It leaves out what differs between seeds by chance: a learning rate that a range test found, and
+    what a restart changed. It also leaves out the git commit, which may differ in unrelated files.
     """
     provenance, config = dict(manifest.provenance), _mapping(report.get("config"))
     training = dict(_mapping(provenance.get("training")))
@@ -217,22 +220,22 @@ def _settings(manifest: Manifest, report: Mapping[str, Any]) -> str:
 
 
 def _checkpoint(folder: Path) -> Mapping[str, Any]:
-    """State of the newest checkpoint, of the last attempt that has one; empty if there is none."""
+    """Return the state of the last attempt's newest checkpoint; empty if there is none."""
     restart = _newest(folder, _RESTART)
     newest = (_newest(restart, _CHECKPOINT) if restart else None) or _newest(folder, _CHECKPOINT)
     if newest is None:
         return {}
     state = _json(newest / _STATE)
     if not state:
-        raise _Unsound(
-            f"its newest checkpoint, {newest.name}, has no {_STATE}: without that folder the run "
-            "goes on from the checkpoint before"
+        raise _InvalidFile(
+            f"its newest checkpoint, {newest.name}, has no {_STATE}; delete that folder to resume "
+            "from the checkpoint before it"
         )
     return state
 
 
 def _newest(folder: Path, name: re.Pattern[str]) -> Path | None:
-    """The subfolder of such a name with the highest number."""
+    """Return the subfolder with the highest number in its name."""
     try:
         found = [(match, path) for path in folder.iterdir() if (match := name.fullmatch(path.name))]
     except OSError:
@@ -242,59 +245,53 @@ def _newest(folder: Path, name: re.Pattern[str]) -> Path | None:
 
 
 def _json(path: Path) -> Mapping[str, Any]:
-    """A file's JSON object; empty if there is no such file."""
+    """Return a file's JSON object; empty if there is no such file."""
     data = _bytes(path)
     if not data:
         return {}
     try:
         value = json.loads(data)
     except ValueError as error:
-        raise _Unsound(f"{path.name} is not sound JSON: {error}") from None
+        raise _InvalidFile(f"{path.name} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
-        raise _Unsound(f"{path.name} holds no JSON object")
+        raise _InvalidFile(f"{path.name} contains no JSON object")
     return value
 
 
 def _bytes(path: Path) -> bytes:
-    """A regular file's bytes, at most so many; none if there is no file."""
+    """Return a regular file's bytes; empty if there is no file."""
     if not path.exists():
         return b""
     if not path.is_file():
-        raise _Unsound(f"{path.name} is no regular file")
+        raise _InvalidFile(f"{path.name} is not a regular file")
     if path.stat().st_size > _MAX_BYTES:
-        raise _Unsound(f"{path.name} is larger than {_MAX_BYTES // 2**20} MiB")
+        raise _InvalidFile(f"{path.name} is larger than {_MAX_BYTES // 2**20} MiB")
     return path.read_bytes()
 
 
 def _date(folder: Path) -> str | None:
-    """When what a run last wrote was written."""
+    """Return the time of the last change to a run's files."""
     checkpoint = _newest(folder, _CHECKPOINT)
-    places = [
-        folder / _REPORT,
-        folder / _PLAN,
-        *([checkpoint / _STATE] if checkpoint else []),
-        folder,
-    ]
-    for place in places:
+    state = [checkpoint / _STATE] if checkpoint else []
+    for path in (folder / _REPORT, folder / _PLAN, *state, folder):
         try:
-            return datetime.fromtimestamp(place.stat().st_mtime, timezone.utc).isoformat(
-                timespec="seconds"
-            )
+            date = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
         except (OSError, OverflowError, ValueError):
             continue
+        return date.isoformat(timespec="seconds")
     return None
 
 
 # --- values ---
 
 
-def _kept(
+def _best_checkpoint(
     history: Sequence[Mapping[str, Any]], best_step: int | None
 ) -> tuple[float | None, int | None]:
-    """Dev loss and step of the checkpoint that was kept; of the lowest loss if none is named."""
+    """Return dev loss and step of the best checkpoint: the given step, or the lowest loss."""
     losses: dict[int, float] = {}
     for logs in history:
-        step, loss = _whole(logs.get("step")), _number(logs.get("eval_loss"))
+        step, loss = _integer(logs.get("step")), _number(logs.get("eval_loss"))
         if step is not None and loss is not None:
             losses[step] = loss
     if best_step not in losses:
@@ -320,7 +317,7 @@ def _text(value: object) -> str | None:
 
 
 def _number(value: object) -> float | None:
-    """A finite number, or nothing."""
+    """Return a finite number, None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -330,14 +327,14 @@ def _number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _whole(value: object) -> int | None:
-    """A whole number of a size that steps and seeds have, or nothing."""
+def _integer(value: object) -> int | None:
+    """Return a number of steps or a seed, None for anything else."""
     number = _number(value)
     return int(number) if number is not None and abs(number) < 2**63 and number % 1 == 0 else None
 
 
 def _utc(value: object) -> str | None:
-    """A date in UTC, or nothing."""
+    """Return a date in UTC, None for anything else."""
     try:
         date = datetime.fromisoformat(str(value))
         aware = date if date.tzinfo else date.replace(tzinfo=timezone.utc)

@@ -1,4 +1,4 @@
-"""One training run, as the index tells it."""
+"""One training run, as the index describes it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from softhub.adapter.manifest import Metric
+from softhub.adapter.manifest import RecordedMetric
 
 FINISHED = "finished"
 TRAINED = "only checkpoints"
 INTERRUPTED = "interrupted"
-BEGUN = "begun"
+STARTED = "started"
 FAILED = "failed"
 DAMAGED = "damaged"
 
@@ -21,25 +21,25 @@ class Run:
     """One training run.
 
     Attributes:
-        path: Its folder, relative to that of the index.
-        state: `finished`; `only checkpoints`: trained to its end, not judged; `interrupted`, or
-            still at work; `begun`: no checkpoint yet; `failed`; or `damaged`.
-        note: What a person should know: how far it got, what it warned of, what is wrong.
-        task: The task's name; of a mixture those of its tasks.
-        base_model: The base's name.
-        num_virtual_tokens: Rows of the prompt.
-        score: Its main metric on the test split.
-        dev_loss: That of the checkpoint that was kept, or the lowest so far.
-        best_step: The step of that.
-        steps: Optimizer steps made.
+        path: Folder of the run, relative to that of the index.
+        state: `finished`; `only checkpoints`: fully trained, but not evaluated; `interrupted`, or
+            still running; `started`: no checkpoint yet; `failed`; or `damaged`.
+        note: Remarks for people: progress, warnings, what is wrong.
+        task: Name of the task, or of the tasks of a mixture.
+        base_model: Name of the base model.
+        num_virtual_tokens: Number of virtual tokens.
+        score: Main metric on the test split.
+        dev_loss: Dev loss of the best checkpoint, or the lowest so far.
+        best_step: Step of that checkpoint.
+        steps: Number of optimizer steps so far.
         seconds: Wall time of training.
-        seed: Its seed.
-        date: When it ended, or was last saved: UTC, ISO 8601.
-        settings: Equal for runs that differ by their seed alone.
+        seed: Seed of the run.
+        date: When the run ended or was last saved: UTC, ISO 8601.
+        settings: Hash that is equal for runs that differ only in their seed.
         weights_sha256: Hash of the prompt's weights file.
-        softhub_version: The softhub that saved it.
+        softhub_version: Version of softhub that saved the prompt.
         provenance: Data, seed, settings, versions and commit, as in the prompt's manifest.
-        config: What the recipe was told.
+        config: Settings of the recipe.
     """
 
     path: str
@@ -48,7 +48,7 @@ class Run:
     task: str | None = None
     base_model: str | None = None
     num_virtual_tokens: int | None = None
-    score: Metric | None = None
+    score: RecordedMetric | None = None
     dev_loss: float | None = None
     best_step: int | None = None
     steps: int | None = None
@@ -62,6 +62,6 @@ class Run:
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def to_record(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
+        """Return plain JSON values."""
         record = asdict(replace(self, provenance={}, config={}))
         return {**record, "provenance": dict(self.provenance), "config": dict(self.config)}

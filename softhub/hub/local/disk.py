@@ -1,4 +1,4 @@
-"""The hub's folders and files: made, read and locked, with errors that say what failed."""
+"""The hub's folders and files: created, read and locked, with errors that say what failed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOCK_SECONDS = 120.0
 
 
 def append(path: Path, data: bytes) -> None:
-    """Add `data` to the end of a file in one write, whole or not at all; make it if need be."""
+    """Append `data` to a file in one write, all or nothing; create the file if necessary."""
     # O_NONBLOCK: a named pipe that somebody put there fails, where it would wait for a reader.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -40,23 +40,24 @@ def read_file(path: Path, *, most: int) -> bytes:
     """Return the content of `path`.
 
     Raises:
-        InvalidArtefact: It is longer than `most` bytes, or no regular file.
+        InvalidArtefact: It is longer than `most` bytes, or not a regular file.
         HubError: The system refuses to read it.
         FileNotFoundError: It does not exist.
+        NotADirectoryError: What should be its folder is a file.
     """
     try:
         data = read_regular(path, most=most)
     except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
-        raise HubError(f"cannot read {path}: {error.strerror}; check its rights") from error
+        raise HubError(f"cannot read {path}: {error.strerror}; check its permissions") from error
     if len(data) > most:
         raise InvalidArtefact(f"{path} is longer than {most} bytes; expected a smaller file")
     return data
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a whole folder, if it is there."""
+    """Remove a file or a folder with all it holds, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -72,26 +73,22 @@ def locked(path: Path, what: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path, timeout=LOCK_SECONDS, poll_interval=0.01)
     try:
-        lock.acquire()
+        with FileLock(path, timeout=LOCK_SECONDS, poll_interval=0.01):
+            yield
     except Timeout as error:
         raise HubError(
             f"another process has been {what} for {LOCK_SECONDS:.0f} s; "
             "wait for it or end it, then run the command again"
         ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
-def told_as_hub_error(what: str) -> Iterator[None]:
+def os_errors_as_hub_errors(what: str) -> Iterator[None]:
     """Turn an operating-system error inside the block into a `HubError` that says `what` failed.
 
     Raises:
-        HubError: For a full disk, missing rights, or read-only media.
+        HubError: For a full disk, missing permissions, or read-only media.
     """
     try:
         yield
@@ -100,6 +97,6 @@ def told_as_hub_error(what: str) -> Iterator[None]:
     except OSError as error:
         where = f" at {error.filename}" if error.filename else ""
         raise HubError(
-            f"{what} failed: {error.strerror or error}{where}; nothing half-done is left behind. "
-            "Free space or fix the rights, then run the command again"
+            f"{what} failed: {error.strerror or error}{where}; nothing incomplete is left behind. "
+            "Free space or fix the permissions, then run the command again"
         ) from error

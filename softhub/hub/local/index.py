@@ -1,10 +1,10 @@
-"""A fast view of a local hub for searches: SQLite, and only ever a cache of the folders.
+"""An index of a local hub for fast searches: SQLite, and only ever a cache of the folders.
 
-The folders are the truth. The index learns of changes from three places: the note that every
-writer appends to `.softhub/changes`, the pushes under way in `.softhub/staging`, and the
-modification time of the root, which moves when folders are copied in or taken out. What it
-answers is read again from the folders before anyone sees it, so a stale row can hide for a
-moment, but never lie. Delete the file and the next search builds it anew.
+The index learns of changes from three places: the note that every writer appends to
+`.softhub/changes`, the pushes under way in `.softhub/staging`, and the modification time of the
+root, which changes when folders are copied in or removed. A row is returned only if its
+repository has not changed since, and is otherwise read again from the folder. Delete the file and
+the next search rebuilds it.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pathlib import Path
 from softhub.config import softhub_home
 from softhub.hub.local.store import Store
 from softhub.hub.names import repo_folder_name, repo_id_of
-from softhub.hub.query import Query, goodness, haystack
+from softhub.hub.query import Query, goodness, searched_text
 from softhub.hub.records import AdapterInfo
 
 SCHEMA = 1
 FILE = "index.sqlite"
 BUSY_SECONDS = 10.0
-_TOLD_AFTER_SECONDS = 2.0
+_WARN_AFTER_SECONDS = 2.0
 _WORST = -1e308
-# Records lie apart, so that a search through the texts reads few pages.
+# Records are in a table of their own, so that a search through the texts reads few pages.
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS adapters (
@@ -77,7 +77,7 @@ class Index:
         self.describe = describe
 
     def select(self, query: Query) -> list[AdapterInfo]:
-        """Return the adapters that match, in order, each as its folder has it now.
+        """Return the adapters that match, in order, each as it is in its folder now.
 
         Raises:
             sqlite3.Error: The index cannot be used, for instance while another process builds it.
@@ -87,18 +87,18 @@ class Index:
             return query.ordered(self._found(connection, query))
 
     def _opened(self) -> sqlite3.Connection:
-        """Open the index in the hub; where that is read-only, another under softhub's home."""
+        """Open the index in the hub; where that is read-only, one under softhub's home."""
         if os.access(self.store.hidden, os.W_OK):
             return _connect(self.store.hidden / FILE)
         digest = sha256(str(self.store.root.resolve()).encode()).hexdigest()[:16]
-        home = softhub_home().absolute() / "cache"
+        cache = softhub_home().absolute() / "cache"
         try:
-            home.mkdir(parents=True, exist_ok=True)
-            return _connect(home / f"index-{digest}.sqlite")
-        except (OSError, sqlite3.OperationalError):
-            return _connect(None)
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise sqlite3.OperationalError(str(error)) from error
+        return _connect(cache / f"index-{digest}.sqlite")
 
-    # Keeping up.
+    # Bringing the index up to date.
 
     def _refresh(self, connection: sqlite3.Connection) -> None:
         state = dict(connection.execute("SELECT key, value FROM state"))
@@ -145,12 +145,12 @@ class Index:
         return known ^ set(self.store.repo_ids())
 
     def _read(self, connection: sqlite3.Connection, repo_ids: Iterable[str]) -> None:
-        started, told = time.monotonic(), False
+        warn_at = time.monotonic() + _WARN_AFTER_SECONDS
         for count, repo_id in enumerate(sorted(repo_ids)):
             self._update(connection, repo_id)
-            if not told and time.monotonic() - started > _TOLD_AFTER_SECONDS:
-                told = True
-                _logger.warning("indexing the hub: %d adapters so far; once only", count)
+            if time.monotonic() > warn_at:
+                warn_at = float("inf")
+                _logger.warning("indexing the hub, %d adapters so far; needed only once", count)
 
     def _update(self, connection: sqlite3.Connection, repo_id: str) -> None:
         if repo_id_of(repo_folder_name(repo_id)) is None:
@@ -166,16 +166,16 @@ class Index:
             connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (row, record))
 
     def _refs_time(self, repo_id: str) -> int:
-        """Return when refs last changed: every moved, new or removed ref is a rename in there."""
+        """Return when refs last changed: every changed ref is a rename in their folder."""
         try:
             return (self.store.repository(repo_id).folder / "refs").stat().st_mtime_ns
         except OSError:
             return 0
 
-    # Answering.
+    # Searching.
 
     def _found(self, connection: sqlite3.Connection, query: Query) -> list[AdapterInfo]:
-        """Return what matches; as SQL's order is the query's, often no more than its limit."""
+        """Return what matches, and no more than the limit where SQL's order is the query's."""
         in_order = query.sort != "score" or query.metric is None
         found: list[AdapterInfo] = []
         stale: list[str] = []
@@ -189,13 +189,13 @@ class Index:
                 found.append(info)
             if in_order and len(found) == query.limit:
                 break
-        if stale:  # only now: a row that is moved while rows are read may be read twice
+        if stale:  # only now, because a row that is moved while rows are read may be read twice
             with _transaction(connection):
                 self._read(connection, stale)
         return found
 
     def _rows(self, connection: sqlite3.Connection, query: Query) -> Iterator[tuple[str, int, str]]:
-        """Yield what could match, in order; the query itself has the last word."""
+        """Yield what could match, in order; the caller checks it against the query."""
         conditions, values = _conditions(query)
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         cursor = connection.execute(
@@ -217,27 +217,25 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.commit()
 
 
-def _connect(path: Path | None) -> sqlite3.Connection:
-    """Open an index; one that is damaged or of another schema is made anew."""
-    connection = sqlite3.connect(path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None)
-    try:
-        if _is_ready(connection):
-            return connection
-        error: Exception = sqlite3.DatabaseError("another schema")
-    except sqlite3.OperationalError:
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open an index; one that is damaged or has another schema is rebuilt."""
+    for _ in range(2):
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            if _is_ready(connection):
+                return connection
+        except sqlite3.OperationalError:
+            connection.close()
+            raise
+        except sqlite3.DatabaseError as error:
+            _logger.info("rebuilding the damaged index %s: %s", path, error)
         connection.close()
-        raise
-    except sqlite3.DatabaseError as damaged:
-        error = damaged
-    connection.close()
-    if path is None:
-        raise error
-    path.unlink()
-    return _connect(path)
+        path.unlink()
+    raise sqlite3.DatabaseError(f"{path} cannot be rebuilt")
 
 
 def _is_ready(connection: sqlite3.Connection) -> bool:
-    # A cache may be lost in a power cut, so nothing waits for the disk.
+    # A cache may be lost in a power cut, so no write waits for the disk.
     connection.execute("PRAGMA synchronous = OFF")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
@@ -248,7 +246,7 @@ def _is_ready(connection: sqlite3.Connection) -> bool:
 def _row(info: AdapterInfo, refs: int) -> tuple[object, ...]:
     return (
         info.repo_id,
-        refs if info.revision else 0,  # a damaged adapter is looked at again each time
+        refs if info.revision else 0,  # a damaged adapter is read again each time
         _lower(info.task),
         _lower(info.task_kind),
         _lower(info.base_model),
@@ -257,13 +255,13 @@ def _row(info: AdapterInfo, refs: int) -> tuple[object, ...]:
         _WORST if info.score is None else goodness(*info.score),
         info.date,
         info.total_bytes,
-        haystack(info),
+        searched_text(info),
         _labels(info),
     )
 
 
 def _labels(info: AdapterInfo) -> str:
-    """Return what an adapter has several of, each between bars, for one look at them all."""
+    """Return the fields with several values as one text, each value between bars."""
     labels = [
         *(f"tag:{tag}" for tag in (*info.keywords, *info.tags)),
         *(f"language:{code}" for code in info.language),
@@ -279,7 +277,7 @@ def _lower(text: str | None) -> str | None:
 
 
 def _conditions(query: Query) -> tuple[list[str], list[str]]:
-    """Return the part of a query that SQL can answer by itself; never more than it asks."""
+    """Return conditions and values for the part of a query that SQL can answer by itself."""
     exact = {
         "task": query.task,
         "kind": query.task_kind,

@@ -4,15 +4,15 @@
 
     HUB/models--me--sentiment/refs/main                the commit that `main` names
                              /refs/v1                  a tag
-                             /refs/history/<commit>    keeps every commit from `hf cache prune`
+                             /refs/history/<commit>    protects every commit from `hf cache prune`
                              /branches/dev             marks refs/dev as a branch, not a tag
                              /snapshots/<commit>/...   the adapter's files
                              /commits/<commit>.json    the record whose hash is the commit's name
-    HUB/.softhub/locks, staging, trash                 locks and what is not finished
+    HUB/.softhub/locks, staging, trash                 locks and unfinished work
                 /changes                               names of changed repositories, for the index
 
-A push is prepared in `staging` and counts from the one moment in which its branch's ref is
-replaced. Whatever stops it earlier is undone by the next writer, and readers do not see it.
+A push is prepared in `staging` and takes effect at the one moment in which its branch's ref is
+replaced. If it is stopped earlier, the next writer undoes it, and readers do not see it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,7 @@ from typing import Any
 from softhub.adapter.layout import FILES, MAX_BYTES, write_durably
 from softhub.errors import InvalidArtefact, RepositoryNotFound, RevisionNotFound
 from softhub.files import replace_file, sync_directory, write_file
-from softhub.hub.local.disk import (
-    append,
-    locked,
-    make_folders,
-    read_file,
-    remove,
-)
+from softhub.hub.local.disk import append, locked, make_folders, read_file, remove
 from softhub.hub.names import (
     DEFAULT_REVISION,
     check_repo_id,
@@ -52,7 +46,7 @@ class Store:
     """All repositories under one hub's root."""
 
     def __init__(self, root: Path) -> None:
-        """Look at `root`, which need not exist yet."""
+        """Use `root`, which need not exist yet."""
         self.root = root
         self.hidden = root / HIDDEN
 
@@ -71,14 +65,13 @@ class Store:
                     yield repo_id
 
     def note_change(self, repo_id: str) -> None:
-        """Tell the index that a repository changed; one short append, whole or not at all."""
+        """Tell the index that a repository changed; one short append, all or nothing."""
         append(self.hidden / "changes", f"{repo_id}\n".encode())
 
     def sweep_trash(self) -> None:
-        """Remove for good what was thrown away; what cannot be removed waits for the next time."""
-        trash = self.hidden / "trash"
+        """Delete what was discarded; what cannot be deleted now is tried again the next time."""
         with suppress(OSError):
-            for entry in list(trash.iterdir()):
+            for entry in list((self.hidden / "trash").iterdir()):
                 remove(entry)
 
 
@@ -86,14 +79,14 @@ class Repository:
     """One repository of the local hub: refs, commits, snapshots, and the steps of a push."""
 
     def __init__(self, store: Store, repo_id: str) -> None:
-        """Look at the folder of `repo_id`, which need not exist yet."""
+        """Use the folder of `repo_id`, which need not exist yet."""
         self.store = store
         self.repo_id = repo_id
         self.folder = store.root / repo_folder_name(repo_id)
         self._staging = store.hidden / "staging" / self.folder.name
         self._commits: dict[str, Commit] = {}  # a record does not change, as its hash is its name
 
-    # Reading: no locks, works on read-only media.
+    # Reading takes no lock and works on read-only media.
 
     def ref(self, name: str) -> str | None:
         """Return the commit that a branch or tag names, or None."""
@@ -108,38 +101,31 @@ class Repository:
         commit = content.decode("ascii", errors="replace").strip()
         if not is_commit(commit):
             raise InvalidArtefact(
-                f"{self.folder / 'refs' / name} holds no commit hash; restore it from a copy of "
-                f"the hub, or remove the file and push again"
+                f"{self.folder / 'refs' / name} contains no commit hash; restore it from a backup "
+                "of the hub, or remove the file and push again"
             )
         return commit
 
     def refs(self) -> dict[str, str]:
-        """Return all branches and tags with their commits, as readers may see them."""
+        """Return all branches and tags with their commits, without those of unfinished pushes."""
         try:
             with os.scandir(self.folder / "refs") as entries:
-                names = sorted(
-                    e.name for e in entries if e.is_file() and not e.name.startswith(".")
-                )
+                files = (e.name for e in entries if e.is_file() and not e.name.startswith("."))
+                found = {name: self.ref(name) for name in sorted(files)}
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        found = {name: self.ref(name) for name in names}
-        unfinished = set(self._unfinished())
-        return {
-            name: commit
-            for name, commit in found.items()
-            if commit and (commit not in unfinished or self._is_published(commit))
-        }
+        return {name: c for name, c in found.items() if c and self._is_published(c)}
 
     def tags(self) -> dict[str, str]:
         """Return the tags with their commits."""
         return {name: commit for name, commit in self.refs().items() if not self.is_branch(name)}
 
     def is_branch(self, name: str) -> bool:
-        """Tell whether pushes may move the ref `name`."""
+        """Return whether pushes may move the ref `name`."""
         return name == DEFAULT_REVISION or (self.folder / "branches" / name).is_file()
 
     def exists(self) -> bool:
-        """Tell whether anything was ever pushed here."""
+        """Return whether anything was ever pushed here."""
         return self.ref(DEFAULT_REVISION) is not None or bool(self.refs())
 
     def resolve(self, revision: str) -> str:
@@ -198,7 +184,7 @@ class Repository:
         """Return a commit's files (or those in `names`), each checked against the record.
 
         Raises:
-            InvalidArtefact: A file is missing, altered, or does not belong there.
+            InvalidArtefact: A file is missing or altered.
         """
         entries = self.commit(commit).files
         folder = self.snapshot(commit)
@@ -206,25 +192,27 @@ class Repository:
             name: _read_entry(folder / name, entries[name]) for name in names if name in entries
         }
 
-    def check_names(self, commit: str) -> None:
-        """Check that a snapshot holds the files of its record and nothing else.
+    def read_all(self, commit: str) -> dict[str, bytes]:
+        """Return all files of a commit, after checking that its snapshot holds nothing else.
 
         Raises:
-            InvalidArtefact: It holds more, which nothing vouches for.
+            InvalidArtefact: A file is missing, altered, or not in the commit's record.
         """
+        files = self.read(commit)
         folder = self.snapshot(commit)
-        present = {path.name for path in folder.iterdir()} - _LEFT_BY_FILE_BROWSERS
-        strangers = sorted(present - set(self.commit(commit).files))
-        if strangers:
+        present = {path.name for path in folder.iterdir()} - _FILE_BROWSER_FILES
+        unexpected = sorted(present - set(files))
+        if unexpected:
             raise InvalidArtefact(
-                f"{folder} also holds {strangers[0]!r}, which was not pushed; remove that file"
+                f"{folder} also holds {unexpected[0]!r}, which was not pushed; remove that file"
             )
+        return files
 
-    # Writing: only inside `locked`.
+    # Writing happens only inside `locked`.
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only writer of this repository; undo first what a stopped writer left.
+        """Be the only writer of this repository; first undo what a stopped writer left.
 
         Raises:
             HubError: Another process holds the lock for too long.
@@ -239,7 +227,7 @@ class Repository:
     def publish(
         self, commit: Commit, files: Mapping[str, bytes], *, branch: str, tags: Sequence[str]
     ) -> None:
-        """Add a commit and move `branch` to it; all of it or nothing.
+        """Add a commit and move `branch` to it; all or nothing.
 
         Args:
             commit: The record, which describes `files`.
@@ -267,8 +255,8 @@ class Repository:
         sync_directory(self.folder / "refs")
 
     def delete(self) -> None:
-        """Remove the whole repository in one step."""
-        self._throw_away(self.folder)
+        """Remove the repository in one step."""
+        self._move_to_trash(self.folder)
 
     def _prepare(self, commit: Commit, files: Mapping[str, bytes], branch: str) -> Path:
         for folder in (self._staging, *map(self.folder.joinpath, _FOLDERS)):
@@ -313,16 +301,16 @@ class Repository:
         for leftover in (refs / "history" / commit, self._commit_path(commit)):
             remove(leftover)
         if self.snapshot(commit).is_dir():
-            self._throw_away(self.snapshot(commit))
+            self._move_to_trash(self.snapshot(commit))
 
     def _discard(self, stage: Path) -> None:
-        """End a finished push. The index is told first: a reader sees the stage or the note."""
+        """End a finished push; the index is told first, so that it sees the stage or the note."""
         self.store.note_change(self.repo_id)
-        self._throw_away(stage)
+        self._move_to_trash(stage)
         self.store.sweep_trash()
 
-    def _throw_away(self, folder: Path) -> None:
-        """Make a folder vanish in one step; a half-removed one must never be read."""
+    def _move_to_trash(self, folder: Path) -> None:
+        """Remove a folder in one step; a partly removed one must never be read."""
         if folder.is_dir():
             folder.rename(self.store.hidden / "trash" / secrets.token_hex(8))
             sync_directory(folder.parent)
@@ -336,7 +324,7 @@ class Repository:
         yield from filter(is_commit, names)
 
     def _is_published(self, commit: str) -> bool:
-        """Tell whether the push of `commit` reached the moment that counts."""
+        """Return whether the push of `commit` has moved its branch."""
         stage = self._staging / commit
         if not stage.is_dir():
             return True
@@ -345,15 +333,15 @@ class Repository:
 
     def _without_record(self, commit: str) -> InvalidArtefact:
         return InvalidArtefact(
-            f"{self._commit_path(commit)} is missing, so nothing vouches for that commit of "
-            f"{self.repo_id}; restore it from a copy of the hub"
+            f"{self._commit_path(commit)} is missing, so that commit of {self.repo_id} cannot be "
+            "checked; restore the file from a backup of the hub"
         )
 
     def _commit_path(self, commit: str) -> Path:
         return self.folder / "commits" / f"{commit}.json"
 
 
-_LEFT_BY_FILE_BROWSERS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+_FILE_BROWSER_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _FOLDERS = ("refs/history", "branches", "snapshots", "commits")
 
 
@@ -370,11 +358,11 @@ def _read_entry(path: Path, entry: FileEntry) -> bytes:
         data = read_file(path, most=MAX_BYTES[path.name])
     except FileNotFoundError as error:
         raise InvalidArtefact(
-            f"{path} is missing; restore it from a copy of the hub, or push again"
+            f"{path} is missing; restore it from a backup of the hub, or push again"
         ) from error
     if FileEntry.of(data) != entry:
         raise InvalidArtefact(
             f"{path} was altered: SHA-256 is {FileEntry.of(data).sha256}, expected "
-            f"{entry.sha256}; restore it from a copy of the hub, or push again"
+            f"{entry.sha256}; restore it from a backup of the hub, or push again"
         )
     return data

@@ -1,7 +1,8 @@
-"""How softhub talks to a remote hub: token, deadlines, retries, and errors in plain words.
+"""How softhub talks to a remote hub: access token, deadlines, retries, and readable errors.
 
-huggingface_hub's client waits 20 s and more for a dead endpoint, has no deadline on most calls,
-and sends a token to any endpoint that it is given; what is missing there stands here.
+The client of huggingface_hub waits 20 seconds and more for an endpoint that does not answer, sets
+no deadline on most calls, and sends a token to any endpoint that it is given. This module adds
+what is missing there.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from softhub.errors import (
     HubAccessDenied,
@@ -24,18 +25,21 @@ from softhub.errors import (
 from softhub.hub.names import HUGGING_FACE
 from softhub.hub.records import plain
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
 Answer = TypeVar("Answer")
 
 ALIVE_SECONDS = 3.0
 CALL_SECONDS = 60.0
 TRIES = 3
-LONGEST_PAUSE = 5.0
-_PASSING = frozenset({429, 500, 502, 503, 504})
-_YES = frozenset({"1", "true", "yes", "on"})
+MAX_PAUSE_SECONDS = 5.0
+_TRANSIENT = frozenset({429, 500, 502, 503, 504})
+_TRUE = frozenset({"1", "true", "yes", "on"})
 
 
 class Connection:
-    """One endpoint and the token for it.
+    """One endpoint and the access token for it.
 
     Attributes:
         endpoint: URL without a trailing slash.
@@ -43,7 +47,7 @@ class Connection:
     """
 
     def __init__(self, endpoint: str, token: str | None, *, offline: bool = False) -> None:
-        """Remember where to talk to; nothing is sent yet."""
+        """Store the endpoint and choose the token; nothing is sent yet."""
         self.endpoint = endpoint
         self.token: str | Literal[False] = _token_for(endpoint, token)
         self._offline = offline
@@ -51,80 +55,91 @@ class Connection:
 
     @property
     def is_offline(self) -> bool:
-        """Whether the caller, `SOFTHUB_OFFLINE` or `HF_HUB_OFFLINE` forbids the network."""
+        """Whether the caller, `SOFTHUB_OFFLINE` or `HF_HUB_OFFLINE` forbids network access."""
         from huggingface_hub import constants
 
-        said = os.environ.get("SOFTHUB_OFFLINE", "").lower() in _YES
-        return self._offline or said or bool(constants.HF_HUB_OFFLINE)
+        variable = os.environ.get("SOFTHUB_OFFLINE", "").lower()
+        return self._offline or variable in _TRUE or bool(constants.HF_HUB_OFFLINE)
 
-    def check(self) -> None:
-        """Make sure, within `ALIVE_SECONDS`, that softhub may go online and somebody answers.
+    @property
+    def api(self) -> HfApi:
+        """The client of huggingface_hub, with this endpoint and this token and no other."""
+        from huggingface_hub import HfApi
 
-        Raises:
-            HubUnavailable: Offline mode, or no answer.
-        """
-        if self.is_offline:
-            raise HubUnavailable(
-                f"softhub is offline (by --offline, SOFTHUB_OFFLINE or HF_HUB_OFFLINE), so "
-                f"{self.endpoint} was not asked; go online, or use what was pulled before"
-            )
-        if not self._alive:
-            with self.told(self.endpoint):
-                self._within(ALIVE_SECONDS, self._knock)
-            self._alive = True
+        return HfApi(endpoint=self.endpoint, token=self.token)
 
-    def read(self, call: Callable[[], Answer], what: str) -> Answer:
-        """Make a call that changes nothing; again, if the trouble may pass.
+    def read(self, call: Callable[[HfApi], Answer], what: str) -> Answer:
+        """Make a call that changes nothing, and retry it on a transient failure.
 
         Args:
-            call: The call.
-            what: Whose absence a 404 means, for messages: `me/sentiment@main`.
+            call: The call, which gets the client.
+            what: What a 404 says is missing, for messages: `me/sentiment@main`.
+
+        Returns:
+            What the call returns.
 
         Raises:
-            HubError: One of its kinds, by what the hub answered.
+            HubError: A subclass of it, depending on what the hub answered.
         """
+        self._check_alive()
         for remaining in range(TRIES - 1, -1, -1):
             try:
                 return self._within(CALL_SECONDS, call)
             except Exception as error:
-                if not remaining or not is_passing(error):
-                    with self.told(what):
+                if not remaining or not _is_transient(error):
+                    with self._translating_errors(what):
                         raise
                 time.sleep(_pause(error))
         raise AssertionError("unreachable")
 
-    def write(self, call: Callable[[], Answer], what: str) -> Answer:
+    def write(self, call: Callable[[HfApi], Answer], what: str) -> Answer:
         """Make a call that changes something, once.
 
+        Args:
+            call: The call, which gets the client.
+            what: What is changed, for messages.
+
+        Returns:
+            What the call returns.
+
         Raises:
-            HubError: One of its kinds, by what the hub answered.
+            HubError: A subclass of it, depending on what the hub answered.
         """
-        with self.told(what):
+        self._check_alive()
+        with self._translating_errors(what):
             return self._within(5 * CALL_SECONDS, call)
 
-    @contextmanager
-    def told(self, what: str) -> Iterator[None]:
-        """Turn the client's errors inside the block into softhub's."""
-        try:
-            yield
-        except SoftHubError:
-            raise
-        except Exception as error:
-            raise self._translated(error, what) from error
+    def login_hint(self) -> str:
+        """Return how to get a token for this hub."""
+        if self.endpoint == HUGGING_FACE:
+            return "check the token's permissions" if self.token else "log in with `softhub login`"
+        return "set SOFTHUB_TOKEN to a token for this hub, and SOFTHUB_HUB to the hub"
 
-    def _knock(self) -> None:
+    def _check_alive(self) -> None:
+        """Make sure, within `ALIVE_SECONDS`, that softhub may go online and the hub answers."""
+        if self.is_offline:
+            raise HubUnavailable(
+                "softhub is offline (--offline, SOFTHUB_OFFLINE or HF_HUB_OFFLINE), so "
+                f"{self.endpoint} was not contacted; go online, or use what was pulled before"
+            )
+        if not self._alive:
+            with self._translating_errors(self.endpoint):
+                self._within(ALIVE_SECONDS, self._send_head_request)
+            self._alive = True
+
+    def _send_head_request(self, _: HfApi) -> None:
         from huggingface_hub import get_session
 
         get_session().head(self.endpoint, timeout=ALIVE_SECONDS, follow_redirects=False)
 
-    def _within(self, seconds: float, call: Callable[[], Answer]) -> Answer:
-        """Run a call in a thread of its own, so that nothing can hold up the caller for longer."""
+    def _within(self, seconds: float, call: Callable[[HfApi], Answer]) -> Answer:
+        """Run a call in a thread of its own, so that it cannot block the caller for longer."""
         result: list[Answer] = []
         failure: list[BaseException] = []
 
         def run() -> None:
             try:
-                result.append(call())
+                result.append(call(self.api))
             except BaseException as error:
                 failure.append(error)
 
@@ -137,54 +152,52 @@ class Connection:
             raise failure[0]
         return result[0]
 
-    def _unavailable(self, reason: str) -> HubUnavailable:
-        return HubUnavailable(
-            f"{self.endpoint} cannot be used now: {reason}; check the network and the address, "
-            "then run the command again"
-        )
+    @contextmanager
+    def _translating_errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except SoftHubError:
+            raise
+        except Exception as error:
+            raise self._translated(error, what) from error
 
     def _translated(self, error: Exception, what: str) -> HubError:
         from huggingface_hub import errors
 
         if isinstance(error, errors.GatedRepoError):
             return HubAccessDenied(
-                f"{what} on {self.endpoint} is gated; ask its owner for access on the web"
+                f"{what} on {self.endpoint} is gated; request access on its web page"
             )
         if isinstance(error, errors.RevisionNotFoundError):
-            return RevisionNotFound(f"{what} is not on {self.endpoint}; see `softhub info`")
+            return RevisionNotFound(f"{what} does not exist on {self.endpoint}; see `softhub info`")
         if isinstance(error, errors.RepositoryNotFoundError):
             return RepositoryNotFound(
-                f"{what} is not on {self.endpoint}, or is private and not yours; "
+                f"{what} does not exist on {self.endpoint}, or is private and not yours; "
                 f"{self.login_hint()}"
             )
-        if _is_transport(error):
-            return self._unavailable(_reason(error))
-        status = _status(error)
-        if status:
-            return self._by_status(status, error, what)
-        return HubError(
-            f"{self.endpoint} answered {what} with something that the client does not understand "
-            f"({type(error).__name__}: {_reason(error)}); is it a hub of Hugging Face's protocol?"
+        reason = plain(
+            getattr(error, "server_message", None) or str(error) or type(error).__name__, most=300
         )
-
-    def _by_status(self, status: int, error: Exception, what: str) -> HubError:
-        reason = _reason(error)
+        if _is_transport(error):
+            return self._unavailable(reason)
+        status = _status(error)
         if status in (401, 403):
             return HubAccessDenied(f"{self.endpoint} refused {what}: {reason}; {self.login_hint()}")
-        if status in _PASSING:
+        if status in _TRANSIENT:
             return self._unavailable(f"it answered {status} for {what}: {reason}")
-        return HubError(f"{self.endpoint} answered {status} for {what}: {reason}")
+        if status:
+            return HubError(f"{self.endpoint} answered {status} for {what}: {reason}")
+        return HubError(
+            f"{self.endpoint} answered the request for {what} with something that the client does "
+            f"not understand ({type(error).__name__}: {reason}); check that the endpoint speaks "
+            "Hugging Face's protocol"
+        )
 
-    def login_hint(self) -> str:
-        """Say how to get a token to this hub."""
-        if self.endpoint == HUGGING_FACE:
-            return "log in with `softhub login`" if not self.token else "check the token's rights"
-        return "give a token for this hub in SOFTHUB_TOKEN (with the hub in SOFTHUB_HUB)"
-
-
-def is_passing(error: BaseException) -> bool:
-    """Tell whether the same call may succeed a moment later."""
-    return _status(error) in _PASSING or _is_transport(error)
+    def _unavailable(self, reason: str) -> HubUnavailable:
+        return HubUnavailable(
+            f"{self.endpoint} is not available: {reason}; check the network and the address, "
+            "then run the command again"
+        )
 
 
 def status_of(error: BaseException) -> int | None:
@@ -193,16 +206,19 @@ def status_of(error: BaseException) -> int | None:
 
 
 def _token_for(endpoint: str, token: str | None) -> str | Literal[False]:
-    """Choose the token: the caller's own, else the one that belongs to this very endpoint."""
+    """Return the caller's token, or else the one that belongs to exactly this endpoint."""
     if token:
         return token
     if endpoint == HUGGING_FACE:
         from huggingface_hub import get_token
 
         return get_token() or False
-    named = os.environ.get("SOFTHUB_HUB", "").removeprefix("hf+").rstrip("/")
-    own = os.environ.get("SOFTHUB_TOKEN")
-    return own if own and named == endpoint else False
+    configured = os.environ.get("SOFTHUB_HUB", "").removeprefix("hf+").rstrip("/")
+    return (os.environ.get("SOFTHUB_TOKEN") if configured == endpoint else None) or False
+
+
+def _is_transient(error: BaseException) -> bool:
+    return _status(error) in _TRANSIENT or _is_transport(error)
 
 
 def _status(error: BaseException) -> int | None:
@@ -211,7 +227,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _is_transport(error: BaseException) -> bool:
-    # By name: which HTTP library the client stands on has changed before.
+    # By name, because the client has changed its HTTP library before.
     if isinstance(error, HubUnavailable):
         return False
     names = {cls.__name__ for cls in type(error).__mro__}
@@ -221,11 +237,6 @@ def _is_transport(error: BaseException) -> bool:
 def _pause(error: BaseException) -> float:
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     try:
-        return min(max(float(headers.get("Retry-After", 0.5)), 0.1), LONGEST_PAUSE)
+        return min(max(float(headers.get("Retry-After", 0.5)), 0.1), MAX_PAUSE_SECONDS)
     except ValueError:
         return 0.5
-
-
-def _reason(error: BaseException) -> str:
-    said = getattr(error, "server_message", None) or str(error) or type(error).__name__
-    return plain(str(said), most=300)

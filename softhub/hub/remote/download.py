@@ -1,4 +1,4 @@
-"""Bytes from a remote hub into memory: capped before and while they come, then hashed."""
+"""Bytes from a remote hub into memory: capped before and during the download, then hashed."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from softhub.adapter.layout import MAX_BYTES
+from softhub.adapter.layout import MAX_BYTES, sha256_of
 from softhub.errors import HubError, HubUnavailable, InvalidArtefact
 from softhub.hub.names import is_loopback
 from softhub.hub.remote.connection import Connection
 
-REDIRECTS = 5
+MAX_REDIRECTS = 5
 FILE_SECONDS = 300.0
-_SILENCE_SECONDS = 20.0
+_READ_SECONDS = 20.0
 _HEX = frozenset("0123456789abcdef")
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file of a commit as the hub's tree lists it.
+    """One file of a commit as the hub's tree lists it; `check` says whether that can be true.
 
     Attributes:
         name: File name.
@@ -31,43 +31,52 @@ class RemoteFile:
     """
 
     name: str
-    size: int
+    size: int | None
     blob_id: str
     sha256: str | None
 
     @classmethod
-    def of(cls, sibling: Any, origin: str) -> RemoteFile:
-        """Read an entry of `model_info(files_metadata=True)`.
+    def of(cls, sibling: Any) -> RemoteFile:
+        """Read an entry of `model_info(files_metadata=True)`."""
+        lfs = sibling.lfs
+        size = lfs.size if lfs else sibling.size
+        return cls(
+            str(sibling.rfilename),
+            size if isinstance(size, int) else None,
+            str(sibling.blob_id),
+            str(lfs.sha256) if lfs else None,
+        )
+
+    @property
+    def digest(self) -> str:
+        """The hash that identifies the content."""
+        return self.sha256 or self.blob_id
+
+    def check(self, origin: str) -> None:
+        """Check that the file is one to download.
+
+        Args:
+            origin: The commit, for messages.
 
         Raises:
             InvalidArtefact: Too large for an adapter, or without a hash to check it by.
         """
-        name, lfs = str(sibling.rfilename), sibling.lfs
-        size = lfs.size if lfs else sibling.size
-        if not isinstance(size, int) or not 0 <= size <= MAX_BYTES[name]:
+        if self.size is None or not 0 <= self.size <= MAX_BYTES[self.name]:
             raise InvalidArtefact(
-                f"{name} of {origin} has {size} bytes by the hub's listing; expected at most "
-                f"{MAX_BYTES[name]}, so it was not downloaded"
+                f"{self.name} of {origin} has {self.size} bytes by the hub's listing; expected at "
+                f"most {MAX_BYTES[self.name]}, so it was not downloaded"
             )
-        entry = cls(name, size, str(sibling.blob_id), lfs.sha256 if lfs else None)
-        if not entry._is_checkable():
+        length = 40 if self.sha256 is None else 64
+        if len(self.digest) != length or not set(self.digest) <= _HEX:
             raise InvalidArtefact(
-                f"the hub gives no hash for {name} of {origin}; expected one, so it was not "
+                f"the hub gives no hash for {self.name} of {origin}; expected one, so it was not "
                 "downloaded"
             )
-        return entry
 
     def matches(self, data: bytes) -> bool:
-        """Tell whether `data` is this file, by size and hash."""
-        if len(data) != self.size:
-            return False
-        if self.sha256 is not None:
-            return hashlib.sha256(data).hexdigest() == self.sha256
-        return git_blob_id(data) == self.blob_id
-
-    def _is_checkable(self) -> bool:
-        digest, length = (self.blob_id, 40) if self.sha256 is None else (self.sha256, 64)
-        return isinstance(digest, str) and len(digest) == length and set(digest) <= _HEX
+        """Return whether `data` is this file, by size and hash."""
+        found = git_blob_id(data) if self.sha256 is None else sha256_of(data)
+        return len(data) == self.size and found == self.digest
 
 
 def git_blob_id(data: bytes) -> str:
@@ -79,48 +88,63 @@ def git_blob_id(data: bytes) -> str:
 def download(connection: Connection, repo_id: str, commit: str, file: RemoteFile) -> bytes:
     """Return one file of a commit, checked against the hub's tree.
 
+    Args:
+        connection: The hub.
+        repo_id: The repository.
+        commit: The commit.
+        file: What the commit's tree lists.
+
+    Returns:
+        The content.
+
     Raises:
-        InvalidArtefact: What came is not what the tree promises.
-        HubError: It could not be had.
+        InvalidArtefact: What was sent is not what the tree lists.
+        HubError: The hub did not send it.
     """
-    path = f"/{quote(repo_id)}/resolve/{commit}/{quote(file.name)}"
+    file.check(f"{repo_id}@{commit}")
+    assert file.size is not None
+    size, path = file.size, f"/{quote(repo_id)}/resolve/{commit}/{quote(file.name)}"
     what = f"{file.name} of {repo_id}@{commit}"
-    data = connection.read(lambda: _fetch(connection, path, file.size), what)
+    data = connection.read(lambda _: _fetch(connection, path, size), what)
     if not file.matches(data):
         raise InvalidArtefact(
             f"{what} is not what the hub lists: got {len(data)} bytes with SHA-256 "
-            f"{hashlib.sha256(data).hexdigest()}, expected {file.size} bytes with "
-            f"{'SHA-256 ' + file.sha256 if file.sha256 else 'git hash ' + file.blob_id}; "
-            "try again, and if it stays so, do not trust this hub"
+            f"{sha256_of(data)}, expected {size} bytes with "
+            f"{'git hash' if file.sha256 is None else 'SHA-256'} {file.digest}; "
+            "try again, and if the error persists, do not trust this hub"
         )
     return data
 
 
 def _fetch(connection: Connection, path: str, size: int) -> bytes:
-    """Follow redirects by hand, so that the token stays with its host and http stays out."""
+    """Follow redirects by hand, so that the token stays with its host and http is refused."""
     from huggingface_hub import get_session
-    from huggingface_hub.utils._headers import build_hf_headers
-    from huggingface_hub.utils._http import hf_raise_for_status
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but not in __all__
+        build_hf_headers,
+        hf_raise_for_status,
+    )
 
     url = connection.endpoint + path
-    for _ in range(REDIRECTS + 1):
+    for _ in range(MAX_REDIRECTS + 1):
         token = connection.token if _origin(url) == _origin(connection.endpoint) else False
         headers = {**build_hf_headers(token=token), "Accept-Encoding": "identity"}
         with get_session().stream(
-            "GET", url, headers=headers, timeout=_SILENCE_SECONDS, follow_redirects=False
+            "GET", url, headers=headers, timeout=_READ_SECONDS, follow_redirects=False
         ) as response:
             if response.is_redirect:
-                url = _next(url, response.headers.get("Location", ""))
+                url = _redirected(url, response.headers.get("Location", ""))
                 continue
             if response.status_code >= 400:
                 response.read()
             hf_raise_for_status(response)
             return _read(response, size)
-    raise HubError(f"{connection.endpoint} redirects more than {REDIRECTS} times; expected a file")
+    raise HubError(
+        f"{connection.endpoint} redirects more than {MAX_REDIRECTS} times; expected a file"
+    )
 
 
 def _read(response: Any, size: int) -> bytes:
-    """Read a body, and no more of it than the tree promised; raw, so that nothing unpacks."""
+    """Read a body, and no more of it than the tree lists; raw, so that nothing is unpacked."""
     deadline = time.monotonic() + FILE_SECONDS
     data = bytearray()
     for piece in response.iter_raw():
@@ -137,16 +161,14 @@ def _read(response: Any, size: int) -> bytes:
     return bytes(data)
 
 
-def _next(url: str, location: str) -> str:
+def _redirected(url: str, location: str) -> str:
     target = urljoin(url, location)
-    parts = urlsplit(target)
-    here = urlsplit(url)
-    plain_allowed = is_loopback(here.hostname or "") and is_loopback(parts.hostname or "")
-    if not parts.hostname or not (
-        parts.scheme == "https" or (parts.scheme == "http" and plain_allowed)
-    ):
+    host, parts = urlsplit(url).hostname or "", urlsplit(target)
+    within_machine = is_loopback(host) and is_loopback(parts.hostname or "")
+    allowed = parts.scheme == "https" or (parts.scheme == "http" and within_machine)
+    if not parts.hostname or not allowed:
         raise HubError(
-            f"{here.hostname} redirects to {target[:200]!r}; expected https, so it was not followed"
+            f"{host} redirects to {target[:200]!r}; expected https, so it was not followed"
         )
     return target
 

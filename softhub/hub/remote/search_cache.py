@@ -1,10 +1,11 @@
-"""What searches of remote hubs found out, by commit, so that no one asks twice; only a cache."""
+"""Descriptions that searches of remote hubs have made, by commit; only a cache."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sqlite3
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -20,14 +21,14 @@ CREATE TABLE IF NOT EXISTS described (
 """
 _logger = logging.getLogger("softhub")
 
-Described = dict[str, AdapterInfo | None]
+Descriptions = dict[str, AdapterInfo | None]
 
 
-class DescribedCache:
+class SearchCache:
     """Descriptions of the newest commits of one endpoint's repositories.
 
-    A commit does not change, so a description is good for as long as its commit is the newest.
-    None stands for a repository that holds no prompt. A cache that cannot be used is empty.
+    A commit does not change, so a description is valid for as long as its commit is the newest.
+    None marks a repository that holds no prompt. A cache that cannot be used is empty.
     """
 
     def __init__(self, home: Path, endpoint: str) -> None:
@@ -35,47 +36,40 @@ class DescribedCache:
         self.path = home / "cache" / FILE
         self.endpoint = endpoint
 
-    def known(self, heads: dict[str, str]) -> Described:
-        """Return what is known of repositories at these very commits."""
-        found: Described = {}
-        try:
-            with closing(self._opened()) as connection:
-                for repo_id, revision in heads.items():
-                    row = connection.execute(
-                        "SELECT record FROM described "
-                        "WHERE endpoint = ? AND repo_id = ? AND revision = ?",
-                        (self.endpoint, repo_id, revision),
-                    ).fetchone()
-                    if row is not None:
-                        record = json.loads(row[0])
-                        found[repo_id] = AdapterInfo.from_record(record) if record else None
-        except (OSError, sqlite3.Error, ValueError, TypeError, KeyError) as error:
-            _logger.info("the cache of searches cannot be read: %s", error)
+    def lookup(self, heads: Mapping[str, str]) -> Descriptions:
+        """Return what is known of repositories, by name, at exactly these commits."""
+        query = "SELECT record FROM described WHERE endpoint = ? AND repo_id = ? AND revision = ?"
+        found: Descriptions = {}
+
+        def read(connection: sqlite3.Connection) -> None:
+            for head in heads.items():
+                row = connection.execute(query, (self.endpoint, *head)).fetchone()
+                if row is not None:
+                    record = json.loads(row[0])
+                    found[head[0]] = AdapterInfo.from_record(record) if record else None
+
+        self._use(read)
         return found
 
-    def keep(self, heads: dict[str, str], described: Described) -> None:
-        """Remember descriptions; they replace those of older commits."""
+    def store(self, heads: Mapping[str, str], descriptions: Descriptions) -> None:
+        """Add descriptions; they replace those of older commits."""
         rows = [
             (self.endpoint, repo_id, heads[repo_id], json.dumps(info and info.to_record()))
-            for repo_id, info in described.items()
+            for repo_id, info in descriptions.items()
             if info is None or info.revision == heads[repo_id]
         ]
-        try:
-            with closing(self._opened()) as connection, connection:
-                connection.executemany("INSERT OR REPLACE INTO described VALUES (?, ?, ?, ?)", rows)
-        except (OSError, sqlite3.Error) as error:
-            _logger.info("the cache of searches cannot be written: %s", error)
+        insert = "INSERT OR REPLACE INTO described VALUES (?, ?, ?, ?)"
+        self._use(lambda connection: connection.executemany(insert, rows))
 
-    def _opened(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS)
+    def _use(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """Open the cache and work on it; whatever fails with it is only logged."""
         try:
-            connection.execute(_TABLE)
-        except sqlite3.OperationalError:
-            connection.close()
-            raise
-        except sqlite3.DatabaseError:
-            connection.close()
-            self.path.unlink()  # damaged: it holds nothing that cannot be asked again
-            raise
-        return connection
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS)
+            with closing(connection), connection:
+                connection.execute(_TABLE)
+                work(connection)
+        except (OSError, sqlite3.Error, ValueError, TypeError, KeyError) as error:
+            _logger.info("the cache of searches cannot be used: %s", error)
+            if type(error) is sqlite3.DatabaseError:  # damaged; the next search rebuilds it
+                self.path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The report: it loads nothing, is sound, hides no figure, and no name gets out of its place."""
+"""The report: it loads nothing, is valid, shows every figure, and escapes every name."""
 
 import base64
 import hashlib
@@ -15,7 +15,7 @@ from softhub.experiments.comparison.html import render_html
 from softhub.experiments.comparison.plots import overview
 from softhub.experiments.comparison.results import read_results, write_results
 from softhub.experiments.comparison.store import RowStore
-from softhub.experiments.comparison.summary import summarise
+from softhub.experiments.comparison.summary import summarize
 from softhub.plotting import to_svg
 from tests.experiments.comparison.rows import GROUPS, LABELS, REFERENCES, rows
 
@@ -62,7 +62,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def summary():
-    return summarise(rows(), REFERENCES, GROUPS, LABELS)
+    return summarize(rows(), REFERENCES, GROUPS, LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -70,40 +70,57 @@ def text(summary):
     return render_html(summary, ABOUT, MACHINE)
 
 
+def pictures(text):
+    """The plots of a page by their texts, as the SVG that its image elements contain."""
+    found = re.findall(r'<img src="data:image/svg\+xml;base64,([^"]+)" alt="([^"]+)">', text)
+    return {alt: base64.b64decode(data).decode() for data, alt in found}
+
+
 def test_nothing_is_loaded_or_run(text):
     page = Page(text)
-    assert not {"script", "img", "link", "iframe", "object", "image", "base"} & set(page.tags)
+    assert not {"script", "link", "iframe", "object", "image", "base"} & set(page.tags)
     for tag, name, value in page.attributes:
         assert not name.startswith("on") and name != "style"
         if name in ("href", "src", "xlink:href"):
-            assert value.startswith("#"), (tag, name, value)
+            assert value.startswith("data:image/svg+xml;base64,"), (tag, name, value)
     style = re.search("<style>(.*?)</style>", text, re.S)[1]
     assert "url(" not in style and "@import" not in style
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = next(value for _, name, value in page.attributes if name == "content")
-    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}'")
+    assert policy.startswith(
+        f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'"
+    )
 
 
-def test_ids_are_unlike_and_every_reference_has_its_target(text):
-    ids = [value for _, name, value in Page(text).attributes if name == "id"]
-    assert len(ids) == len(set(ids)) > 50
-    assert {*re.findall(r"url\(#([^)]+)\)", text), *re.findall(r'href="#([^"]+)"', text)} <= {*ids}
+def test_plots_load_and_run_nothing_and_every_reference_has_its_target(text):
+    for svg in pictures(text).values():
+        page = Page(svg)
+        assert not {"script", "foreignobject", "image", "a"} & set(page.tags)
+        assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+        assert "@import" not in svg
+        ids = [value for _, name, value in page.attributes if name == "id"]
+        assert len(ids) == len(set(ids)) > 10
+        links = [value for _, name, value in page.attributes if name.endswith("href")]
+        assert all(link.startswith("#") for link in links)
+        assert {*re.findall(r"url\(#([^)]+)\)", svg), *(link[1:] for link in links)} <= {*ids}
+        assert svg.count("url(") == svg.count("url(#")
 
 
 def test_every_plot_and_figure_is_there(text, summary):
     page = Page(text)
-    said = " ".join(page.texts)
-    pictures = re.findall("<figure>.*?</figure>", text, re.S)
-    assert len(pictures) == 8
-    for picture in pictures:
-        ElementTree.fromstring(re.search("<svg.*</svg>", picture, re.S)[0])
+    words = " ".join(page.texts)
+    assert len(re.findall("<figure>.*?</figure>", text, re.S)) == len(pictures(text)) == 8
+    for svg in pictures(text).values():
+        sheet = ElementTree.fromstring(svg).find("{*}style").text
+        assert "prefers-color-scheme:dark" in sheet and "currentColor" in svg
     for line in summary.table:
         score = summary.score(line)
-        assert line.name in said
-        assert f"{100 * score.value:.1f} ({100 * score.low:.1f}" in said
-    for words in ("an abacus", "torch 2.9", "ab" * 32, "learning rate", "Not run: zero-shot, cal"):
-        assert words in said
-    assert "template <b>{text}" in said
+        assert line.name in words
+        assert f"{100 * score.value:.1f} ({100 * score.low:.1f}" in words
+        assert any(f"{line.name}: {100 * score.value:.1f}" in alt for alt in pictures(text))
+    for part in ("an abacus", "torch 2.9", "ab" * 32, "learning rate", "Not run: zero-shot, bias"):
+        assert part in words
+    assert "template <b>{text}" in words
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:softhub")  # no font has all of it
@@ -114,7 +131,7 @@ def test_hostile_names_stay_texts(text):
     references = [labels[reference] for reference in REFERENCES]
     about = {**ABOUT, "task": {"name": HOSTILE, "description": HOSTILE, "template": HOSTILE}}
     found = render_html(
-        summarise(hostile, references, GROUPS, tuple(labels.values())),
+        summarize(hostile, references, GROUPS, tuple(labels.values())),
         {**about, "base": {"name": HOSTILE, "bytes": 1}, "training": {HOSTILE: [HOSTILE]}},
         {HOSTILE: {HOSTILE: HOSTILE}},
     )
@@ -122,11 +139,15 @@ def test_hostile_names_stay_texts(text):
     assert set(page.tags) == set(Page(text).tags)
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
     assert any("<script>alert(1)</script>" in words for words in page.texts)
+    tags = {tag for svg in pictures(text).values() for tag in Page(svg).tags}
+    for svg in pictures(found).values():
+        ElementTree.fromstring(svg)
+        assert set(Page(svg).tags) <= tags
 
 
 def test_a_comparison_of_little_has_a_report_too():
     for few in (rows()[:1], [replace(row, history=[]) for row in rows()[-1:]]):
-        Page(render_html(summarise(few, REFERENCES, None, ()), {}, {}))
+        Page(render_html(summarize(few, REFERENCES, None, ()), {}, {}))
 
 
 @pytest.fixture
@@ -152,14 +173,14 @@ def test_a_folder_gets_its_files(folder):
     assert files["overview.png"].startswith(b"\x89PNG")
     svg = files["overview.svg"].decode()
     assert "prefers-color-scheme:dark" in ElementTree.fromstring(svg).find("{*}style").text
-    again = to_svg(overview(results.summary), "overview", results.title, standalone=True)
+    again = to_svg(overview(results.summary), results.title)
     assert again == svg  # a file that is committed changes only with its figures
 
 
 def test_a_folder_without_its_context_is_refused(folder, tmp_path):
     assert read_results(folder).summary.labels == LABELS
     (folder / "context.json").unlink()
-    with pytest.raises(ConfigError, match=r"not what they are judged against .*same config"):
+    with pytest.raises(ConfigError, match=r"not the reference answers .*same config"):
         read_results(folder)
     with pytest.raises(ConfigError, match="no comparison"):
         read_results(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 
 from softhub.errors import ConfigError
 from softhub.experiments.comparison import ComparedRow, RowStore
-from softhub.experiments.comparison.results import keep_context
+from softhub.experiments.comparison.results import save_context
 from softhub.tasks import Example, Task, Template, Verbalizer
 
 MOOD = Task(
@@ -95,7 +95,7 @@ def test_runs_of_other_rows_share_a_folder(tmp_path):
     def run(seed):
         store = RowStore(tmp_path)
         store.open(ABOUT)
-        keep_context(tmp_path, MOOD, TEXTS)
+        save_context(tmp_path, MOOD, TEXTS)
         store.add(row("soft prompt" if seed % 2 else "LoRA", seed))
 
     at_once(60, run)

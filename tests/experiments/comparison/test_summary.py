@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from softhub.errors import DatasetError, TaskError
-from softhub.experiments.comparison.conclusions import findings, left_out
+from softhub.experiments.comparison.conclusions import conclusions, missing_runs
 from softhub.experiments.comparison.store import ComparedRow
-from softhub.experiments.comparison.summary import summarise
+from softhub.experiments.comparison.summary import summarize
 from softhub.metrics import compute
 from softhub.metrics.intervals import Interval, bootstrap_interval
 from tests.experiments.comparison.rows import (
@@ -27,7 +27,7 @@ from tests.experiments.comparison.rows import (
 
 @pytest.fixture(scope="module")
 def summary():
-    return summarise(rows(), REFERENCES, GROUPS, LABELS)
+    return summarize(rows(), REFERENCES, GROUPS, LABELS)
 
 
 def line_of(summary, name):
@@ -75,7 +75,7 @@ def test_scores_and_differences_agree_with_a_bootstrap_by_hand(summary):
     of_soft, of_full = drawn_directly([soft, full], accuracy)
     line = line_of(summary, "full fine-tuning")
     expected = np.quantile(of_full - of_soft, [0.025, 0.975])
-    assert line.to_soft_prompt[1:] == pytest.approx(expected, abs=0.008)
+    assert summary.difference(line, summary.soft_prompt)[1:] == pytest.approx(expected, abs=0.008)
     score = line_of(summary, "soft prompt, P = 20").scores["accuracy"]
     assert score.value == pytest.approx(np.mean([accuracy(run, REFERENCES) for run in soft]))
     assert score[1:] == pytest.approx(np.quantile(of_soft, [0.025, 0.975]), abs=0.008)
@@ -104,9 +104,10 @@ def test_costs_are_means_over_the_seeds(summary):
 
 def test_anchors_have_no_difference_to_themselves(summary):
     assert summary.soft_prompt.name == "soft prompt, P = 20"
-    assert summary.soft_prompt.to_soft_prompt is None
-    assert summary.fine_tuning.to_fine_tuning is None
-    a, b = summary.soft_prompt.to_fine_tuning, summary.fine_tuning.to_soft_prompt
+    assert summary.difference(summary.soft_prompt, summary.soft_prompt) is None
+    assert summary.difference(summary.fine_tuning, summary.fine_tuning) is None
+    a = summary.difference(summary.soft_prompt, summary.fine_tuning)
+    b = summary.difference(summary.fine_tuning, summary.soft_prompt)
     assert (a.value, a.low, a.high) == pytest.approx((-b.value, -b.high, -b.low))
 
 
@@ -114,14 +115,14 @@ def test_anchors_have_no_difference_to_themselves(summary):
 def test_without_the_default_length_the_middle_one_is_the_anchor(tokens):
     """Of two the shorter."""
     lengths = [replace(trained(0)[0], setting=f"P = {length}") for length in tokens]
-    summary = summarise([*lengths, rows()[0]], REFERENCES, GROUPS, LABELS)
+    summary = summarize([*lengths, rows()[0]], REFERENCES, GROUPS, LABELS)
     assert summary.soft_prompt.setting == "P = 50"
     assert summary.fine_tuning is None
-    assert all(line.to_fine_tuning is None for line in summary.table)
+    assert all(summary.difference(line, summary.fine_tuning) is None for line in summary.table)
 
 
 def test_json_holds_every_figure(summary):
-    record = json.loads(summary.to_json())
+    record = json.loads(json.dumps(summary.to_record()))
     assert (record["metric"], record["test_examples"], record["test_groups"]) == (
         "accuracy",
         SIZE,
@@ -137,12 +138,12 @@ def test_json_holds_every_figure(summary):
 def test_texts_are_summed_up_too():
     texts = row("zero-shot", REFERENCES)
     texts = replace(texts, metrics={"exact_match": 1.0, "pass_at_1": 0.5})
-    summary = summarise([texts], REFERENCES, None, ())
+    summary = summarize([texts], REFERENCES, None, ())
     assert summary.table[0].scores == {"exact_match": Interval(1.0, 1.0, 1.0)}
     assert summary.groups is None
     code = replace(texts, metrics={"pass_at_1": 0.5})
-    with pytest.raises(TaskError, match="do not all hold what these judge"):
-        summarise([code], REFERENCES, None, ())
+    with pytest.raises(TaskError, match="some rows lack what these evaluate"):
+        summarize([code], REFERENCES, None, ())
 
 
 def test_programs_are_judged_by_what_they_are_and_how_they_ended():
@@ -157,40 +158,43 @@ def test_programs_are_judged_by_what_they_are_and_how_they_ended():
         ComparedRow("zero-shot", metrics, ["    return 1"] * SIZE, judged=judged),
         ComparedRow("4-shot", metrics, ["    return 1"] * SIZE, judged=judged, seed=0),
     ]
-    summary = summarise(rows_of_code, REFERENCES, GROUPS, ())
+    summary = summarize(rows_of_code, REFERENCES, GROUPS, ())
     for line in summary.table:
         assert {name: score.value for name, score in line.scores.items()} == metrics
     unrun = replace(rows_of_code[1], judged={"code": judged["code"]})
-    summary = summarise([rows_of_code[0], unrun], REFERENCES, GROUPS, ())
+    summary = summarize([rows_of_code[0], unrun], REFERENCES, GROUPS, ())
     assert [*summary.table[0].scores] == ["valid_python", "exact_match"]
 
 
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ([], "no row to compare"),
+        ([], "no rows to compare"),
         ([replace(rows()[1], predictions=["good"])], "zero-shot  None has 1 predictions for 120"),
     ],
 )
 def test_rows_that_cannot_be_compared_are_refused(broken, message):
     with pytest.raises(DatasetError, match=message):
-        summarise(broken, REFERENCES, GROUPS, LABELS)
+        summarize(broken, REFERENCES, GROUPS, LABELS)
 
 
-def test_findings_say_no_more_than_the_intervals(summary):
+def test_conclusions_say_no_more_than_the_intervals(summary):
     below, same = (
-        next(x for x in findings(summary) if x.startswith(name))
+        next(x for x in conclusions(summary) if x.startswith(name))
         for name in ("Zero-shot", "Full fine-tuning")
     )
-    assert re.match(r"Zero-shot is below it: −\d+\.\d points", below)  # noqa: RUF001
-    assert summary.fine_tuning.to_soft_prompt.low < 0 < summary.fine_tuning.to_soft_prompt.high
-    assert "cannot be told from it" in same and "holds 0" in same
-    assert "trains 640 numbers where fine-tuning trains 1.0 M" in findings(summary)[-1]
-    assert findings(summarise(rows()[:2], REFERENCES, GROUPS, LABELS)) == []
+    assert re.match(r"Zero-shot scores lower: −\d+\.\d points", below)  # noqa: RUF001
+    difference = summary.difference(summary.fine_tuning, summary.soft_prompt)
+    assert difference.low < 0 < difference.high
+    assert "shows no clear difference" in same and "contains 0" in same
+    assert "640 trainable parameters and fine-tuning 1.0 M" in conclusions(summary)[-1]
+    assert conclusions(summarize(rows()[:2], REFERENCES, GROUPS, LABELS)) == []
 
 
 def test_what_was_not_run_is_said(summary):
-    assert left_out(summary) == ["Not run: zero-shot, calibrated, soft-prompt ensemble, LoRA."]
+    assert missing_runs(summary) == [
+        "Not run: zero-shot, bias-corrected, soft-prompt ensemble, LoRA."
+    ]
     fewer = [r for r in rows() if r.method != "full fine-tuning" or r.seed == 0]
-    said = left_out(summarise(fewer, REFERENCES, GROUPS, LABELS))
-    assert said[1].startswith("Full fine-tuning has one seed, others have 3")
+    said = missing_runs(summarize(fewer, REFERENCES, GROUPS, LABELS))
+    assert said[1].startswith("Full fine-tuning has one seed where others have 3")

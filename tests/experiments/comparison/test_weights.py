@@ -1,5 +1,7 @@
 """LoRA and full fine-tuning for comparisons: what changes, and that the best weights come back."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from peft import LoraConfig
@@ -8,6 +10,7 @@ from transformers import TrainerState
 from softhub.experiments.comparison.weights import _BestWeights as BestWeights
 from softhub.experiments.comparison.weights import fit_weights
 from softhub.model.base import load_base
+from softhub.tasks import Splits
 from softhub.training import PromptTrainingArguments
 
 
@@ -15,7 +18,7 @@ from softhub.training import PromptTrainingArguments
 def trained(tiny_base, toy_task, toy_examples, tmp_path):
     """`trained(lora)`: a base after twelve steps, and the result."""
 
-    def run(lora=None, **options):
+    def run(lora=None, dev=None, **options):
         base = load_base(tiny_base("llama"))
         settings = {"max_steps": 12, "learning_rate": 0.02, "eval_steps": 4, "logging_steps": 1}
         args = PromptTrainingArguments(
@@ -26,8 +29,8 @@ def trained(tiny_base, toy_task, toy_examples, tmp_path):
             load_best_model_at_end=False,
             **{**settings, **options},
         )
-        data = {"train": toy_examples[:32], "dev": toy_examples[32:]}
-        return base, fit_weights(base, toy_task, **data, args=args, lora=lora)
+        data = Splits(toy_examples[:32], dev or toy_examples[32:], [])
+        return base, fit_weights(base, toy_task, data, args=args, lora=lora)
 
     return run
 
@@ -50,13 +53,17 @@ def test_it_learns_and_keeps_the_best_weights(lora, trained, tmp_path):
     assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 
-def test_the_weights_of_the_best_step_come_back(trained):
-    """A rate that rises far too high: the last weights are not the best ones."""
-    settings = {"learning_rate": 10.0, "lr_scheduler_type": "constant", "warmup_steps": 11}
+def test_the_weights_of_the_best_step_come_back(trained, toy_examples):
+    """Dev has the opposite labels: the more is learned from train, the worse its loss."""
+    opposite = {"good": "bad", "bad": "good"}
+    dev = [replace(example, label=opposite[example.label]) for example in toy_examples[32:]]
+    settings = {"dev": dev, "lr_scheduler_type": "constant", "warmup_steps": 0}
     base, result = trained(None, **settings)
-    assert result.best_step < 12
-    stopped, again = trained(None, **settings, max_steps=result.best_step)
-    assert again.best_step == result.best_step
+    losses = dev_losses(result)
+    assert losses[4] < losses[8] < losses[12]
+    assert (result.best_step, result.best_score) == (4, losses[4])
+    stopped, again = trained(None, **settings, max_steps=4)
+    assert again.steps == 4
     for one, other in zip(base.model.parameters(), stopped.model.parameters(), strict=True):
         assert torch.equal(one, other)
 

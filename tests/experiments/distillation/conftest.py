@@ -8,7 +8,7 @@ from peft import PromptTuningConfig
 from softhub.experiments.distillation import ModelTeacher, distill
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
-from softhub.tasks import Example, Task, Template, Verbalizer
+from softhub.tasks import Example, Splits, Task, Template, Verbalizer
 from softhub.training import PromptTrainingArguments
 
 LONG = Template("Is it good or not? Answer with one word.\n\nReview: {text}\nSentiment:")
@@ -75,9 +75,8 @@ def run(tmp_path):
             base,
             task,
             PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens),
+            Splits(texts(32), texts(44)[32:], []),
             teacher=teacher,
-            train=texts(32),
-            dev=texts(44)[32:],
             args=PromptTrainingArguments(**settings),
             init=init,
             resume=resume,

@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 
 from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
-from softhub.experiments.distillation import CalibratedTeacher, ModelTeacher, TableTeacher
+from softhub.experiments.distillation import BiasCorrectedTeacher, ModelTeacher, TableTeacher
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
 from softhub.tasks import Template, Verbalizer, dataset_hash
@@ -34,13 +34,13 @@ def test_the_student_comes_near_its_teacher(model, teacher, run):
 
 def test_the_dev_score_is_the_divergence_that_plain_peft_has(model, teacher, run, tmp_path):
     """PEFT's own forward with the saved adapter, one text at a time, without pads."""
-    calibrated = CalibratedTeacher(teacher, texts(32))
-    result = run(model, calibrated, max_steps=4, eval_on_start=False)
+    corrected = BiasCorrectedTeacher(teacher, texts(32))
+    result = run(model, corrected, max_steps=4, eval_on_start=False)
     folder = result.prompt.save_pretrained(tmp_path / "adapter")
     peft = PeftModel.from_pretrained(model.base.model, folder)
     words = model.encoder.candidates_of(TASK)
     dev, total = texts(44)[32:], 0.0
-    for example, said in zip(dev, calibrated.classify(dev), strict=True):
+    for example, said in zip(dev, corrected.classify(dev), strict=True):
         ids = model.encoder.encode(TASK.template, example.row).ids
         scores = torch.stack([_log_probability(peft, ids, word) for word in words.sequences])
         owners = torch.tensor(words.owners)
@@ -101,11 +101,11 @@ class Silent(ModelTeacher):
 
 
 def test_texts_without_an_answer_are_left_out(model, run):
-    with pytest.warns(SoftHubWarning, match="nothing behind 24 of 32 texts"):
+    with pytest.warns(SoftHubWarning, match="answers to 24 of 32 texts are empty"):
         run(model, Silent(model, ECHO), ECHO, max_steps=1, eval_steps=1, save_steps=1)
     nothing = Silent(model, ECHO)
     nothing._write = lambda examples: [""] * len(examples)
-    with pytest.raises(TrainingError, match="wrote nothing behind any of 32 texts"):
+    with pytest.raises(TrainingError, match="answers to all 32 texts are empty"):
         run(model, nothing, ECHO)
 
 

@@ -1,4 +1,4 @@
-"""What is kept: the arithmetic, on teachers and students whose answers are known."""
+"""What a student retains: the arithmetic, on teachers and students whose answers are known."""
 
 import json
 
@@ -9,8 +9,8 @@ from softhub.experiments.distillation import (
     ModelTeacher,
     TableTeacher,
     agreement,
-    judge_student,
-    tokens_beside,
+    evaluate_student,
+    request_tokens,
 )
 from tests.experiments.distillation.conftest import ECHO, TASK, labelled, texts
 from tests.prompts import soft_prompt
@@ -21,21 +21,21 @@ def test_shares_differences_and_agreement_are_those_of_the_answers(model):
     examples = labelled(texts(30))
     right = [example.label == "good" for example in examples]
     table = [[1.0, 0.0] if good or i % 4 else [0.0, 1.0] for i, good in enumerate(right)]
-    kept = judge_student(model, TASK, prompt, TableTeacher(TASK, examples, table), examples)
-    answers = {"teacher": kept.teacher.predictions, "student": kept.student.predictions}
+    retention = evaluate_student(model, TASK, prompt, TableTeacher(TASK, examples, table), examples)
+    answers = {"teacher": retention.teacher.predictions, "student": retention.student.predictions}
     scores = {
         name: sum(a == e.label for a, e in zip(given, examples, strict=True)) / 30
         for name, given in answers.items()
     }
     same = sum(a == b for a, b in zip(*answers.values(), strict=True))
-    assert kept.agreement == same / 30
-    share, difference = kept.share["accuracy"], kept.difference["accuracy"]
+    assert retention.agreement == same / 30
+    share, difference = retention.share["accuracy"], retention.difference["accuracy"]
     assert share.value == pytest.approx(scores["student"] / scores["teacher"])
     assert share.low <= share.value <= share.high
     assert difference.value == pytest.approx(scores["student"] - scores["teacher"])
-    assert kept.tokens["teacher"] is None
-    assert kept.tokens["student"] == 4 + kept.tokens["short"]
-    record = json.loads(json.dumps(kept.to_record()))
+    assert retention.tokens["teacher"] is None
+    assert retention.tokens["student"] == 4 + retention.tokens["short"]
+    record = json.loads(json.dumps(retention.to_record()))
     assert record["scores"]["student"]["accuracy"]["value"] == pytest.approx(scores["student"])
     assert record["examples"] == 30
 
@@ -43,11 +43,11 @@ def test_shares_differences_and_agreement_are_those_of_the_answers(model):
 def test_a_student_that_is_its_teacher_keeps_everything(model):
     prompt = soft_prompt(model.base, 4, TASK, seed=5)
     teacher = ModelTeacher(model, TASK, prompt=prompt)
-    kept = judge_student(model, TASK, prompt, teacher, labelled(texts(24)))
-    assert kept.agreement == 1.0
-    assert tuple(kept.share["accuracy"]) == (1.0, 1.0, 1.0)
-    assert tuple(kept.difference["accuracy"]) == (0.0, 0.0, 0.0)
-    assert kept.tokens["teacher"] == kept.tokens["student"]
+    retention = evaluate_student(model, TASK, prompt, teacher, labelled(texts(24)))
+    assert retention.agreement == 1.0
+    assert tuple(retention.share["accuracy"]) == (1.0, 1.0, 1.0)
+    assert tuple(retention.difference["accuracy"]) == (0.0, 0.0, 0.0)
+    assert retention.tokens["teacher"] == retention.tokens["student"]
 
 
 def test_agreement_needs_no_labels_and_judging_does(model, teacher):
@@ -56,7 +56,7 @@ def test_agreement_needs_no_labels_and_judging_does(model, teacher):
     assert agreement(model, TASK, prompt, ModelTeacher(model, TASK, prompt=prompt), texts(12)) == 1
     assert 0 <= alike <= 1
     with pytest.raises(DatasetError, match="no label"):
-        judge_student(model, TASK, prompt, teacher, texts(12))
+        evaluate_student(model, TASK, prompt, teacher, texts(12))
 
 
 def test_texts_are_alike_by_chrf(model):
@@ -64,7 +64,7 @@ def test_texts_are_alike_by_chrf(model):
     same = ModelTeacher(model, ECHO, prompt=prompt)
     assert agreement(model, ECHO, prompt, same, texts(4)) == pytest.approx(1.0)
     assert agreement(model, ECHO, prompt, ModelTeacher(model, ECHO), texts(4)) < 1.0
-    beside = tokens_beside(model, ECHO, prompt, same, texts(1)[0])
+    beside = request_tokens(model, ECHO, prompt, same, texts(1)[0])
     assert beside["teacher"] == beside["student"] == 4 + beside["short"]
 
 
@@ -72,6 +72,6 @@ def test_nothing_is_a_share_of_nothing(model):
     prompt = soft_prompt(model.base, 4, TASK, seed=5)
     examples = labelled(texts(12))
     wrong = [[0.0, 1.0] if example.label == "good" else [1.0, 0.0] for example in examples]
-    kept = judge_student(model, TASK, prompt, TableTeacher(TASK, examples, wrong), examples)
-    assert kept.share["accuracy"] is None
-    assert kept.difference["accuracy"].value == kept.student.metrics["accuracy"].value
+    retention = evaluate_student(model, TASK, prompt, TableTeacher(TASK, examples, wrong), examples)
+    assert retention.share["accuracy"] is None
+    assert retention.difference["accuracy"].value == retention.student.metrics["accuracy"].value

@@ -9,7 +9,7 @@ from softhub.errors import TaskError, TrainingError
 from softhub.evaluation.few_shot import predict_few_shot, written_out
 from softhub.evaluation.hard_prompts import choose_label, mean_log_probabilities
 from softhub.experiments.distillation import (
-    CalibratedTeacher,
+    BiasCorrectedTeacher,
     FewShotTeacher,
     ModelTeacher,
     TableTeacher,
@@ -52,14 +52,14 @@ def test_tokens_beside_a_text_are_what_the_whole_request_has_more(model, teacher
     example, encoder = texts(3)[2], model.encoder
     alone = len(encoder.encode_plain(example.text).ids)
     whole = len(encoder.encode(LONG, example.row).ids)
-    assert teacher.tokens_beside(example) == whole - alone
+    assert teacher.prompt_tokens(example) == whole - alone
     shots = labelled(texts(9))[5:]
     few = FewShotTeacher(model, TASK, TASK.template, shots)
     shown = written_out(TASK, TASK.template, shots) + TASK.template.render(example.row)
-    assert few.tokens_beside(example) == len(encoder.encode_plain(shown).ids) - alone
+    assert few.prompt_tokens(example) == len(encoder.encode_plain(shown).ids) - alone
     prompt = soft_prompt(model.base, 9, TASK)
     short = len(encoder.encode(TASK.template, example.row).ids) - alone
-    assert ModelTeacher(model, TASK, prompt=prompt).tokens_beside(example) == 9 + short
+    assert ModelTeacher(model, TASK, prompt=prompt).prompt_tokens(example) == 9 + short
 
 
 def test_a_few_shot_teacher_shows_its_shots_and_the_manifest_only_their_hashes(model):
@@ -70,7 +70,7 @@ def test_a_few_shot_teacher_shows_its_shots_and_the_manifest_only_their_hashes(m
     record = json.dumps(teacher.source)
     assert not any(shot.text in record for shot in shots)
     assert len(set(teacher.source["sha256_of_shots"])) == teacher.source["shots"] == 4
-    with pytest.raises(TrainingError, match="no solved example"):
+    with pytest.raises(TrainingError, match="no solved examples"):
         FewShotTeacher(model, TASK, TASK.template, [])
 
 
@@ -93,22 +93,22 @@ def test_a_prompt_is_named_by_its_hashes(model, tmp_path):
 
 
 def test_calibrating_takes_the_mean_off(teacher):
-    calibrated = CalibratedTeacher(teacher, texts(20))
+    corrected = BiasCorrectedTeacher(teacher, texts(20))
     said = teacher.classify(texts(20))
     bias = mean_log_probabilities(said)
-    answers = [prediction.best for prediction in calibrated.classify(texts(20))]
+    answers = [prediction.best for prediction in corrected.classify(texts(20))]
     assert answers == [choose_label(prediction, bias) for prediction in said]
     assert set(answers) == {"good", "bad"}
     assert answers != [prediction.best for prediction in said]
     assert all(
-        sum(p.probabilities.values()) == pytest.approx(1) for p in calibrated.classify(texts(20))
+        sum(p.probabilities.values()) == pytest.approx(1) for p in corrected.classify(texts(20))
     )
-    assert calibrated.source == {
+    assert corrected.source == {
         **teacher.source,
-        "calibrated": True,
+        "bias_corrected": True,
         "bias_of_labels": list(bias.values()),
     }
-    assert calibrated.instruction == teacher.instruction
+    assert corrected.instruction == teacher.instruction
 
 
 def test_a_table_answers_its_own_texts_in_the_verbalizer_s_order():
@@ -116,7 +116,7 @@ def test_a_table_answers_its_own_texts_in_the_verbalizer_s_order():
     said = teacher.classify(texts(3)[::-1])
     assert [prediction.best for prediction in said] == ["bad", "bad", "good"]
     assert said[1].probabilities == {"good": 0.2, "bad": 0.8}
-    assert teacher.tokens_beside(texts(1)[0]) is None
+    assert teacher.prompt_tokens(texts(1)[0]) is None
     with pytest.raises(TrainingError, match=r"lacks 1 of the texts, '.* 3'"):
         teacher.classify(texts(4))
 
@@ -126,9 +126,9 @@ def test_a_table_answers_its_own_texts_in_the_verbalizer_s_order():
     [
         ([[0.5, 0.5]], r"shape \[1, 2\]; expected \[2, 2\]"),
         ([[0.5, 0.4, 0.1]] * 2, r"shape \[2, 3\]"),
-        ([[2.0, -1.0], [0.5, 0.5]], "no probabilities"),
-        ([[0.5, 0.1], [0.5, 0.5]], "no probabilities"),
-        ([[float("nan"), 0.5], [0.5, 0.5]], "no probabilities"),
+        ([[2.0, -1.0], [0.5, 0.5]], "contains no probabilities"),
+        ([[0.5, 0.1], [0.5, 0.5]], "contains no probabilities"),
+        ([[float("nan"), 0.5], [0.5, 0.5]], "contains no probabilities"),
     ],
 )
 def test_a_table_that_is_none_is_refused(table, problem):

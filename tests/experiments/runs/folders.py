@@ -3,7 +3,7 @@
 import json
 from types import SimpleNamespace
 
-from softhub.adapter.manifest import Metric
+from softhub.adapter.manifest import RecordedMetric
 from tests.prompts import MOOD, soft_prompt
 
 BASE = SimpleNamespace(
@@ -26,7 +26,7 @@ def write_adapter(folder, *, seed=0, value=0.9, tokens=3, metrics=True, **proven
         "code": {"commit": "b" * 40, "dirty": False},
         **provenance,
     }
-    score = Metric("accuracy", value, value - 0.05, min(1.0, value + 0.05), "test", 40, {})
+    score = RecordedMetric("accuracy", value, value - 0.05, min(1.0, value + 0.05), "test", 40, {})
     scores = (score,) if metrics else ()
     prompt = soft_prompt(BASE, tokens, MOOD, seed=seed, provenance=whole, metrics=scores)
     return prompt.save_pretrained(folder)

@@ -29,13 +29,6 @@ def test_a_finished_run_tells_everything(tmp_path):
     assert json.loads(json.dumps(run.to_record()))["score"]["value"] == 0.9
 
 
-def test_an_older_report_without_training_is_read_too(tmp_path):
-    write_run(tmp_path, report={"training": None, "date": None})
-    run = read(tmp_path)
-    assert (run.dev_loss, run.best_step, run.steps, run.seconds) == (0.4, 20, 30, 90.0)
-    assert run.date is not None
-
-
 def test_what_training_warned_of_is_the_note(tmp_path):
     write_run(tmp_path, report={"warnings": ["Training collapsed.", "7 texts were cut."]})
     assert read(tmp_path).note == "Training collapsed. 7 texts were cut."
@@ -46,14 +39,14 @@ def test_unfinished_runs_say_how_far_they_are(tmp_path):
     write_checkpoint(tmp_path / "stopped", 20)
     stopped = read(tmp_path / "stopped")
     assert (stopped.state, stopped.steps, stopped.best_step) == ("interrupted", 20, 20)
-    assert stopped.note == "at step 20 of 30: --resume true goes on"
+    assert stopped.note == "at step 20 of 30; resume with --resume"
     write_checkpoint(tmp_path / "trained", 30)
     trained = read(tmp_path / "trained")
     assert (trained.state, trained.dev_loss, trained.best_step) == ("only checkpoints", 0.4, 20)
-    assert "--resume true" in trained.note
-    (tmp_path / "begun").mkdir()
-    (tmp_path / "begun" / "run_state.json").write_text('{"rate": 0.1, "failures": []}')
-    assert read(tmp_path / "begun").state == "begun"
+    assert "--resume" in trained.note
+    (tmp_path / "started").mkdir()
+    (tmp_path / "started" / "run_state.json").write_text('{"rate": 0.1, "failures": []}')
+    assert read(tmp_path / "started").state == "started"
 
 
 def test_an_unfinished_run_says_what_it_is_of_and_whether_it_gave_up(tmp_path):
@@ -78,13 +71,13 @@ def test_a_loss_that_is_no_number_is_a_failure(tmp_path):
     assert (run.state, run.note) == ("failed", "the loss is nan at step 20")
 
 
-def test_a_run_that_was_begun_again_stands_where_its_last_attempt_does(tmp_path):
+def test_a_restarted_run_has_the_progress_of_its_last_attempt(tmp_path):
     (tmp_path / "run_state.json").write_text('{"failures": [{"reason": "it gave one label"}]}')
     write_checkpoint(tmp_path, 30)
     write_checkpoint(tmp_path / "restart-1", 10)
     run = read(tmp_path)
     assert (run.state, run.steps) == ("interrupted", 10)
-    assert run.note.endswith("; begun again, restarts: 1")
+    assert run.note.endswith("; restarts: 1")
     assert len(find_runs(tmp_path)) == 1
 
 
@@ -111,19 +104,19 @@ def test_plain_peft_adapters_are_finished_runs_of_unknown_task(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("report.json", b'{"rows": [', "not sound JSON"),
-        ("report.json", b"[1]", "no JSON object"),
-        ("report.json", b"\xff\xfe\x00", "not sound JSON"),
+        ("report.json", b'{"rows": [', "not valid JSON"),
+        ("report.json", b"[1]", "contains no JSON object"),
+        ("report.json", b"\xff\xfe\x00", "not valid JSON"),
         ("report.json", b"[" * 100_000, ""),
         ("report.json", b'{"config": ' + b'{"a": ' * 60 + b"1" + b"}" * 61, "deeper than"),
         ("report.json", b'{"config": {"a": NaN}}', "finite"),
-        ("report.json", b'{"seed": ' + b"9" * 5000 + b"}", "not sound JSON"),
+        ("report.json", b'{"seed": ' + b"9" * 5000 + b"}", "not valid JSON"),
         ("adapter/adapter_model.safetensors", b"\x80\x04pickle", ""),
         ("adapter/softhub.json", b"{}", ""),
         ("adapter/adapter_config.json", b"", ""),
         ("checkpoint-30/trainer_state.json", b"{}", "no trainer_state.json"),
-        ("checkpoint-30/trainer_state.json", b'{"global_step": "x"}', "does not say where"),
-        ("run_state.json", b"\x00", "not sound JSON"),
+        ("checkpoint-30/trainer_state.json", b'{"global_step": "x"}', "has no number of steps"),
+        ("run_state.json", b"\x00", "not valid JSON"),
     ],
 )
 def test_a_damaged_run_is_told_as_such(name, content, said, tmp_path):
@@ -170,7 +163,7 @@ def test_pipes_links_and_giants_hold_nobody_up(tmp_path, monkeypatch):
         file.truncate(2**31)  # sparse
     runs = {run.path: run for run in find_runs(tmp_path)}
     assert set(runs) == {"pipe", "giant"}
-    assert "no regular file" in runs["pipe"].note
+    assert "not a regular file" in runs["pipe"].note
     assert "larger than" in runs["giant"].note
 
 

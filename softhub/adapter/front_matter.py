@@ -15,8 +15,6 @@ DEPRECATED = "softhub_deprecated"
 """Key of the card that says why an adapter should no longer be used."""
 
 _BLOCK = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*\r?$\n?", re.DOTALL | re.MULTILINE)
-
-
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_DEPTH = 16
 _OPENING = (yaml.SequenceStartEvent, yaml.MappingStartEvent)
@@ -24,15 +22,13 @@ _CLOSING = (yaml.SequenceEndEvent, yaml.MappingEndEvent)
 
 
 def read_front_matter(card: bytes) -> dict[str, Any]:
-    """Return the card's front matter; empty if there is none.
+    """Return the front matter of a card; empty if there is none.
 
     Raises:
-        InvalidArtefact: The block is too long, no YAML, not a mapping, or uses aliases.
+        InvalidArtefact: The block is too long, not YAML, not a mapping, or uses aliases.
     """
     match = _BLOCK.match(card.decode("utf-8", errors="replace"))
-    if match is None:
-        return {}
-    block = match.group(1)
+    block = match.group(1) if match else ""
     if len(block) > MAX_FRONT_MATTER:
         raise InvalidArtefact(
             f"the card's front matter has {len(block)} characters; expected at most "
@@ -44,15 +40,13 @@ def read_front_matter(card: bytes) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InvalidArtefact(f"the card's front matter is not plain YAML: {reason}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
+    if not (values is None or isinstance(values, dict)):
         raise InvalidArtefact("the card's front matter is not a mapping of keys to values")
-    return values
+    return values or {}
 
 
 def with_front_matter(card: bytes, values: Mapping[str, Any]) -> bytes:
-    """Return the card with another front matter and the same body."""
+    """Return a card with other front matter and the same body."""
     text = card.decode("utf-8", errors="replace")
     match = _BLOCK.match(text)
     body = text[match.end() :] if match else text
@@ -61,10 +55,10 @@ def with_front_matter(card: bytes, values: Mapping[str, Any]) -> bytes:
 
 
 def _check_events(block: str) -> None:
-    """Refuse aliases, whose expansion can fill any memory, and nesting that can crash a loader.
+    """Refuse aliases, whose expansion can fill the memory, and nesting that can crash a loader.
 
     Raises:
-        yaml.YAMLError: The block has either, or is no YAML.
+        yaml.YAMLError: The block has either, or is not YAML.
     """
     depth = 0
     for event in yaml.parse(block, Loader=_LOADER):

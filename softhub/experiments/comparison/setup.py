@@ -1,0 +1,145 @@
+"""What is compared: the options, a recipe's settings, and one task with one base and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from softhub.evaluation.evaluate import Evaluation
+from softhub.evaluation.hard_prompts import HardPrompt, choose_hard_prompts, evaluate_hard_prompts
+from softhub.experiments.comparison.descriptions import METHODS
+from softhub.experiments.config import option
+from softhub.inference.engine import PromptModel
+from softhub.model.base import BaseModel, load_base
+from softhub.tasks import Splits, Task
+from softhub.training import PromptTrainingArguments
+
+
+@dataclass(kw_only=True)
+class ComparisonOptions:
+    """Options of a comparison.
+
+    Attributes:
+        methods: Names from `METHODS`; the others are left out.
+        seeds: Seeds of everything that is trained or drawn.
+        virtual_tokens: Lengths of soft prompts.
+        ensemble_of: Length of the soft prompts in the ensemble.
+        init: Initialization of soft prompts; see `fit`.
+        shots: Numbers of solved examples in few-shot prompts.
+        run_generated_code: Whether generated code is run with its tests, in the sandbox.
+        lora_rate: Learning rate of LoRA.
+        lora_rank: Rank of LoRA's matrices, which are added to every linear layer.
+        fine_tuning_rate: Learning rate of full fine-tuning.
+    """
+
+    methods: list[str] = field(
+        default_factory=lambda: list(METHODS),
+        metadata={"help": "Methods to run; the others are left out."},
+    )
+    seeds: list[int] = field(
+        default_factory=lambda: [0, 1, 2],
+        metadata={"help": "Seeds of everything that is trained or drawn."},
+    )
+    virtual_tokens: list[int] = field(
+        default_factory=lambda: [1, 5, 20, 50, 100], metadata={"help": "Lengths of soft prompts."}
+    )
+    ensemble_of: int = option(20, "Length of the soft prompts in the ensemble.")
+    init: str | None = option("labels", "Initialization: auto, task, labels, vocabulary, …")
+    shots: list[int] = field(
+        default_factory=lambda: [4, 8],
+        metadata={"help": "Numbers of solved examples in few-shot prompts."},
+    )
+    run_generated_code: bool = option(False, "Run generated code; see docs/sandbox.md.")
+    lora_rate: float = option(5e-4, "Learning rate of LoRA.")
+    lora_rank: int = option(8, "Rank of LoRA's matrices.")
+    fine_tuning_rate: float = option(2e-5, "Learning rate of full fine-tuning.")
+
+
+@dataclass(kw_only=True)
+class ComparisonConfig(ComparisonOptions):
+    """Settings of the comparison recipe; each is a key of its config file and a flag.
+
+    Attributes:
+        task: Task file.
+        base_model: Hub id, local folder or `.gguf` file of the base model.
+        base_name: The base model's canonical name, for cards.
+        dtype: Data type of the weights.
+        max_train_examples: Maximum number of training examples: a fixed subset.
+        max_dev_examples: The same for the dev split.
+        max_test_examples: The same for the test split.
+    """
+
+    task: str = field(metadata={"help": "Task file."})
+    base_model: str = field(metadata={"help": "Hub id, local folder or .gguf file of the base."})
+    base_name: str | None = option(None, "Canonical name of the base, for cards.")
+    dtype: str | None = option(None, "float32, bfloat16, float16 or auto.")
+    max_train_examples: int | None = option(None, "Train on a fixed subset of this size.")
+    max_dev_examples: int | None = option(None, "Select on a fixed subset of this size.")
+    max_test_examples: int | None = option(None, "Evaluate on a fixed subset of this size.")
+
+    @property
+    def limits(self) -> dict[str, int | None]:
+        """Maximum number of examples of each split; None for all of them."""
+        return {
+            "train": self.max_train_examples,
+            "dev": self.max_dev_examples,
+            "test": self.max_test_examples,
+        }
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of `compare`."""
+        return {each.name: getattr(self, each.name) for each in fields(ComparisonOptions)}
+
+    def load_base(self) -> BaseModel:
+        """Load the base model, as `compare` does once for each method that changes its weights."""
+        return load_base(self.base_model, name=self.base_name, dtype=self.dtype)
+
+
+@dataclass(kw_only=True)
+class ComparisonSetup(ComparisonOptions):
+    """One task, one base and one split of the data, which all methods share.
+
+    Attributes:
+        task: The task.
+        data: The split to train on and to draw few-shot examples from, the split that selects
+            templates and checkpoints, and the split for the final evaluation.
+        load: Loads the base model anew, for methods that change its weights.
+        args: Training arguments; each run has its own seed, and a folder in `output_dir`.
+    """
+
+    task: Task
+    data: Splits
+    load: Callable[[], BaseModel]
+    args: PromptTrainingArguments
+
+    @cached_property
+    def base(self) -> BaseModel:
+        """The frozen base model that all prompts share."""
+        return self.load()
+
+    @cached_property
+    def hard_prompts(self) -> Sequence[HardPrompt]:
+        """The best hard templates on dev, with and without the label prior."""
+        model, run_code = PromptModel(self.base), self.run_generated_code
+        return choose_hard_prompts(model, self.task, self.data.dev, run_code=run_code)
+
+    @cached_property
+    def hard_evaluations(self) -> Mapping[str, Evaluation]:
+        """The scores of the hard prompts on test."""
+        model, run_code = PromptModel(self.base), self.run_generated_code
+        return evaluate_hard_prompts(
+            model, self.task, self.hard_prompts, self.data.test, run_code=run_code
+        )
+
+    def arguments(self, name: str, seed: int, **changes: Any) -> PromptTrainingArguments:
+        """Return the training arguments of one run."""
+        folder = str(Path(self.args.output_dir) / "runs" / f"{name}-seed{seed}")
+        return replace(self.args, output_dir=folder, seed=seed, **changes)
+
+    def adapter(self, tokens: int, seed: int) -> Path:
+        """Return the adapter folder of one soft prompt."""
+        return Path(self.args.output_dir) / "adapters" / f"p{tokens}-seed{seed}"

@@ -1,0 +1,109 @@
+"""Turn requests into batches of similar length and equal options; share their beginning."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import takewhile
+from typing import TypeVar
+
+import torch
+from tqdm.auto import tqdm
+
+from softhub.errors import ConfigError, SoftHubWarning
+from softhub.inference.requests import LoadedPrompt, Request
+from softhub.model.base import BaseModel
+from softhub.model.encoding import EncodedText
+
+_Answer = TypeVar("_Answer")
+
+_LEAST_SHARED = 32
+"""Fewest common tokens that are worth a pass of their own."""
+
+
+def answer_in_batches(
+    requests: Sequence[Request],
+    size: int,
+    answer: Callable[[list[Request]], Sequence[_Answer]],
+    *,
+    progress: str | None = None,
+) -> list[_Answer]:
+    """Answer requests batch by batch.
+
+    Args:
+        requests: All rows of a call.
+        size: Most rows of a batch.
+        answer: Answers one batch.
+        progress: Description of a progress bar on a terminal; None shows no bar.
+
+    Returns:
+        The answers in the order of the requests.
+
+    Raises:
+        ConfigError: `size` is not positive.
+    """
+    if size < 1:
+        raise ConfigError(f"batch_size is {size}; expected 1 or more.")
+    warn_about_truncation([request.text for request in requests])
+    answers: dict[int, _Answer] = {}
+    disable = True if progress is None else None  # None: shown on a terminal only
+    with tqdm(total=len(requests), desc=progress, unit="text", disable=disable) as bar:
+        for indices in _batches(requests, size):
+            found = answer([requests[index] for index in indices])
+            answers.update(zip(indices, found, strict=True))
+            bar.update(len(indices))
+    return [answers[index] for index in range(len(requests))]
+
+
+def _batches(requests: Sequence[Request], size: int) -> Iterator[list[int]]:
+    """Yield indices of requests with equal options, sorted by length so that few pads are fed."""
+    by_options: dict[str, list[int]] = {}
+    for index, request in enumerate(requests):
+        by_options.setdefault(repr(request.options), []).append(index)
+    for _, indices in sorted(by_options.items()):
+        indices.sort(key=lambda index: len(requests[index].text.ids))
+        for start in range(0, len(indices), size):
+            yield indices[start : start + size]
+
+
+def share_beginning(base: BaseModel, requests: Sequence[Request]) -> list[Request]:
+    """Take the tokens that all texts of the bare base begin with as if they were a prompt.
+
+    Their keys and values are then computed once, which is exact, and many times faster where texts
+    follow the same solved examples.
+
+    Args:
+        base: A base for which `shares_prefixes` holds.
+        requests: All rows of a call.
+    """
+    bare = [request.text.ids for request in requests if request.prompt is None]
+    # Each row retains at least one token, whose logits predict the next one.
+    most = min(map(len, bare), default=1) - 1
+    columns = zip(*(ids[:most] for ids in bare), strict=True)
+    length = sum(1 for _ in takewhile(lambda column: len({*column}) == 1, columns))
+    if len(bare) < 2 or length < _LEAST_SHARED:
+        return list(requests)
+    with torch.no_grad():
+        vectors = base.embed(torch.tensor(bare[0][:length]))  # [P, H]
+    beginning = LoadedPrompt(vectors, None)
+    return [_continuing(each, beginning, length) for each in requests]
+
+
+def _continuing(request: Request, beginning: LoadedPrompt, length: int) -> Request:
+    if request.prompt is not None:
+        return request
+    text = EncodedText(request.text.ids[length:], request.text.truncated)
+    return replace(request, text=text, prompt=beginning)
+
+
+def warn_about_truncation(texts: Sequence[EncodedText]) -> None:
+    """Warn the caller of a public method how many texts were truncated."""
+    truncated = [text.truncated for text in texts if text.truncated]
+    if truncated:
+        warnings.warn(
+            f"{len(truncated)} of {len(texts)} texts were too long and have been truncated; "
+            f"{sum(truncated)} characters at their ends were dropped.",
+            SoftHubWarning,
+            stacklevel=4,
+        )
