@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the help of every verb; `--check` only tells whether it is current.
+"""Write docs/cli.md from the help of every verb; `--check` only checks whether it is up to date.
 
 python docs/generate_cli.py [--check]
 """
@@ -6,75 +6,50 @@ python docs/generate_cli.py [--check]
 import sys
 from pathlib import Path
 
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from softhub.cli.app import app
 
 PAGE = Path(__file__).with_name("cli.md")
-VERBS = (
-    (),
-    ("recipes",),
-    ("recipes", "list"),
-    ("recipes", "copy"),
-    ("init-task",),
-    ("train",),
-    ("compare",),
-    ("runs",),
-    ("distill",),
-    ("predict",),
-    ("generate",),
-    ("inspect",),
-    ("evaluate",),
-    ("calibrate",),
-    ("push",),
-    ("pull",),
-    ("list",),
-    ("info",),
-    ("search",),
-    ("similar",),
-    ("log",),
-    ("diff",),
-    ("tag",),
-    ("untag",),
-    ("verify",),
-    ("deprecate",),
-    ("delete",),
-    ("lock",),
-    ("login",),
-    ("whoami",),
-    ("env",),
-)
 INTRODUCTION = """\
 # The `softhub` command
 
 <!-- Written by docs/generate_cli.py from the code; do not edit. -->
 
-Data goes to stdout, everything else to stderr. Tables are tab-separated when piped, and `--json`
-prints JSON (`predict` and `generate`: one object a line).
+Data is written to stdout, and everything else to stderr. Tables are tab-separated when piped.
+`--json` prints JSON (`predict` and `generate` print one object per line).
 
-Exit codes: 0 done, 1 a known error (one line on stderr), 2 wrong usage, 130 interrupted.
+Exit codes: 0 success, 1 known error (one line on stderr), 2 wrong usage, 130 interrupted.
 
-| variable | means |
+| variable | meaning |
 |---|---|
-| `SOFTHUB_HUB` | the hub where `--hub` is not given; `local` by default |
-| `SOFTHUB_BASE` | the base model where `--base` is not given |
-| `SOFTHUB_HOME` | where the local hub and converted base models lie; `~/.softhub` by default |
-| `SOFTHUB_OFFLINE` | `1` keeps softhub off the network, as `HF_HUB_OFFLINE` does |
-| `SOFTHUB_TOKEN` | access token for the remote hub that `SOFTHUB_HUB` names, and for no other |
-| `SOFTHUB_USER` | author of pushes to a local hub; the account's name by default |
+| `SOFTHUB_HUB` | default of `--hub`; `local` if it is not set |
+| `SOFTHUB_BASE` | default of `--base` |
+| `SOFTHUB_HOME` | folder of the local hub and of converted base models; `~/.softhub` by default |
+| `SOFTHUB_OFFLINE` | `1` disables network access, like `HF_HUB_OFFLINE` |
+| `SOFTHUB_TOKEN` | access token, sent only to the remote hub that `SOFTHUB_HUB` names |
+| `SOFTHUB_USER` | author of pushes to a local hub; the name of the user account by default |
 """
 
 
 def render() -> str:
     """Return the page."""
-    return "\n".join([INTRODUCTION, *(section(verb) for verb in VERBS)])
+    return "\n".join([INTRODUCTION, *map(section, verbs(get_command(app)))])
+
+
+def verbs(command, path=()):
+    """Yield the path of a command and those of the verbs below it, in the order of the help."""
+    yield path
+    for name, verb in getattr(command, "commands", {}).items():
+        if not verb.hidden:
+            yield from verbs(verb, (*path, name))
 
 
 def section(verb: tuple[str, ...]) -> str:
     """Return one verb's heading and help."""
     title = " ".join(("softhub", *verb))
-    width = {"COLUMNS": "80"}
-    shown = CliRunner().invoke(app, [*verb, "--help"], prog_name="softhub", env=width)
+    shown = CliRunner().invoke(app, [*verb, "--help"], prog_name="softhub")
     return f"## `{title}`\n\n```text\n{shown.stdout.rstrip()}\n```\n"
 
 
@@ -84,7 +59,7 @@ def main() -> None:
     if "--check" not in sys.argv[1:]:
         PAGE.write_text(page, encoding="utf-8")
     elif not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != page:
-        sys.exit(f"{PAGE} is not what the code says; run: python docs/generate_cli.py")
+        sys.exit(f"{PAGE} is out of date; run: python docs/generate_cli.py")
 
 
 if __name__ == "__main__":

@@ -1,43 +1,96 @@
-"""The app: every verb in the order of the road, with its examples."""
+"""The `softhub` application: every verb with its section of the help and its examples."""
 
-import sys
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 import softhub
-from softhub.cli import (
-    compare,
-    distill,
-    environment,
-    evaluate,
-    hub,
-    hub_account,
-    hub_history,
-    hub_search,
-    init_task,
-    inspect,
-    predict,
-    recipes,
-    runs,
-    train,
-)
-from softhub.cli.output import emit
-from softhub.experiments.console import INTERRUPTED
+from softhub.cli import recipes
+from softhub.cli.compare import compare
+from softhub.cli.distill import distill
+from softhub.cli.environment import env
+from softhub.cli.evaluate import calibrate, evaluate
+from softhub.cli.help import Verb, Verbs
+from softhub.cli.hub import info, list_, pull, push
+from softhub.cli.hub_account import login, whoami
+from softhub.cli.hub_history import delete, deprecate, diff, lock, log, tag, untag, verify
+from softhub.cli.hub_search import search, similar
+from softhub.cli.init_task import init_task
+from softhub.cli.inspect import inspect
+from softhub.cli.output import emit, quiet_libraries
+from softhub.cli.predict import generate, predict
+from softhub.cli.runs import runs
+from softhub.cli.train import train
 
-
-class Verbs(TyperGroup):
-    """The verbs, of which any may be interrupted."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the verb; on Ctrl-C leave one line and the code that shells expect."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
-
+SECTIONS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Train": (init_task, train, evaluate, calibrate, compare, distill, runs),
+    "Use": (predict, generate),
+    "Hub": (
+        *(push, pull, list_, search, info, log, diff, tag, untag),
+        *(lock, verify, deprecate, delete, login, whoami),
+    ),
+    "Inspect": (inspect, similar, env),
+}
+ALIASES: dict[str, Callable[..., None]] = {"ls": list_, "rm": delete}
+TAKES_ANY_FLAG = (train, compare)  # the recipe parses the flags
+EXAMPLES = """\
+softhub init-task reviews.csv --split -o reviews/task.yaml --base ./my-base
+softhub init-task train.jsonl --dev dev.jsonl --test test.jsonl --label mood
+softhub init-task stanfordnlp/sst2 -o sst2.yaml
+softhub train --config recipes/configs/sentiment.yaml
+softhub train --config recipes/configs/sentiment.yaml --max-steps 60 --seed 1
+softhub train --config my.yaml --recipe my-recipes/classification.py
+softhub train --task task.yaml --base-model MODEL --output-dir runs/mine
+softhub evaluate runs/sentiment/adapter --base ./my-base --task sentiment.yaml
+softhub evaluate me/triage --base ./my-base --task triage.yaml --per-class
+softhub calibrate runs/triage/adapter --base ./my-base --task triage.yaml
+softhub calibrate runs/triage/adapter --base ./my-base --task triage.yaml --accuracy 0.95
+softhub compare --config recipes/configs/compare_sentiment.yaml
+softhub compare --config my.yaml --virtual-tokens 5 20 --seeds 0 1 2
+softhub compare --report runs/compare-sentiment
+softhub distill --task task.yaml --base ./my-base --shots 8 --output-dir runs/short
+softhub distill --task task.yaml --base ./my-base --template 3 --tokens 10
+softhub distill --task task.yaml --base ./my-base --template "$(cat instructions.txt)"
+softhub distill --task chat.yaml --base ./my-base --system --texts questions.txt
+softhub distill --task task.yaml --base ./my-base --teacher me/sentiment-100
+softhub runs
+softhub runs runs/seeds --by-seed
+softhub runs runs/sentiment --trace --json
+softhub predict me/sentiment 'Worth every penny.' --base ORG/BASE-MODEL
+softhub predict runs/sentiment/adapter --file reviews.txt --base ./my-base
+softhub predict me/sentiment --file - < reviews.txt   (base model from $SOFTHUB_BASE)
+softhub generate me/summary 'A long text …' --base ./my-base --max-new-tokens 40
+softhub generate me/summary --file texts.jsonl --json > summaries.jsonl
+softhub push runs/sentiment/adapter me/sentiment --tag v1 -m 'First release'
+softhub push runs/sentiment/adapter me/sentiment --hub local:/shared/hub
+softhub pull me/sentiment
+softhub pull me/sentiment --revision v1 --to adapters/sentiment
+softhub pull --lock softhub.lock --to prompts
+softhub list
+softhub list | cut -f1   (tab-separated when piped)
+softhub search reviews --base ORG/BASE-MODEL
+softhub search --task sentiment --metric accuracy --min-score 0.9 --sort size
+softhub info me/sentiment
+softhub info runs/sentiment/adapter
+softhub log me/sentiment
+softhub diff me/sentiment v1
+softhub diff me/sentiment v1 v2
+softhub tag me/sentiment v1
+softhub tag me/sentiment best --revision v1 --hub hf
+softhub untag me/sentiment best
+softhub lock mood=me/sentiment@v1 triage=me/triage
+softhub verify me/sentiment
+softhub deprecate me/sentiment --reason 'Test examples leaked into training.'
+softhub deprecate me/sentiment --reason 'Outdated.' --replacement me/sentiment-2
+softhub delete me/sentiment
+softhub login
+softhub whoami
+softhub inspect me/sentiment --base ./my-base
+softhub inspect runs/sentiment/adapter --compare me/sentiment --html inspection.html
+softhub similar me/sentiment
+softhub env
+"""
 
 app = typer.Typer(
     name="softhub",
@@ -45,18 +98,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="Soft prompts as kilobyte adapters: train, judge, share and use them.",
-    epilog="\b\nThe road:\n"
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="\b\nTypical workflow:\n"
     "  softhub recipes copy\n"
     "  softhub train --config recipes/configs/sentiment.yaml\n"
     "  softhub push runs/sentiment/adapter me/sentiment --tag v1\n"
     "  softhub predict me/sentiment 'Worth every penny.' --base MODEL",
 )
-
-
-def examples(*lines: str) -> str:
-    """Return an epilog that shows command lines as they are."""
-    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
 def _show_version(wanted: bool) -> None:
@@ -74,155 +122,31 @@ def softhub_command(
         ),
     ] = False,
 ) -> None:
-    """Soft prompts as kilobyte adapters: train, judge, share and use them."""
+    """Train, evaluate, share and use soft prompts for frozen language models."""
+    quiet_libraries()
 
 
-app.add_typer(recipes.app, name="recipes")
-app.command(
-    epilog=examples(
-        "softhub init-task reviews.csv --split -o reviews/task.yaml --base ./my-base",
-        "softhub init-task train.jsonl --dev dev.jsonl --test test.jsonl --label mood",
-        "softhub init-task stanfordnlp/sst2 -o sst2.yaml",
-    ),
-)(init_task.init_task)
-app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    epilog=examples(
-        "softhub train --config recipes/configs/sentiment.yaml",
-        "softhub train --config recipes/configs/sentiment.yaml --max_steps 60 --seed 1",
-        "softhub train --config my.yaml --recipe my-recipes/classification.py",
-        "softhub train --task task.yaml --base_model MODEL --output_dir runs/mine",
-    ),
-)(train.train)
-app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    epilog=examples(
-        "softhub compare --config recipes/configs/compare_sentiment.yaml",
-        "softhub compare --config my.yaml --virtual_tokens 5 20 --seeds 0 1 2",
-        "softhub compare --report runs/compare-sentiment",
-    ),
-)(compare.compare)
-app.command(
-    epilog=examples(
-        "softhub runs",
-        "softhub runs --task sentiment --sort score",
-        "softhub runs runs/seeds --by-seed",
-        "softhub runs runs/sentiment --trace --json",
-    ),
-)(runs.runs)
-app.command(
-    epilog=examples(
-        "softhub distill --task task.yaml --base ./my-base --shots 8 --output-dir runs/short",
-        "softhub distill --task task.yaml --base ./my-base --template 3 --tokens 10",
-        'softhub distill --task task.yaml --base ./my-base --template "$(cat instructions.txt)"',
-        "softhub distill --task chat.yaml --base ./my-base --system --texts questions.txt",
-        "softhub distill --task task.yaml --base ./my-base --teacher me/sentiment-100",
-    ),
-)(distill.distill)
-app.command(
-    epilog=examples(
-        "softhub predict me/sentiment 'Worth every penny.' --base ORG/BASE-MODEL",
-        "softhub predict runs/sentiment/adapter --file reviews.txt --base ./my-base",
-        "softhub predict me/sentiment --revision v1 --file rows.jsonl --json > labels.jsonl",
-        "cat reviews.txt | softhub predict me/sentiment --file -   (the base in $SOFTHUB_BASE)",
-    ),
-)(predict.predict)
-app.command(
-    epilog=examples(
-        "softhub generate me/summary 'A long text …' --base ./my-base --max-new-tokens 40",
-        "softhub generate me/summary --file texts.jsonl --json > summaries.jsonl",
-    ),
-)(predict.generate)
-app.command(
-    epilog=examples(
-        "softhub evaluate runs/sentiment/adapter --base ./my-base --task sentiment.yaml",
-        "softhub evaluate me/triage --base ./my-base --task triage.yaml --per-class",
-    ),
-)(evaluate.evaluate)
-app.command(
-    epilog=examples(
-        "softhub calibrate runs/triage/adapter --base ./my-base --task triage.yaml",
-        "softhub calibrate runs/triage/adapter --base ./my-base --task triage.yaml --accuracy 0.95",
-    ),
-)(evaluate.calibrate)
-app.command(
-    epilog=examples(
-        "softhub inspect me/sentiment --base ./my-base",
-        "softhub inspect runs/sentiment/adapter --compare me/sentiment --html inspection.html",
-    ),
-)(inspect.inspect)
-app.command(
-    epilog=examples(
-        "softhub push runs/sentiment/adapter me/sentiment --tag v1 -m 'First good one'",
-        "softhub push runs/sentiment/adapter me/sentiment --hub local:/shared/hub",
-    ),
-)(hub.push)
-app.command(
-    epilog=examples(
-        "softhub pull me/sentiment",
-        "softhub pull me/sentiment --revision v1 --to adapters/sentiment",
-        "softhub pull --lock softhub.lock --to prompts",
-    ),
-)(hub.pull)
-app.command(
-    "list",
-    epilog=examples(
-        "softhub list",
-        "softhub list --json | python -m json.tool",
-        "softhub list | cut -f1   (tab-separated when piped)",
-    ),
-)(hub.list_adapters)
-app.command("ls", hidden=True)(hub.list_adapters)
-app.command(
-    epilog=examples(
-        "softhub info me/sentiment",
-        "softhub info me/sentiment --revision v1 --json",
-        "softhub info runs/sentiment/adapter",
-    ),
-)(hub.info)
-app.command(
-    epilog=examples(
-        "softhub search reviews --base ORG/BASE-MODEL",
-        "softhub search --task sentiment --metric accuracy --min-score 0.9 --sort size",
-        "softhub search --author me --hub hf --json",
-    ),
-)(hub_search.search)
-app.command(
-    epilog=examples(
-        "softhub similar me/sentiment",
-        "softhub similar runs/sentiment/adapter --limit 3 --json",
-    ),
-)(hub_search.similar)
-app.command(epilog=examples("softhub log me/sentiment", "softhub log me/sentiment --json"))(
-    hub_history.log
-)
-app.command(epilog=examples("softhub diff me/sentiment v1", "softhub diff me/sentiment v1 v2"))(
-    hub_history.diff
-)
-app.command(
-    epilog=examples(
-        "softhub tag me/sentiment v1",
-        "softhub tag me/sentiment best --revision v1 --hub hf",
-    ),
-)(hub_history.tag)
-app.command(epilog=examples("softhub untag me/sentiment best"))(hub_history.untag)
-app.command(epilog=examples("softhub verify me/sentiment"))(hub_history.verify)
-app.command(
-    epilog=examples(
-        "softhub deprecate me/sentiment --reason 'Trained on a leaked split.'",
-        "softhub deprecate me/sentiment --reason 'Old.' --replacement me/sentiment-2",
-    ),
-)(hub_history.deprecate)
-app.command(epilog=examples("softhub delete me/sentiment", "softhub rm me/sentiment --yes"))(
-    hub_history.delete
-)
-app.command("rm", hidden=True)(hub_history.delete)
-app.command(
-    epilog=examples(
-        "softhub lock mood=me/sentiment@v1 triage=me/triage",
-        "softhub pull --lock softhub.lock --to prompts",
-    ),
-)(hub_history.lock)
-app.command(epilog=examples("softhub login"))(hub_account.login)
-app.command(epilog=examples("softhub whoami", "softhub whoami --hub hf"))(hub_account.whoami)
-app.command(epilog=examples("softhub env", "softhub env --json"))(environment.env)
+def _examples(name: str) -> str:
+    """Return an epilog with the examples of a verb, which are not rewrapped."""
+    lines = [line for line in EXAMPLES.splitlines() if line.split()[1] == name]
+    return "\n  ".join(["\b\nExamples:", *lines])
+
+
+def _add_verbs() -> None:
+    app.add_typer(recipes.app, name="recipes", cls=Verbs, rich_help_panel="Train")
+    for section, verbs in SECTIONS.items():
+        for verb in verbs:
+            name = verb.__name__.rstrip("_").replace("_", "-")  # `list` is a builtin
+            flags = verb in TAKES_ANY_FLAG
+            app.command(
+                name,
+                cls=Verb,
+                rich_help_panel=section,
+                epilog=_examples(name),
+                context_settings={"allow_extra_args": flags, "ignore_unknown_options": flags},
+            )(verb)
+    for alias, function in ALIASES.items():
+        app.command(alias, cls=Verb, hidden=True)(function)
+
+
+_add_verbs()

@@ -1,4 +1,4 @@
-"""`softhub env`: what a bug report needs."""
+"""`softhub env`: versions, hardware and paths for a bug report."""
 
 import importlib.metadata
 import os
@@ -12,59 +12,51 @@ from softhub.cli.output import emit_facts, emit_json
 from softhub.config import softhub_home
 
 _PACKAGES = (
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "datasets",
-    "evaluate",
-    "huggingface-hub",
-    "safetensors",
-    "typer",
-    "gguf",
+    *("torch", "transformers", "peft", "accelerate", "datasets", "evaluate"),
+    *("huggingface-hub", "safetensors", "typer", "gguf"),
 )
 
 
 def env(as_json: JsonOption = False) -> None:
-    """Show versions, hardware and paths, for a bug report.
+    """Show versions, hardware and paths for a bug report.
 
-    No token is ever shown.
+    Access tokens are never shown.
     """
     facts = {**_versions(), **_hardware(), **_paths()}
     if as_json:
         emit_json(facts)
     else:
-        emit_facts([(name, str(value)) for name, value in facts.items()])
+        emit_facts([*facts.items()])
 
 
 def _versions() -> dict[str, Any]:
-    versions = {
+    return {
         "softhub": softhub.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
+        **{package: _version(package) for package in _PACKAGES},
     }
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _hardware() -> dict[str, Any]:
     import torch
 
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        names.append("Apple GPU (mps)")
     return {
         "cpu": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "torch threads": torch.get_num_threads(),
-        "accelerators": ", ".join(_accelerators(torch)) or "none",
+        "accelerators": ", ".join(names) or "none",
     }
-
-
-def _accelerators(torch: Any) -> list[str]:
-    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return names + (["Apple GPU (mps)"] if torch.backends.mps.is_available() else [])
 
 
 def _paths() -> dict[str, Any]:

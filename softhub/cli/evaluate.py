@@ -1,4 +1,4 @@
-"""`softhub evaluate` and `softhub calibrate`: how good an adapter is, and how sure it may be."""
+"""`softhub evaluate` and `softhub calibrate`: scores and probability calibration of an adapter."""
 
 from collections import Counter
 from pathlib import Path
@@ -8,85 +8,77 @@ import typer
 
 from softhub.cli.options import (
     AdapterArgument,
+    BaseOption,
+    BatchSizeOption,
+    DeviceMapOption,
+    ForceOption,
     HubOption,
     JsonOption,
     RevisionOption,
+    SplitOption,
+    SubsetOption,
+    TaskOption,
     adapter_folder,
     is_folder,
+    option,
 )
-from softhub.cli.output import emit, emit_json, emit_table, quiet_libraries
-from softhub.cli.predict import BaseOption, DeviceMapOption, ForceOption
+from softhub.cli.output import emit, emit_json, emit_table
+from softhub.cli.predict import PROMPT, load_model
 from softhub.errors import ConfigError
 
 if TYPE_CHECKING:
+    from softhub.evaluation.calibrate import Calibration
     from softhub.evaluation.evaluate import Evaluation
     from softhub.evaluation.label_report import LabelReport
     from softhub.inference.engine import PromptModel
-    from softhub.model.prompt import SoftPrompt
     from softhub.tasks import Example, Task
 
-DataOption = Annotated[
-    Path,
-    typer.Option(
-        "--task",
-        metavar="FILE",
-        exists=True,
-        dir_okay=False,
-        help="Task (YAML) with the data and the metrics; template and words are the adapter's own.",
-        show_default=False,
+AccuracyOption = Annotated[
+    float | None,
+    option(
+        "Abstain as often as is necessary for this accuracy of the answers.", "SHARE", min=0, max=1
     ),
 ]
-SplitOption = Annotated[str, typer.Option(metavar="SPLIT", help="train, dev or test.")]
-LimitOption = Annotated[
-    int | None, typer.Option(min=1, help="At most so many examples, always the same ones.")
+AbstainOption = Annotated[
+    float | None, option("Abstain below this probability instead.", "P", min=0, max=1)
 ]
-BatchOption = Annotated[int, typer.Option(min=1, help="Texts in one pass.")]
 
 
 def evaluate(
     adapter: AdapterArgument,
     *,
     base: BaseOption,
-    task: DataOption,
+    task: TaskOption,
     split: SplitOption = "test",
-    limit: LimitOption = None,
+    limit: SubsetOption = None,
     per_class: Annotated[
-        bool, typer.Option("--per-class", help="Also each label, and what is taken for what.")
+        bool, typer.Option("--per-class", help="Also print per-class metrics.")
     ] = False,
     run_generated_code: Annotated[
-        bool,
-        typer.Option(
-            "--run-generated-code",
-            help="Run generated code with its tests, in the sandbox; pass_at_1 needs this.",
-        ),
+        bool, typer.Option("--run-generated-code", help="Run generated code, for pass_at_1.")
     ] = False,
     revision: RevisionOption = None,
     hub: HubOption = None,
-    batch_size: BatchOption = 32,
+    batch_size: BatchSizeOption = 32,
     device_map: DeviceMapOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge an adapter on labelled data: the task's metrics with their 95 % intervals.
+    """Evaluate an adapter on a split of a task.
 
-    For classifications also the calibration of the probabilities and, where the adapter abstains,
-    how much it answers and how much of that is right. Adapters that generate are judged by the
-    texts that they write.
+    Prints the metrics of the task file with 95 % intervals. For classification it also prints the
+    calibration error and, if the adapter abstains, coverage and accuracy of its answers. Template
+    and labels are those of the adapter.
     """
     folder = adapter_folder(adapter, hub=hub, revision=revision)
-    model, data, examples, _ = _load(base, folder, task, split, limit, device_map, force)
-    from softhub.evaluation.evaluate import evaluate as judge
+    model, data, examples = _load(base, folder, task, split, limit, device_map, force)
+    from softhub.evaluation.evaluate import evaluate as run_evaluation
     from softhub.evaluation.label_report import report_labels
 
-    evaluation = judge(
-        model,
-        data,
-        examples,
-        prompt="prompt",
-        batch_size=batch_size,
-        run_code=run_generated_code,
+    evaluation = run_evaluation(
+        model, data, examples, prompt=PROMPT, batch_size=batch_size, run_code=run_generated_code
     )
-    own = model.task_of("prompt")
+    own = model.task_of(PROMPT)
     report = None
     if own is not None and own.verbalizer is not None:
         report = report_labels(own, examples, evaluation, own.decision)
@@ -100,72 +92,38 @@ def calibrate(
     adapter: AdapterArgument,
     *,
     base: BaseOption,
-    task: DataOption,
+    task: TaskOption,
     split: SplitOption = "dev",
-    limit: LimitOption = None,
-    accuracy: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="SHARE",
-            help="Abstain where that is needed for this share of the answers to be right.",
-        ),
-    ] = None,
-    abstain_below: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, metavar="P", help="Abstain below this probability instead."),
-    ] = None,
-    batch_size: BatchOption = 32,
+    limit: SubsetOption = None,
+    accuracy: AccuracyOption = None,
+    abstain_below: AbstainOption = None,
+    batch_size: BatchSizeOption = 32,
     device_map: DeviceMapOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fit on dev how sure an adapter may be, and write that into its folder.
+    """Calibrate the probabilities of an adapter on the dev split.
 
-    A temperature makes its probabilities mean what they say; for a multi-label task a threshold is
-    chosen too. With --accuracy or --abstain-below the adapter gives no answer where it is too
-    unsure. Push the folder afterwards to share it.
+    Fits a temperature (and a threshold if the task is multi-label) and saves it in the adapter
+    folder. With --accuracy or --abstain-below the adapter abstains if its probability is too low.
+    Push the folder afterwards to share the result.
     """
     if not is_folder(adapter, revision=None):
         raise ConfigError(
-            f"{adapter!r} is no folder; calibrate changes one: softhub pull {adapter} --to FOLDER"
+            f"{adapter!r} is not a folder, and calibrate changes files. Pull the adapter first: "
+            f"softhub pull {adapter} --to FOLDER"
         )
     folder = Path(adapter).expanduser()
-    model, data, examples, prompt = _load(base, folder, task, split, limit, device_map, force)
+    model, data, examples = _load(base, folder, task, split, limit, device_map, force)
     from softhub.evaluation.calibrate import calibrate as fit
 
-    fitted = fit(
-        model,
-        data,
-        examples,
-        prompt="prompt",
-        accuracy=accuracy,
-        abstain_below=abstain_below,
-        batch_size=batch_size,
-    )
-    fitted.applied_to(prompt).save_pretrained(folder, card=_edited_card(folder, prompt))
+    options = {"accuracy": accuracy, "abstain_below": abstain_below}
+    fitted = fit(model, data, examples, prompt=PROMPT, batch_size=batch_size, **options)
+    _save(fitted, folder)
     if as_json:
         emit_json({"decision": fitted.decision.to_record(), "dev": fitted.dev.to_record()})
-        return
-    emit(f"temperature {fitted.decision.temperature:.3f}")
-    if data.multilabel:
-        emit(f"threshold {fitted.decision.threshold:.2f}")
-    emit(f"abstain below {fitted.decision.abstain_below:.3f}")
-    emit(
-        f"expected calibration error on {split}: {100 * fitted.dev.error_before:.1f} % before, "
-        f"{100 * fitted.dev.error:.1f} % after"
-    )
-    columns = ("abstain below", "answered, %", "of these right, %")
-    rows = [
-        (
-            f"{point.abstain_below:g}",
-            f"{100 * point.coverage:.1f}",
-            "-" if point.accuracy is None else f"{100 * point.accuracy:.1f}",
-        )
-        for point in fitted.dev.operating_points
-    ]
-    emit_table(columns, rows)
+    else:
+        _show_calibration(fitted, split, multilabel=data.multilabel)
 
 
 def _load(
@@ -176,30 +134,28 @@ def _load(
     limit: int | None,
     device_map: str | None,
     force: bool,
-) -> tuple["PromptModel", "Task", "list[Example]", "SoftPrompt"]:
-    """The engine with the adapter as `prompt`, the task, its examples, and the adapter."""
-    quiet_libraries()
-    from softhub.inference.engine import PromptModel
-    from softhub.model.base import load_base
+) -> tuple["PromptModel", "Task", "list[Example]"]:
+    """Return the model, the task and its examples; an adapter with a task keeps its own."""
     from softhub.model.prompt import SoftPrompt
     from softhub.tasks import Task
 
     data = Task.from_file(task)
     examples = data.load(split, limit=limit)
-    prompt = SoftPrompt.from_pretrained(folder)
-    model = PromptModel(load_base(base, device_map=device_map))
-    foreign = data if prompt.manifest.task is None else None
-    model.load_prompt(prompt, name="prompt", task=foreign, force=force)
-    return model, data, examples, prompt
+    foreign = SoftPrompt.from_pretrained(folder).manifest.task is None
+    used = task if foreign else None
+    model = load_model(base, folder, task=used, device_map=device_map, force=force)
+    return model, data, examples
 
 
-def _edited_card(folder: Path, prompt: "SoftPrompt") -> str | None:
-    """The card's text if somebody changed it; else None, and it is written anew."""
+def _save(fitted: "Calibration", folder: Path) -> None:
+    """Save the calibrated adapter; a card that somebody has edited stays as it is."""
     from softhub.adapter.card import render_card
+    from softhub.model.prompt import SoftPrompt
 
-    card = folder / "README.md"
+    prompt, card = SoftPrompt.from_pretrained(folder), folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else None
-    return None if text == render_card(prompt.manifest) else text
+    edited = None if text == render_card(prompt.manifest) else text
+    fitted.applied_to(prompt).save_pretrained(folder, card=edited)
 
 
 def _record(
@@ -219,13 +175,30 @@ def _record(
 
 
 def _show(evaluation: "Evaluation", report: "LabelReport | None", per_class: bool) -> None:
-    rows = [
-        (name, *(f"{value:.4f}" for value in interval))
-        for name, interval in evaluation.metrics.items()
-    ]
+    metrics = evaluation.metrics.items()
+    rows = [(name, *(f"{number:.4f}" for number in interval)) for name, interval in metrics]
     emit_table(("metric", "value", "low", "high"), rows)
-    if report is None:
-        return
-    report.print_reliability()
-    if per_class:
-        report.print_classes()
+    if report is not None:
+        report.print_reliability()
+        if per_class:
+            report.print_classes()
+
+
+def _show_calibration(fitted: "Calibration", split: str, *, multilabel: bool) -> None:
+    decision, dev = fitted.decision, fitted.dev
+    emit(f"temperature {decision.temperature:.3f}")
+    if multilabel:
+        emit(f"threshold {decision.threshold:.2f}")
+    emit(f"abstain below {decision.abstain_below:.3f}")
+    errors = f"{100 * dev.error_before:.1f} % before, {100 * dev.error:.1f} % after calibration"
+    emit(f"expected calibration error on {split}: {errors}")
+    columns = ("abstain below", "coverage, %", "accuracy of answers, %")
+    rows = [
+        (
+            f"{point.abstain_below:g}",
+            f"{100 * point.coverage:.1f}",
+            "-" if point.accuracy is None else f"{100 * point.accuracy:.1f}",
+        )
+        for point in dev.operating_points
+    ]
+    emit_table(columns, rows)

@@ -1,63 +1,59 @@
 """Verbs of the hub: push, pull, list, info."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.filesize import decimal
 
 from softhub.cli.options import (
     AdapterArgument,
     HubOption,
     JsonOption,
-    OfflineOption,
+    RepoArgument,
     RevisionOption,
     is_folder,
+    option,
 )
-from softhub.cli.output import emit, emit_facts, emit_json, emit_table, say, size
+from softhub.cli.output import emit, emit_columns, emit_facts, emit_json, emit_table, score, text_of
+from softhub.experiments.console import say
 
 if TYPE_CHECKING:
     from softhub.adapter.manifest import RecordedMetric
-    from softhub.hub import AdapterInfo, Hub
+    from softhub.hub import AdapterInfo
 
-RepoArgument = Annotated[
-    str, typer.Argument(metavar="REPO_ID", help="NAMESPACE/NAME.", show_default=False)
+FolderArgument = Annotated[
+    Path, typer.Argument(metavar="FOLDER", exists=True, file_okay=False, help="Adapter folder.")
 ]
+TagOption = Annotated[list[str] | None, option("Tag of the commit, such as v1; repeatable.", "TAG")]
+ParentOption = Annotated[str | None, option("Fail unless the branch is at this commit.", "HEX")]
+LockOption = Annotated[
+    Path | None, option("Pull all adapters of a lock file (see softhub lock).", "FILE")
+]
+ADAPTER_COLUMNS = ("repository", "task", "base model", "score", "tokens", "size")
 
 
 def push(
-    folder: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FOLDER",
-            exists=True,
-            file_okay=False,
-            help="The adapter folder.",
-            show_default=False,
-        ),
-    ],
+    folder: FolderArgument,
     repo_id: RepoArgument,
-    tag: Annotated[
-        list[str] | None, typer.Option(metavar="TAG", help="Name the commit, e.g. v1; repeatable.")
-    ] = None,
-    message: Annotated[str | None, typer.Option("--message", "-m", help="What is new.")] = None,
-    revision: Annotated[str, typer.Option(metavar="BRANCH", help="Branch to push to.")] = "main",
+    tag: TagOption = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Commit message.")] = None,
+    revision: Annotated[str, option("Branch to push to.", "BRANCH")] = "main",
     private: Annotated[
-        bool, typer.Option("--private", help="Make a new repository private (remote hubs).")
+        bool, typer.Option("--private", help="Make a new remote repository private.")
     ] = False,
-    parent_commit: Annotated[
-        str | None,
-        typer.Option(metavar="HEX", help="Refuse unless the branch still names this commit."),
-    ] = None,
+    parent_commit: ParentOption = None,
     hub: HubOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Publish an adapter folder, and print the commit."""
+    """Push an adapter folder to a hub and print the commit."""
     from dataclasses import asdict
 
     from softhub.hub import Hub
 
-    to = Hub(hub)
-    commit = to.push(
+    target = Hub(hub)
+    commit = target.push(
         folder,
         repo_id,
         revision=revision,
@@ -67,7 +63,7 @@ def push(
         parent_commit=parent_commit,
     )
     if not commit.created:
-        say(f"{repo_id} on {to.uri} already holds exactly this; no new commit")
+        say(f"{repo_id} on {target.uri} already has exactly this content; no commit was created")
     if as_json:
         emit_json(asdict(commit))
     else:
@@ -76,70 +72,53 @@ def push(
 
 def pull(
     repo_id: Annotated[
-        str | None, typer.Argument(metavar="REPO_ID", help="NAMESPACE/NAME.", show_default=False)
+        str | None, typer.Argument(metavar="REPO_ID", help="NAMESPACE/NAME.")
     ] = None,
     revision: RevisionOption = None,
-    to: Annotated[
-        Path | None,
-        typer.Option(
-            "--to", metavar="DIR", help="Copy the adapter there; else the hub's own copy serves."
-        ),
-    ] = None,
+    to: Annotated[Path | None, option("Copy the adapter to this folder.", "DIR", "--to")] = None,
     expect_sha256: Annotated[
-        str | None,
-        typer.Option(metavar="HEX", help="SHA-256 that the weights file must have."),
+        str | None, option("Expected SHA-256 of the weights file.", "HEX")
     ] = None,
-    lock: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Pull every prompt of a lock file (see `softhub lock`), each exactly as locked.",
-        ),
-    ] = None,
+    lock: LockOption = None,
     hub: HubOption = None,
-    offline: OfflineOption = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Use only adapters that were pulled before.")
+    ] = False,
 ) -> None:
-    """Fetch and check an adapter, and print its folder.
+    """Download an adapter, check it and print its folder.
 
-    Plain PEFT reads that folder too. Nothing in it is ever executed.
+    PEFT can load the folder too. Nothing in it is ever executed.
     """
     from softhub.hub import Hub
 
     if (repo_id is None) == (lock is None):
         raise typer.BadParameter("give either REPO_ID or --lock FILE")
-    where = Hub(hub, offline=offline)
+    source = Hub(hub, offline=offline)
     if lock is not None:
-        _pull_locked(where, lock, to, only_with_repo_id=(revision, expect_sha256))
+        if revision or expect_sha256:
+            raise typer.BadParameter("--lock sets --revision and --expect-sha256; remove them")
+        folders = source.pull_locked(lock, local_dir=to)
+        emit_table(("name", "folder"), [(name, str(folder)) for name, folder in folders.items()])
     elif repo_id is not None:
-        folder = where.pull(
+        folder = source.pull(
             repo_id, revision=revision or "main", local_dir=to, expect_sha256=expect_sha256
         )
         emit(str(folder))
 
 
-def _pull_locked(
-    hub: "Hub", lock: Path, to: Path | None, *, only_with_repo_id: tuple[str | None, ...]
-) -> None:
-    if any(only_with_repo_id):
-        raise typer.BadParameter("--lock says revisions and hashes itself; leave the others out")
-    folders = hub.pull_locked(lock, local_dir=to)
-    emit_table(("name", "folder"), [(name, str(folder)) for name, folder in folders.items()])
-
-
-def list_adapters(hub: HubOption = None, as_json: JsonOption = False) -> None:
-    """List the adapters on the hub (alias: ls)."""
+def list_(hub: HubOption = None, as_json: JsonOption = False) -> None:
+    """List the adapters on a hub (alias: ls)."""
     from softhub.hub import Hub
 
-    where = Hub(hub)
-    found = where.list()
+    source = Hub(hub)
+    found = source.list()
     if as_json:
         emit_json([info.to_record() for info in found])
-        return
-    if not found:
-        say(f"hub {where.uri} is empty; put an adapter there: softhub push FOLDER NAMESPACE/NAME")
-        return
-    columns = ("repository", "task", "base model", "score", "tokens", "size", "tags", "note")
-    emit_table(columns, [_row(info) for info in found])
+    elif found:
+        columns = (*ADAPTER_COLUMNS, "tags", "note")
+        emit_columns(columns, [adapter_cells(info) for info in found])
+    else:
+        say(f"hub {source.uri} is empty; push an adapter: softhub push FOLDER NAMESPACE/NAME")
 
 
 def info(
@@ -148,7 +127,7 @@ def info(
     hub: HubOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one adapter, on the hub or in a folder."""
+    """Show the details and scores of one adapter."""
     if is_folder(adapter, revision=revision):
         found, record = _describe_folder(Path(adapter).expanduser())
     else:
@@ -158,13 +137,16 @@ def info(
         record = found.to_record()
     if as_json:
         emit_json(record)
-    else:
-        emit_facts(_facts(found))
-        _show_scores(found.metrics)
+        return
+    emit_facts(_facts(found))
+    if found.metrics:
+        emit("")
+        rows = [row for metric in found.metrics for row in _scores(metric)]
+        emit_table(("split", "metric", "of", "value", "examples"), rows)
 
 
 def _describe_folder(folder: Path) -> tuple["AdapterInfo", dict[str, Any]]:
-    """Check a folder as strictly as a pull would, and describe it."""
+    """Check a folder as strictly as a pull does, and describe it."""
     from softhub.adapter.validation import check_folder
     from softhub.hub.describe import describe
 
@@ -181,64 +163,50 @@ def _describe_folder(folder: Path) -> tuple["AdapterInfo", dict[str, Any]]:
     return found, {"folder": str(folder), **record}
 
 
-def _row(info: "AdapterInfo") -> tuple[str, ...]:
-    return (
-        info.repo_id,
-        info.task or "unknown",
-        info.base_model or "unknown",
-        f"{info.score[0]} {info.score[1]:.3f}" if info.score else "",
-        str(info.num_virtual_tokens or ""),
-        size(info.total_bytes),
-        ", ".join(info.tags),
-        note(info).partition(":")[0],  # `search` and `info` have room for all of it
-    )
+def adapter_cells(info: "AdapterInfo", metric: str | None = None) -> dict[str, str]:
+    """Return the cells of an adapter by column; its score is of `metric`, or of the main metric."""
+    from softhub.hub.query import Query
 
-
-def note(info: "AdapterInfo") -> str:
-    """Return what a person must know before using an adapter."""
-    return f"deprecated: {info.deprecated}" if info.deprecated else info.unchecked or ""
-
-
-def _facts(info: "AdapterInfo") -> list[tuple[str, str]]:
-    """Names and values that are known, in the order in which a person asks for them."""
-    kind = f" ({info.task_kind})" if info.task_kind else ""
-    virtual = f"{info.num_virtual_tokens} x {info.hidden_size}" if info.num_virtual_tokens else ""
-    facts = {
-        "adapter": info.repo_id,
-        "commit": info.revision,
-        "tags": ", ".join(info.tags),
-        "task": f"{info.task or 'unknown'}{kind}",
+    scored = Query(metric=metric).score_of(info)
+    return {
+        "repository": info.repo_id,
+        "task": info.task or "unknown",
         "base model": info.base_model or "unknown",
-        "virtual tokens": virtual,
-        "size": size(info.total_bytes),
-        "weights sha256": info.weights_sha256 or "",
-        "datasets": ", ".join(info.datasets),
-        "language": ", ".join(info.language),
-        "licence": info.license or "",
-        "date": info.date,
-        "message": info.message,
-        "deprecated": info.deprecated or "",
-        "use instead": info.replacement or "",
-        "not checked": info.unchecked or "",
+        "score": f"{scored[0]} {scored[1]:.3f}" if scored else "",
+        "tokens": text_of(info.num_virtual_tokens),
+        "size": decimal(info.total_bytes),
+        "tags": ", ".join(info.tags),
+        "date": info.date[:10],
+        "note": "deprecated" if info.deprecated else (info.unchecked or "").partition(":")[0],
     }
-    return [(name, value) for name, value in facts.items() if value]
 
 
-def _show_scores(metrics: tuple["RecordedMetric", ...]) -> None:
-    if not metrics:
-        return
-    emit("")
-    rows = []
-    for metric in metrics:
-        rows.append(
-            (metric.split, metric.name, "soft prompt", _value(metric), str(metric.examples))
-        )
-        for name, value in metric.baselines.items():
-            rows.append((metric.split, metric.name, name, f"{value:.3f}", str(metric.examples)))
-    emit_table(("split", "metric", "of", "value", "examples"), rows)
+def _facts(info: "AdapterInfo") -> list[tuple[str, Any]]:
+    kind = f" ({info.task_kind})" if info.task_kind else ""
+    tokens = info.num_virtual_tokens
+    return [
+        ("adapter", info.repo_id),
+        ("commit", info.revision),
+        ("tags", ", ".join(info.tags)),
+        ("task", f"{info.task or 'unknown'}{kind}"),
+        ("base model", info.base_model or "unknown"),
+        ("virtual tokens", f"{tokens} x {info.hidden_size}" if tokens else None),
+        ("size", decimal(info.total_bytes)),
+        ("weights sha256", info.weights_sha256),
+        ("datasets", ", ".join(info.datasets)),
+        ("language", ", ".join(info.language)),
+        ("license", info.license),
+        ("date", info.date),
+        ("message", info.message),
+        ("deprecated", info.deprecated),
+        ("use instead", info.replacement),
+        ("not checked", info.unchecked),
+    ]
 
 
-def _value(metric: "RecordedMetric") -> str:
-    if metric.low is None or metric.high is None:
-        return f"{metric.value:.3f}"
-    return f"{metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})"
+def _scores(metric: "RecordedMetric") -> Iterator[tuple[str, ...]]:
+    """Yield a row for the prompt's score, and one for each baseline."""
+    name, examples = (metric.split, metric.name), str(metric.examples)
+    yield *name, "soft prompt", score(metric), examples
+    for baseline, value in metric.baselines.items():
+        yield *name, baseline, f"{value:.3f}", examples

@@ -1,22 +1,23 @@
-"""Verbs about who one is: login and whoami."""
+"""Verbs of the account: login and whoami."""
 
 from softhub.cli.options import HubOption
 from softhub.cli.output import emit
 
 
 def login() -> None:
-    """Log in to huggingface.co, by huggingface_hub's own dialogue.
+    """Log in to huggingface.co.
 
-    The token is kept where all of Hugging Face's tools keep it, and softhub sends it to
-    huggingface.co alone. For another hub, set SOFTHUB_HUB and SOFTHUB_TOKEN together.
+    huggingface_hub asks for the token and stores it where all Hugging Face tools look for it.
+    softhub sends it to huggingface.co only. For another hub, set both SOFTHUB_HUB and
+    SOFTHUB_TOKEN.
     """
-    from huggingface_hub import login as dialogue
+    from huggingface_hub import login as log_in
 
-    dialogue()
+    log_in()
 
 
 def whoami(hub: HubOption = None) -> None:
-    """Print the name under which pushes to the hub appear."""
+    """Print the author name of your pushes."""
     from softhub.hub import Hub
 
     emit(Hub(hub).whoami())

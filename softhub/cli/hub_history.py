@@ -1,4 +1,4 @@
-"""Verbs about versions: log, diff, tag, untag, verify, deprecate, delete and lock."""
+"""Verbs for versions: log, diff, tag, untag, verify, deprecate, delete and lock."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,24 +6,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softhub.cli.hub import RepoArgument
-from softhub.cli.options import HubOption, JsonOption, RevisionOption
-from softhub.cli.output import emit, emit_facts, emit_json, emit_table, say
+from softhub.cli.options import (
+    HubOption,
+    JsonOption,
+    LimitOption,
+    RepoArgument,
+    RevisionOption,
+    option,
+)
+from softhub.cli.output import emit, emit_facts, emit_json, emit_table
+from softhub.experiments.console import say
 
 if TYPE_CHECKING:
     from softhub.hub import CommitInfo
+    from softhub.hub.diff import Difference
 
-TagArgument = Annotated[str, typer.Argument(metavar="TAG", help="Such as v1.", show_default=False)]
+TagArgument = Annotated[str, typer.Argument(metavar="TAG", help="Name of the tag, such as v1.")]
 
 
 def log(
     repo_id: RepoArgument,
     revision: RevisionOption = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    limit: LimitOption = 50,
     hub: HubOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the history, newest first: commit, date, author, metrics, tags, message."""
+    """List the commits of an adapter, newest first."""
     from softhub.hub import Hub
 
     entries = Hub(hub).log(repo_id, revision=revision or "main", limit=limit)
@@ -36,32 +44,27 @@ def log(
 
 def diff(
     repo_id: RepoArgument,
-    old: Annotated[
-        str, typer.Argument(metavar="A", help="Tag, branch or commit.", show_default=False)
-    ],
-    new: Annotated[str, typer.Argument(metavar="B", help="What to compare it with.")] = "main",
+    old: Annotated[str, typer.Argument(metavar="A", help="Tag, branch or commit.")],
+    new: Annotated[str, typer.Argument(metavar="B", help="Tag, branch or commit.")] = "main",
     hub: HubOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what changed from A to B: metrics, config, manifest, and how far the vectors moved."""
+    """Compare two versions: metrics, config, manifest and vectors."""
     from softhub.hub import Hub
 
     found = Hub(hub).diff(repo_id, old, new)
     if as_json:
         emit_json(found.to_record())
         return
+    parts = {"metric": found.metrics, "config": found.config, "manifest": found.manifest}
     rows = [
         (part, key, _value(before), _value(after))
-        for part, changes in (
-            ("metric", found.metrics),
-            ("config", found.config),
-            ("manifest", found.manifest),
-        )
+        for part, changes in parts.items()
         for key, (before, after) in changes.items()
     ]
     if rows:
         emit_table(("part", "key", f"A {found.old[:12]}", f"B {found.new[:12]}"), rows)
-    emit_facts(_moves(found))
+    emit_facts(_other_changes(found))
 
 
 def tag(
@@ -70,7 +73,7 @@ def tag(
     revision: RevisionOption = None,
     hub: HubOption = None,
 ) -> None:
-    """Give a commit a name that does not move, and print the commit."""
+    """Tag a commit and print the commit."""
     from softhub.hub import Hub
 
     emit(f"{repo_id}@{Hub(hub).tag(repo_id, name, revision=revision or 'main')}")
@@ -81,13 +84,13 @@ def untag(repo_id: RepoArgument, name: TagArgument, hub: HubOption = None) -> No
     from softhub.hub import Hub
 
     Hub(hub).untag(repo_id, name)
-    say(f"{repo_id} has no tag {name} any more")
+    say(f"removed the tag {name} of {repo_id}")
 
 
 def verify(repo_id: RepoArgument, hub: HubOption = None, as_json: JsonOption = False) -> None:
-    """Check every commit that can be reached: hashes, weights, config, manifest.
+    """Check hashes and contents of all reachable commits.
 
-    The exit code is 1 if one is damaged.
+    The exit code is 1 if a commit is damaged.
     """
     from softhub.hub import Hub
 
@@ -95,7 +98,7 @@ def verify(repo_id: RepoArgument, hub: HubOption = None, as_json: JsonOption = F
     if as_json:
         emit_json(verdicts)
     else:
-        rows = [(commit, fault or "sound") for commit, fault in verdicts.items()]
+        rows = [(commit, fault or "valid") for commit, fault in verdicts.items()]
         emit_table(("commit", "verdict"), rows)
     if any(verdicts.values()):
         raise typer.Exit(1)
@@ -103,17 +106,13 @@ def verify(repo_id: RepoArgument, hub: HubOption = None, as_json: JsonOption = F
 
 def deprecate(
     repo_id: RepoArgument,
-    reason: Annotated[
-        str, typer.Option(metavar="TEXT", help="Why, in one sentence.", show_default=False)
-    ],
-    replacement: Annotated[
-        str | None, typer.Option(metavar="REPO_ID", help="What to use instead.")
-    ] = None,
+    reason: Annotated[str, typer.Option(help="Reason, in one sentence.")],
+    replacement: Annotated[str | None, option("Repository to use instead.", "REPO_ID")] = None,
     hub: HubOption = None,
 ) -> None:
-    """Mark a repository as not to be used any more: pulls warn, nothing is removed.
+    """Mark a repository as deprecated, so that pulls print a warning.
 
-    Pushing a card without the mark takes it back.
+    Nothing is removed. To undo this, push the adapter with a card without the mark.
     """
     from softhub.hub import Hub
 
@@ -123,37 +122,37 @@ def deprecate(
 
 def delete(
     repo_id: RepoArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     hub: HubOption = None,
 ) -> None:
-    """Remove a repository and its whole history for good (alias: rm).
+    """Delete a repository and its history (alias: rm).
 
-    `softhub deprecate` is the gentler way.
+    This cannot be undone; consider `softhub deprecate` instead.
     """
     from softhub.hub import Hub
 
-    where = Hub(hub)
+    target = Hub(hub)
     if not yes:
-        typer.confirm(
-            f"Delete {repo_id} on hub {where.uri} with its history?", abort=True, err=True
-        )
-    where.delete(repo_id)
-    say(f"{repo_id} is gone from hub {where.uri}")
+        question = f"Delete {repo_id} with its history from hub {target.uri}?"
+        typer.confirm(question, abort=True, err=True)
+    target.delete(repo_id)
+    say(f"deleted {repo_id} from hub {target.uri}")
 
 
 def lock(
     prompts: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME=REPO_ID[@REV]", help="Prompts by the name to use.", show_default=False
+            metavar="NAME=REPO_ID[@REV]", help="Adapters, each with the name to use it under."
         ),
     ],
-    file: Annotated[Path, typer.Option(metavar="FILE", help="The lock file.")] = Path(
-        "softhub.lock"
-    ),
+    file: Annotated[Path, option("Lock file.", "FILE")] = Path("softhub.lock"),
     hub: HubOption = None,
 ) -> None:
-    """Pin prompts to their commits and hashes; `softhub pull --lock` fetches exactly those."""
+    """Pin adapters to commits and hashes in a lock file.
+
+    `softhub pull --lock` pulls exactly those versions.
+    """
     from softhub.hub import Hub
 
     named = dict(_split(prompt) for prompt in prompts)
@@ -163,38 +162,30 @@ def lock(
 
 
 def _split(prompt: str) -> tuple[str, str]:
-    name, equals, reference = prompt.partition("=")
-    if not equals or not name or not reference:
-        raise typer.BadParameter(f"{prompt!r} is not NAME=NAMESPACE/NAME[@REVISION]")
+    name, _, reference = prompt.partition("=")
+    if not name or not reference:
+        raise typer.BadParameter(f"found {prompt!r}; expected NAME=NAMESPACE/NAME[@REVISION]")
     return name, reference
 
 
 def _row(entry: "CommitInfo") -> tuple[str, ...]:
     metrics = ", ".join(f"{m.name} {m.value:.3f} ({m.split})" for m in entry.metrics)
-    return (
-        entry.revision,
-        entry.date[:19].replace("T", " "),
-        entry.author,
-        metrics,
-        ", ".join(entry.tags),
-        entry.message,
-    )
+    date = entry.date[:19].replace("T", " ")
+    return (entry.revision, date, entry.author, metrics, ", ".join(entry.tags), entry.message)
 
 
 def _value(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
-def _moves(found: Any) -> list[tuple[str, str]]:
-    facts = [("card", "changed" if found.card_changed else "the same")]
-    if found.vectors is None:
-        return [*facts, ("vectors", "of another shape")]
+def _other_changes(found: "Difference") -> list[tuple[str, str]]:
+    facts = [("card", "changed" if found.card_changed else "unchanged")]
     shift = found.vectors
+    if shift is None:
+        return [*facts, ("vectors", "different shapes, not comparable")]
     return [
         *facts,
-        ("vectors moved by", f"{shift.relative_distance:.1%} of their length"),
+        ("vectors moved by", f"{shift.relative_distance:.1%} of their norm"),
         ("mean cosine", f"{shift.mean_cosine:.4f}"),
-        ("most turned", f"virtual token {shift.most_moved}, cosine {shift.lowest_cosine:.4f}"),
+        ("largest change", f"virtual token {shift.most_moved}, cosine {shift.lowest_cosine:.4f}"),
     ]

@@ -6,25 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from softhub.cli.options import JsonOption
-from softhub.cli.output import (
-    emit,
-    emit_json,
-    emit_table,
-    one_line,
-    printable,
-    quiet_libraries,
-    say,
-)
+from softhub.cli.options import JsonOption, option
+from softhub.cli.output import emit, emit_json, emit_table
+from softhub.experiments.console import one_line, printable, say
 
 if TYPE_CHECKING:
     from softhub.tasks.drafting import Draft
 
 _SHOWN_TEXT = 600
-
-
-def _option(help_text: str, metavar: str) -> Any:
-    return typer.Option(metavar=metavar, help=help_text)
 
 
 Source = Annotated[
@@ -35,11 +24,9 @@ Source = Annotated[
         show_default=False,
     ),
 ]
-Output = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FILE", help="The task file to write.")
-]
-Dev = Annotated[Path | None, _option("A file with the dev split.", "FILE")]
-Test = Annotated[Path | None, _option("A file with the test split.", "FILE")]
+Output = Annotated[Path, option("The task file to write.", "FILE", "--output", "-o")]
+Dev = Annotated[Path | None, option("A file with the dev split.", "FILE")]
+Test = Annotated[Path | None, option("A file with the test split.", "FILE")]
 Split = Annotated[
     bool,
     typer.Option(
@@ -49,20 +36,18 @@ Split = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the division.")]
-Text = Annotated[list[str] | None, _option("Column of texts; may be repeated.", "COLUMN")]
-Label = Annotated[str | None, _option("Column of labels, for classification.", "COLUMN")]
-Target = Annotated[str | None, _option("Column of reference texts, for generation.", "COLUMN")]
-Group = Annotated[str | None, _option("Column that tells which rows belong together.", "COLUMN")]
-Kind = Annotated[str | None, _option("classification, multilabel or generation.", "KIND")]
-Name = Annotated[str | None, _option("Name of the task. [default: the data's]", "NAME")]
-MaxLength = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Tokens at which a text is truncated.")
-]
+Text = Annotated[list[str] | None, option("Column of texts; may be repeated.", "COLUMN")]
+Label = Annotated[str | None, option("Column of labels, for classification.", "COLUMN")]
+Target = Annotated[str | None, option("Column of reference texts, for generation.", "COLUMN")]
+Group = Annotated[str | None, option("Column that tells which rows belong together.", "COLUMN")]
+Kind = Annotated[str | None, option("classification, multilabel or generation.", "KIND")]
+Name = Annotated[str | None, option("Name of the task. [default: the data's]", "NAME")]
+MaxLength = Annotated[int | None, option("Tokens at which a text is truncated.", "N", min=1)]
 Base = Annotated[
-    str | None, _option("Base model whose tokens are counted; without it, words are.", "REF")
+    str | None, option("Base model whose tokens are counted; without it, words are.", "REF")
 ]
-Subset = Annotated[str | None, _option("Subset (configuration) of a Hub dataset.", "NAME")]
-Revision = Annotated[str | None, _option("Commit, tag or branch of a Hub dataset.", "REV")]
+Subset = Annotated[str | None, option("Subset (configuration) of a Hub dataset.", "NAME")]
+Revision = Annotated[str | None, option("Commit, tag or branch of a Hub dataset.", "REV")]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 
 
@@ -93,7 +78,6 @@ def init_task(
     options override the guesses. Warnings report duplicates, rare labels, texts that reveal the
     label, and texts that are too long.
     """
-    quiet_libraries()
     from softhub.tasks.drafting import Choices, draft_task, find_source
 
     draft = draft_task(

@@ -1,4 +1,4 @@
-"""`softhub inspect`: a prompt beside its base's vocabulary, and beside other prompts."""
+"""`softhub inspect`: a prompt compared with its base model's vocabulary and with other prompts."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,51 +7,52 @@ import typer
 
 from softhub.cli.options import (
     AdapterArgument,
+    BaseOption,
+    DeviceMapOption,
+    ForceOption,
     HubOption,
     JsonOption,
     RevisionOption,
     adapter_folder,
+    option,
 )
-from softhub.cli.output import emit, emit_json, emit_table, quiet_libraries, say
-from softhub.cli.predict import BaseOption, DeviceMapOption, ForceOption
+from softhub.cli.output import emit, emit_json, emit_table, text_of
 from softhub.errors import ConfigError
+from softhub.experiments.console import say
 
 if TYPE_CHECKING:
     from softhub.evaluation.inspection import Inspection, VirtualToken
 
 _SHOWN = 3
 
+CompareOption = Annotated[
+    list[str] | None, option("Adapter of the same base model to compare; repeatable.", "ADAPTER")
+]
+NeighborsOption = Annotated[int, typer.Option(min=1, help="Nearest tokens per virtual token.")]
+PngOption = Annotated[Path | None, option("Write a plot of norms and nearest tokens.", "FILE")]
+HtmlOption = Annotated[Path | None, option("Write a page with the plot and all tables.", "FILE")]
+
 
 def inspect(
     adapter: AdapterArgument,
     *,
     base: BaseOption,
-    compare: Annotated[
-        list[str] | None,
-        typer.Option(metavar="REPO_OR_FOLDER", help="Another prompt of that base; repeatable."),
-    ] = None,
-    neighbours: Annotated[
-        int, typer.Option(min=1, help="Nearest tokens of each virtual token.")
-    ] = 5,
-    png: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a picture: norms, neighbours.")
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page with the picture and tables.")
-    ] = None,
+    compare: CompareOption = None,
+    neighbors: NeighborsOption = 5,
+    png: PngOption = None,
+    html: HtmlOption = None,
     revision: RevisionOption = None,
     hub: HubOption = None,
     device_map: DeviceMapOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at a prompt from outside: nearest tokens, norms, likeness.
+    """Show nearest tokens, norms and similarity of a prompt.
 
-    Neighbours explain little: prompts that do a task equally well may lie next to any words.
+    Nearest tokens explain little: prompts that work equally well may be close to any tokens.
     """
     folder = adapter_folder(adapter, hub=hub, revision=revision)
     others = {name: adapter_folder(name, hub=hub, revision=None) for name in compare or ()}
-    quiet_libraries()
     from softhub.evaluation.inspection import CAVEAT, inspect_prompt
     from softhub.model.base import load_base
     from softhub.model.prompt import SoftPrompt
@@ -60,77 +61,79 @@ def inspect(
         SoftPrompt.from_pretrained(folder),
         load_base(base, device_map=device_map),
         compare={name: SoftPrompt.from_pretrained(other) for name, other in others.items()},
-        neighbors=neighbours,
+        neighbors=neighbors,
         force=force,
     )
-    for path in _write(found, adapter, png, html):
-        say(f"wrote {path}")
+    _write_files(found, adapter, png, html)
     if as_json:
         emit_json(found.to_record())
         return
-    _show(found)
+    _show_tokens(found)
+    _show_others(found)
     say(f"note: {CAVEAT}")
 
 
-def _write(found: "Inspection", name: str, png: Path | None, html: Path | None) -> list[Path]:
-    contents: dict[Path, bytes] = {}
-    if png is not None or html is not None:
-        from softhub.evaluation.inspection_page import draw, render_page
-        from softhub.plotting import to_png
+def _write_files(found: "Inspection", name: str, png: Path | None, html: Path | None) -> None:
+    if png is None and html is None:
+        return
+    from softhub.evaluation.inspection_page import draw, render_page
+    from softhub.plotting import to_png
 
-        if png is not None:
-            contents[png] = to_png(draw(found))
-        if html is not None:
-            contents[html] = render_page(found, name=name).encode()
-    for path, content in contents.items():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        except OSError as error:
-            raise ConfigError(f"cannot write {str(path)!r}: {error.strerror}") from error
-    return [*contents]
+    if png is not None:
+        _write(png, to_png(draw(found)))
+    if html is not None:
+        _write(html, render_page(found, name=name).encode())
 
 
-def _start(token: "VirtualToken") -> str:
-    """Where a vector came from, and how far it has gone."""
-    start = token.start
-    return f"{start.token!r}, {start.distance:.2f} away" if start else ""
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise ConfigError(f"Cannot write {str(path)!r}: {error.strerror}.") from error
+    say(f"Wrote {path}")
 
 
-def _show(found: "Inspection") -> None:
+def _show_tokens(found: "Inspection") -> None:
     from softhub.evaluation.inspection_page import nearest_in_words
 
     vocabulary = found.vocabulary
     emit(
-        f"{found.base}: {vocabulary.size:,} tokens; 90 % of their norms from "
-        f"{vocabulary.norms[0.05]:.2f} to {vocabulary.norms[0.95]:.2f}; a token's cosine with its "
-        f"nearest other is {vocabulary.nearest_cosine[0.5]:.2f} (median)\n"
+        f"{found.base}: {vocabulary.size:,} tokens; 90 % of their norms are between "
+        f"{vocabulary.norms[0.05]:.2f} and {vocabulary.norms[0.95]:.2f}; the median cosine of a "
+        f"token with its nearest token is {vocabulary.nearest_cosine[0.5]:.2f}\n"
     )
-    emit_table(
-        ("token", "norm", "longer than", "nearest by cosine", "nearest by distance", "start"),
-        [
-            (
-                str(index),
-                f"{token.norm:.2f}",
-                f"{token.norm_rank:.0%}",
-                nearest_in_words(token.by_cosine[:_SHOWN]),
-                nearest_in_words(token.by_distance[:_SHOWN], cosine=False),
-                _start(token),
-            )
-            for index, token in enumerate(found.tokens)
-        ],
-    )
+    rows = [
+        (
+            str(index),
+            f"{token.norm:.2f}",
+            f"{token.norm_rank:.0%}",
+            nearest_in_words(token.by_cosine[:_SHOWN]),
+            nearest_in_words(token.by_distance[:_SHOWN], cosine=False),
+            _initial_token(token),
+        )
+        for index, token in enumerate(found.tokens)
+    ]
+    columns = ("token", "norm", "norm rank", "nearest by cosine", "nearest by distance")
+    emit_table((*columns, "initialized from"), rows)
+
+
+def _initial_token(token: "VirtualToken") -> str:
+    start = token.start
+    return f"{start.token!r}, distance {start.distance:.2f}" if start else ""
+
+
+def _show_others(found: "Inspection") -> None:
     if found.others:
         emit("")
-        emit_table(
-            ("prompt", "similarity", "distance", "training began there"),
-            [
-                (
-                    other.name,
-                    f"{other.similarity:.3f}",
-                    "" if other.distance is None else f"{other.distance:.0%}",
-                    "yes" if other.is_parent else "",
-                )
-                for other in found.others
-            ],
-        )
+        columns = ("prompt", "similarity", "distance", "initialization")
+        rows = [
+            (
+                other.name,
+                f"{other.similarity:.3f}",
+                text_of(other.distance, ".0%"),
+                "yes" if other.is_parent else "",
+            )
+            for other in found.others
+        ]
+        emit_table(columns, rows)

@@ -1,67 +1,94 @@
 """Options that several verbs share, and the adapter that a verb's first argument names."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from softhub.errors import ConfigError
 
+
+def option(text: str, metavar: str, *names: str, **settings: Any) -> Any:
+    """Return a typer option that takes a value.
+
+    Args:
+        text: Its help text.
+        metavar: What the help shows for the value.
+        *names: Its flags; the default is the name of the parameter.
+        **settings: Further arguments of `typer.Option`.
+    """
+    return typer.Option(*names, metavar=metavar, help=text, **settings)
+
+
+EXISTING_FILE = {"exists": True, "dir_okay": False}
+AdapterArgument = Annotated[
+    str, typer.Argument(metavar="ADAPTER", help="Adapter: a folder, or a repository on the hub.")
+]
+RepoArgument = Annotated[str, typer.Argument(metavar="REPO_ID", help="NAMESPACE/NAME.")]
 HubOption = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "local, local:FOLDER, hf or hf+https://HOST.",
+        "URI",
         "--hub",
         envvar="SOFTHUB_HUB",
-        metavar="URI",
-        help="local (the default), local:FOLDER, hf or hf+https://HOST.",
+        show_default="local",
     ),
 ]
-RevisionOption = Annotated[
-    str | None,
-    typer.Option(metavar="REV", help="Tag, branch or commit of the repository. [default: main]"),
-]
+RevisionOption = Annotated[str | None, option("Tag, branch or commit.", "REV", show_default="main")]
+LimitOption = Annotated[int, typer.Option(min=1, help="Maximum number of results.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-OfflineOption = Annotated[
-    bool, typer.Option("--offline", help="Use only what was pulled before; ask no remote hub.")
-]
-AdapterArgument = Annotated[
+BaseOption = Annotated[
     str,
-    typer.Argument(
-        metavar="REPO_OR_FOLDER",
-        help="An adapter: a folder if there is one of that name, else a repository on the hub.",
-        show_default=False,
+    option(
+        "Base model: Hugging Face repository, folder or .gguf file.",
+        "MODEL",
+        "--base",
+        envvar="SOFTHUB_BASE",
     ),
+]
+DeviceMapOption = Annotated[
+    str | None, option("Device of the base model: cuda, auto, …", "MAP", show_default="cpu")
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Use an adapter that was trained for another base model.")
+]
+BatchSizeOption = Annotated[int, typer.Option(min=1, help="Texts per batch.")]
+TaskOption = Annotated[Path, option("Task file.", "FILE", "--task", **EXISTING_FILE)]
+SplitOption = Annotated[str, option("train, dev or test.", "SPLIT")]
+SubsetOption = Annotated[
+    int | None, typer.Option(min=1, help="Maximum number of examples (fixed subset).")
 ]
 
 
 def is_folder(ref: str, *, revision: str | None) -> bool:
-    """Tell whether `ref` means a folder rather than a repository on the hub.
+    """Return whether `ref` is a folder rather than a repository on the hub.
 
     Raises:
-        ConfigError: It can only be a path, and there is no folder.
-        typer.BadParameter: It is a folder, and a revision was asked for.
+        ConfigError: It can only be a path, and there is no such folder.
+        typer.BadParameter: It is a folder, and a revision was given.
     """
     if Path(ref).expanduser().is_dir():
         if revision is not None:
             raise typer.BadParameter(
-                f"{ref!r} is a folder here, and folders have no revisions; leave --revision out, "
-                "or run this where no folder hides the repository"
+                f"{ref!r} is a folder, and folders have no revisions. Remove --revision, or run "
+                "the command in a directory without a folder of that name."
             )
         return True
     if ref.startswith((".", "/", "~")) or "\\" in ref or ref.count("/") > 1:
         raise ConfigError(
-            f"there is no adapter folder at {ref!r}; expected a folder that save_pretrained "
-            "wrote, or a repository such as me/sentiment (softhub list shows them)"
+            f"There is no adapter folder at {ref!r}. Give a folder that save_pretrained wrote, or "
+            "a repository such as me/sentiment (softhub list shows them)."
         )
     return False
 
 
 def adapter_folder(ref: str, *, hub: str | None, revision: str | None) -> Path:
-    """Return the adapter's folder, pulled from the hub unless `ref` is a folder itself.
+    """Return the adapter's folder, which is pulled from the hub unless `ref` is a folder.
 
     Args:
         ref: Folder, or repository as `namespace/name`.
-        hub: The hub's address; None for the default.
+        hub: Address of the hub; None for the default.
         revision: Tag, branch or commit; None for `main`.
 
     Raises:

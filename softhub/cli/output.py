@@ -1,35 +1,15 @@
-"""What the command prints: data on stdout, all else on stderr, nothing that steers a terminal."""
+"""Output of the command: data on stdout, everything else on stderr, no terminal control codes."""
 
 import json
-import logging
 import os
 import sys
-import unicodedata
-import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, TextIO, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from softhub.errors import SoftHubWarning
+from softhub.experiments.console import one_line, printable
 
-Item = TypeVar("Item")
-
-
-def printable(text: str) -> str:
-    """Return `text` without anything that a terminal would obey; line breaks and tabs stay.
-
-    Control characters (escape sequences begin with one), marks that reverse the reading direction
-    and other invisible format characters vanish: names and texts come from strangers.
-    """
-    return "".join(
-        character
-        for character in text
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs")
-    )
-
-
-def one_line(text: str) -> str:
-    """Return `text` printable and on one line."""
-    return " ".join(printable(text).split())
+if TYPE_CHECKING:
+    from softhub.adapter.manifest import RecordedMetric
 
 
 def emit(text: str) -> None:
@@ -38,12 +18,12 @@ def emit(text: str) -> None:
 
 
 def emit_json(value: Any, *, indent: int | None = 2) -> None:
-    """Print data as JSON: ASCII only, so that it is safe on any terminal and in any encoding."""
+    """Print data as JSON, in ASCII so that it is safe on any terminal and in any encoding."""
     print(json.dumps(value, indent=indent))
 
 
 def emit_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows as a table on a terminal, and as tab-separated lines anywhere else."""
+    """Print rows as a table on a terminal, and as tab-separated lines otherwise."""
     cells = [[one_line(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for line in [columns, *cells]:
@@ -61,60 +41,32 @@ def emit_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console().print(table)
 
 
-def emit_facts(facts: Sequence[tuple[str, str]]) -> None:
-    """Print names and values, one pair a line."""
-    width = max((len(name) for name, _ in facts), default=0)
-    for name, value in facts:
+def emit_columns(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    """Print these columns of rows that have more."""
+    emit_table(columns, [[row[column] for column in columns] for row in rows])
+
+
+def emit_facts(facts: Sequence[tuple[str, Any]]) -> None:
+    """Print names and values, one pair per line; pairs without a value are left out."""
+    known = [(name, str(value)) for name, value in facts if value not in (None, "")]
+    width = max((len(name) for name, _ in known), default=0)
+    for name, value in known:
         emit(f"{name:<{width}}  {one_line(value)}")
 
 
-def say(text: str) -> None:
-    """Tell the person at the terminal something, on one line of stderr."""
-    print(one_line(text), file=sys.stderr)
+def text_of(value: Any, spec: str = "") -> str:
+    """Return a value formatted by `spec`, as a table shows it; None is an empty cell."""
+    return "" if value is None else format(value, spec)
 
 
-def progress(items: Sequence[Item], what: str) -> Iterator[Item]:
-    """Pass `items` on, with a bar on stderr if that is a terminal and there is more than one."""
-    from tqdm.auto import tqdm
-
-    # None: only on a terminal.
-    yield from tqdm(items, desc=what, leave=False, disable=None if len(items) > 1 else True)
-
-
-def route_warnings() -> None:
-    """Make softhub's warnings and log records plain lines on stderr."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logging.getLogger("softhub").handlers = [handler]
-    other = warnings.showwarning
-
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        if issubclass(category, SoftHubWarning):
-            say(f"warning: {message}")
-        else:
-            other(message, category, filename, lineno, file, line)
-
-    warnings.showwarning = show
+def score(metric: "RecordedMetric") -> str:
+    """Return a score with its interval, if it has one: `0.926 (0.901 to 0.945)`."""
+    if metric.low is None or metric.high is None:
+        return f"{metric.value:.3f}"
+    return f"{metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})"
 
 
 def quiet_libraries() -> None:
-    """Keep the progress bars of libraries yet to be imported off a stderr that is no terminal."""
+    """Turn off the progress bars of libraries not yet imported, unless stderr is a terminal."""
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-
-def size(count: int) -> str:
-    """Return a number of bytes as people say it, e.g. `46.2 kB`."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB"):
-        if amount < 1000:
-            return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"

@@ -1,27 +1,27 @@
-"""`softhub predict` and `softhub generate`: texts in, labels or new text out."""
+"""`softhub predict` and `softhub generate`: labels or generated text for input texts."""
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from softhub.cli.options import (
+    EXISTING_FILE,
     AdapterArgument,
+    BaseOption,
+    BatchSizeOption,
+    DeviceMapOption,
+    ForceOption,
     HubOption,
     JsonOption,
     RevisionOption,
     adapter_folder,
+    option,
 )
-from softhub.cli.output import (
-    emit,
-    emit_json,
-    emit_table,
-    progress,
-    quiet_libraries,
-)
+from softhub.cli.output import emit, emit_json, emit_table
 from softhub.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -30,47 +30,32 @@ if TYPE_CHECKING:
 Text = str | dict[str, Any]
 """A text, or a row with a value for each column of the template (a line of a JSONL file)."""
 
-_BATCHES_A_STEP = 8
+PROMPT = "prompt"  # the name of the adapter in the model
 _SHOWN_LABELS = 3
 
-TextsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="TEXT", help="One text or more.")
-]
+TextsArgument = Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Input texts.")]
 FileOption = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "Input file with one text per line; - is stdin. Lines of a .jsonl file are strings, or "
+        "objects with the columns of the template.",
+        "FILE",
         "--file",
-        metavar="FILE",
-        help="Texts from a file, one a line; .jsonl: a string or a row of the template's columns a "
-        "line; - is stdin.",
     ),
-]
-BaseOption = Annotated[
-    str,
-    typer.Option(
-        "--base",
-        envvar="SOFTHUB_BASE",
-        metavar="REF",
-        help="The base model: Hub repo id, folder, or .gguf file.",
-        show_default=False,
-    ),
-]
-DeviceMapOption = Annotated[
-    str | None,
-    typer.Option(metavar="MAP", help="Where the base goes: cuda, auto, … [default: the CPU]"),
 ]
 TaskOption = Annotated[
     Path | None,
-    typer.Option(
-        "--task",
-        metavar="FILE",
-        exists=True,
-        dir_okay=False,
-        help="Task (YAML) to use the adapter with; for one that brings none.",
-    ),
+    option("Task file, for an adapter without a task.", "FILE", "--task", **EXISTING_FILE),
 ]
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="Use it even though it was made for another base.")
+AbstainOption = Annotated[
+    float | None,
+    option(
+        "Give no label if its probability is lower.",
+        "P",
+        min=0,
+        max=1,
+        show_default="the task's setting",
+    ),
 ]
 
 
@@ -83,38 +68,33 @@ def predict(
     revision: RevisionOption = None,
     hub: HubOption = None,
     task: TaskOption = None,
-    abstain_below: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="P",
-            help="Give no label where its probability is below this. [default: what the task says]",
-        ),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts in one pass.")] = 32,
+    abstain_below: AbstainOption = None,
+    batch_size: BatchSizeOption = 32,
     device_map: DeviceMapOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify texts: a label and its probability for each.
+    """Classify texts and print each label with its probability.
 
-    With --json, one object a line: input, label (null where it abstains), probabilities, scores,
-    and for a multi-label task labels.
+    --json prints an object per line with input, label (null if the adapter abstains), probabilities
+    and scores, and labels if the task is multi-label.
     """
     inputs = read_inputs(texts, file)
     folder = adapter_folder(adapter, hub=hub, revision=revision)
-    model, name = load_model(base, folder, task=task, device_map=device_map, force=force)
-
-    def run(part: Sequence[Text]) -> list["Prediction"]:
-        return model.predict(part, prompt=name, abstain_below=abstain_below, batch_size=batch_size)
-
-    results = _in_steps(run, inputs, batch_size, "classifying")
+    model = load_model(base, folder, task=task, device_map=device_map, force=force)
+    results = model.predict(
+        inputs,
+        prompt=PROMPT,
+        abstain_below=abstain_below,
+        batch_size=batch_size,
+        progress="Classifying",
+    )
+    pairs = list(zip(inputs, results, strict=True))
     if as_json:
-        for text, result in results:
+        for text, result in pairs:
             emit_json({"input": text, **_record(result)}, indent=None)
     else:
-        rows = [(_answer(result), _odds(result), _shown(text)) for text, result in results]
+        rows = [(_label(result), _most_probable(result), _shown(text)) for text, result in pairs]
         emit_table(("label", "probabilities", "text"), rows)
 
 
@@ -129,28 +109,27 @@ def generate(
     task: TaskOption = None,
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="Most new tokens. [default: what the task says, or 64]"),
+        typer.Option(
+            min=1, help="Maximum number of new tokens.", show_default="the task's setting, or 64"
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts in one pass.")] = 8,
+    batch_size: BatchSizeOption = 8,
     device_map: DeviceMapOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Generate text: what the base model writes after each.
+    """Generate a text for each input text.
 
-    With --json, one object a line: input, output.
+    --json prints an object per line with input and output.
     """
     inputs = read_inputs(texts, file)
     folder = adapter_folder(adapter, hub=hub, revision=revision)
-    model, name = load_model(base, folder, task=task, device_map=device_map, force=force)
-    options: dict[str, Any] = {}
-    if max_new_tokens is not None:
-        options["max_new_tokens"] = max_new_tokens
-
-    def run(part: Sequence[Text]) -> list[str]:
-        return model.generate(part, prompt=name, batch_size=batch_size, **options)
-
-    for text, output in _in_steps(run, inputs, batch_size, "generating"):
+    model = load_model(base, folder, task=task, device_map=device_map, force=force)
+    options: dict[str, Any] = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+    outputs = model.generate(
+        inputs, prompt=PROMPT, batch_size=batch_size, progress="Generating", **options
+    )
+    for text, output in zip(inputs, outputs, strict=True):
         if as_json:
             emit_json({"input": text, "output": output}, indent=None)
         else:
@@ -162,13 +141,13 @@ def read_inputs(texts: list[str] | None, file: str | None) -> list[Text]:
 
     Raises:
         typer.BadParameter: Both were given, or neither.
-        DatasetError: The file cannot be read, holds nothing, or has a line that is no input.
+        DatasetError: The file cannot be read, is empty, or has an invalid line.
     """
     if bool(texts) == (file is not None):
-        raise typer.BadParameter("give TEXT after the adapter, or --file FILE (- is stdin)")
+        raise typer.BadParameter("give texts after the adapter, or --file FILE (- is stdin)")
     inputs: list[Text] = list(texts or []) if file is None else list(_read_file(file))
     if not inputs:
-        raise DatasetError(f"{file} holds no text; expected one on each line")
+        raise DatasetError(f"{file} holds no text. Write one text per line.")
     return inputs
 
 
@@ -177,7 +156,7 @@ def _read_file(file: str) -> Iterator[Text]:
         content = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise DatasetError(f"cannot read {file!r}: {reason}") from error
+        raise DatasetError(f"Cannot read {file!r}: {reason}.") from error
     for number, line in enumerate(content.split("\n"), start=1):
         if line.strip():
             yield _parse(line, f"{file}:{number}") if file.endswith(".jsonl") else line.rstrip("\r")
@@ -187,39 +166,29 @@ def _parse(line: str, where: str) -> Text:
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise DatasetError(f"{where}: not valid JSON: {error}; the line may be cut off") from error
+        raise DatasetError(f"{where}: not valid JSON: {error}; is the line truncated?") from error
     if isinstance(value, str | dict):
         return value
     raise DatasetError(
         f"{where}: found {line.strip():.40}; expected a string, or an object with the template's "
-        'columns, e.g. {"text": "…"}'
+        'columns, such as {"text": "…"}'
     )
 
 
 def load_model(
     base: str, folder: Path, *, task: Path | None, device_map: str | None, force: bool
-) -> tuple["PromptModel", str]:
-    """Load the base and the adapter, and return them as model and prompt name."""
-    quiet_libraries()
+) -> "PromptModel":
+    """Return the base model with the adapter of a folder loaded under the name `PROMPT`."""
     from softhub.inference.engine import PromptModel
     from softhub.model.base import load_base
     from softhub.model.prompt import SoftPrompt
     from softhub.tasks import Task
 
     soft_prompt = SoftPrompt.from_pretrained(folder)
-    wanted = Task.from_file(task) if task else None
+    own_task = Task.from_file(task) if task else None
     model = PromptModel(load_base(base, device_map=device_map))
-    return model, model.load_prompt(soft_prompt, name="prompt", task=wanted, force=force)
-
-
-def _in_steps(
-    run: Callable[[Sequence[Text]], list[Any]], inputs: list[Text], batch_size: int, what: str
-) -> list[tuple[Text, Any]]:
-    """Run over a few batches at a time, so that there is something to see meanwhile."""
-    step = batch_size * _BATCHES_A_STEP
-    parts = [inputs[start : start + step] for start in range(0, len(inputs), step)]
-    results = [result for part in progress(parts, what) for result in run(part)]
-    return list(zip(inputs, results, strict=True))
+    model.load_prompt(soft_prompt, name=PROMPT, task=own_task, force=force)
+    return model
 
 
 def _record(prediction: "Prediction") -> dict[str, Any]:
@@ -231,14 +200,13 @@ def _record(prediction: "Prediction") -> dict[str, Any]:
     }
 
 
-def _answer(prediction: "Prediction") -> str:
+def _label(prediction: "Prediction") -> str:
     if prediction.label is None:
         return "(abstains)"
     return prediction.label or "(none)"  # no label of a multi-label task applies
 
 
-def _odds(prediction: "Prediction") -> str:
-    """The most probable labels with their probabilities."""
+def _most_probable(prediction: "Prediction") -> str:
     ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])
     shown = [f"{label} {value:.3f}" for label, value in ranked[:_SHOWN_LABELS]]
     return ", ".join(shown) + (", …" if len(ranked) > _SHOWN_LABELS else "")

@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 import softhub
+from softhub.cli.help import Verb
 from softhub.cli.options import JsonOption
-from softhub.cli.output import emit, emit_json, emit_table, say
+from softhub.cli.output import emit, emit_json, emit_table
 from softhub.errors import ConfigError
+from softhub.experiments.console import say
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="List and copy the recipes.")
 
@@ -73,7 +75,9 @@ def _summary(script: Path) -> str:
     ]
 
 
-@app.command("list", epilog="\b\nExamples:\n  softhub recipes list\n  softhub recipes list --json")
+@app.command(
+    "list", cls=Verb, epilog="\b\nExamples:\n  softhub recipes list\n  softhub recipes list --json"
+)
 def list_recipes(as_json: JsonOption = False) -> None:
     """List the recipes with their configs and tasks."""
     folder = recipes_folder()
@@ -94,11 +98,12 @@ def list_recipes(as_json: JsonOption = False) -> None:
 
 @app.command(
     "copy",
+    cls=Verb,
     epilog="\b\nExamples:\n  softhub recipes copy\n  softhub recipes copy project/recipes",
 )
 def copy_recipes(
     folder: Annotated[
-        Path, typer.Argument(metavar="[DIR]", help="Target folder; must be new or empty.")
+        Path, typer.Argument(metavar="DIR", help="Target folder; must be new or empty.")
     ] = Path("recipes"),
 ) -> None:
     """Copy the recipes to a folder, to read and to change.

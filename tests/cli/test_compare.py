@@ -51,7 +51,7 @@ def test_the_recipe_is_launched_with_the_flags(softhub: Command, tmp_path: Path)
     ("arguments", "words"),
     [
         ((), "give --config FILE"),
-        (("--json",), "--json is for --report"),
+        (("--json",), "--json requires --report"),
         (("--report", ".", "--seeds", 1), "--report runs nothing"),
     ],
 )

@@ -1,4 +1,4 @@
-"""distill: from a task file and a long prompt to an adapter, a table and what is kept."""
+"""distill: from a task file and a long prompt to an adapter, a table and what it retains."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def options(task: Path, base: Path, tmp_path: Path) -> list[object]:
 def test_a_few_shot_prompt_becomes_an_adapter_and_a_report(
     softhub: Command, options: list[object], tmp_path: Path
 ) -> None:
-    done = softhub("distill", *options, "--shots", 4, "--calibrated", "--base-name", "my/tiny")
+    done = softhub("distill", *options, "--shots", 4, "--bias-corrected", "--base-name", "my/tiny")
     assert done.code == 0, done.err
     assert "step 2/2" in done.err
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -60,8 +60,8 @@ def test_a_few_shot_prompt_becomes_an_adapter_and_a_report(
     tokens = kept["tokens"]
     saved = tokens["teacher"] - tokens["student"]
     fewer = f"{saved} fewer ({saved / tokens['teacher']:.0%})"
-    assert f"where the teacher has {tokens['teacher']}: {fewer}" in done.out
-    assert f"{100 * kept['agreement']:.1f} % of its answers, on test" in done.out
+    assert f"the teacher needs {tokens['teacher']}, {fewer}" in done.out
+    assert f"{100 * kept['agreement']:.1f} % of the answers on the test split" in done.out
     assert "of the teacher's accuracy (" in done.out
     assert [row["name"] for row in report["rows"]] == ["teacher", "short template", "soft prompt"]
     assert report["teacher"]["from"] == "few-shot prompt"
@@ -83,7 +83,7 @@ def test_texts_of_a_log_and_a_template_by_its_number_need_no_labels(
     assert done.code == 0, done.err
     adapter = tmp_path / "run" / "adapter"
     assert str(adapter) in done.out
-    assert "% of its answers, on dev" in done.out
+    assert "% of the answers on the dev split" in done.out
     record = SoftPrompt.from_pretrained(adapter).manifest.provenance
     assert record["distilled"]["template"].startswith("Is it good or not?")
     sizes = {split: record["dataset"][split]["examples"] for split in ("train", "dev")}
@@ -120,7 +120,7 @@ def test_another_adapter_is_a_teacher(
     assert report["teacher"]["virtual_tokens"] == 5
 
 
-def test_a_stopped_run_leaves_130_and_resume_goes_on(
+def test_an_interrupted_run_exits_with_130_and_can_be_resumed(
     softhub: Command, options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = HistoryCallback.on_log
@@ -135,7 +135,7 @@ def test_a_stopped_run_leaves_130_and_resume_goes_on(
         patch.setattr(HistoryCallback, "on_log", press)
         stopped = softhub("distill", *options, "--template", 2)
     assert stopped.code == 130
-    assert "--resume goes on" in stopped.err
+    assert "resume with the same command and --resume" in stopped.err
     done = softhub("distill", *options, "--template", 2, "--resume")
     assert done.code == 0, done.err
     assert "step 12/12" in done.err
@@ -146,14 +146,18 @@ def test_a_stopped_run_leaves_130_and_resume_goes_on(
     [
         ([], 2, "give one teacher"),
         (["--shots", 2, "--template", 2], 2, "found --template and --shots"),
-        (["--template", 9], 1, "has 2 hard_templates, and --template asks for number 9"),
+        (["--template", 9], 1, "Found --template 9, but the task toy has 2 hard_templates"),
         (["--template", "No column"], 1, "holds {text} 0 times"),
-        (["--system"], 1, "has no system text to distil"),
+        (["--system"], 1, "has no system text to distill"),
         (["--shots", 2, "--init", "best"], 1, "Unknown init"),
-        (["--shots", 2, "--texts", "nowhere.txt"], 1, "cannot read 'nowhere.txt'"),
+        (["--shots", 2, "--texts", "nowhere.txt"], 1, "Cannot read 'nowhere.txt'"),
         (["--shots", 2, "--resume"], 1, "Nothing to resume"),
         (["--teacher", "./nowhere"], 1, "no adapter folder"),
-        (["--shots", 2, "--learning-rate", "fast"], 2, "'fast'"),
+        (
+            ["--shots", 2, "--learning-rate", "fast"],
+            2,
+            "'--learning-rate': Input should be",
+        ),
         (["--shots", 2, "--learning-rate-rule", "fast"], 1, "'fast'"),
     ],
 )

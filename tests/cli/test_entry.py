@@ -1,6 +1,7 @@
 """The entry point: what it loads, its exit codes, and where its lines go."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,8 +10,8 @@ import warnings
 import pytest
 
 import softhub as package
-from softhub.cli.output import route_warnings
 from softhub.errors import SoftHubWarning
+from softhub.experiments.console import route_warnings
 from softhub.hub import Hub
 from tests.command import Command
 
@@ -49,6 +50,39 @@ def test_every_verb_shows_examples(softhub: Command, verb: tuple[str, ...]) -> N
     shown = softhub(*verb, "--help")
     assert shown.code == 0
     assert f"Examples:\n    softhub {' '.join(verb)}" in shown.out
+
+
+@pytest.mark.parametrize("verb", LEAVES, ids=" ".join)
+def test_help_has_plain_words_in_place_of_python_types(
+    softhub: Command, verb: tuple[str, ...]
+) -> None:
+    shown = softhub(*verb, "--help")
+    assert not re.search(r"<\w+( range)?>|\{|list\[|Optional", shown.out.partition("Examples:")[0])
+    assert softhub(*verb, "-h") == shown
+
+
+@pytest.mark.parametrize("group", [(), ("recipes",)], ids=str)
+def test_one_line_help_is_not_truncated_at_80_columns(
+    softhub: Command, group: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = softhub(*group, "--help").out
+    assert "..." not in shown.partition("\n\n")[2]
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_help_lists_verbs_by_section_and_uses_the_width_of_the_terminal(
+    softhub: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = softhub("--help").out
+    places = [shown.index(f"\n{section}:\n") for section in ("Train", "Use", "Hub", "Inspect")]
+    assert places == sorted(places)
+    verbs = [shown.index(f"\n  {verb} ") for verb in ("evaluate", "predict", "push", "env")]
+    assert places < verbs and verbs[:-1] < places[1:]
+    for columns in (80, 110):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        lines = softhub("distill", "--help").out.partition("Examples:")[0].splitlines()
+        assert columns - 12 < max(map(len, lines)) <= columns
 
 
 def test_version(softhub: Command) -> None:

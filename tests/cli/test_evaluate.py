@@ -74,7 +74,7 @@ def test_calibrate_writes_into_the_folder_and_leaves_the_card(
     done = softhub("calibrate", adapter, *options, "--abstain-below", "0.8")
     assert done.code == 0, done.err
     assert "expected calibration error on dev: " in done.out
-    assert "abstain below\tanswered, %" in done.out
+    assert "abstain below\tcoverage, %\taccuracy of answers, %" in done.out
     after = SoftPrompt.from_pretrained(adapter)
     assert after.vectors.equal(before.vectors)
     assert after.manifest.task is not None

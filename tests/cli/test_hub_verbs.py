@@ -35,7 +35,7 @@ def test_pushing_the_same_again_makes_no_commit_and_says_so(
     record = json.loads(again.out)
     assert f"me/sentiment@{record['revision']}\n" == first.out
     assert record["created"] is False
-    assert "already holds exactly this" in again.err
+    assert "already has exactly this content" in again.err
 
 
 def test_list_is_tab_separated_when_piped(softhub: Command, make_adapter: MakeAdapter) -> None:
@@ -117,7 +117,7 @@ def test_hub_option_and_variable_choose_the_hub(
 def test_a_path_that_is_not_there_is_named(softhub: Command, ref: str) -> None:
     done = softhub("info", ref)
     assert done.code == 1
-    assert f"there is no adapter folder at {ref!r}" in done.err
+    assert f"There is no adapter folder at {ref!r}" in done.err
 
 
 def test_a_folder_has_no_revisions(softhub: Command, adapter: Path) -> None:

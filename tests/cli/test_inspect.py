@@ -13,6 +13,8 @@ from softhub.model.prompt import SoftPrompt
 from tests.cli.conftest import MakeAdapter
 from tests.command import Command
 
+TOKEN_COLUMNS = "token\tnorm\tnorm rank\tnearest by cosine\tnearest by distance\tinitialized from"
+
 
 def test_a_prompt_of_the_hub_beside_a_folder(
     softhub: Command, make_adapter: MakeAdapter, base: Path
@@ -22,18 +24,18 @@ def test_a_prompt_of_the_hub_beside_a_folder(
     done = softhub("inspect", "me/first", "--base", base, "--compare", second, "--compare", first)
     assert done.code == 0, done.err
     lines = done.out.splitlines()
-    assert "400 tokens; 90 % of their norms from" in lines[0]
-    assert lines[2] == "token\tnorm\tlonger than\tnearest by cosine\tnearest by distance\tstart"
+    assert "400 tokens; 90 % of their norms are between" in lines[0]
+    assert lines[2] == TOKEN_COLUMNS
     assert [line.split("\t")[0] for line in lines[3:8]] == list("01234")
     assert lines[-1].split("\t")[0] == str(first)
     assert lines[-1].split("\t")[2] == "0%"
-    assert "\nnote: Nearest tokens explain little" in done.err
+    assert "\nnote: Neighbours explain little" in done.err
     shown = softhub("inspect", second, "--base", base)
-    assert re.search(r"'.+', \d\.\d\d away$", shown.out.splitlines()[3])
+    assert re.search(r"'.+', distance \d\.\d\d$", shown.out.splitlines()[3])
 
 
 def test_json_is_what_python_gets(softhub: Command, adapter: Path, base: Path) -> None:
-    done = softhub("inspect", adapter, "--base", base, "--neighbours", 2, "--json")
+    done = softhub("inspect", adapter, "--base", base, "--neighbors", 2, "--json")
     found = inspect_prompt(SoftPrompt.from_pretrained(adapter), load_base(base), neighbors=2)
     assert json.loads(done.out) == json.loads(json.dumps(found.to_record()))
 
@@ -43,16 +45,16 @@ def test_a_picture_and_a_page_that_stands_alone(
 ) -> None:
     png, html = tmp_path / "new" / "a.png", tmp_path / "a.html"
     options = ("--compare", adapter, "--png", png, "--html", html)
-    done = softhub("inspect", adapter, "--base", base, "--neighbours", 400, *options)
+    done = softhub("inspect", adapter, "--base", base, "--neighbors", 400, *options)
     assert done.code == 0, done.err
-    assert f"wrote {png}\nwrote {html}\n" in done.err
+    assert f"Wrote {png}\nWrote {html}\n" in done.err
     assert png.read_bytes().startswith(b"\x89PNG")
     page = html.read_text(encoding="utf-8")
     assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
     places = re.findall(r'(?:src|href|url)\s*[=(]\s*"?([^")\s>]+)', page)
     assert places and all(place.startswith(("#", "data:image/png")) for place in places), places
     assert "&lt;pad&gt;" in page and "<pad>" not in page
-    assert "Nearest tokens explain little" in page
+    assert "Neighbours explain little" in page
     assert page.count('<th scope="row">') == 6
     svg = page[page.index("<svg") : page.index("</svg>") + 6]
     assert ElementTree.fromstring(svg).tag.endswith("svg")
@@ -62,8 +64,8 @@ def test_mistakes_are_one_line(softhub: Command, adapter: Path, base: Path, tmp_
     (tmp_path / "file").write_text("")
     for extra, reason in (
         (("--compare", "me/none"), "me/none"),
-        (("--compare", "./none"), "there is no adapter folder at './none'"),
-        (("--png", tmp_path / "file" / "a.png"), "cannot write"),
+        (("--compare", "./none"), "There is no adapter folder at './none'"),
+        (("--png", tmp_path / "file" / "a.png"), "Cannot write"),
     ):
         done = softhub("inspect", adapter, "--base", base, *extra)
         assert (done.code, done.out) == (1, ""), done.err
@@ -71,7 +73,7 @@ def test_mistakes_are_one_line(softhub: Command, adapter: Path, base: Path, tmp_
         assert last.startswith("error: ") and reason in last
 
 
-@pytest.mark.parametrize("arguments", [["--neighbours", "0"], []])
+@pytest.mark.parametrize("arguments", [["--neighbors", "0"], []])
 def test_wrong_usage(softhub: Command, adapter: Path, base: Path, arguments: list[str]) -> None:
     given = ["--base", str(base), *arguments] if arguments else []
     assert softhub("inspect", adapter, *given).code == 2

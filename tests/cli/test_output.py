@@ -2,12 +2,15 @@
 
 import io
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softhub.cli.output import emit_table, one_line, printable, progress, size
+from softhub.adapter.manifest import RecordedMetric
+from softhub.cli.output import emit_facts, emit_table, score
+from softhub.experiments.console import one_line, printable
 
 STEERING = [chr(n) for n in (*range(0x20), *range(0x7F, 0xA0)) if chr(n) not in "\n\t"]
 STEERING += ["\u202e", "\u2066", "\u200b", "\ufeff", "\ud800"]
@@ -26,12 +29,15 @@ def test_ordinary_text_is_left_alone() -> None:
     assert printable(text) == text
 
 
-@pytest.mark.parametrize(
-    ("count", "shown"),
-    [(0, "0 B"), (999, "999 B"), (46_200, "46.2 kB"), (1_500_000, "1.5 MB"), (2e9, "2.0 GB")],
-)
-def test_sizes(count: int, shown: str) -> None:
-    assert size(count) == shown
+def test_a_score_is_shown_with_its_interval_if_it_has_one() -> None:
+    metric = RecordedMetric("accuracy", 0.9, 0.85, 0.95, "test", 300, {})
+    assert score(metric) == "0.900 (0.850 to 0.950)"
+    assert score(replace(metric, low=None)) == "0.900"
+
+
+def test_facts_without_a_value_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    emit_facts([("a", 0), ("task", "mood"), ("none", None), ("empty", "")])
+    assert capsys.readouterr().out == "a     0\ntask  mood\n"
 
 
 class Terminal(io.StringIO):
@@ -51,12 +57,3 @@ def test_table_on_a_terminal_takes_no_markup_from_strangers(
     assert "[red]me/x[/red]" in shown
     assert "a b" in shown
     assert "name" in shown
-
-
-def test_progress_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    items = list(range(5))
-    assert list(progress(items, "counting")) == items
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    assert list(progress(items, "counting")) == items
-    assert "counting" in terminal.getvalue()

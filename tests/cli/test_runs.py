@@ -25,7 +25,7 @@ def test_piped_it_is_tab_separated_with_every_column(softhub: Command, folder: P
     head, *lines = [line.split("\t") for line in done.out.splitlines()]
     rows = [dict(zip(head, line, strict=True)) for line in lines]
     assert [row["run"] for row in rows] == ["seed0", "seed1", "stopped"]
-    assert rows[0]["score"] == "accuracy 0.9 (0.85 to 0.95)"
+    assert rows[0]["score"] == "accuracy 0.900 (0.850 to 0.950)"
     assert (rows[0]["task"], rows[0]["base model"], rows[0]["tokens"]) == ("mood", "tiny", "3")
     assert (rows[0]["dev loss"], rows[0]["best step"], rows[0]["steps"]) == ("0.4", "20", "30")
     assert (rows[0]["minutes"], rows[0]["date"]) == ("2.0", "2026-01-02 03:04")
@@ -45,7 +45,7 @@ def test_seeds_are_one_line(softhub: Command, folder: Path) -> None:
     head, line = [line.split("\t") for line in done.out.splitlines()]
     row = dict(zip(head, line, strict=True))
     assert (row["runs"], row["seeds"], row["metric"]) == ("2", "0, 1", "accuracy")
-    assert (row["mean"], row["deviation"], row["range"]) == ("0.925", "0.035", "0.9 to 0.95")
+    assert (row["mean"], row["deviation"], row["range"]) == ("0.925", "0.035", "0.900 to 0.950")
     (group,) = json.loads(softhub("runs", folder, "--by-seed", "--json").out)
     assert group["paths"] == ["seed0", "seed1"] or group["paths"] == ["seed1", "seed0"]
 
@@ -60,7 +60,7 @@ def test_a_prompt_is_traced(softhub: Command, folder: Path) -> None:
     assert len(facts["weights sha256"]) == 64
     assert json.loads(softhub("runs", folder / "seed1", "--trace", "--json").out)["seed"] == 1
     no_run = softhub("runs", folder, "--trace")
-    assert no_run.code == 1 and "is no run" in no_run.err
+    assert no_run.code == 1 and "is not a run" in no_run.err
     assert softhub("runs", folder, "--trace", "--by-seed").code == 2
 
 

@@ -65,7 +65,7 @@ def test_missing_config_and_unknown_recipe(softhub: Command, tmp_path: Path, con
     assert softhub("train", "--config", tmp_path / "missing.yaml").code == 2
     unknown = softhub("train", "--config", config, "--recipe", "clasification")
     assert unknown.code == 1
-    assert "there is no recipe 'clasification'" in unknown.err
+    assert "There is no recipe 'clasification'" in unknown.err
     missing = softhub("train", "--config", config, "--recipe", tmp_path / "missing.py")
     assert missing.code == 1
     assert "missing.py" in missing.err
