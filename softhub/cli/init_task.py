@@ -11,7 +11,7 @@ from softhub.cli.output import emit, emit_json, emit_table
 from softhub.experiments.console import one_line, printable, say
 
 if TYPE_CHECKING:
-    from softhub.tasks.drafting import Draft
+    from softhub.tasks.drafting import Draft, LengthCounter
 
 _SHOWN_TEXT = 600
 
@@ -94,7 +94,7 @@ def init_task(
     emit_json(_record(draft, written)) if as_json else _show(draft, written, base)
 
 
-def _token_counter(base: str) -> Any:
+def _token_counter(base: str) -> "LengthCounter":
     from softhub.model.token_lengths import TokenCounter
 
     return TokenCounter.from_pretrained(base)

@@ -10,22 +10,21 @@ from softhub.errors import TaskError
 from softhub.model.base import load_tokenizer, position_limit
 from softhub.model.encoding import Encoder
 from softhub.tasks import Task, Template
+from softhub.tasks.drafting.lengths import LengthCounter
 
 _RESERVED = 128
 """Positions reserved for the soft prompt and the answer; more than most prompts take."""
 
 
-@dataclass(frozen=True)
-class TokenCounter:
-    """Counts the tokens that a base model would read; `LengthCounter` of `softhub.tasks.drafting`.
+@dataclass(frozen=True, kw_only=True)
+class TokenCounter(LengthCounter):
+    """Counts the tokens that a base model would read.
 
     Attributes:
         encoder: Turns rows into token ids, as in training.
-        limit: Most tokens of a text beside a prompt and an answer; None if unlimited.
     """
 
     encoder: Encoder
-    limit: int | None
     unit: str = "tokens"
 
     @classmethod
@@ -41,7 +40,8 @@ class TokenCounter:
         tokenizer, config = load_tokenizer(ref)
         encoder = Encoder(tokenizer, is_encoder_decoder=bool(config.is_encoder_decoder))
         positions = position_limit(config)
-        return cls(encoder, positions and max(positions - _RESERVED, positions // 2))
+        limit = positions and max(positions - _RESERVED, positions // 2)
+        return cls(encoder=encoder, limit=limit)
 
     def length(self, template: Template, row: Mapping[str, Any]) -> int:
         """Return the number of tokens of the rendered row."""

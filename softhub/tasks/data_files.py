@@ -34,15 +34,7 @@ def ending(path: Path) -> str:
 
 
 def check_exists(path: Path, *, prepare: str | None = None) -> None:
-    """Raise if there is no such file, or one of an unknown kind.
-
-    Args:
-        path: A data file.
-        prepare: The command that creates the file, for the message.
-
-    Raises:
-        DatasetError: Naming the file and what to do.
-    """
+    """Raise if there is no such file, or one of an unknown kind."""
     if ending(path) not in ENDINGS:
         endings = ", ".join(ENDINGS)
         raise DatasetError(f"{path}: expected a file that ends in one of {endings}; convert it")
@@ -67,12 +59,7 @@ def read_rows(path: Path) -> Iterator[FileRow]:
 
 
 def flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a row with a dotted name for each nested column: `translation.de`.
-
-    Args:
-        row: Values by column.
-        prefix: What the names begin with.
-    """
+    """Return a row with a dotted name for each nested column: `translation.de`."""
     flat: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, Mapping):

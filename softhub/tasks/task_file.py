@@ -79,12 +79,7 @@ def parse_task(content: Mapping[str, Any], known: Collection[str]) -> dict[str, 
 
 
 def resolve_data_files(source: DatasetSource, folder: Path) -> DatasetSource:
-    """Return the source with relative file names resolved against a folder.
-
-    Args:
-        source: The source as written in the task file.
-        folder: The folder of the task file.
-    """
+    """Return the source with relative file names resolved against a folder."""
     data_files = {
         split: str((folder / Path(name).expanduser()).resolve())
         for split, name in source.data_files.items()
@@ -93,15 +88,7 @@ def resolve_data_files(source: DatasetSource, folder: Path) -> DatasetSource:
 
 
 def refuse_unknown_keys(content: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise if a key is unknown.
-
-    Args:
-        content: Values by key.
-        known: The keys that are allowed.
-
-    Raises:
-        TaskError: Naming the key, and the one that may have been meant.
-    """
+    """Raise if a key is unknown."""
     for key in content:
         if key not in known:
             raise TaskError(f"unknown key {str(key)!r}{did_you_mean(str(key), known)}")

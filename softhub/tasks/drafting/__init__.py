@@ -3,7 +3,7 @@
 from softhub.tasks.drafting.columns import Choices
 from softhub.tasks.drafting.data_checks import DataWarning
 from softhub.tasks.drafting.draft import Draft, Sample, draft_task
-from softhub.tasks.drafting.lengths import LengthCounter, Lengths, WordCounter
+from softhub.tasks.drafting.lengths import LengthCounter, Lengths
 from softhub.tasks.drafting.sources import Source, find_source
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "Lengths",
     "Sample",
     "Source",
-    "WordCounter",
     "draft_task",
     "find_source",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ _GROUPS = (
 )
 _SAMPLED = 10_000
 _FEW_LABELS = 20
+_NAMED = 100
 _LONGEST_LABEL = 100
 _FEWEST_GROUPS = 5
 
@@ -131,15 +132,7 @@ def describe_columns(table: SplitTable) -> list[Column]:
 
 
 def guess_roles(columns: Sequence[Column], choices: Choices) -> Roles:
-    """Guess the part of each column.
-
-    Args:
-        columns: Statistics of the columns.
-        choices: The columns that the user named.
-
-    Raises:
-        DatasetError: If a chosen column does not exist, or a needed one cannot be guessed.
-    """
+    """Guess the part of each column."""
     by_name = {column.name: column for column in columns}
     _check_choices(choices, by_name)
     if choices.label is None and choices.target is None:
@@ -168,12 +161,7 @@ def guess_roles(columns: Sequence[Column], choices: Choices) -> Roles:
 
 
 def read_column(table: SplitTable, name: str) -> list[Any]:
-    """Return a column's values: classes by name, lists of text as tuples, `None` where missing.
-
-    Args:
-        table: The rows.
-        name: The column.
-    """
+    """Return a column's values: classes by name, lists of text as tuples, `None` where missing."""
     classes = table.class_names(name)
     return [_cell(value, classes) for value in table.values(name)]
 
@@ -212,9 +200,8 @@ def _is_number(text: str) -> bool:
 
 
 def _check_choices(choices: Choices, columns: Mapping[str, Column]) -> None:
-    chosen = [*choices.texts, choices.label, choices.target, choices.group]
-    named = [name for name in chosen if name is not None]
-    for name in named:
+    named = [*choices.texts, choices.label, choices.target, choices.group]
+    for name in filter(None, named):
         if name not in columns:
             raise DatasetError(f"there is no column {name!r}{did_you_mean(name, columns)}")
         if named.count(name) > 1:
@@ -228,21 +215,20 @@ def _check_choices(choices: Choices, columns: Mapping[str, Column]) -> None:
     known = (*KINDS, "multilabel")
     if choices.kind is not None and choices.kind not in known:
         raise DatasetError(f"unknown kind {choices.kind!r}{did_you_mean(choices.kind, known)}")
-    if choices.label and (choices.target or choices.kind == "generation"):
+    generation = choices.kind == "generation"
+    if choices.label and (choices.target or generation):
         raise DatasetError("a label is for classification, a target for generation; choose one")
-    if choices.target and choices.kind not in (None, "generation"):
+    if choices.target and choices.kind and not generation:
         raise DatasetError("a target is for generation; name the column of labels with --label")
 
 
 def _with_answer(columns: Sequence[Column], choices: Choices) -> Choices:
     free = [c for c in columns if c.name not in (*choices.texts, choices.group)]
-    label = _best((column, _label_score(column)) for column in free)
-    target = _best((column, _target_score(column)) for column in free)
-    sure = label is not None and (label.kind == "classes" or label.rank(_LABELS) > 0)
-    named = target is not None and target.rank(_TARGETS) > 0
-    if choices.kind != "generation" and label and (sure or not named or choices.kind):
+    label, target = _best(free, _label_score), _best(free, _target_score)
+    named = label is not None and _label_score(label) >= _NAMED
+    if label and choices.kind != "generation" and (named or not target or choices.kind):
         return replace(choices, label=label.name)
-    if choices.kind in (None, "generation") and target and (named or choices.kind):
+    if target and choices.kind in (None, "generation"):
         return replace(choices, target=target.name)
     raise DatasetError(
         f"cannot tell which column holds the answers; the columns are {_listed(columns)}. Name it "
@@ -250,40 +236,31 @@ def _with_answer(columns: Sequence[Column], choices: Choices) -> Choices:
     )
 
 
-def _best(scored: Iterable[tuple[Column, float]]) -> Column | None:
+def _best(columns: Sequence[Column], score: Callable[[Column], float]) -> Column | None:
     """Return the column with the highest score above 0, and of equals the last."""
-    found = [(score, number, column) for number, (column, score) in enumerate(scored) if score > 0]
-    return max(found)[2] if found else None
+    best = max(reversed(columns), key=score, default=None)
+    return best if best is not None and score(best) > 0 else None
 
 
 def _label_score(column: Column) -> float:
-    if column.kind == "other" or column.distinct < 2 or column.longest > _LONGEST_LABEL:
-        return 0
     if column.kind == "classes":
-        return 200 + column.rank(_LABELS)
-    repeated = column.distinct <= column.filled / 2
-    rank = column.rank(_LABELS) or (len(_LABELS) if column.name.lower().startswith("is_") else 0)
+        return 2 * _NAMED + column.rank(_LABELS)
+    repeated = 2 <= column.distinct <= column.filled / 2 and column.longest <= _LONGEST_LABEL
+    if not repeated or column.kind == "other":
+        return 0
+    rank = column.rank(_LABELS) or column.name.lower().startswith("is_")
     # A number without a telling name is a measurement, unless it has only two values.
-    most = 2 if column.kind == "number" else _FEW_LABELS
-    if repeated and rank:
-        return 100 + rank
-    if repeated and column.distinct <= most and not column.rank(_GROUPS):
-        return 50 - column.distinct
-    return 0
+    few = column.distinct <= (2 if column.kind == "number" else _FEW_LABELS)
+    return _NAMED + rank if rank else (1 / column.distinct) * (few and not column.rank(_GROUPS))
 
 
 def _target_score(column: Column) -> float:
-    if column.kind != "text" or column.distinct < 2:
-        return 0
-    rank = column.rank(_TARGETS)
-    if rank:
-        return 100 + rank
-    return 1 + min(column.words, 40) / 100 if column.words > 1.5 else 0
+    return column.rank(_TARGETS) if column.kind == "text" and column.distinct > 1 else 0
 
 
 def _guess_texts(free: Sequence[Column], columns: Sequence[Column]) -> tuple[str, ...]:
     texts = [column for column in free if column.kind == "text" and column.in_template]
-    best = _best((column, _text_score(column)) for column in reversed(texts))
+    best = _best(texts[::-1], _text_score)
     if best is None:
         raise DatasetError(
             f"cannot tell which column holds the texts; the columns are {_listed(columns)}. Name "

@@ -39,14 +39,7 @@ class DataWarning:
 def check_data(
     tables: Mapping[str, RowSet], roles: Roles, labels: Labels | None, lengths: Lengths
 ) -> list[DataWarning]:
-    """Check the rows of all splits.
-
-    Args:
-        tables: The rows of each split.
-        roles: The part of each column.
-        labels: The labels, for classification.
-        lengths: Lengths of the training texts.
-    """
+    """Check the rows of all splits."""
     found = [*_test_size(tables), *_duplicates(tables["train"], roles), *_shared(tables, roles)]
     if labels is not None:
         found += [*_labels(labels), *_balance(labels), *_absent(tables, labels)]
@@ -56,11 +49,7 @@ def check_data(
 
 
 def missing_rows(tables: Mapping[str, RowSet]) -> Iterator[DataWarning]:
-    """Report the rows in which something is missing.
-
-    Args:
-        tables: The rows of each split.
-    """
+    """Report the rows in which something is missing."""
     for table in tables.values():
         if table.missing:
             yield DataWarning(

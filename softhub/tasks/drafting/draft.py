@@ -7,23 +7,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from softhub.errors import DatasetError, TaskError
 from softhub.files import replace_file
 from softhub.tasks.dataset import SPLITS, DatasetSource
-from softhub.tasks.drafting.columns import (
-    Choices,
-    Roles,
-    describe_columns,
-    guess_roles,
-    read_column,
-)
+from softhub.tasks.drafting.columns import Choices, Roles, describe_columns, guess_roles
 from softhub.tasks.drafting.data_checks import DataWarning, check_data, missing_rows
 from softhub.tasks.drafting.document import write_document
-from softhub.tasks.drafting.lengths import LengthCounter, Lengths, WordCounter, measure
+from softhub.tasks.drafting.lengths import LengthCounter, Lengths, measure
 from softhub.tasks.drafting.rows import RowSet, read_rows
 from softhub.tasks.drafting.sources import Source
 from softhub.tasks.drafting.splitting import divide
@@ -41,7 +35,6 @@ from softhub.tasks.task_file import parse_task
 _SAMPLES = 3
 _TOKENS_PER_WORD = 2  # generously
 _LEAST_NEW_TOKENS, _MOST_NEW_TOKENS = 16, 512
-_PLAIN_TYPES = (str, int, float, tuple)
 
 
 @dataclass(frozen=True)
@@ -148,24 +141,16 @@ def draft_task(
     keys = _keys(source, data, roles, labels, path.parent)
     keys |= {"name": name or keys["name"], "max_length": max_length}
     text = write_document(keys, _notes(roles, labels), source.origin)
-    return _described(path, text, data, roles, labels, counter or WordCounter())
+    return _described(path, text, data, roles, labels, counter or LengthCounter())
 
 
-@dataclass(frozen=True)
-class _Data:
-    """The data as the task will read it.
-
-    Attributes:
-        dataset: Where it is.
-        tables: The rows of each split.
-        warnings: Problems that were found.
-        files: Files to write, by name.
-    """
+class _Data(NamedTuple):
+    """The data as the task will read it: where it is, its rows, problems, and files to write."""
 
     dataset: DatasetSource
     tables: Mapping[str, RowSet]
     warnings: Sequence[DataWarning]
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str]
 
 
 def _divided(source: Source, roles: Roles, path: Path, seed: int) -> _Data:
@@ -186,24 +171,13 @@ def _divided(source: Source, roles: Roles, path: Path, seed: int) -> _Data:
     if dropped:
         text = f"{dropped} rows of dev and test are left out, because their text is in train too"
         warnings.append(DataWarning("left-out", text))
-    lines = {f"{split}.jsonl": _json_lines(source, part) for split, part in parts.items()}
-    return _Data(DatasetSource(data_files=files), parts, warnings, lines)
-
-
-def _json_lines(source: Source, part: RowSet) -> str:
-    """Return rows as JSON: the task's columns, and all others that hold plain values."""
-    table = source.rows["train"].select([row.index for row in part.rows])
-    columns = {name: read_column(table, name) for name in table.columns}
-    plain = [
-        name
-        for name, values in columns.items()
-        if all(value is None or isinstance(value, _PLAIN_TYPES) for value in values)
-    ]
-    lines = (
-        json.dumps({**{name: columns[name][n] for name in plain}, **row.values}, ensure_ascii=False)
-        for n, row in enumerate(part.rows)
-    )
-    return "".join(f"{line}\n" for line in lines)
+    texts = {
+        f"{split}.jsonl": "".join(
+            json.dumps(row.values, ensure_ascii=False) + "\n" for row in part.rows
+        )
+        for split, part in parts.items()
+    }
+    return _Data(DatasetSource(data_files=files), parts, warnings, texts)
 
 
 def _labeled(source: Source, roles: Roles) -> _Data:
@@ -224,7 +198,7 @@ def _labeled(source: Source, roles: Roles) -> _Data:
             dataset = replace(dataset, splits=places)
     if any(table.missing for table in tables.values()):
         dataset = replace(dataset, drop_incomplete=True)
-    return _Data(dataset, tables, [*missing_rows(tables), *warnings])
+    return _Data(dataset, tables, [*missing_rows(tables), *warnings], {})
 
 
 def _keys(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from softhub.tasks.drafting.columns import Roles
 from softhub.tasks.drafting.rows import Row, RowSet
@@ -14,37 +14,24 @@ from softhub.tasks.template import Template
 _COUNTED = 5000
 
 
-class LengthCounter(Protocol):
-    """Counts the length of rendered texts."""
-
-    @property
-    def unit(self) -> str:
-        """The unit, in the plural."""
-
-    @property
-    def limit(self) -> int | None:
-        """The most that fits into the base model beside a prompt and an answer, if known."""
-
-    def length(self, template: Template, row: Mapping[str, Any]) -> int:
-        """Return the length of a rendered row."""
-
-    def problem(self, task: Task) -> str | None:
-        """Return why the base model cannot do the task as it is written; None if it can."""
-
-
 @dataclass(frozen=True)
-class WordCounter:
-    """Counts words, for use without a base model."""
+class LengthCounter:
+    """Counts the words of rendered texts; a subclass counts a base model's tokens.
+
+    Attributes:
+        unit: The unit, in the plural.
+        limit: The most that fits into the base model beside a prompt and an answer, if known.
+    """
 
     unit: str = "words"
     limit: int | None = None
 
     def length(self, template: Template, row: Mapping[str, Any]) -> int:
-        """Return the number of words of the rendered row."""
+        """Return the length of a rendered row."""
         return len(template.render(row).split())
 
     def problem(self, task: Task) -> str | None:
-        """Return None: without a tokenizer nothing can be checked."""
+        """Return why the base model cannot do the task as it is written; None if it can."""
         return None
 
 
@@ -76,15 +63,7 @@ class Lengths:
 def measure(
     train: RowSet, roles: Roles, template: Template, counter: LengthCounter, max_length: int | None
 ) -> Lengths:
-    """Measure the texts, or an even sample and the longest of them where there are many.
-
-    Args:
-        train: The training rows.
-        roles: The part of each column.
-        template: Renders the rows.
-        counter: Counts words or tokens.
-        max_length: The task's own limit in tokens.
-    """
+    """Measure the texts, or an even sample and the longest of them where there are many."""
 
     def characters(row: Row) -> int:
         return sum(len(str(row.values[name])) for name in roles.texts)

@@ -52,15 +52,7 @@ class RowSet:
 
 
 def read_rows(table: SplitTable, roles: Roles) -> RowSet:
-    """Read the columns that the task needs.
-
-    Args:
-        table: A split.
-        roles: The part of each column.
-
-    Raises:
-        DatasetError: If a column does not exist, or holds lists or objects.
-    """
+    """Read the columns that the task needs."""
     columns = {name: _column(table, name, roles) for name in roles.columns}
     rows: list[Row] = []
     missing: list[int] = []

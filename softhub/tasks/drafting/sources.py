@@ -127,15 +127,11 @@ def _hub(place: str, subset: str | None, revision: str | None) -> DatasetSource:
 
 def _check_columns(table: SplitTable) -> None:
     columns = table.columns
-    if len(columns) > 1:
-        return
-    separator = next((mark for mark in ";\t|" if mark in columns[0]), None)
-    if separator is not None:
+    if len(columns) == 1:
+        separator = next((mark for mark in ";\t|" if mark in columns[0]), None)
         raise DatasetError(
             f"{table.origin}: its columns are separated by {separator!r}; expected commas. Convert "
             f"it with pandas: read_csv(…, sep={separator!r}, dtype=str).to_csv(…, index=False)"
+            if separator
+            else f"{table.origin}: has a single column, {columns[0]!r}; expected texts and answers"
         )
-    raise DatasetError(
-        f"{table.origin}: has a single column, {columns[0]!r}; expected one of texts and one of "
-        f"answers"
-    )

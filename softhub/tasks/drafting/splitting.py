@@ -24,14 +24,6 @@ def divide(table: RowSet, roles: Roles, *, seed: int) -> dict[str, RowSet]:
     With a group column, groups stay whole, and a row of dev or test whose text is in train too is
     left out; without one, rows of the same text stay together, and each label is divided in the
     same proportions.
-
-    Args:
-        table: The rows.
-        roles: The part of each column.
-        seed: Chooses the division.
-
-    Raises:
-        DatasetError: If there are too few rows or groups to divide.
     """
     pieces: dict[str, list[Row]] = defaultdict(list)
     for row in table.rows:

@@ -22,10 +22,7 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 # A word in the name of the target's column, and the metrics that suit such texts.
 _METRICS: Mapping[str, tuple[str, ...]] = {
     "translation": ("chrf", "sacrebleu"),
-    "summary": ("rougeL", "rouge1"),
-    "highlights": ("rougeL", "rouge1"),
-    "headline": ("rougeL", "rouge1"),
-    "title": ("rougeL", "rouge1"),
+    **dict.fromkeys(("summary", "highlights", "headline", "title"), ("rougeL", "rouge1")),
     "code": ("exact_match", "chrf"),
 }
 _FEW_WORDS = 4
@@ -58,15 +55,7 @@ class Labels:
 
 
 def find_labels(tables: Mapping[str, RowSet], roles: Roles) -> Labels:
-    """Collect the labels of all splits.
-
-    Args:
-        tables: The rows of each split.
-        roles: The part of each column.
-
-    Raises:
-        DatasetError: If there are fewer than two, or they are texts rather than labels.
-    """
+    """Collect the labels of all splits."""
     column = roles.answer
     by_split = {
         split: Counter(label for row in table.rows for label in row.labels)
@@ -133,13 +122,7 @@ def hard_templates_of(roles: Roles, labels: Labels | None) -> list[str]:
 
 
 def metrics_of(roles: Roles, labels: Labels | None, targets: Sequence[str]) -> tuple[str, ...]:
-    """Return metrics, the main one first.
-
-    Args:
-        roles: The part of each column.
-        labels: The labels, for classification.
-        targets: Reference texts, for generation.
-    """
+    """Return metrics, the main one first."""
     if roles.multilabel:
         return ("multilabel_macro_f1", "multilabel_micro_f1", "accuracy")
     if labels is not None:
