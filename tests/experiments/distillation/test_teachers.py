@@ -16,7 +16,6 @@ from softhub.experiments.distillation import (
 )
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Template
-from softhub.training.data import EncodedExamples
 from tests.experiments.distillation.conftest import ECHO, LONG, TASK, labelled, texts
 from tests.prompts import soft_prompt
 
@@ -145,9 +144,3 @@ def test_teachers_that_classify_cannot_write(model):
     chat = replace(TASK, system="Be brief.", template=Template("{text}"))
     assert ModelTeacher(model, chat).source["system"] == "Be brief."
     assert ModelTeacher(model, chat).instruction == "Be brief."
-
-
-def test_rows_are_taken_in_the_order_asked():
-    rows = EncodedExamples(((1,), (2, 3), (4, 5, 6)), (0, 1, 0), truncated=1)
-    assert rows.take([2, 0]) == EncodedExamples(((4, 5, 6), (1,)), (0, 0), truncated=1)
-    assert rows.by_length().inputs == ((4, 5, 6), (2, 3), (1,))
