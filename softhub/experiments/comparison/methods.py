@@ -47,14 +47,7 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """A row that is still to be computed.
-
-    Attributes:
-        method: As in `ComparedRow`.
-        setting: As in `ComparedRow`.
-        seed: As in `ComparedRow`.
-        compute: Returns the row's other fields.
-    """
+    """A row that is still to be computed: its key, and a function that returns the other fields."""
 
     method: str
     setting: str

@@ -256,29 +256,25 @@ def _shares(line: Line, summary: Summary) -> Floats:
 
 
 def _matrix(axes: Axes, shares: Floats, labels: Sequence[str], upright: bool) -> None:
-    from matplotlib.patches import Rectangle
+    from matplotlib.colors import LinearSegmentedColormap
 
+    # Transparent over the page's background, and never so dark that the text is unreadable.
+    color = _style(SOFT_PROMPT).color
+    shades = LinearSegmentedColormap.from_list("shades", [f"{color}00", f"{color}99"])
+    edges = np.arange(len(labels) + 1) - 0.5
+    axes.pcolormesh(edges, edges, shares, cmap=shades, vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(shares):
-        # Transparent over the page's background, and never so dark that the text is unreadable.
-        fill: dict[str, Any] = {
-            "facecolor": _style(SOFT_PROMPT).color,
-            "alpha": 0.6 * float(share),
-            "linewidth": 0,
-        }
-        axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, **fill))
-        text = f"{100 * share:.0f}"
-        if text != "0":
+        if share >= 0.005:
             weight = "bold" if row == column else "normal"
+            text = f"{100 * share:.0f}"
             axes.text(column, row, text, ha="center", va="center", weight=weight, fontsize=8)
     axes.set_xticks(range(len(labels)), labels, rotation=90 if upright else 0, fontsize=8)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
-    axes.set_xlim(-0.5, len(labels) - 0.5)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.invert_yaxis()
     axes.set_aspect("equal")
     axes.grid(visible=False)
     axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
 
 
 def bytes_for_tasks(summary: Summary, base_bytes: int) -> Figure | None:

@@ -73,13 +73,7 @@ class Results:
 
 
 def read_results(folder: str | Path) -> Results:
-    """Summarize the rows of a folder.
-
-    Args:
-        folder: The `output_dir` of a comparison.
-
-    Returns:
-        The results.
+    """Summarize the rows of a folder, the `output_dir` of a comparison.
 
     Raises:
         ConfigError: There is no comparison in the folder, or it is incomplete.
@@ -94,15 +88,9 @@ def read_results(folder: str | Path) -> Results:
 def write_results(folder: str | Path) -> Results:
     """Write `comparison.md`, `report.json`, `report.html` and `overview.{svg,png}` into a folder.
 
-    Args:
-        folder: The `output_dir` of a comparison.
-
-    Returns:
-        The results that were written.
-
     Raises:
-        ConfigError: There is no comparison in the folder, or it is incomplete.
-        DatasetError: A row does not answer the test split.
+        ConfigError: As in `read_results`.
+        DatasetError: As in `read_results`.
     """
     results = read_results(folder)
     folder, summary = results.folder, results.summary

@@ -60,17 +60,7 @@ class ComparisonOptions:
 
 @dataclass(kw_only=True)
 class ComparisonConfig(ComparisonOptions):
-    """Settings of the comparison recipe; each is a key of its config file and a flag.
-
-    Attributes:
-        task: Task file.
-        base_model: Hub id, local folder or `.gguf` file of the base model.
-        base_name: The base model's canonical name, for cards.
-        dtype: Data type of the weights.
-        max_train_examples: Maximum number of training examples: a fixed subset.
-        max_dev_examples: The same for the dev split.
-        max_test_examples: The same for the test split.
-    """
+    """Settings of the comparison recipe: its options, and the task, base and limits."""
 
     task: str = field(metadata={"help": "Task file."})
     base_model: str = field(metadata={"help": "Hub id, local folder or .gguf file of the base."})

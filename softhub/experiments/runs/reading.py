@@ -30,7 +30,12 @@ from softhub.experiments.runs.run import (
     Run,
 )
 
-_ADAPTER, _REPORT, _PLAN, _STATE = "adapter", "report.json", "run_state.json", "trainer_state.json"
+_ADAPTER, _REPORT, _RUN_STATE, _STATE = (
+    "adapter",
+    "report.json",
+    "run_state.json",
+    "trainer_state.json",
+)
 _ROWS, _ABOUT, _ADAPTERS = "rows.jsonl", "comparison.json", "adapters"
 _CHECKPOINT, _RESTART = re.compile(r"checkpoint-(\d{1,12})"), re.compile(r"restart-(\d{1,6})")
 _MAX_BYTES, _MAX_NOTE = 64 * 2**20, 500
@@ -41,12 +46,12 @@ class _InvalidFile(Exception):
 
 
 def is_run(folder: Path) -> bool:
-    """Return whether a folder is a run: it has a report, an adapter, checkpoints or a plan.
+    """Return whether a folder is a run: it has a report, an adapter, a state or checkpoints.
 
     A folder that cannot be read may be one.
     """
     try:
-        parts = ((folder / _PLAN).is_file(), (folder / _ADAPTER).is_dir())
+        parts = ((folder / _RUN_STATE).is_file(), (folder / _ADAPTER).is_dir())
         if any(parts) or _newest(folder, _CHECKPOINT):
             return True
         return (folder / _REPORT).is_file() and not (folder / _ABOUT).is_file()
@@ -78,7 +83,7 @@ def read_run(folder: Path, root: Path) -> Run:
 
 
 def _read(folder: Path, run: Run) -> Run:
-    plan, state = _json(folder / _PLAN), _checkpoint(folder)
+    plan, state = _json(folder / _RUN_STATE), _checkpoint(folder)
     if state:
         run = _with_checkpoint(run, state)
     run = _with_plan(run, plan)
@@ -273,7 +278,7 @@ def _date(folder: Path) -> str | None:
     """Return the time of the last change to a run's files."""
     checkpoint = _newest(folder, _CHECKPOINT)
     state = [checkpoint / _STATE] if checkpoint else []
-    for path in (folder / _REPORT, folder / _PLAN, *state, folder):
+    for path in (folder / _REPORT, folder / _RUN_STATE, *state, folder):
         try:
             date = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
         except (OSError, OverflowError, ValueError):

@@ -1,4 +1,4 @@
-"""The toy task of the training tests, for methods that train weights."""
+"""The toy task of the training tests, for comparisons too."""
 
 from tests.training.conftest import toy_examples, toy_task
 

@@ -16,7 +16,6 @@ from softhub.experiments.distillation import (
 )
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Template
-from softhub.training.data import EncodedExamples
 from tests.experiments.distillation.conftest import ECHO, LONG, TASK, labelled, texts
 from tests.prompts import soft_prompt
 
