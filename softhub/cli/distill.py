@@ -235,7 +235,7 @@ def _finish(
 ) -> None:
     """Save the student, and print what it retains; without a test split only its agreement."""
     from softhub.experiments.distillation import agreement, evaluate_student, request_tokens
-    from softhub.experiments.report import write_run
+    from softhub.experiments.experiment import RunReport
 
     prompt, soft, baselines = result.prompt, None, {}
     if data.test:
@@ -246,7 +246,10 @@ def _finish(
         alike = agreement(model, task, prompt, teacher, data.dev)
         tokens = request_tokens(model, task, prompt, teacher, data.dev[0])
         record = {"agreement": alike, "split": "dev", "tokens": tokens}
-    write_run(folder, result, soft, baselines, teacher=teacher.source, distillation=record)
+    details = {"teacher": teacher.source, "distillation": record}
+    report = RunReport(result, soft, baselines, details)
+    report.save(folder)
+    report.print()
     emit_facts([*_retained(record, generates=task.kind == "generation")])
 
 

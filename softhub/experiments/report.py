@@ -13,7 +13,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 
@@ -23,7 +22,7 @@ from softhub.evaluation.evaluate import Evaluation
 from softhub.files import replace_file
 from softhub.metrics import find_metric
 from softhub.model.prompt import SoftPrompt
-from softhub.training.curve import CURVE, write_curve
+from softhub.training.curve import CURVE
 
 if TYPE_CHECKING:
     from softhub.training.running import FitResult
@@ -109,47 +108,6 @@ def _costs(row: Row) -> tuple[str, ...]:
         f"{row.train_seconds:.0f} s" if row.train_seconds else "-",
         f"{row.evaluation.examples_per_second:.1f}" if row.evaluation.seconds else "-",
     )
-
-
-def write_run(
-    folder: str | Path,
-    result: FitResult,
-    evaluation: Evaluation | None,
-    baselines: Mapping[str, Evaluation],
-    **details: Any,
-) -> Path:
-    """Save a trained prompt with its scores, print the table, write `report.json` and the curve.
-
-    The report records the prompt's provenance, the configuration that the caller passes, the date,
-    and how training went; `curve.png` and `curve.svg` plot the latter.
-
-    Args:
-        folder: Output folder; the adapter goes to its subfolder `adapter`.
-        result: Result of training.
-        evaluation: The prompt's scores on the test split; None without labeled test examples.
-        baselines: Scores of the baselines on the same examples, by name.
-        **details: Further entries of the report, as in `write_report`.
-
-    Returns:
-        The adapter's folder. With several processes, only the main process writes it.
-    """
-    adapter = Path(folder) / "adapter"
-    if not PartialState().is_main_process:
-        return adapter
-    prompt, rows = result.prompt, [Row(name, each) for name, each in baselines.items()]
-    if evaluation is not None:
-        prompt = with_scores(prompt, evaluation, split="test", baselines=baselines)
-    prompt.save_pretrained(adapter)
-    if evaluation is not None:
-        parameters, stored = prompt.vectors.numel(), folder_bytes(adapter)
-        rows.append(Row(SOFT_PROMPT, evaluation, parameters, stored, result.seconds))
-        task = (prompt.manifest.task or {}).get("name", SOFT_PROMPT)
-        where = f"{task} on {prompt.manifest.base_model}"
-        print_table(rows, title=f"{where}: {len(evaluation.references)} test examples")
-    write_report(Path(folder) / "report.json", rows, **details, **training_record(result))
-    write_curve(folder, result)
-    print_files(result, adapter)
-    return adapter
 
 
 def print_files(result: FitResult, adapter: Path | None) -> None:

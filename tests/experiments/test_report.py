@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -10,13 +10,13 @@ import pytest
 
 from softhub.evaluation.evaluate import Evaluation
 from softhub.evaluation.sandbox.runner import Outcome
+from softhub.experiments.experiment import RunReport
 from softhub.experiments.report import (
     Row,
     folder_bytes,
     print_table,
     with_scores,
     write_report,
-    write_run,
 )
 from softhub.metrics.intervals import Interval
 from softhub.model.prompt import SoftPrompt
@@ -135,12 +135,19 @@ def test_how_programs_ended_is_counted(tmp_path):
     assert plain["outcomes"] is None
 
 
+@dataclass
+class Settings:
+    seed: int
+
+
 def test_a_run_leaves_adapter_report_and_table(loaded, tmp_path, capsys):
     prompt = soft_prompt(loaded("llama"), 4, MOOD)
     history = [{"step": 1, "loss": 0.5}]
     result = FitResult(prompt, history, 0.5, 1, 1, 7.0, 3.0, 2**20, ["a warning"])
     baselines = {"majority label": evaluation(0.6)}
-    adapter = write_run(tmp_path, result, evaluation(0.93), baselines, config={"seed": 1})
+    report = RunReport(result, evaluation(0.93), baselines)
+    adapter = report.save(tmp_path, Settings(seed=1))
+    report.print()
     saved = SoftPrompt.from_pretrained(adapter)
     assert saved.manifest.metrics[0].baselines == {"majority label": 0.6}
     record = json.loads((tmp_path / "report.json").read_text())
