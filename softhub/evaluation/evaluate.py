@@ -14,7 +14,7 @@ from softhub.inference.engine import Prediction, PromptModel
 from softhub.metrics import Metric, find_metric
 from softhub.metrics.code import PASSED
 from softhub.metrics.intervals import Interval, bootstrap_interval
-from softhub.tasks import Example, Task
+from softhub.tasks import Example, ExampleRows, Task
 
 logger = logging.getLogger("softhub")
 
@@ -55,7 +55,7 @@ class Evaluation:
 def evaluate(
     model: PromptModel,
     task: Task,
-    examples: Sequence[Example],
+    examples: ExampleRows,
     *,
     prompt: str | None = None,
     batch_size: int = 32,
@@ -67,7 +67,7 @@ def evaluate(
     Args:
         model: The engine.
         task: Template, words and metrics; a prompt with a task of its own answers with that one.
-        examples: The examples to answer.
+        examples: The examples to answer, or their rows (see `Task.to_examples`).
         prompt: Name of a loaded prompt; None evaluates the bare base with the task's template.
         batch_size: Examples per batch; does not change the result.
         run_code: As in `score_predictions`.
@@ -83,6 +83,7 @@ def evaluate(
             f"{', '.join(options)}: the task {task.name} is a classification, which has no "
             "generation options."
         )
+    examples = task.to_examples(examples)
     names = select_metrics(task, run_code=run_code)
     start = time.perf_counter()
     inputs, details = _answer(model, task, names, examples, prompt, batch_size, options)

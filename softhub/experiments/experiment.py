@@ -30,7 +30,7 @@ from softhub.experiments.report import (
 from softhub.inference.engine import PromptModel
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
-from softhub.tasks import Example, Splits, Task
+from softhub.tasks import Example, SplitsLike, Task
 from softhub.training import FitResult
 from softhub.training.curve import write_curve
 
@@ -169,7 +169,7 @@ class RunReport:
 
 
 def evaluate_run(
-    base: BaseModel, task: Task, result: FitResult, data: Splits, *, run_code: bool = False
+    base: BaseModel, task: Task, result: FitResult, data: SplitsLike, *, run_code: bool = False
 ) -> RunReport:
     """Evaluate a trained prompt on the test split, beside the base model without it.
 
@@ -179,7 +179,7 @@ def evaluate_run(
         base: The base model that the prompt was trained on.
         task: The task.
         result: What `fit` returned.
-        data: The splits that the prompt was trained with, and the test split.
+        data: The splits that the prompt was trained with, and the test split, as in `fit`.
         run_code: As in `evaluate`.
 
     Returns:
@@ -191,7 +191,7 @@ def evaluate_run(
     """
     if not (PartialState().is_main_process or base.is_sharded):
         return RunReport(result)
-    model, details = PromptModel(base), dict[str, Any]()
+    model, data, details = PromptModel(base), task.to_splits(data), dict[str, Any]()
     model.load_prompt(result.prompt, name=SOFT_PROMPT)
     if task.kind == "classification":
         calibration = calibrate(model, task, data.dev, prompt=SOFT_PROMPT)

@@ -1,45 +1,56 @@
 """What the README shows is what the code does."""
 
+import ast
+import csv
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 from softhub.hub import Hub
-from softhub.model.base import load_base
-from softhub.tasks import Task
-from tests.adapters import untrained_prompt
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DEMO_BASE = "recipes/data/files/SmolLM2-135M-Instruct.Q4_1.gguf"
+FEW_STEPS = "max_steps=4, eval_steps=4, save_steps=4, max_restarts=0"
+BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_example_runs_as_it_stands(tiny_base, tmp_path):
-    """Only the base is another one: a tiny one, where the README has the demo's."""
-    folder = tiny_base("llama")
-    task = Task.from_file(ROOT / "recipes/tasks/sentiment.yaml")
-    prompt = untrained_prompt(load_base(folder), task)
-    Hub().push(prompt.save_pretrained(tmp_path / "adapter"), "demo/sentiment")
-    code = blocks("python")[0]
-    assert DEMO_BASE in code
-    assert len(code.strip().splitlines()) <= 10
+def test_the_screen_of_python_runs_as_it_is(tiny_base, tmp_path):
+    """Only the base model is a tiny one, the reviews are a few made rows, and steps are few."""
+    words = {"positive": ("great", "good", "fair"), "negative": ("broken", "bad", "a waste")}
+    for split in ("train", "test"):
+        with (tmp_path / f"{split}.csv").open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(("text", "label"))
+            for number in range(8):
+                for label, adjectives in words.items():
+                    rows = ((f"{split} {number}: it is {word}", label) for word in adjectives)
+                    writer.writerows(rows)
+    code = blocks("python")[0].replace(BASE, tiny_base("llama").as_posix())
+    code = code.replace('init="auto")', f'init="auto", args=PromptTrainingArguments({FEW_STEPS}))')
+    assert FEW_STEPS in code
     done = subprocess.run(
-        [sys.executable, "-c", code.replace(DEMO_BASE, folder.as_posix())],
+        [sys.executable, "-c", f"from softhub import PromptTrainingArguments\n{code}"],
         capture_output=True,
         text=True,
-        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    lines = done.stdout.splitlines()
-    assert [line.rpartition(": ")[2] for line in lines] == [
+    assert done.returncode == 0, done.stderr
+    scores, *answers, texts = done.stdout.strip().splitlines()[-4:]
+    assert scores.startswith("Interval(value=")
+    assert [line.rpartition(": ")[2] for line in answers] == [
         "It broke after two days.",
         "Worth every penny.",
     ]
-    assert all(re.match(r"(positive|negative) \(\d\.\d\d\): ", line) for line in lines)
+    assert all(re.match(r"(positive|negative) \(\d\.\d\d\): ", line) for line in answers)
+    assert len(ast.literal_eval(texts)) == 2
+    assert Hub().info("me/sentiment").tags
 
 
 def test_every_link_leads_to_a_file():
