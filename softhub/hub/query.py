@@ -8,7 +8,6 @@ from typing import Any
 
 from softhub.errors import HubError, did_you_mean
 from softhub.hub.records import AdapterInfo
-from softhub.metrics import METRICS
 
 SORTS = ("score", "date", "size", "name")
 _ERRORS = frozenset({"loss", "nll", "error", "wer", "cer", "ter"})
@@ -145,6 +144,8 @@ def searched_text(info: AdapterInfo) -> str:
 
 def goodness(metric: str, value: float) -> float:
     """Return a number that is greater for a better score."""
+    from softhub.metrics import METRICS  # which loads numpy: listing a hub does not need it
+
     if metric in METRICS:
         return METRICS[metric].goodness(value)
     return -value if metric.lower() in _ERRORS else value

@@ -67,7 +67,7 @@ def test_calibrate_writes_into_the_folder_and_leaves_the_card(
 ) -> None:
     card = adapter / "README.md"
     softhub("calibrate", adapter, "--base", base, "--task", task, "--abstain-below", "0.6")
-    assert "below 0.600, no answer is given" in card.read_text()
+    assert "below 0.600, the model abstains" in card.read_text()
     card.write_text(card.read_text() + "\nEdited by hand.\n")
     before = SoftPrompt.from_pretrained(adapter)
     options = ("--base", base, "--task", task)

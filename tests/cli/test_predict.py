@@ -185,4 +185,4 @@ def test_a_prompt_that_generates_does_not_classify(
 ) -> None:
     done = softhub("predict", make_adapter(task=SUMMARY), "text", "--base", base)
     assert (done.code, done.out) == (1, "")
-    assert "found of kind 'generation'" in done.err and "softhub generate" in done.err
+    assert "found one of kind 'generation'" in done.err and "softhub generate" in done.err
