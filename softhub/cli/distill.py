@@ -90,22 +90,22 @@ def distill(
     """
     from softhub.tasks import Task
 
-    whole = Task.from_file(task)
+    loaded_task = Task.from_file(task)
     options = {"template": template, "shots": shots, "system": system, "teacher": teacher}
-    kind, value = _chosen_teacher(whole, options)
-    data = _read(whole, texts, max_train_examples, max_dev_examples, max_test_examples)
+    kind, value = _chosen_teacher(loaded_task, options)
+    data = _read(loaded_task, texts, max_train_examples, max_dev_examples, max_test_examples)
     if kind == "teacher":
         value = adapter_folder(value, hub=hub, revision=revision)
     from softhub.inference.engine import PromptModel
     from softhub.model.base import load_base
 
     model = PromptModel(load_base(base, name=base_name, device_map=device_map))
-    imitated = _teacher(model, whole, kind, value, seed)
+    imitated = _teacher(model, loaded_task, kind, value, seed)
     if bias_corrected:
         from softhub.experiments.distillation import BiasCorrectedTeacher
 
         imitated = BiasCorrectedTeacher(imitated, data.train)
-    student = replace(whole, system="") if system else whole
+    student = replace(loaded_task, system="") if system else loaded_task
     rates = {"learning_rate": learning_rate, "learning_rate_rule": learning_rate_rule}
     args = _arguments(output_dir, max_steps, batch_size, seed, rates)
     result = _train(model, student, imitated, data, args, tokens, init, resume)
@@ -239,9 +239,12 @@ def _finish(
 
     prompt, soft, baselines = result.prompt, None, {}
     if data.test:
-        kept = evaluate_student(model, task, prompt, teacher, data.test)
-        soft, baselines = kept.student, {"teacher": kept.teacher, "short template": kept.short}
-        record = {**kept.to_record(), "split": "test"}
+        retention = evaluate_student(model, task, prompt, teacher, data.test)
+        soft, baselines = (
+            retention.student,
+            {"teacher": retention.teacher, "short template": retention.short},
+        )
+        record = {**retention.to_record(), "split": "test"}
     else:
         alike = agreement(model, task, prompt, teacher, data.dev)
         tokens = request_tokens(model, task, prompt, teacher, data.dev[0])
