@@ -20,9 +20,7 @@ def test_the_table_says_what_was_measured():
     lines.append(row("short template, bias-corrected", alone))
     shares = [shown(run["share"]["accuracy"]) for run in runs]
     lines.append(row("student's share of the teacher's score", shares))
-    lines.append(
-        row("agreement with the teacher", [f"{100 * r['agreement']:.1f}" for r in runs])
-    )
+    lines.append(row("agreement with the teacher", [f"{100 * r['agreement']:.1f}" for r in runs]))
     tokens = [f"{r['tokens']['teacher']} \u2192 {r['tokens']['student']}" for r in runs]
     lines.append(row("tokens in addition to the text, teacher \u2192 student", tokens))
     differences = [signed(run["difference"]["accuracy"]) for run in runs]
