@@ -1,26 +1,27 @@
-"""How much sooner does softhub's default training reach what plain PEFT prompt tuning reaches?
+"""How much sooner does softhub's default training reach the quality of plain PEFT prompt tuning?
 
-    python benchmarks/against_peft.py                  # resumable: runs that are there are kept
-    python benchmarks/against_peft.py --task medical --sides peft     # a part of it
-    python benchmarks/against_peft.py --sides softhub --steps 80      # a shorter run of ours
-    python benchmarks/against_peft.py --sides softhub --init task     # ours from another start
-    python benchmarks/against_peft.py --summary        # only the figures of the runs that are there
+    python benchmarks/against_peft.py                  # resumable: finished runs are not repeated
+    python benchmarks/against_peft.py --task medical --sides peft     # only a part
+    python benchmarks/against_peft.py --sides softhub --steps 80      # a shorter run of softhub
+    python benchmarks/against_peft.py --sides softhub --init task     # another initialization
+    python benchmarks/against_peft.py --summary        # only summarize the finished runs
 
-PEFT's side is what its documentation shows: `get_peft_model`, the stock Trainer, batches padded on
-the right, the loss on the tokens of the label's (first) word, linear decay, weight decay 0. With
-seed 0 it is trained in six ways, RANDOM and TEXT init at three learning rates each (a way whose
-lowest dev loss at a quarter or half of its steps is above what another had found by then is stopped
-there); with the other seeds only in the way of the lowest dev loss. softhub's side is `fit` with
-all its defaults, but for a start that is asked for. Both train the same base in one process, in
-turn, on the same texts in batches of 8 with as many virtual tokens, and the checkpoint of the
-lowest dev loss answers the test split.
+PEFT is used as its documentation shows: `get_peft_model`, the stock Trainer, batches padded on the
+right, the loss on the tokens of the label's (first) word, linear decay, weight decay 0. With seed 0
+it is trained in six variants, RANDOM and TEXT init at three learning rates each (a variant whose
+lowest dev loss after a quarter or half of the steps is higher than what another variant had reached
+by then is stopped); with the other seeds, only the variant with the lowest dev loss is trained.
+softhub is `fit` with all its defaults, or with another initialization if one is given. Both sides
+train the same base model in one process, in turn, on the same texts in batches of 8 and with the
+same number of virtual tokens. The checkpoint with the lowest dev loss is evaluated on the test
+split.
 
-On dev both are judged by the same scores of the same label words, of the vectors alone. A step is a
-step of any optimizer, and the CPU seconds are the process's own, from before the texts are encoded:
-a range test, trials of starts and restarts count, judging on dev does not, on either side.
+On dev, the vectors of both sides are evaluated by the same scores of the same label words. A step
+is a step of any optimizer. The CPU seconds are those of the process, from before the texts are
+tokenized: range tests, trials of initializations and restarts count; evaluation on dev does not, on
+either side.
 """
 
-import argparse
 import math
 import statistics
 import sys
@@ -30,14 +31,23 @@ from unittest import mock
 
 import torch
 from peft import PromptTuningConfig, get_peft_model
-from record import DEMO_BASE, DEMO_NAME, RESULTS, cpu_seconds, keep_row, read_rows, write
+from record import (
+    DEMO_BASE,
+    DEMO_NAME,
+    RESULTS,
+    command_line,
+    cpu_seconds,
+    keep_row,
+    read_rows,
+    write,
+)
 from stock_peft import padded_on_the_right
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
-from softhub.config import RunConfig
 from softhub.evaluation.evaluate import evaluate, predict_examples
+from softhub.experiments.config import RunConfig
 from softhub.metrics.intervals import Resamples
 from softhub.training import PromptTrainingArguments
 from softhub.training.data import encode_examples
@@ -63,28 +73,28 @@ WAYS = [(init, rate) for init in INITS for rate in RATES]
 
 
 def parse():
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--task", choices=TASKS, nargs="+", default=list(TASKS))
     parser.add_argument(
         "--sides", choices=("peft", "softhub"), nargs="+", default=["peft", "softhub"]
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=240)
-    parser.add_argument("--init", help="softhub's start; its default if not given")
-    parser.add_argument("--every", type=int, default=20, help="steps between dev scores")
-    parser.add_argument("--dev", type=int, default=200, help="a fixed subset")
-    parser.add_argument("--test", type=int, help="a fixed subset; the whole split if not given")
+    parser.add_argument("--init", help="softhub's initialization")
+    parser.add_argument("--every", type=int, default=20, help="steps between evaluations on dev")
+    parser.add_argument("--dev", type=int, default=200, help="dev examples")
+    parser.add_argument("--test", type=int, help="test examples; default: all")
     parser.add_argument("--base", default=DEMO_BASE)
-    parser.add_argument("--name", default="against-peft", help="of what benchmarks/results gets")
-    parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--name", default="against-peft", help="name of the results")
+    parser.add_argument("--summary", action="store_true", help="only summarize finished runs")
     return parser.parse_args()
 
 
 class Meter:
-    """Steps and CPU seconds of a run without its judging, and what each judging found."""
+    """Count the steps and CPU seconds of a run, and record its evaluations, which do not count."""
 
     def __init__(self):
-        self.steps, self.judging, self.points = 0, 0.0, []
+        self.steps, self.evaluating, self.points = 0, 0.0, []
 
     def __enter__(self):
         self.start = cpu_seconds()
@@ -93,25 +103,25 @@ class Meter:
 
     def __exit__(self, *error):
         self.hook.remove()
-        self.seconds = cpu_seconds() - self.start - self.judging
+        self.seconds = cpu_seconds() - self.start - self.evaluating
 
     def count(self, *args):
         self.steps += 1
 
     @contextmanager
-    def judged(self):
-        """Takes a score on dev: the block fills it in, and its time is not training's."""
+    def evaluation(self):
+        """Record an evaluation on dev: the block fills it in, and its time does not count."""
         began = cpu_seconds()
-        point = {"step": self.steps, "cpu_seconds": began - self.start - self.judging}
+        point = {"step": self.steps, "cpu_seconds": began - self.start - self.evaluating}
         yield point
         self.points.append(point)
-        self.judging += cpu_seconds() - began
+        self.evaluating += cpu_seconds() - began
 
 
-class PeftJudge(TrainerCallback):
-    """Judges PEFT's vectors on dev every so many steps, and keeps the best of them.
+class PeftEvaluator(TrainerCallback):
+    """Evaluate PEFT's vectors on dev every N steps, and remember the best.
 
-    A way that is behind `rivals`, rows of others that ran, when it should be level, is stopped.
+    A run is stopped early if it is behind `rivals`, the rows of variants that ran before.
     """
 
     def __init__(self, bench, meter, rivals):
@@ -125,7 +135,7 @@ class PeftJudge(TrainerCallback):
     def on_step_end(self, args, state, control, model, **kwargs):
         if state.global_step % self.bench.options.every:
             return
-        with self.meter.judged() as point:
+        with self.meter.evaluation() as point:
             prompt = self.bench.folded(model.get_prompt_embedding_to_save("default"))
             point |= self.bench.on_dev(prompt)
         if point["loss"] < self.lowest:
@@ -135,7 +145,7 @@ class PeftJudge(TrainerCallback):
 
 
 class Bench:
-    """One task, ready to be trained on by either side."""
+    """One task, prepared for training by either side."""
 
     def __init__(self, options, name, base):
         path, self.tokens, self.text = TASKS[name]
@@ -146,13 +156,13 @@ class Bench:
         self.test = self.task.load("test", limit=options.test)
 
     def folded(self, vectors):
-        """PEFT's vectors as a prompt of softhub's."""
+        """Return PEFT's vectors as a soft prompt."""
         vectors = vectors.float()
         manifest = manifest_of(self.base, vectors, task=self.task, provenance={})
         return SoftPrompt(vectors, manifest)
 
     def on_dev(self, prompt):
-        """Loss and accuracy over the label words, as `fit` judges."""
+        """Return loss and accuracy on dev over the label words, as `fit` does."""
         self.base.model.eval()
         self.model.load_prompt(prompt, name="prompt")
         found = predict_examples(self.model, self.task, self.dev, prompt="prompt")
@@ -175,7 +185,7 @@ class Bench:
     def peft(self, init, rate, seed, rivals):
         with Meter() as meter:
             set_seed(seed)
-            judge = PeftJudge(self, meter, rivals)
+            evaluator = PeftEvaluator(self, meter, rivals)
             model = get_peft_model(self.base.model, self.peft_config(init))
             with tempfile.TemporaryDirectory() as folder:
                 args = TrainingArguments(
@@ -195,9 +205,9 @@ class Bench:
                     args,
                     data_collator=padded_on_the_right,
                     train_dataset=self.rows_with_labels(),
-                    callbacks=[judge],
+                    callbacks=[evaluator],
                 ).train()
-        return self.row(meter, judge.best)
+        return self.row(meter, evaluator.best)
 
     def peft_config(self, init):
         text = {
@@ -212,7 +222,7 @@ class Bench:
         )
 
     def rows_with_labels(self):
-        """Each text with its label's first word behind it, which alone is to be learned."""
+        """Return each text followed by its label's first word, the only part with a loss."""
         encoder = self.model.encoder
         candidates = encoder.candidates_of(self.task)
         room = self.base.max_positions - self.tokens
@@ -225,18 +235,18 @@ class Bench:
         return data
 
     def softhub(self, init, seed):
-        judge_as_before = PromptTrainer.evaluate
+        original = PromptTrainer.evaluate
         config = PromptTuningConfig(task_type=self.base.task_type, num_virtual_tokens=self.tokens)
 
-        def judge(trainer, *args, **kwargs):
-            with meter.judged() as point:
-                found = judge_as_before(trainer, *args, **kwargs)
+        def measured(trainer, *args, **kwargs):
+            with meter.evaluation() as point:
+                found = original(trainer, *args, **kwargs)
                 point |= {"loss": found["eval_loss"], "accuracy": found["eval_accuracy"]}
             return found
 
         with (
             tempfile.TemporaryDirectory() as folder,
-            mock.patch.object(PromptTrainer, "evaluate", judge),
+            mock.patch.object(PromptTrainer, "evaluate", measured),
             Meter() as meter,
         ):
             args = PromptTrainingArguments(
@@ -268,7 +278,7 @@ class Bench:
 
 
 def loss_of(scores, label):
-    """Negative log-probability of the label among all labels."""
+    """Return the negative log-probability of a label among all labels."""
     highest = max(scores.values())
     total = math.fsum(math.exp(score - highest) for score in scores.values())
     return highest + math.log(total) - scores[label]
@@ -279,20 +289,22 @@ def way_of(row):
 
 
 def best_point(row):
-    """The judging of the lowest dev loss."""
+    """Return the evaluation with the lowest dev loss."""
     return min(row["dev"], key=lambda point: point["loss"])
 
 
 def best_way(rows):
-    """PEFT's init, rate and steps of the lowest dev loss with the first seed."""
+    """Return PEFT's variant with the lowest dev loss with the first seed."""
     own = [row for row in rows if (row["side"], row["seed"]) == ("peft", FIRST_SEED)]
     if not own:
-        sys.exit(f"PEFT's best way is not known yet: run its side with seed {FIRST_SEED} first.")
+        sys.exit(
+            f"PEFT's best variant is not known yet: run --sides peft with seed {FIRST_SEED} first."
+        )
     return way_of(min(own, key=lambda row: best_point(row)["loss"]))
 
 
 def runs_in_order(options, path):
-    """The runs that are wanted: seed by seed both sides, PEFT's ways all with the first seed."""
+    """Yield the requested runs: for each seed both sides, all of PEFT's variants with the first."""
     for seed in options.seeds:
         if "peft" in options.sides:
             ways = WAYS if seed == FIRST_SEED else [best_way(read_rows(path))[1:3]]
@@ -319,15 +331,15 @@ def train_all(options, name, base, path):
 
 
 def first_to_reach(row, goal, key):
-    """The first judging that is as good as the goal in `loss` or `accuracy`, or None."""
+    """Return the first evaluation that is as good as the goal in `loss` or `accuracy`, or None."""
     sign = 1 if key == "loss" else -1
     return next((p for p in row["dev"] if sign * p[key] <= sign * goal[key]), None)
 
 
 def race(ours, theirs):
-    """When ours is as good as theirs is at its best, and the shares of its steps and CPU time.
+    """Return when softhub reaches PEFT's best, and the shares of steps and CPU time.
 
-    Threads that wait for each other cost CPU time: it is compared where both had as many.
+    Threads that wait use CPU time, so it is compared only for equal numbers of threads.
     """
     goal, figures = best_point(theirs), {"seed": ours["seed"]}
     alike = ours["threads"] == theirs["threads"]
@@ -344,7 +356,7 @@ def race(ours, theirs):
 
 
 def summary(options, rows, task):
-    """Everything there is to say of one task's rows."""
+    """Return all figures of one task."""
     by_way = {}
     for row in rows:
         by_way.setdefault(way_of(row), {})[row["seed"]] = row
@@ -368,7 +380,7 @@ def summary(options, rows, task):
 
 
 def described(way, runs):
-    """One way's runs in short, those of each seed in the same place."""
+    """Return the figures of one variant, as lists over its seeds."""
     _, init, rate, steps = way
     return {
         **({"init": init, "rate": rate} if init else {}),
@@ -381,7 +393,7 @@ def described(way, runs):
 
 
 def final_scores(task, test, ours, theirs):
-    """Test accuracies and their difference, with intervals over groups, crossed with seeds."""
+    """Return test accuracies and their difference, with intervals over groups and seeds."""
     right = [task.verbalizer.labels.index(example.label) for example in test]
     resamples = Resamples(len(test), [example.group for example in test])
 
@@ -400,7 +412,7 @@ def main():
     paths["sentiment"].parent.mkdir(parents=True, exist_ok=True)
     if not options.summary:
         base = load_base(options.base, name=DEMO_NAME if options.base == DEMO_BASE else None)
-        _ = base.fingerprint  # of the base, computed once: neither side's cost
+        _ = base.fingerprint  # computed once, so that it counts for neither side
         for name in options.task:
             train_all(options, name, base, paths[name])
     figures = {"examples_per_step": BATCH, "dev_examples": options.dev}

@@ -1,19 +1,18 @@
-"""Which way of training a soft prompt is best? Successive halving over ways, on real tasks.
+"""Which initialization, optimizer and learning rate train a soft prompt best? Successive halving.
 
-    python benchmarks/bake_off.py                    # resumable: runs that are there are kept
-    python benchmarks/bake_off.py --task medical     # one of the tasks; others may run beside it
+    python benchmarks/bake_off.py                    # resumable: finished runs are not repeated
+    python benchmarks/bake_off.py --task medical     # one task; others can run at the same time
     python benchmarks/bake_off.py --finalists "none labels 0.01" "none labels 0.005 adafactor"
-    python benchmarks/bake_off.py --summary          # only the figures of the runs that are there
+    python benchmarks/bake_off.py --summary          # only summarize the finished runs
 
-A way is an init, an optimizer with its decay, and a learning rate. All ways
-are trained for a few steps of 8 examples on the demo base; the better half goes on to twice as many
-steps, from scratch, so that each decays its learning rate to the end; what is left at the last rung
-is trained with three seeds. `--finalists` goes to the last rung at once, with the ways that are
-named: what is left of another task's rungs can be tried where there is no time for all of them.
-A way is judged by its lowest dev loss, as training itself judges.
+A variant is an initialization, an optimizer with its learning rate schedule, and a learning rate.
+All variants are trained for a few steps of 8 examples on the demo base model. The best of them are
+trained for twice as many steps, from scratch, so that each run decays its learning rate to the end;
+those of the last rung are trained with three seeds. `--finalists` starts at the last rung with the
+variants that are named, where there is no time for all rungs. Variants are compared by their lowest
+dev loss, by which training also selects checkpoints.
 """
 
-import argparse
 import re
 import statistics
 import sys
@@ -25,6 +24,7 @@ from record import (
     DEMO_BASE,
     DEMO_NAME,
     RESULTS,
+    command_line,
     cpu_seconds,
     dev_accuracies,
     dev_losses,
@@ -46,7 +46,7 @@ DEV = 200
 
 @dataclass(frozen=True)
 class Way:
-    """One way of training."""
+    """One variant of training."""
 
     init: str = "labels"
     rate: float = 0.01
@@ -55,7 +55,7 @@ class Way:
 
     @property
     def name(self):
-        # "none" stands for no reparameterization; rows of four of them are in the results too.
+        # "none" means no reparameterization; the results also have rows of four that were removed.
         parts = ["none", self.init, f"{self.rate:g}", self.optim, self.decay]
         return " ".join(part for part in parts if part not in ("adamw_torch", "linear"))
 
@@ -75,22 +75,22 @@ WAYS = [
     replace(PLAIN, init="text"),
 ]
 
-RUNGS = ((40, len(WAYS), 1), (80, 4, 1), (160, 2, 3))  # steps, ways that take part, seeds
+RUNGS = ((40, len(WAYS), 1), (80, 4, 1), (160, 2, 3))  # steps, number of variants, seeds
 
 
 def parse():
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--task", choices=TASKS, nargs="+", default=list(TASKS))
     parser.add_argument("--base", default=DEMO_BASE)
-    parser.add_argument("--ways", type=int, default=len(WAYS), help="only the first so many")
+    parser.add_argument("--ways", type=int, default=len(WAYS), help="use only the first N variants")
     names = [way.name for way in WAYS]
     parser.add_argument("--finalists", nargs="+", choices=names, metavar="WAY")
-    parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--summary", action="store_true", help="only summarize finished runs")
     return parser.parse_args()
 
 
-class Kitchen:
-    """One task, ready to be trained on."""
+class Bench:
+    """One task, prepared for training."""
 
     def __init__(self, name, base):
         path, self.tokens = TASKS[name]
@@ -130,7 +130,7 @@ class Kitchen:
 
 
 def standing(rows, steps):
-    """Ways that ran for so many steps with their mean lowest dev loss, the best first."""
+    """Return the variants of this many steps with their mean lowest dev loss, best first."""
     losses = {}
     for row in rows:
         if row["steps"] == steps:
@@ -140,7 +140,7 @@ def standing(rows, steps):
 
 
 def train_all(name, base, ways, rungs, path):
-    kitchen = Kitchen(name, base)
+    bench = Bench(name, base)
     for steps, taking_part, seeds in rungs:
         done = {(row["way"], row["steps"], row["seed"]) for row in read_rows(path)}
         for seed in range(seeds):
@@ -148,7 +148,7 @@ def train_all(name, base, ways, rungs, path):
                 if (way.name, steps, seed) in done:
                     continue
                 row = {"way": way.name, "steps": steps, "seed": seed}
-                row |= kitchen.run(way, steps, seed)
+                row |= bench.run(way, steps, seed)
                 keep_row(path, row)
                 print(f"{name}: {way.name}, {steps} steps: {row['best']:.4f}", file=sys.stderr)
         order = [way for way, _ in standing(read_rows(path), steps)]

@@ -1,13 +1,13 @@
-"""The committed comparisons: run their rows, and write tables and pictures of them.
+"""Run the rows of the committed comparisons, and write their tables and plots.
 
-    python benchmarks/comparisons.py                     # rows that are missing are run: hours
-    python benchmarks/comparisons.py sentiment --seeds 0 # what follows goes to recipes/compare.py
-    python benchmarks/comparisons.py --anew              # all rows, as after a change of defaults
-    python benchmarks/comparisons.py --tables            # run nothing, write from the rows there
+    python benchmarks/comparisons.py                     # run missing rows: takes hours
+    python benchmarks/comparisons.py sentiment --seeds 0 # pass further flags to recipes/compare.py
+    python benchmarks/comparisons.py --anew              # run all rows: after a change of defaults
+    python benchmarks/comparisons.py --tables            # run nothing, write from existing rows
 
-Rows come from and go to benchmarks/results/compare-<name>; what runs leave is in
-runs/compare-<name>. docs/results.md gets the table between its marks, docs/images the picture.
-The ensemble is of prompts that are in runs only: --anew trains them where they are not.
+The rows are in benchmarks/results/compare-<name>, and the files of the runs in
+runs/compare-<name>. The table is written to docs/results.md between its markers, and the plot to
+docs/images. The ensemble needs prompts that are only in runs/; --anew trains them if necessary.
 """
 
 import argparse
@@ -36,14 +36,14 @@ PAGE, IMAGES = Path("docs/results.md"), Path("docs/images")
 
 
 def run(name, folder, flags):
-    """Run the rows that are missing in a folder."""
+    """Run the rows that a folder lacks."""
     config = f"recipes/configs/compare_{name}.yaml"
     command = [sys.executable, "recipes/compare.py", "--config", config]
     subprocess.run([*command, "--output_dir", str(folder), *flags], check=True)
 
 
 def take_committed(name, folder):
-    """Begin with the committed rows, which are not run again."""
+    """Copy the committed rows, which are then not run again."""
     committed = RESULTS / f"compare-{name}"
     if committed.is_dir() and not (folder / ROWS).is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,18 +52,18 @@ def take_committed(name, folder):
 
 
 def keys(folder):
-    """What identifies the rows of a folder."""
+    """Return the keys of the rows in a folder."""
     return {row.key for row in RowStore(folder).rows()}
 
 
 def publish(name, folder, *, anew=False):
-    """Write figures, picture and table of a folder's rows to where they are committed."""
+    """Copy figures, plot and table of a folder's rows to the committed files."""
     committed = RESULTS / f"compare-{name}"
     lost = keys(committed) - keys(folder)
     if lost and not anew:
         sys.exit(
             f"{folder} lacks rows that {committed} has ({', '.join(sorted(map(str, lost)))}): "
-            "delete that folder, or run them; --anew leaves them out."
+            "delete the folder or run them; with --anew they are dropped."
         )
     write_results(folder)
     committed.mkdir(exist_ok=True)
@@ -74,7 +74,7 @@ def publish(name, folder, *, anew=False):
 
 
 def table(summary):
-    """The lines of a comparison with their seeds, scores and differences, as Markdown."""
+    """Yield the lines of the table: methods with seeds, scores and differences, as Markdown."""
     yield f"| | seeds | {summary.heading} | minus soft prompt |"
     yield "|---|---|---|---|"
     for line in summary.table:
@@ -87,11 +87,11 @@ def table(summary):
 
 
 def write_table(name):
-    """Put a comparison's table between its marks in the page of results, if it has some."""
+    """Write a comparison's table between its markers in the results page, if it has any."""
     begin, end = f"<!-- comparison: {name} -->", "<!-- end of comparison -->"
     page = PAGE.read_text(encoding="utf-8")
     if begin not in page:
-        print(f"{PAGE} has no {begin}: its table is only in {RESULTS}", file=sys.stderr)
+        print(f"{PAGE} has no marker {begin}: the table is only in {RESULTS}", file=sys.stderr)
         return
     before, rest = page.split(begin, 1)
     after = rest.split(end, 1)[1]
@@ -110,10 +110,14 @@ def main():
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"of {', '.join(NAMES)}; flags of the recipe go behind one",
+        help=f"{', '.join(NAMES)}; flags after it are passed to the recipe",
     )
-    parser.add_argument("--anew", action="store_true", help="run all rows, the committed ones too")
-    parser.add_argument("--tables", action="store_true", help="run nothing")
+    parser.add_argument(
+        "--anew", action="store_true", help="run all rows, including the committed ones"
+    )
+    parser.add_argument(
+        "--tables", action="store_true", help="run nothing, only write tables and plots"
+    )
     options, flags = parser.parse_known_args()
     if unknown := {*options.names} - {*NAMES}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; expected {', '.join(NAMES)}")

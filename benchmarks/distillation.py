@@ -1,22 +1,31 @@
-"""How much of a long prompt's score does a short soft prompt keep that was distilled from it?
+"""How much of a long prompt's score does a short soft prompt that was distilled from it retain?
 
-    python benchmarks/distillation.py            # resumable: runs that are there are not made again
-    python benchmarks/distillation.py --summary  # only the figures of the runs that are there
+    python benchmarks/distillation.py            # resumable: finished runs are not repeated
+    python benchmarks/distillation.py --summary  # only summarize the finished runs
 
-On the demo base, without labels but those of the shots: an 8-shot prompt for sentiment, and for
-organ systems the longest instruction of the task file, both calibrated, each into 20 virtual tokens
-before the task's own short template. Teacher, student and short template are judged on the same
-test texts; the intervals of share and difference are paired over them.
+The teachers are an 8-shot prompt for sentiment, and for organ systems the longest instruction of
+the task file, both with the label bias removed. Each is distilled into 20 virtual tokens before the
+task's own short template, on the demo base model, without labels except those of the shots.
+Teacher, student and short template are evaluated on the same test texts; the intervals of the share
+and of the difference are paired over them.
 """
 
-import argparse
 import sys
 import tempfile
 import time
 from dataclasses import replace
 
 from peft import PromptTuningConfig
-from record import DEMO_BASE, DEMO_NAME, RESULTS, dev_losses, keep_row, read_rows, write
+from record import (
+    DEMO_BASE,
+    DEMO_NAME,
+    RESULTS,
+    command_line,
+    dev_losses,
+    keep_row,
+    read_rows,
+    write,
+)
 
 from softhub import PromptModel, Task, load_base
 from softhub.evaluation.evaluate import score_predictions
@@ -40,19 +49,19 @@ ROWS = RESULTS / "distillation.jsonl"
 
 
 def parse():
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--train", type=int, default=300)
     parser.add_argument("--dev", type=int, default=64)
     parser.add_argument("--test", type=int, default=200)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--init", default="auto")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--summary", action="store_true", help="only summarize finished runs")
     return parser.parse_args()
 
 
 def teacher_of(name, model, task, train, seed):
-    """A teacher by its name in `RUNS`; shots come from all of train, as in `compare`."""
+    """Return a teacher by its name in `RUNS`; shots are from all of train, as in `compare`."""
     longest = max(task.hard_templates, key=lambda template: len(template.text))
     if name.startswith("8 shots"):
         shots = choose_shots(task, task.load("train"), SHOTS, seed)
@@ -63,7 +72,7 @@ def teacher_of(name, model, task, train, seed):
 
 
 def short_calibrated(model, task, train, test):
-    """What calibration alone does for the short template: a baseline that needs no student."""
+    """Evaluate the short template with its label bias removed: a baseline without a student."""
     teacher = BiasCorrectedTeacher(ModelTeacher(model, task), train)
     metrics = score_predictions(task, test, teacher.answer(task, test), 0.0).metrics
     return {name: interval._asdict() for name, interval in metrics.items()}

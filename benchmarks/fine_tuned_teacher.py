@@ -1,15 +1,15 @@
 """Does a soft prompt learn more from a fine-tuned model than from the labels?
 
-    python benchmarks/fine_tuned_teacher.py            # resumable: runs that are there are kept
-    python benchmarks/fine_tuned_teacher.py --summary  # only the figures of the runs that are there
+    python benchmarks/fine_tuned_teacher.py            # resumable: finished runs are not repeated
+    python benchmarks/fine_tuned_teacher.py --summary  # only summarize the finished runs
 
-For each seed all weights are fine-tuned as `recipes/compare.py` does it by its medical config; the
-model is asked for every training text, and a soft prompt is distilled from what it says, with the
-steps, rate and length that the same config gives to a prompt that learns from the labels. What that
-one and the fine-tuned model score is among the rows of the comparison, seed by seed.
+For each seed, all weights are fine-tuned as in `recipes/compare.py` with its medical config. The
+fine-tuned model classifies every training text, and a soft prompt is distilled from its answers,
+with the steps, learning rate and length that the same config gives to a prompt trained on the
+labels. The scores of that prompt and of the fine-tuned model are among the rows of the comparison,
+seed by seed.
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -18,7 +18,16 @@ from pathlib import Path
 
 import yaml
 from peft import PromptTuningConfig
-from record import DEMO_BASE, DEMO_NAME, RESULTS, dev_losses, keep_row, read_rows, write
+from record import (
+    DEMO_BASE,
+    DEMO_NAME,
+    RESULTS,
+    command_line,
+    dev_losses,
+    keep_row,
+    read_rows,
+    write,
+)
 
 from softhub import PromptModel, Task, load_base
 from softhub.evaluation.evaluate import evaluate
@@ -36,9 +45,9 @@ RIVALS = ("soft prompt", "full fine-tuning")
 
 
 def parse():
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--summary", action="store_true", help="only summarize finished runs")
     return parser.parse_args()
 
 
@@ -49,7 +58,7 @@ def arguments(config, folder, seed):
 
 
 def fine_tuned(task, train, dev, args, rate):
-    """A teacher whose weights were trained on the labels."""
+    """Return a teacher whose weights were fine-tuned on the labels."""
     base = load_base(DEMO_BASE, name=DEMO_NAME)
     args = replace(args, learning_rate=rate, save_strategy="no", load_best_model_at_end=False)
     fit_weights(base, task, Splits(train, dev, []), args=args)
@@ -90,7 +99,7 @@ def run(config, task, splits, seed):
 
 
 def summary(test, rows):
-    """Scores of student and rivals with the same seeds, and their paired differences."""
+    """Return the scores of the student and its rivals for equal seeds, and paired differences."""
     references = [example.label for example in test]
     resamples = Resamples(len(test), [example.group for example in test])
     student = {row["seed"]: row["predictions"] for row in rows}

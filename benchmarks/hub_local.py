@@ -1,15 +1,14 @@
-"""The local hub: seconds per push and pull, and searches over many adapters.
+"""Measure the local hub: the time of a push and a pull, and of searches over many adapters.
 
     python benchmarks/hub_local.py --adapters 100000
 
-Push and pull move an adapter of 20 virtual tokens of width 576 (46 KB); the time in fsync, which
-belongs to the disk, is measured apart. Searches run over tiny adapters (P = 1, H = 8), whose
-folders are written without fsync beforehand (on a slow disk, use `--search-in /dev/shm`). Warm is
-the median of repeated queries in one process, cold the first one in a new process, imports not
-counted.
+Push and pull move an adapter of 20 virtual tokens of width 576 (46 KB); the time spent in fsync,
+which depends on the disk, is measured separately. Searches run over tiny adapters (P = 1, H = 8),
+whose folders are written without fsync beforehand (on a slow disk, use `--search-in /dev/shm`).
+"Warm" is the median of repeated queries in one process, "cold" the first query of a new process,
+without imports.
 """
 
-import argparse
 import json
 import os
 import resource
@@ -23,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from record import write
+from record import command_line, write
 
 from softhub.hub import Hub
 from softhub.hub.records import Commit, FileEntry
@@ -61,7 +60,7 @@ print(time.perf_counter() - start, len(found))
 
 
 class Flushes:
-    """Seconds spent in fsync."""
+    """Measure the seconds spent in fsync."""
 
     def __init__(self):
         self.seconds, self._really = 0.0, os.fsync
@@ -82,7 +81,7 @@ def median_ms(seconds):
 
 
 def push_and_pull(folder, rounds):
-    """Median milliseconds of a push and a pull into one repository and into new ones."""
+    """Return median milliseconds of pushes to one repository and to new ones, and of pulls."""
     hub, flushes = Hub(f"local:{folder / 'hub'}"), Flushes()
     adapters = [
         write_adapter(folder / "a" / str(i), adapter_files(i, rows=20, width=576))
@@ -114,7 +113,7 @@ def push_and_pull(folder, rounds):
 
 
 def variants():
-    """The adapters of which the hub is full; scores and tasks repeat, names do not."""
+    """Yield the contents of the adapters that fill the hub, with repeating tasks and scores."""
     for number in range(1_000):
         yield adapter_files(
             number,
@@ -127,7 +126,7 @@ def variants():
 
 
 def fill(root, count):
-    """Write the folders of `count` repositories as pushes would, without fsync."""
+    """Write `count` repositories as pushes would, but without fsync."""
     adapters = list(variants())
     for number in range(count):
         files = adapters[number % len(adapters)]
@@ -146,7 +145,7 @@ def fill(root, count):
 
 
 def search(root, count):
-    """Seconds to build the index, then milliseconds per query, warm and cold."""
+    """Measure the seconds to build the index, and the milliseconds of each query."""
     fill(root, count)
     figures = {"adapters": count, "folder": str(root.parents[1])}
     hub = Hub(f"local:{root}")
@@ -178,10 +177,10 @@ def query(hub, root, filters):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--adapters", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--search-in", help="folder for the many adapters, such as /dev/shm")
+    parser = command_line(__doc__)
+    parser.add_argument("--adapters", type=int, default=100_000, help="adapters to search")
+    parser.add_argument("--rounds", type=int, default=50, help="pushes and pulls")
+    parser.add_argument("--search-in", help="folder of the adapters to search, such as /dev/shm")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="softhub-bench-") as folder:
         figures = {"push_and_pull": push_and_pull(Path(folder), arguments.rounds)}

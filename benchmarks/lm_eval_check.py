@@ -1,19 +1,19 @@
-"""Does a third party score a prompt as softhub does? lm-evaluation-harness, text by text.
+"""Does lm-evaluation-harness score a prompt as softhub does? A comparison text by text.
 
-    python -m venv build/lm-eval          # of its own: the harness brings many packages
+    python -m venv build/lm-eval          # a separate environment: it installs many packages
     build/lm-eval/bin/pip install -c constraints.txt lm-eval torch transformers peft accelerate
     python benchmarks/lm_eval_check.py --limit 150 \\
         --task recipes/tasks/sentiment.yaml --adapter runs/compare-sentiment/adapters/p20-seed0
 
-`--task` and `--adapter` take several, in pairs. Of each a harness task is made (`multiple_choice`:
-the rendered template, and the label words behind it) with the texts as a local JSONL file; the
-harness loads the stock base and the adapter (`pretrained=…,peft=…`), takes one row at a time, and
-never asks the Hub. It knows no label of several words: each word is a choice there, and a label's
-score is the logsumexp of its words', taken here from the samples that the harness logs. Its own
-accuracy, by the best single word, is recorded beside that.
+`--task` and `--adapter` take several values, in pairs. Each is converted to a task of the harness
+(`multiple_choice`: the rendered template, followed by the label words) with the texts as a local
+JSONL file. The harness loads the stock base model and the adapter (`pretrained=…,peft=…`), runs one
+row at a time, and never contacts the Hugging Face Hub. It does not support labels with several
+words: each word is a choice there, and a label's score is the logsumexp over its words, computed
+here from the samples that the harness logs. Its own accuracy, by the best single word, is recorded
+as well.
 """
 
-import argparse
 import json
 import math
 import os
@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 
 import yaml
-from record import DEMO_BASE, DEMO_NAME, write
+from record import DEMO_BASE, DEMO_NAME, command_line, write
 
 from softhub import PromptModel, Task, load_base
 from softhub.evaluation.evaluate import evaluate
@@ -33,34 +33,34 @@ PACKAGES = ("lm_eval", "torch", "transformers", "peft", "datasets")
 
 
 def parse():
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--task", nargs="+", required=True, help="task files")
-    parser.add_argument("--adapter", nargs="+", required=True, help="an adapter folder for each")
+    parser.add_argument("--adapter", nargs="+", required=True, help="adapter folders, one per task")
     parser.add_argument("--base", default=DEMO_BASE)
-    parser.add_argument("--limit", type=int, help="a fixed subset of the test split")
+    parser.add_argument("--limit", type=int, help="test examples; default: all")
     parser.add_argument("--harness", type=Path, default=Path("build/lm-eval/bin/lm_eval"))
     options = parser.parse_args()
     if len(options.task) != len(options.adapter):
-        parser.error("as many adapters as tasks, please: they are taken in pairs")
+        parser.error("expected as many adapters as tasks, because they are used in pairs")
     if not options.harness.is_file():
-        parser.error(f"no program {options.harness}; the head of this file says how to install it")
+        parser.error(f"{options.harness} does not exist; --help shows how to install it")
     return options
 
 
 def words_of(encoder, task):
-    """Pairs of label and word, one for each choice of the harness."""
+    """Return pairs of label and word, one for each choice of the harness."""
     pairs = [(label, word) for label, words in task.verbalizer.words for word in words]
     plain = tuple(encoder.continuation(task.template, word) for _, word in pairs)
     if encoder.candidates_of(task).sequences != plain:
         sys.exit(
-            f"The words of {task.name} do not stand alone: several labels at once, or a word that "
-            "begins another, which softhub ends in a token that the harness cannot write."
+            f"The harness cannot score the words of {task.name}: the task is multi-label, or a "
+            "word is a prefix of another, so that softhub appends the end-of-sequence token."
         )
     return pairs
 
 
 def write_task(folder, task, examples, pairs):
-    """The task and its texts as the harness reads them."""
+    """Write the task and its texts in the format of the harness."""
     labels = [label for label, _ in pairs]
     single = len(set(labels)) == len(labels)
     with (folder / "test.jsonl").open("w") as file:
@@ -77,7 +77,7 @@ def write_task(folder, task, examples, pairs):
         "doc_to_text": "rendered",
         "doc_to_choice": "words",
         "doc_to_target": "right",
-        "target_delimiter": "",  # the space is the word's own
+        "target_delimiter": "",  # the words have their own space
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
         "num_fewshot": 0,
     }
@@ -85,7 +85,7 @@ def write_task(folder, task, examples, pairs):
 
 
 def run_harness(options, base, adapter, folder):
-    """What the harness says: its results, and its log of samples in the order of the texts."""
+    """Run the harness; return its results, and its logged samples in the order of the texts."""
     model = f"pretrained={base.model.config._name_or_path},peft={Path(adapter).resolve()}"
     where = ["--include_path", folder, "--output_path", folder / "output", "--log_samples"]
     how = ["--model_args", model, "--batch_size", "1", "--device", str(base.device)]
@@ -104,7 +104,7 @@ def run_harness(options, base, adapter, folder):
 
 
 def label_scores(sample, pairs):
-    """Log-probability of each label: the logsumexp over its words' own."""
+    """Return the log-probability of each label: the logsumexp over its words."""
     chances = {}
     for (label, _), (response,) in zip(pairs, sample["resps"], strict=True):
         chances[label] = chances.get(label, 0.0) + math.exp(float(response[0]))
@@ -112,7 +112,7 @@ def label_scores(sample, pairs):
 
 
 def compare(examples, ours, theirs):
-    """Answers of both sides, text by text."""
+    """Compare the answers of both sides, text by text."""
     best = [max(scores, key=scores.get) for scores in theirs]
     references = [example.label for example in examples]
     apart = [
@@ -158,7 +158,7 @@ def check(options, base, path, adapter):
 
 
 def versions(harness):
-    """Versions of the packages that the harness ran with."""
+    """Return the versions of the packages in the environment of the harness."""
     code = "import importlib.metadata as m, json, sys; "
     code += "print(json.dumps({name: m.version(name) for name in sys.argv[1:]}))"
     python = harness.parent / "python"

@@ -1,17 +1,16 @@
-"""Does the default training ever fail silently? Many seeds of one config, on sentiment.
+"""Does default training ever fail silently? Many seeds of one config, on sentiment.
 
-    python benchmarks/many_seeds.py                       # resumable: seeds that are there are kept
-    python benchmarks/many_seeds.py --seeds 0 2 4 6       # others may run beside it
-    python benchmarks/many_seeds.py --summary             # only the figures of what is there
+    python benchmarks/many_seeds.py                       # resumable: finished seeds are skipped
+    python benchmarks/many_seeds.py --seeds 0 2 4 6       # other seeds can run at the same time
+    python benchmarks/many_seeds.py --summary             # only summarize the finished runs
     python benchmarks/many_seeds.py --init labels --steps 60 --test 300 --name many_seeds_short
 
-Each run is `fit` with the settings of `recipes/configs/sentiment.yaml`, but for what is asked for;
-only the seed differs: the order of the batches, and what is drawn for starts. A run counts as
-silent failure if its accuracy on test is more than three points from the median and it neither was
-begun again nor warned.
+Each run is `fit` with the settings of `recipes/configs/sentiment.yaml`, unless options change them.
+Only the seed differs, and with it the order of the batches and the random part of initializations.
+A run is a silent failure if its test accuracy is more than three points from the median and it was
+neither restarted nor raised a warning.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from record import (
     DEMO_BASE,
     DEMO_NAME,
     RESULTS,
+    command_line,
     dev_accuracies,
     dev_losses,
     keep_row,
@@ -31,8 +31,9 @@ from record import (
 )
 
 from softhub import PromptModel, Task, fit, load_base
-from softhub.config import RunConfig, parse_config
+from softhub.config import parse_config
 from softhub.evaluation.evaluate import evaluate
+from softhub.experiments.config import RunConfig
 from softhub.training import PromptTrainingArguments
 
 CONFIG = "recipes/configs/sentiment.yaml"
@@ -40,20 +41,20 @@ POINTS = 0.03
 
 
 def parse():
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20)))
-    parser.add_argument("--init", help="the start of every run; that of the config if not given")
-    parser.add_argument("--steps", type=int, help="those of the config if not given")
-    parser.add_argument("--test", type=int, help="a fixed subset; the whole split if not given")
-    parser.add_argument("--name", default="many_seeds", help="of the files in benchmarks/results")
-    parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--init", help="initialization; default: as in the config")
+    parser.add_argument("--steps", type=int, help="steps; default: as in the config")
+    parser.add_argument("--test", type=int, help="test examples; default: all")
+    parser.add_argument("--name", default="many_seeds", help="name of the results")
+    parser.add_argument("--summary", action="store_true", help="only summarize finished runs")
     return parser.parse_args()
 
 
 def run(base, task, splits, config, args):
     train, dev, test = splits
     peft_config = PromptTuningConfig(task_type=base.task_type, **config.prompt_options)
-    with warnings.catch_warnings():  # they are in the result
+    with warnings.catch_warnings():  # the result contains them
         warnings.simplefilter("ignore")
         result = fit(
             base, task, peft_config, {"train": train, "dev": dev}, args=args, init=config.init
@@ -114,7 +115,7 @@ def main():
 
 
 def rows_of(path, setting):
-    """Rows of this start, these steps and test examples; the file may hold others."""
+    """Return the rows with this setting; the file may have others."""
     return [row for row in read_rows(path) if setting.items() <= row.items()]
 
 

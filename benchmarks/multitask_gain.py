@@ -1,21 +1,20 @@
-"""Do the prompts of the multi-task recipe beat the best hard prompt? All seeds, on the same texts.
+"""Are the prompts of the multi-task recipe better than the best hard prompt, over all seeds?
 
-    accelerate launch recipes/multitask.py --seed 0 --output_dir runs/multitask-seed0   # and 1, 2
+    accelerate launch recipes/multitask.py --seed 0 --output-dir runs/multitask-seed0   # and 1, 2
     python benchmarks/multitask_gain.py runs/multitask-seed0 runs/multitask-seed1 …     # resumable
     python benchmarks/multitask_gain.py --summary
 
-Each run's report names the hard prompt that dev chose; it and the run's adapters answer the same
-test texts again. Differences are paired over them; intervals come from a bootstrap over groups,
-crossed with the seeds.
+The report of each run names the hard prompt that was best on dev. This hard prompt and the adapters
+of the run answer the same test texts again. Differences are paired over the texts; intervals are
+from a bootstrap over groups, crossed with the seeds.
 """
 
-import argparse
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
+from record import DEMO_BASE, DEMO_NAME, RESULTS, command_line, keep_row, read_rows, write
 
 from softhub import PromptModel, SoftPrompt, Task, load_base
 from softhub.evaluation.evaluate import evaluate
@@ -29,12 +28,12 @@ NAME = "multitask_gain"
 
 
 def parse():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("runs", nargs="*", type=Path, help="output_dir of each seed")
+    parser = command_line(__doc__)
+    parser.add_argument("runs", nargs="*", type=Path, help="output folders of the seeds")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--test", type=int, default=150)
     parser.add_argument("--base", default=DEMO_BASE)
-    parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--summary", action="store_true", help="only summarize finished runs")
     return parser.parse_args()
 
 
@@ -43,7 +42,7 @@ def load_task(name):
 
 
 def answer(model, name, folder, limit):
-    """Answers of a run's prompt, or of the hard prompt that its report names, each a row."""
+    """Yield the rows to evaluate, a run's prompt and its hard prompt, each with its evaluation."""
     task = load_task(name)
     test = task.load("test", limit=limit)
     report = json.loads((folder / name / "report.json").read_text())
@@ -76,7 +75,7 @@ def answer_all(options, path):
 
 
 def summary(name, rows, limit):
-    """Scores and differences of a task by each metric that answers give."""
+    """Return the scores and differences of a task for each metric."""
     task = load_task(name)
     test = task.load("test", limit=limit)
     references = [example.target for example in test]

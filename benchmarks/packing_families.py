@@ -1,21 +1,20 @@
-"""Which model families are fed packed rows, and are these exact? All decoders of transformers.
+"""Which model families support packed rows, and are they exact? All decoders of transformers.
 
-    python benchmarks/packing_families.py          # a minute or two
+    python benchmarks/packing_families.py          # takes a minute or two
     python benchmarks/packing_families.py --only llama mistral
 
-Every decoder of this transformers that can be built small is built, with random weights. Where
-`longest_packed` says that the family packs, a batch of texts of 1 to 37 tokens behind a prompt of
-five is run packed and with the prompt in front of every row: label scores (of words of several
-tokens), target log-probabilities and the prompt's gradient, the largest deviation of each relative
-to its largest value.
+Every decoder of the installed transformers that can be built with small sizes is built, with random
+weights. If `longest_packed` allows packing, a batch of texts of 1 to 37 tokens after a prompt of
+five is run packed and with the prompt before every row. Compared are label scores (of words of
+several tokens), log-probabilities of targets, and the prompt's gradient; each deviation is the
+largest one, relative to the largest value.
 """
 
-import argparse
 import sys
 
 import torch
 import transformers
-from record import write
+from record import command_line, write
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -27,7 +26,7 @@ from softhub.model.packing import SharedPrompt, longest_packed
 from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 
 LARGEST = 30_000_000  # parameters
-SIZES = {  # what families call their sizes
+SIZES = {  # names that families give to their sizes
     2: "num_hidden_layers n_layer n_layers decoder_layers num_key_value_heads num_experts_per_tok",
     4: "num_attention_heads n_head n_heads decoder_attention_heads num_experts num_local_experts "
     "n_routed_experts",
@@ -46,7 +45,7 @@ TARGETS = ((80, 81), (82,), (83, 84, 85, 86), (87, 88, 89))
 
 
 def small(family):
-    """A base of a family, or None if its configuration takes no small sizes."""
+    """Return a small base model of a family, or None if it cannot be built."""
     try:
         wanted = {name: size for size, names in SIZES.items() for name in names.split()}
         kind = CONFIG_MAPPING[family]
@@ -60,13 +59,13 @@ def small(family):
             return None
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config).float().eval().requires_grad_(False)
-    except Exception:  # each family refuses sizes in its own way
+    except Exception:  # families raise different errors for sizes
         return None
     return BaseModel(model=model, tokenizer=None, name=family)
 
 
 def answers(base, form):
-    """Label scores, target log-probabilities and the prompt's gradient."""
+    """Return label scores, log-probabilities of targets and the prompt's gradient."""
     drawn = torch.Generator().manual_seed(0)
     texts = [torch.randint(3, 400, (n,), generator=drawn).tolist() for n in (37, 5, 20, 1)]
     vectors = (1.5 * base.embed(torch.arange(10, 15))).requires_grad_()
@@ -93,8 +92,10 @@ def verdict(base):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--only", nargs="+", choices=MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    parser = command_line(__doc__)
+    parser.add_argument(
+        "--only", nargs="+", choices=MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, metavar="FAMILY"
+    )
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     families, unbuilt = {}, []

@@ -1,20 +1,28 @@
-"""Which learning rate does a range test choose, and what does the default rule give?
+"""Which learning rate does a range test choose, and which does the default rule?
 
-    python benchmarks/range_test.py                  # resumable: tests that are there are kept
+    python benchmarks/range_test.py                  # resumable: finished tests are not repeated
     python benchmarks/range_test.py --case medical   # one of the cases
 
-Each case is a task on a base with its prompt's length and start. The figures are the rate that
-`--learning-rate-rule auto` would train with, the scaled rate (the default), and every step of the
-test.
+A case is a task and a base model, with the prompt's length and initialization. The figures are the
+learning rate that `--learning-rate-rule auto` would use, the scaled rate (the default), and every
+step of the test.
 """
 
-import argparse
 import sys
 import tempfile
 from dataclasses import asdict
 
 from peft import PromptTuningConfig
-from record import DEMO_BASE, DEMO_NAME, RESULTS, cpu_seconds, keep_row, read_rows, write
+from record import (
+    DEMO_BASE,
+    DEMO_NAME,
+    RESULTS,
+    command_line,
+    cpu_seconds,
+    keep_row,
+    read_rows,
+    write,
+)
 from transformers import set_seed
 
 from softhub import Task, load_base
@@ -34,7 +42,7 @@ CASES = {  # task file, base, its name, virtual tokens, init
 
 
 def parse():
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--case", choices=CASES, nargs="+", default=list(CASES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     return parser.parse_args()
@@ -44,7 +52,7 @@ def run(case, seed):
     path, base, name, tokens, init = CASES[case]
     base, task = load_base(base, name=name), Task.from_file(path)
     set_seed(seed)
-    dev = task.load("dev", limit=8)  # which a range test does not look at
+    dev = task.load("dev", limit=8)  # not used by the range test
     encoded = encode_task(base, task, task.load("train"), dev, virtual_tokens=tokens)
     config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens)
     start = choose_initialization(base, config, [encoded], init, seed=seed)

@@ -1,5 +1,6 @@
-"""What every benchmark writes beside its figures: versions, hardware, command."""
+"""Records of benchmarks: rows of runs, versions, hardware and command lines."""
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -15,8 +16,15 @@ DEMO_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "huggingface-hub")
 
 
+def command_line(doc):
+    """Return a parser whose help is the docstring of a script."""
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
 def surroundings():
-    """Versions and hardware that figures depend on."""
+    """Return the versions and hardware on which the figures depend."""
     cpu = platform.processor()
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -33,28 +41,28 @@ def surroundings():
 
 
 def cpu_seconds():
-    """CPU seconds that this process has used so far."""
+    """Return the CPU seconds that this process has used."""
     times = os.times()
     return times.user + times.system
 
 
 def dev_losses(result):
-    """The loss on dev by step that training logged."""
+    """Return the dev losses of a training run by step."""
     return {int(at["step"]): at["eval_loss"] for at in result.history if "eval_loss" in at}
 
 
 def dev_accuracies(result):
-    """The accuracies on dev that training logged, in order; none for generation."""
+    """Return the dev accuracies of a training run in order; empty for generation."""
     return [at["eval_accuracy"] for at in result.history if "eval_accuracy" in at]
 
 
 def read_rows(path):
-    """The rows that earlier runs kept, one a line; none if there is no such file."""
+    """Return the rows of earlier runs, one per line; empty without a file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def keep_row(path, row):
-    """Add a row as soon as it is there, so that a benchmark that is stopped goes on from it."""
+    """Append a row as soon as it is finished, so that a benchmark can be resumed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")

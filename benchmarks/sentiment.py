@@ -1,13 +1,13 @@
-"""Is the soft prompt better? Sentiment on the demo base, against hard prompts and fine-tuning.
+"""Is a soft prompt better than hard prompts and full fine-tuning? Sentiment, on the demo base.
 
-    python benchmarks/sentiment.py            # resumable: rows that are there are not run again
-    python benchmarks/sentiment.py --summary  # only the figures of the rows that are there
+    python benchmarks/sentiment.py            # resumable: finished rows are not run again
+    python benchmarks/sentiment.py --summary  # only summarize the finished rows
 
-The soft prompt is trained as `recipes/configs/sentiment.yaml` says but from the labels' words, with
-three seeds. Full fine-tuning changes all weights of the same base on the same batches with the same
-loss, at the learning rate that suits it; its best checkpoint is the one with the best dev accuracy.
-All rows answer the whole test split. Differences are paired over the same sentences; their
-intervals come from a bootstrap over reviews, crossed with the seeds.
+The soft prompt is trained as in `recipes/configs/sentiment.yaml`, but initialized from the label
+words, with three seeds. Full fine-tuning trains all weights of the same base model on the same
+batches with the same loss, at a learning rate that suits it, and selects the checkpoint with the
+best dev accuracy. All rows answer the full test split. Differences are paired over the same
+sentences; intervals are from a bootstrap over reviews, crossed with the seeds.
 """
 
 import sys
@@ -16,7 +16,7 @@ import time
 
 import torch
 from peft import PromptTuningConfig
-from record import DEMO_BASE, DEMO_NAME, RESULTS, keep_row, read_rows, write
+from record import DEMO_BASE, DEMO_NAME, RESULTS, command_line, keep_row, read_rows, write
 from torch import nn
 from transformers import TrainerCallback, set_seed
 
@@ -38,7 +38,7 @@ ROWS = RESULTS / "sentiment.jsonl"
 
 
 class FullTuner(nn.Module):
-    """All weights of the base, trained with the same loss as a prompt is."""
+    """All weights of the base model, trained with the same loss as a prompt."""
 
     accepts_loss_kwargs = True
 
@@ -49,7 +49,7 @@ class FullTuner(nn.Module):
 
     def train(self, mode=True):
         super().train(mode)
-        self.model.eval()  # no dropout, as for the prompt; this base has none anyway
+        self.model.eval()  # no dropout, as for the prompt
         return self
 
     def forward(self, input_ids, attention_mask, labels, num_items_in_batch=None):
@@ -60,7 +60,7 @@ class FullTuner(nn.Module):
 
 
 class BestWeights(TrainerCallback):
-    """Keeps the weights of the best dev score in memory."""
+    """Keep the weights with the best dev accuracy in memory."""
 
     best, weights = -1.0, None
 
@@ -97,7 +97,7 @@ def soft_prompt(base, task, splits, seed):
 
 def fine_tuning(task, splits, seed):
     train, dev, test = splits
-    base = load_base(DEMO_BASE, name=DEMO_NAME)  # its own copy: all weights change
+    base = load_base(DEMO_BASE, name=DEMO_NAME)  # a separate copy, because all weights change
     encoder = PromptModel(base).encoder
     candidates = encoder.candidates(task.template, task.verbalizer)
     set_seed(seed)
@@ -121,7 +121,7 @@ def fine_tuning(task, splits, seed):
 
 
 def hard_prompt(base, task, splits):
-    """The stronger of the best template as it is and the best calibrated one, chosen on dev."""
+    """Evaluate the hard prompt that is best on dev, with or without bias correction."""
     _, dev, test = splits
     model = PromptModel(base)
     best = max(choose_hard_prompts(model, task, dev), key=lambda hard: hard.dev_score)
@@ -193,11 +193,14 @@ def summary(test):
 
 
 def main():
+    parser = command_line(__doc__)
+    parser.add_argument("--summary", action="store_true", help="only summarize finished runs")
+    options = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     torch.manual_seed(0)
     task = Task.from_file("recipes/tasks/sentiment.yaml")
     splits = (task.load("train"), task.load("dev", limit=DEV), task.load("test"))
-    if "--summary" not in sys.argv:
+    if not options.summary:
         run(task, splits)
     write("sentiment", summary(splits[2]))
 

@@ -1,14 +1,15 @@
-"""What does a start that says what the task is gain, and what is still missing to trained weights?
+"""What does the initialization `task` gain, and how far is it from trained weights?
 
-    python benchmarks/start_gain.py     # reads committed rows, runs nothing
+    python benchmarks/start_gain.py     # reads committed rows and runs nothing
 
-The medical task, 50 virtual tokens, 240 steps of 8, all test definitions. Prompts that start from
-`task` are softhub's side of against_peft.py; those that start from `labels`, full fine-tuning and
-LoRA are rows of the comparison (comparisons.py). Differences are paired over the definitions;
-intervals come from a bootstrap over subtrees of the ontology, crossed with the seeds.
+The medical task, 50 virtual tokens, 240 steps of 8 examples, all test definitions. Prompts that are
+initialized from `task` are softhub's runs of against_peft.py; those that are initialized from
+`labels`, full fine-tuning and LoRA are rows of the comparison (comparisons.py). Differences are
+paired over the definitions; intervals are from a bootstrap over subtrees of the ontology, crossed
+with the seeds.
 """
 
-from record import RESULTS, read_rows, write
+from record import RESULTS, command_line, read_rows, write
 
 from softhub import Task
 from softhub.metrics.intervals import Resamples
@@ -23,7 +24,7 @@ OTHERS = {
 
 
 def runs_of(labels):
-    """Each way's answers, by seed."""
+    """Return the answers of each method, by seed."""
     ours = {
         row["seed"]: [labels[index] for index in row["predictions"]]
         for row in read_rows(RESULTS / "against-peft" / "medical.jsonl")
@@ -41,6 +42,7 @@ def runs_of(labels):
 
 
 def main():
+    command_line(__doc__).parse_args()
     task = Task.from_file(TASK)
     test = task.load("test")
     references = [example.label for example in test]

@@ -1,11 +1,11 @@
-"""What PEFT's side of a benchmark does, as PEFT's documentation shows it."""
+"""The data collator for training with stock PEFT, as PEFT's documentation shows it."""
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 
 def padded_on_the_right(batch):
-    """Rows of `input_ids` and `labels` as a batch, padded to its longest."""
+    """Return rows of `input_ids` and `labels` as a batch, padded to the longest."""
     ids = [torch.tensor(row["input_ids"]) for row in batch]
     labels = [torch.tensor(row["labels"]) for row in batch]
     return {

@@ -1,11 +1,11 @@
-"""What learning texts costs with whole logits and in pieces: CPU seconds and memory of a step.
+"""CPU time and memory of a training step on texts, with full logits and with logits in pieces.
 
     python benchmarks/text_loss.py
 
-Forward and backward of the loss of reference texts behind one prompt, on the demo base: once as the
-model's own head gives it, `[B, N, V]` logits, once as `softhub.model.projection` does. Each side
-runs in a process of its own, in turn, on one thread; memory is how far the process's peak rises
-above what it holds with the base loaded.
+A step is forward and backward of the loss of reference texts after one prompt, on the demo base
+model: with the `[B, N, V]` logits of the model's own head, and with `softhub.model.projection`.
+Each side runs in its own process, in turn, on one thread. Memory is the increase of the process's
+peak memory after the base model is loaded.
 """
 
 import json
@@ -16,7 +16,7 @@ import sys
 import time
 
 import torch
-from record import DEMO_BASE, write
+from record import DEMO_BASE, command_line, write
 
 from softhub import load_base
 from softhub.model.assembly import pad_rows
@@ -29,20 +29,20 @@ SIDES = ("whole logits", "in pieces")
 
 
 def rows_of(length, seed):
-    """Rows of random tokens."""
+    """Return rows of random tokens."""
     draw = torch.Generator().manual_seed(seed)
     ids = torch.randint(100, 40_000, (BATCH, length), generator=draw)
     return [tuple(row) for row in ids.tolist()]
 
 
 def peak():
-    """The process's peak of memory, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def measure(side, target):
-    """CPU seconds of steps, memory and loss of one side, in this process."""
+    """Measure CPU seconds per step, memory and loss of one side, in this process."""
     torch.set_num_threads(1)
     base = load_base(DEMO_BASE)
     vars(base)["has_plain_head"] = side == "in pieces"
@@ -63,15 +63,17 @@ def measure(side, target):
 
 
 def in_own_process(side, target):
-    """As `measure`."""
+    """Run `measure` in a new process."""
     command = [sys.executable, __file__, side, str(target)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main():
-    if sys.argv[1:]:
-        print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))
+    parser = command_line(__doc__)
+    parser.add_argument("case", nargs="*", help="one side and its target tokens, in this process")
+    if case := parser.parse_args().case:
+        print(json.dumps(measure(case[0], int(case[1]))))
         return
     cases = {}
     for target in TARGETS:
@@ -89,7 +91,7 @@ def main():
         whole, pieces = (medians[side] for side in SIDES)
         ratios = {name: pieces[name] / whole[name] for name in whole}
         cases[str(target)] = {"medians": medians, "pieces_over_whole": ratios, "runs": found}
-        print(f"{target} tokens a target: {ratios}", flush=True)
+        print(f"{target} tokens per target: {ratios}", flush=True)
     sizes = {"batch": BATCH, "virtual_tokens": TOKENS, "text_tokens": TEXT}
     write("text_loss", {**sizes, "rounds": ROUNDS, "target_tokens": cases})
 

@@ -1,14 +1,15 @@
-"""Training examples per second: softhub against stock PEFT + Trainer, and against the bound.
+"""Training examples per second: softhub compared with stock PEFT + Trainer, and with the bound.
 
     python benchmarks/train_step.py
 
-Both sides train the demo base with `transformers.Trainer` on the same rows with the same batch
-size and threads in one process. PEFT's side is what its documentation shows:
-`get_peft_model`, labels of -100 on the text, padding on the right to the batch's longest, the loss
-over the whole vocabulary. softhub runs a second time with prompt and texts in two passes instead of
-one packed row. The bound is the bare frozen model's forward and backward pass over P tokens once
-and over B x T tokens, with no head, no loss and no optimizer. All take turns, and a round's step is
-the median of its steps: other work on the machine makes single steps long.
+Both sides train the demo base model with `transformers.Trainer` on the same rows, with the same
+batch size and number of threads, in one process. PEFT is used as its documentation shows:
+`get_peft_model`, labels of -100 on the text, padding on the right to the longest text of the batch,
+and a loss over the full vocabulary. softhub also runs a second time with prompt and texts in two
+passes instead of one packed row. The bound is the forward and backward pass of the frozen model
+alone, over P tokens once and over B x T tokens, without head, loss or optimizer. All sides take
+turns, and the step time of a round is the median of its steps, because other work on the machine
+slows down single steps.
 """
 
 import statistics
@@ -18,7 +19,7 @@ from unittest import mock
 
 import torch
 from peft import PromptTuningConfig, get_peft_model
-from record import DEMO_BASE, write
+from record import DEMO_BASE, command_line, write
 from stock_peft import padded_on_the_right
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -35,7 +36,7 @@ CASES = {"20/8/48": (20, 48), "100/8/32": (100, 32), "real lengths, P = 16": (16
 
 
 class Clock(TrainerCallback):
-    """Wall seconds of each step."""
+    """Measure the wall time of each step."""
 
     def __init__(self):
         self.seconds = []
@@ -48,7 +49,7 @@ class Clock(TrainerCallback):
 
 
 def rows_of(base, task, length):
-    """Encoded training rows: the real ones, or such that are `length` tokens with their label."""
+    """Return encoded training rows, as they are or of `length` tokens including the label."""
     encoder = Encoder(base.tokenizer, is_encoder_decoder=False)
     candidates = encoder.candidates(task.template, task.verbalizer)
     rows = encode_examples(encoder, task, task.load("train"), candidates, None)
@@ -89,7 +90,7 @@ def ours(base, tokens, rows, candidates, task, seed, *, packed=True):
 
 
 def peft(base, tokens, rows, candidates: Candidates, seed):
-    """Stock PEFT + Trainer on the same texts, each with its label behind it."""
+    """Train with stock PEFT + Trainer on the same texts, each followed by its label."""
     clock = Clock()
     data = []
     for ids, label in zip(rows.inputs, rows.answers, strict=True):
@@ -110,7 +111,7 @@ def peft(base, tokens, rows, candidates: Candidates, seed):
 
 
 def bound(base, tokens, length):
-    """Forward and backward through activations, P tokens once and B x T tokens."""
+    """Run forward and backward over P tokens once and over B x T tokens."""
     seconds = []
     body = base.model.base_model
     for _ in range(3):
@@ -148,6 +149,7 @@ def measure(base, task, name):
 
 
 def main():
+    command_line(__doc__).parse_args()
     base = load_base(DEMO_BASE)
     task = Task.from_file("recipes/tasks/sentiment.yaml")
     cases = {name: measure(base, task, name) for name in CASES}

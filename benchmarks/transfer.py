@@ -1,26 +1,35 @@
-"""Does a prompt that learned several tasks help a new one? Steps and score, with and without it.
+"""Does a prompt that was trained on several tasks help with a new one? Steps and scores.
 
-    accelerate launch recipes/multitask.py --shared_steps 240 --output_dir runs/multitask-shared
-    python benchmarks/transfer.py            # resumable: runs that are there are not made again
-    python benchmarks/transfer.py --summary  # only the figures of the runs that are there
+    accelerate launch recipes/multitask.py --shared-steps 240 --output-dir runs/multitask-shared
+    python benchmarks/transfer.py            # resumable: finished runs are not repeated
+    python benchmarks/transfer.py --summary  # only summarize the finished runs
 
-The new task is Spanish to English from few examples, on the demo base: its neighbour French to
-English is among the tasks of the shared prompt. It is trained with three seeds from words of its
-own texts, from the shared prompt, and from the prompt of each task that went on from that. For
-another new task: --task recipes/tasks/medical_terms.yaml --name transfer_medical.
+The new task is Spanish to English from few examples, on the demo base model; the related task
+French to English is among those of the shared prompt. It is trained with three seeds from words of
+its own texts, from the shared prompt, and from the prompts of the tasks that were trained from the
+shared prompt. For another new task: --task recipes/tasks/medical_terms.yaml --name
+transfer_medical.
 
-A start is as quick as the first step at which its dev loss is no higher than the best that the same
-seed reaches from words. Differences of scores are paired over the same test texts; their intervals
-come from a bootstrap over groups, crossed with the seeds.
+The speed of an initialization is the first step at which its dev loss is no higher than the best
+that the same seed reaches from words. Differences of scores are paired over the same test texts;
+intervals are from a bootstrap over groups, crossed with the seeds.
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 
 from peft import PromptTuningConfig
-from record import DEMO_BASE, DEMO_NAME, RESULTS, dev_losses, keep_row, read_rows, write
+from record import (
+    DEMO_BASE,
+    DEMO_NAME,
+    RESULTS,
+    command_line,
+    dev_losses,
+    keep_row,
+    read_rows,
+    write,
+)
 
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
 from softhub.evaluation.evaluate import evaluate
@@ -31,26 +40,26 @@ SCRATCH = "words of its texts"
 
 
 def parse():
-    parser = argparse.ArgumentParser()
+    parser = command_line(__doc__)
     parser.add_argument("--task", default="recipes/tasks/translation_small.yaml")
     parser.add_argument("--prompts", type=Path, default=Path("runs/multitask-shared"))
     parser.add_argument("--base", default=DEMO_BASE)
-    parser.add_argument("--train", type=int, default=64, help="examples to learn from")
+    parser.add_argument("--train", type=int, default=64, help="training examples")
     parser.add_argument("--dev", type=int, default=60)
     parser.add_argument("--test", type=int, default=200)
     parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--every", type=int, default=10, help="steps between dev losses")
+    parser.add_argument("--every", type=int, default=10, help="steps between evaluations on dev")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--name", default="transfer", help="of the files in benchmarks/results")
-    parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--name", default="transfer", help="name of the results")
+    parser.add_argument("--summary", action="store_true", help="only summarize finished runs")
     return parser.parse_args()
 
 
 def starts(folder):
-    """Prompts to start from, by name: all that recipes/multitask.py left there."""
+    """Return the prompts that recipes/multitask.py saved in a folder, by name."""
     found = sorted(path.parent for path in folder.glob("*/adapter/softhub.json"))
     if not found:
-        sys.exit(f"No prompts in {folder}: run recipes/multitask.py first, as is said above.")
+        sys.exit(f"No prompts in {folder}: run recipes/multitask.py with --shared-steps first.")
     return {adapter.parent.name: SoftPrompt.from_pretrained(adapter) for adapter in found}
 
 
@@ -97,7 +106,7 @@ def train_all(options, task, splits, path):
 
 
 def steps_to(losses, loss):
-    """The first step at which the dev loss is no higher; None if it never is."""
+    """Return the first step at which the dev loss is no higher; None if it never is."""
     return next((int(step) for step, found in losses.items() if found <= loss), None)
 
 

@@ -15,16 +15,14 @@ def test_the_table_says_what_was_measured():
         row(name, [scores(run, key) for run in runs])
         for name, key in (("short template", "short"), ("student", "student"))
     ]
-    lines.append(row("teacher, calibrated", [scores(run, "teacher") for run in runs]))
+    lines.append(row("teacher, bias-corrected", [scores(run, "teacher") for run in runs]))
     alone = [shown(run["short template, calibrated"]["accuracy"]) for run in runs]
-    lines.append(row("short template, calibrated", alone))
+    lines.append(row("short template, bias-corrected", alone))
     shares = [shown(run["share"]["accuracy"]) for run in runs]
     lines.append(row("student's share of the teacher's score", shares))
-    lines.append(
-        row("answers that are the teacher's", [f"{100 * r['agreement']:.1f}" for r in runs])
-    )
+    lines.append(row("agreement with the teacher", [f"{100 * r['agreement']:.1f}" for r in runs]))
     tokens = [f"{r['tokens']['teacher']} \u2192 {r['tokens']['student']}" for r in runs]
-    lines.append(row("tokens beside each text, teacher \u2192 student", tokens))
+    lines.append(row("tokens in addition to the text, teacher \u2192 student", tokens))
     differences = [signed(run["difference"]["accuracy"]) for run in runs]
     lines.append(row("student minus teacher, paired", differences))
     assert [line for line in lines if line not in page] == []
