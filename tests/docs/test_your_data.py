@@ -90,7 +90,7 @@ def test_the_page_can_be_followed(
     }
     (code,) = blocks("python", INSPECT)
     assert len(python(code.replace(DEMO_BASE, base)).splitlines()) == 16
-    assert "a token's cosine with its nearest other is" in run(
+    assert "the median cosine of a token with its nearest token is" in run(
         softhub, blocks("bash", INSPECT)[0], base
     )
     assert (tmp_path / "inspect.html").is_file()
