@@ -136,8 +136,8 @@ def _show(draft: "Draft", written: list[Path], base: str | None) -> None:
     for path in written:
         emit(f"Wrote {path}")
     recipe = [] if draft.task.kind == "classification" else ["--recipe", draft.task.kind]
-    command = ["softhub", "train", *recipe, "--task", str(draft.path), "--base_model"]
-    run = shlex.join([*command, base or "MODEL", "--output_dir", f"runs/{draft.task.name}"])
+    command = ["softhub", "train", *recipe, "--task", str(draft.path), "--base-model"]
+    run = shlex.join([*command, base or "MODEL", "--output-dir", f"runs/{draft.task.name}"])
     say(f"next: read {draft.path}, then run: {run}")
 
 

@@ -54,7 +54,7 @@ def test_a_table_is_divided_drafted_and_shown(
     assert "  Mood:[ positive]\n" in done.out
     assert f"Wrote {task}" in done.out
     assert "warning: test has 4 rows" in done.err
-    assert f"softhub train --task {task} --base_model {base} --output_dir runs/reviews" in done.err
+    assert f"softhub train --task {task} --base-model {base} --output-dir runs/reviews" in done.err
     assert len(Task.from_file(task).load("train")) == 32
     again = softhub("init-task", reviews, "--split", "-o", task)
     assert (again.code, again.out) == (1, "")

@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "your-data.md").read_text(encoding="utf-8")
 INSPECT = (DOCS / "inspect.md").read_text(encoding="utf-8")
 DEMO_BASE = "recipes/data/files/SmolLM2-135M-Instruct.Q4_1.gguf"
-FEW_STEPS = {"--max_steps": "2"}
+FEW_STEPS = {"--max-steps": "2"}
 
 
 def blocks(language: str, page: str = PAGE) -> list[str]:
@@ -60,7 +60,7 @@ def test_the_page_can_be_followed(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     write_reviews(tmp_path / "recipes/data/files/amazon_reviews")
-    make_table, use = blocks("python")
+    make_table, use, in_python = blocks("python")
     python(make_table)
     assert blocks("text")[0].startswith((tmp_path / "reviews.csv").read_text().splitlines()[0])
 
@@ -83,6 +83,11 @@ def test_the_page_can_be_followed(
     assert [re.sub(r"^\w+ \(\d\.\d\d\)", "", line) for line in answers] == [
         re.sub(r"^\w+ \(\d\.\d\d\)", "", line) for line in blocks("text")[-1].splitlines()
     ]
+    few_steps = "max_steps=2, eval_steps=1, save_steps=1, use_cpu=True"
+    trained = python(in_python.replace(DEMO_BASE, base).replace("max_steps=60", few_steps))
+    assert {line.split()[0] for line in table_rows(trained)} == {
+        *("majority", "zero-shot", "zero-shot,", "soft")
+    }
     (code,) = blocks("python", INSPECT)
     assert len(python(code.replace(DEMO_BASE, base)).splitlines()) == 16
     assert "the median cosine of a token with its nearest token is" in run(
@@ -99,7 +104,7 @@ def run(softhub: Command, command: str, base: str) -> str:
         if option in arguments:
             arguments[arguments.index(option) + 1] = value
     if arguments[0] == "train":
-        arguments += ["--use_cpu", "true", "--eval_steps", "1", "--save_steps", "1"]
+        arguments += ["--use-cpu", "--eval-steps", "1", "--save-steps", "1"]
     done = softhub(*arguments)
     assert done.code == 0, done.err
     return done.out
