@@ -36,8 +36,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
-from softhub.config import RunConfig
 from softhub.evaluation.evaluate import evaluate, predict_examples
+from softhub.experiments import RunConfig
 from softhub.metrics.intervals import Resamples
 from softhub.training import PromptTrainingArguments
 from softhub.training.data import encode_examples

@@ -69,7 +69,7 @@ def publish(name, folder, *, anew=False):
     committed.mkdir(exist_ok=True)
     for file in (*KEPT, FIGURES):
         shutil.copy(folder / file, committed / file)
-    shutil.copy(folder / f"{OVERVIEW}.svg", IMAGES / f"{name}.svg")
+    shutil.copy(folder / OVERVIEW, IMAGES / f"{name}.svg")
     write_table(name)
 
 

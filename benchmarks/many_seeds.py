@@ -31,8 +31,9 @@ from record import (
 )
 
 from softhub import PromptModel, Task, fit, load_base
-from softhub.config import RunConfig, parse_config
+from softhub.config import parse_config
 from softhub.evaluation.evaluate import evaluate
+from softhub.experiments import RunConfig
 from softhub.training import PromptTrainingArguments
 
 CONFIG = "recipes/configs/sentiment.yaml"

@@ -18,7 +18,7 @@ from softhub.evaluation.few_shot import (
     shown_tokens,
 )
 from softhub.evaluation.hard_prompts import choose_label, majority_class, mean_log_probabilities
-from softhub.experiments.comparison.descriptions import (
+from softhub.experiments.comparison.method_names import (
     BIAS_CORRECTED,
     ENSEMBLE,
     FINE_TUNING,

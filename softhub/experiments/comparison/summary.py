@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from softhub.errors import DatasetError, TaskError
-from softhub.experiments.comparison.descriptions import (
+from softhub.experiments.comparison.method_names import (
     FEW_SHOT,
     FINE_TUNING,
     METHODS,
@@ -105,13 +105,11 @@ class Summary:
     Attributes:
         table: One line for each method and setting, in the order of tables.
         references: Reference answer of each test example.
-        labels: The task's labels; empty for generation.
         groups: Number of groups of test examples; None if they are ungrouped.
     """
 
     table: tuple[Line, ...]
     references: tuple[str, ...]
-    labels: tuple[str, ...]
     groups: int | None
 
     @property
@@ -206,7 +204,6 @@ def summarize(
     rows: Sequence[ComparedRow],
     references: Sequence[str],
     groups: Sequence[str | None] | None,
-    labels: Sequence[str],
     *,
     resamples: int = 2000,
 ) -> Summary:
@@ -216,7 +213,6 @@ def summarize(
         rows: The rows, in any order. The first metric of each is the main one.
         references: Reference answer of each test example, N.
         groups: N names of groups, which are resampled as units, or None.
-        labels: The task's labels, in order; empty for generation.
         resamples: Number of bootstrap samples.
 
     Returns:
@@ -234,7 +230,7 @@ def summarize(
         for key, of_key in runs.items()
     )
     known = {group for group in groups or () if group is not None}
-    return Summary(table, tuple(references), tuple(labels), len(known) or None)
+    return Summary(table, tuple(references), len(known) or None)
 
 
 _Key = tuple[str, str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -16,7 +17,6 @@ from softhub.experiments.comparison.formatting import (
     milliseconds,
     plain,
     score,
-    size,
 )
 from softhub.experiments.comparison.summary import Line, Summary
 
@@ -66,7 +66,7 @@ def cost_cells(line: Line) -> list[str]:
     """Return a line's costs, in the order of `COSTS`."""
     return [
         count(line.trainable_parameters) if line.trainable_parameters else DASH,
-        size(line.bytes) if line.bytes else DASH,
+        decimal(line.bytes) if line.bytes else DASH,
         str(line.prompt_tokens),
         duration(line.train_seconds) if line.train_seconds else DASH,
         milliseconds(line.predict_seconds) if line.predict_seconds else DASH,

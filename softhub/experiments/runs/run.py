@@ -35,7 +35,6 @@ class Run:
         seconds: Wall time of training.
         seed: Seed of the run.
         date: When the run ended or was last saved: UTC, ISO 8601.
-        settings: Hash that is equal for runs that differ only in their seed.
         weights_sha256: Hash of the prompt's weights file.
         softhub_version: Version of softhub that saved the prompt.
         provenance: Data, seed, settings, versions and commit, as in the prompt's manifest.
@@ -55,7 +54,6 @@ class Run:
     seconds: float | None = None
     seed: int | None = None
     date: str | None = None
-    settings: str | None = None
     weights_sha256: str | None = None
     softhub_version: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
