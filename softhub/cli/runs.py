@@ -47,7 +47,7 @@ def _cells(run: "Run") -> dict[str, str]:
     return {
         "run": run.path,
         "task": run.task or "",
-        "base model": _last_part(run.base_model),
+        "base model": (run.base_model or "").rpartition("/")[2],
         "tokens": text_of(run.num_virtual_tokens),
         "score": f"{run.score.name} {score(run.score)}" if run.score else "",
         "dev loss": text_of(run.dev_loss, ".4g"),
@@ -59,7 +59,3 @@ def _cells(run: "Run") -> dict[str, str]:
         "state": run.state,
         "note": run.note,
     }
-
-
-def _last_part(name: str | None) -> str:
-    return (name or "").rpartition("/")[2]

@@ -8,6 +8,8 @@ from typing import Any
 
 def option(default: Any, text: str) -> Any:
     """Return a dataclass field with a default value and the help text of its flag."""
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata={"help": text})
     return field(default=default, metadata={"help": text})
 
 
@@ -65,10 +67,7 @@ class MultitaskConfig(RunConfig):
 
     task: list[str] = field(metadata={"help": "Task files."})  # type: ignore[assignment]
     init: str = option("vocabulary", "As in the other recipes; of the shared prompt, if any.")
-    steps: list[int] = field(
-        default_factory=list,
-        metadata={"help": "Optimizer steps of each task; max_steps if empty."},
-    )
+    steps: list[int] = option([], "Optimizer steps of each task; max_steps if empty.")
     shared_steps: int = option(0, "Optimizer steps of a prompt for all tasks to start from.")
     mixture: str = option("temperature", "Task sampling: temperature, proportional or equal.")
     hub: str | None = option(None, "Hub to push to: local, hf, or hf+https://host.")

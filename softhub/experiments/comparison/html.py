@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -53,8 +53,8 @@ def render_html(summary: Summary, about: Mapping[str, Any], machine: Mapping[str
         plots=_plots(summary),
         overview_text=_as_text(summary),
         choices=list(_choices(summary)),
-        training=_facts(about.get("training") or {}),
-        machine=_facts(machine),
+        training=about.get("training") or {},
+        machine=machine,
         version=__version__,
     )
 
@@ -93,7 +93,6 @@ def _plots(summary: Summary) -> dict[str, str]:
     """Return the plots by name, as sources of images; the template has titles and captions."""
     figures = {
         "overview": plots.overview(summary),
-        "tokens": plots.score_against_virtual_tokens(summary),
         "curves": plots.learning_curves(summary),
     }
     drawn = {name: figure for name, figure in figures.items() if figure is not None}
@@ -121,27 +120,12 @@ def missing_runs(summary: Summary) -> Iterator[str]:
             )
 
 
-def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return names and values, a nested record on one line."""
-    return [(name.replace("_", " "), _fact(value)) for name, value in record.items()]
-
-
-def _fact(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_fact(item)}" for name, item in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(_fact, value))
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "none" if value is None else str(value)
-
-
-def _choices(summary: Summary) -> Iterator[tuple[str, str]]:
+def _choices(summary: Summary) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
     """Yield the details of each line's runs, once if they are equal."""
     for line in summary.table:
-        facts = dict.fromkeys(_fact(row.details) for row in line.rows if row.details)
-        if facts:
-            yield line.name, " / ".join(facts)
+        details = [row.details for row in line.rows if row.details]
+        if details:
+            yield line.name, [own for at, own in enumerate(details) if own not in details[:at]]
 
 
 @cache

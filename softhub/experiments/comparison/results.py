@@ -18,13 +18,13 @@ from softhub.experiments.comparison import plots
 from softhub.experiments.comparison.html import render_html
 from softhub.experiments.comparison.store import RowStore
 from softhub.experiments.comparison.summary import Summary, summarize
-from softhub.experiments.comparison.tables import escape_markdown, markdown_table, print_table
+from softhub.experiments.comparison.tables import print_table
 from softhub.experiments.machine import machine
 from softhub.files import replace_file
 from softhub.plotting import to_svg
 from softhub.tasks import Example, Task
 
-CONTEXT, TABLE, FIGURES = "context.json", "comparison.md", "report.json"
+CONTEXT, FIGURES = "context.json", "report.json"
 REPORT, OVERVIEW = "report.html", "overview.svg"
 
 
@@ -86,7 +86,7 @@ def read_results(folder: str | Path) -> Results:
 
 
 def write_results(folder: str | Path) -> Results:
-    """Write `comparison.md`, `report.json`, `report.html` and `overview.svg` into a folder.
+    """Write `report.json`, `report.html` and `overview.svg` into a folder.
 
     Raises:
         ConfigError: As in `read_results`.
@@ -95,7 +95,6 @@ def write_results(folder: str | Path) -> Results:
     results = read_results(folder)
     folder, summary = results.folder, results.summary
     texts = {
-        TABLE: f"## {escape_markdown(results.title)}\n\n{markdown_table(summary)}",
         FIGURES: json.dumps(results.to_record(), indent=2, ensure_ascii=False) + "\n",
         REPORT: render_html(summary, results.about, results.machine),
         OVERVIEW: to_svg(plots.overview(summary), results.title),

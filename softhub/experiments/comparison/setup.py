@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,23 +22,12 @@ from softhub.training import PromptTrainingArguments
 class ComparisonOptions:
     """Options of a comparison; `softhub compare -- --help` describes each."""
 
-    methods: list[str] = field(
-        default_factory=lambda: list(METHODS),
-        metadata={"help": "Methods to run; the others are left out."},
-    )
-    seeds: list[int] = field(
-        default_factory=lambda: [0, 1, 2],
-        metadata={"help": "Seeds of everything that is trained or drawn."},
-    )
-    virtual_tokens: list[int] = field(
-        default_factory=lambda: [1, 5, 20, 50, 100], metadata={"help": "Lengths of soft prompts."}
-    )
+    methods: list[str] = option([*METHODS], "Methods to run; the others are left out.")
+    seeds: list[int] = option([0, 1, 2], "Seeds of everything that is trained or drawn.")
+    virtual_tokens: list[int] = option([1, 5, 20, 50, 100], "Lengths of soft prompts.")
     ensemble_of: int = option(20, "Length of the soft prompts in the ensemble.")
     init: str | None = option("labels", "Initialization: auto, task, labels, vocabulary, …")
-    shots: list[int] = field(
-        default_factory=lambda: [4, 8],
-        metadata={"help": "Numbers of solved examples in few-shot prompts."},
-    )
+    shots: list[int] = option([4, 8], "Numbers of solved examples in few-shot prompts.")
     run_generated_code: bool = option(False, "Run generated code; see docs/sandbox.md.")
     lora_rate: float = option(5e-4, "Learning rate of LoRA.")
     lora_rank: int = option(8, "Rank of LoRA's matrices, which are added to every linear layer.")

@@ -108,7 +108,6 @@ def _read(folder: Path, run: Run) -> Run:
 
 
 def _with_checkpoint(run: Run, state: Mapping[str, Any]) -> Run:
-    """Add the progress of the newest checkpoint."""
     step, last = _integer(state.get("global_step")), _integer(state.get("max_steps"))
     if step is None or last is None:
         raise _InvalidFile(f"{_STATE} of its newest checkpoint has no number of steps")
@@ -243,14 +242,11 @@ def _best_checkpoint(
     history: Sequence[Mapping[str, Any]], best_step: int | None
 ) -> tuple[float | None, int | None]:
     """Return dev loss and step of the best checkpoint: the given step, or the lowest loss."""
-    losses: dict[int, float] = {}
-    for logs in history:
-        step, loss = _integer(logs.get("step")), _number(logs.get("eval_loss"))
-        if step is not None and loss is not None:
-            losses[step] = loss
+    pairs = ((_integer(logs.get("step")), _number(logs.get("eval_loss"))) for logs in history)
+    losses = {step: loss for step, loss in pairs if step is not None and loss is not None}
     if best_step not in losses:
         best_step = min(losses, key=losses.__getitem__, default=best_step)
-    return (losses.get(best_step) if best_step is not None else None), best_step
+    return (None if best_step is None else losses.get(best_step)), best_step
 
 
 def _history(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -271,20 +267,16 @@ def _text(value: object) -> str | None:
 
 
 def _number(value: object) -> float | None:
-    """Return a finite number, None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """Return a finite number of a usual size, None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**63:
         return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+    return float(value)
 
 
 def _integer(value: object) -> int | None:
     """Return a number of steps or a seed, None for anything else."""
     number = _number(value)
-    return int(number) if number is not None and abs(number) < 2**63 and number % 1 == 0 else None
+    return int(number) if number is not None and number % 1 == 0 else None
 
 
 def _utc(value: object) -> str | None:

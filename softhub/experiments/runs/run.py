@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from softhub.adapter.manifest import RecordedMetric
@@ -61,5 +61,4 @@ class Run:
 
     def to_record(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        record = asdict(replace(self, provenance={}, config={}))
-        return {**record, "provenance": dict(self.provenance), "config": dict(self.config)}
+        return asdict(self)
