@@ -47,7 +47,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from softhub import PromptModel, SoftPrompt, Task, fit, load_base
 from softhub.evaluation.evaluate import evaluate, predict_examples
-from softhub.experiments.config import RunConfig
+from softhub.experiments import RunConfig
 from softhub.metrics.intervals import Resamples
 from softhub.training import PromptTrainingArguments
 from softhub.training.data import encode_examples

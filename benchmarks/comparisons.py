@@ -28,7 +28,6 @@ from softhub.experiments.comparison.results import (
     write_results,
 )
 from softhub.experiments.comparison.store import ABOUT, ROWS, RowStore
-from softhub.experiments.comparison.tables import escape_markdown
 
 NAMES = ("sentiment", "medical", "translation", "summarization", "code")
 KEPT = (ROWS, ABOUT, CONTEXT)
@@ -69,7 +68,7 @@ def publish(name, folder, *, anew=False):
     committed.mkdir(exist_ok=True)
     for file in (*KEPT, FIGURES):
         shutil.copy(folder / file, committed / file)
-    shutil.copy(folder / f"{OVERVIEW}.svg", IMAGES / f"{name}.svg")
+    shutil.copy(folder / OVERVIEW, IMAGES / f"{name}.svg")
     write_table(name)
 
 
@@ -84,6 +83,11 @@ def table(summary):
         minus = summary.difference(line, summary.soft_prompt)
         to = difference(minus, summary.metric) if minus else ""
         yield f"| {name} | {seeds} | {score(summary.score(line), summary.metric)} | {to} |"
+
+
+def escape_markdown(text):
+    """A name, which may contain anything, as Markdown that shows it on one line."""
+    return "".join(f"\\{c}" if c in "\\|*_`[]<>" else c for c in " ".join(text.split()))
 
 
 def write_table(name):

@@ -33,7 +33,7 @@ from record import (
 from softhub import PromptModel, Task, fit, load_base
 from softhub.config import parse_config
 from softhub.evaluation.evaluate import evaluate
-from softhub.experiments.config import RunConfig
+from softhub.experiments import RunConfig
 from softhub.training import PromptTrainingArguments
 
 CONFIG = "recipes/configs/sentiment.yaml"

@@ -5,7 +5,7 @@
         --methods "soft prompt" LoRA --seeds 0 1
 
 Each row is saved to <output_dir>/rows.jsonl as soon as it is computed, and a stopped run resumes.
-The folder also gets the table (comparison.md), all figures (report.json) and plots (report.html).
+The folder also gets all figures (report.json) and a page of tables and plots (report.html).
 """
 
 from softhub import PromptTrainingArguments, Task, compare, run_recipe

@@ -55,8 +55,8 @@ softhub distill --task task.yaml --base ./my-base --template "$(cat instructions
 softhub distill --task chat.yaml --base ./my-base --system --texts questions.txt
 softhub distill --task task.yaml --base ./my-base --teacher me/sentiment-100
 softhub runs
-softhub runs runs/seeds --by-seed
-softhub runs runs/sentiment --trace --json
+softhub runs --task sentiment --sort score
+softhub runs runs/sentiment --json
 softhub predict me/sentiment 'Worth every penny.' --base ORG/BASE-MODEL
 softhub predict runs/sentiment/adapter --file reviews.txt --base ./my-base
 softhub predict me/sentiment --file - < reviews.txt   (base model from $SOFTHUB_BASE)

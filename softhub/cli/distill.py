@@ -19,8 +19,7 @@ from softhub.cli.options import (
 )
 from softhub.cli.output import emit_facts
 from softhub.cli.predict import read_inputs
-from softhub.errors import ConfigError, TaskError, TrainingInterrupted
-from softhub.experiments.console import INTERRUPTED, say
+from softhub.errors import ConfigError, TaskError
 
 if TYPE_CHECKING:
     from softhub.experiments.distillation import Teacher
@@ -61,9 +60,6 @@ def distill(
     tokens: Annotated[int, option("Virtual tokens.", "P", min=1)] = 20,
     max_steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 120,
     learning_rate: Annotated[float | None, option("Peak learning rate.", "RATE")] = None,
-    learning_rate_rule: Annotated[
-        str | None, option("scaled or auto.", "RULE", show_default="scaled")
-    ] = None,
     init: InitOption = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per step.")] = 8,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
@@ -106,14 +102,12 @@ def distill(
 
         imitated = BiasCorrectedTeacher(imitated, data.train)
     student = replace(loaded_task, system="") if system else loaded_task
-    rates = {"learning_rate": learning_rate, "learning_rate_rule": learning_rate_rule}
-    args = _arguments(output_dir, max_steps, batch_size, seed, rates)
+    args = _arguments(output_dir, max_steps, batch_size, seed, learning_rate)
     result = _train(model, student, imitated, data, args, tokens, init, resume)
     _finish(model, student, imitated, data, result, output_dir)
 
 
 def _chosen_teacher(task: "Task", options: Mapping[str, Any]) -> tuple[str, Any]:
-    """Return the one option that defines the teacher, and its value."""
     given = [(name, value) for name, value in options.items() if value not in (None, False)]
     if len(given) != 1:
         found = " and ".join(f"--{name}" for name, _ in given) or "none"
@@ -181,7 +175,7 @@ def _teacher(model: "PromptModel", task: "Task", kind: str, value: Any, seed: in
 
 
 def _arguments(
-    folder: Path, steps: int, batch_size: int, seed: int, rates: Mapping[str, Any]
+    folder: Path, steps: int, batch_size: int, seed: int, learning_rate: float | None
 ) -> Any:
     from softhub.training import PromptTrainingArguments
 
@@ -192,7 +186,7 @@ def _arguments(
         save_steps=min(20, steps),
         per_device_train_batch_size=batch_size,
         seed=seed,
-        **rates,
+        learning_rate=learning_rate,
     )
 
 
@@ -215,14 +209,7 @@ def _train(
         num_virtual_tokens=tokens,
         prompt_tuning_init_text=teacher.instruction,
     )
-    try:
-        return fit(
-            model.base, task, config, data, teacher=teacher, args=args, init=init, resume=resume
-        )
-    except TrainingInterrupted:
-        folder = args.output_dir
-        say(f"interrupted; {folder} has a checkpoint: resume with the same command and --resume")
-        raise typer.Exit(INTERRUPTED) from None
+    return fit(model.base, task, config, data, teacher=teacher, args=args, init=init, resume=resume)
 
 
 def _finish(
@@ -257,7 +244,6 @@ def _finish(
 
 
 def _retained(record: Mapping[str, Any], *, generates: bool) -> Iterator[tuple[str, str]]:
-    """Yield names and values of what the student retains of its teacher."""
     for metric, share in record.get("share", {}).items():
         if share is not None:
             value, low, high = (f"{100 * share[key]:.1f}" for key in ("value", "low", "high"))

@@ -205,7 +205,6 @@ def _facts(info: "AdapterInfo") -> list[tuple[str, Any]]:
 
 
 def _scores(metric: "RecordedMetric") -> Iterator[tuple[str, ...]]:
-    """Yield a row for the prompt's score, and one for each baseline."""
     name, examples = (metric.split, metric.name), str(metric.examples)
     yield *name, "soft prompt", score(metric), examples
     for baseline, value in metric.baselines.items():

@@ -1,12 +1,18 @@
 """Verbs that find adapters: search and similar."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from softhub.cli.hub import ADAPTER_COLUMNS, adapter_cells
-from softhub.cli.options import AdapterArgument, HubOption, JsonOption, LimitOption, option
+from softhub.cli.options import (
+    AdapterArgument,
+    HubOption,
+    JsonOption,
+    LimitOption,
+    adapter_folder,
+    option,
+)
 from softhub.cli.output import emit_columns, emit_json
 from softhub.experiments.console import say
 
@@ -96,18 +102,12 @@ def similar(
 
 
 def _fingerprint(hub: str, adapter: str | None) -> dict[str, Any] | None:
-    """Return the fingerprint of an adapter's base model."""
     if adapter is None:
         return None
     from softhub.adapter.validation import check_folder
     from softhub.errors import HubError
-    from softhub.hub import Hub
 
-    if Path(adapter).is_dir():
-        manifest = check_folder(adapter).manifest
-        fingerprint = manifest.fingerprint if manifest else None
-    else:
-        fingerprint = Hub(hub).info(adapter).fingerprint
-    if not fingerprint:
+    manifest = check_folder(adapter_folder(adapter, hub=hub, revision=None)).manifest
+    if manifest is None or not manifest.fingerprint:
         raise HubError(f"{adapter} has no fingerprint of its base model. Use --base instead.")
-    return dict(fingerprint)
+    return dict(manifest.fingerprint)

@@ -29,7 +29,6 @@ CompareOption = Annotated[
     list[str] | None, option("Adapter of the same base model to compare; repeatable.", "ADAPTER")
 ]
 NeighborsOption = Annotated[int, typer.Option(min=1, help="Nearest tokens per virtual token.")]
-PngOption = Annotated[Path | None, option("Write a plot of norms and nearest tokens.", "FILE")]
 HtmlOption = Annotated[Path | None, option("Write a page with the plot and all tables.", "FILE")]
 
 
@@ -39,7 +38,6 @@ def inspect(
     base: BaseOption,
     compare: CompareOption = None,
     neighbors: NeighborsOption = 5,
-    png: PngOption = None,
     html: HtmlOption = None,
     revision: RevisionOption = None,
     hub: HubOption = None,
@@ -64,7 +62,10 @@ def inspect(
         neighbors=neighbors,
         force=force,
     )
-    _write_files(found, adapter, png, html)
+    if html is not None:
+        from softhub.evaluation.inspection_page import render_page
+
+        _write(html, render_page(found, name=adapter))
     if as_json:
         emit_json(found.to_record())
         return
@@ -73,22 +74,10 @@ def inspect(
     say(f"note: {CAVEAT}")
 
 
-def _write_files(found: "Inspection", name: str, png: Path | None, html: Path | None) -> None:
-    if png is None and html is None:
-        return
-    from softhub.evaluation.inspection_page import draw, render_page
-    from softhub.plotting import to_png
-
-    if png is not None:
-        _write(png, to_png(draw(found)))
-    if html is not None:
-        _write(html, render_page(found, name=name).encode())
-
-
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"Cannot write {str(path)!r}: {error.strerror}.") from error
     say(f"Wrote {path}")

@@ -8,43 +8,23 @@ from typing import Any
 
 def option(default: Any, text: str) -> Any:
     """Return a dataclass field with a default value and the help text of its flag."""
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata={"help": text})
     return field(default=default, metadata={"help": text})
 
 
 @dataclass
-class RunConfig:
-    """Settings that every training recipe shares, beside its training arguments.
-
-    Attributes:
-        task: Path of the task file: data, template, label words, metrics.
-        base_model: Hub id, local folder or `.gguf` file of the base model.
-        base_name: Canonical name of the base model, for cards.
-        dtype: Data type of the weights: `float32`, `bfloat16`, `float16` or `auto`.
-        num_virtual_tokens: Number of rows of the soft prompt.
-        init: Initialization: `auto`, `task`, `labels`, `vocabulary`, `text`, `random`, or the
-            folder of an adapter to continue from.
-        init_text: Text that the vectors are initialized from, for `init: text`; `auto` tries it.
-        max_train_examples: Maximum number of training examples: a fixed subset.
-        max_dev_examples: The same for the dev split.
-        max_test_examples: The same for the test split.
-        run_generated_code: Run generated code with its tests, in the sandbox.
-        resume: Resume from the last checkpoint in `output_dir`.
-    """
+class TaskConfig:
+    """Settings of every recipe: the task, its limits and the base; `--help` describes each."""
 
     task: str = field(metadata={"help": "Task file: data, template, label words, metrics."})
     base_model: str = field(metadata={"help": "Hub id, folder or .gguf file of the base model."})
     base_name: str | None = option(None, "Canonical name of the base model, for cards.")
     dtype: str | None = option(None, "Data type: float32, bfloat16, float16 or auto.")
-    num_virtual_tokens: int = option(16, "Number of virtual tokens.")
-    init: str = option(
-        "auto", "auto, task, labels, vocabulary, text, random, or the folder of an adapter."
-    )
-    init_text: str | None = option(None, "Text to initialize from, for init 'text' and 'auto'.")
     max_train_examples: int | None = option(None, "Train on a fixed subset of this size.")
     max_dev_examples: int | None = option(None, "Select on a fixed subset of this size.")
     max_test_examples: int | None = option(None, "Evaluate on a fixed subset of this size.")
     run_generated_code: bool = option(False, "Run generated code in the sandbox (docs/sandbox.md).")
-    resume: bool = option(False, "Resume from the last checkpoint in output_dir.")
 
     @property
     def limits(self) -> dict[str, int | None]:
@@ -60,6 +40,18 @@ class RunConfig:
         """Keyword arguments of `load_base`."""
         return {"name": self.base_name, "dtype": self.dtype}
 
+
+@dataclass
+class RunConfig(TaskConfig):
+    """Settings that every training recipe shares, beside its training arguments."""
+
+    num_virtual_tokens: int = option(16, "Number of virtual tokens.")
+    init: str = option(
+        "auto", "auto, task, labels, vocabulary, text, random, or the folder of an adapter."
+    )
+    init_text: str | None = option(None, "Text to initialize from, for init 'text' and 'auto'.")
+    resume: bool = option(False, "Resume from the last checkpoint in output_dir.")
+
     @property
     def prompt_options(self) -> dict[str, Any]:
         """Keyword arguments of PEFT's `PromptTuningConfig`."""
@@ -71,24 +63,11 @@ class RunConfig:
 
 @dataclass
 class MultitaskConfig(RunConfig):
-    """Settings of a run that trains one prompt for each of several tasks.
-
-    Attributes:
-        task: Paths of the task files.
-        steps: Optimizer steps of each task, in order; `max_steps` for each if empty.
-        shared_steps: Optimizer steps of a prompt for all tasks that each task's prompt is
-            initialized from; 0 trains none.
-        mixture: How often the shared prompt sees each task: `temperature`, `proportional` or
-            `equal`.
-        hub: Hub to push to.
-        namespace: Namespace of the adapters on that hub.
-    """
+    """Settings of a run that trains one prompt for each of several tasks."""
 
     task: list[str] = field(metadata={"help": "Task files."})  # type: ignore[assignment]
     init: str = option("vocabulary", "As in the other recipes; of the shared prompt, if any.")
-    steps: list[int] = field(
-        default_factory=list, metadata={"help": "Optimizer steps of each task, in order."}
-    )
+    steps: list[int] = option([], "Optimizer steps of each task; max_steps if empty.")
     shared_steps: int = option(0, "Optimizer steps of a prompt for all tasks to start from.")
     mixture: str = option("temperature", "Task sampling: temperature, proportional or equal.")
     hub: str | None = option(None, "Hub to push to: local, hf, or hf+https://host.")

@@ -56,11 +56,7 @@ def _run(main: Callable[[Any, Any], object], config_class: type, default: str | 
 
 
 def _check_metrics(config: Any) -> None:
-    """Refuse tasks that could not be evaluated before hours are spent on training.
-
-    Raises:
-        ConfigError: The only metric of a task runs generated code, which is not allowed here.
-    """
+    """Refuse tasks that could not be evaluated before hours are spent on training."""
     from softhub.evaluation.evaluate import select_metrics
     from softhub.tasks import Task
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from softhub._version import __version__
 from softhub.adapter.manifest import RecordedMetric
 from softhub.evaluation.evaluate import Evaluation
+from softhub.experiments.machine import machine
 from softhub.files import replace_file
 from softhub.metrics import find_metric
 from softhub.model.prompt import SoftPrompt
@@ -31,7 +28,6 @@ SOFT_PROMPT = "soft prompt"
 _SCORES_BESIDE_COSTS, _SCORES_ALONE = 2, 3  # columns that fit a terminal of 80 characters
 _COSTS = ("trained\nnumbers", "bytes", "time to\ntrain", "texts\n/s")
 _CURVE = f"{CURVE}.png"
-_PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "numpy")
 
 
 @dataclass(frozen=True)
@@ -160,30 +156,6 @@ def write_report(path: str | Path, rows: Sequence[Row], **details: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, (json.dumps(record, indent=2, default=str) + "\n").encode())
     return path
-
-
-def machine() -> dict[str, Any]:
-    """Return the hardware and versions on which times, and the last digits of scores, depend."""
-    import torch
-
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {
-        "processor": _processor(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "accelerators": gpus or None,
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "softhub": __version__,
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-    }
-
-
-def _processor() -> str:
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text(encoding="utf-8").splitlines() if facts.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def with_scores(

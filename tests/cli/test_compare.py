@@ -44,7 +44,7 @@ def test_the_recipe_is_launched_with_the_flags(softhub: Command, tmp_path: Path)
     config.write_text("max_steps: 3\nvirtual_token: 5\n")
     done = softhub("compare", "--config", config)
     assert done.code == 1
-    assert "virtual-tokens" in done.err  # what the recipe's own parser suggests
+    assert "--virtual-tokens" in done.err  # what the recipe's own parser suggests
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ def test_versions_hardware_and_paths(softhub: Command, monkeypatch: pytest.Monke
     done = softhub("env", "--json")
     record = json.loads(done.out)
     assert record["torch"] == importlib.metadata.version("torch")
-    assert record["cores"] >= 1
+    assert record["cpus"] >= 1
     assert record["hub"] == "local"
     assert "hf_secret" not in done.out
     shown = softhub("env").out

@@ -113,4 +113,4 @@ def test_compare(settings, args, tmp_path, capsys):
     config = {key: value for key, value in settings("mood").items() if key != "num_virtual_tokens"}
     run("compare", args, **config, methods=methods, seeds=[0], virtual_tokens=[2])
     assert "soft prompt, P = 2" in capsys.readouterr().out
-    assert (tmp_path / "run" / "comparison.md").is_file()
+    assert (tmp_path / "run" / "report.html").is_file()

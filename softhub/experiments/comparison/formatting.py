@@ -1,24 +1,18 @@
-"""Scores, differences, sizes and times as tables, plots and sentences show them."""
+"""Scores, differences, numbers and times as tables and plots show them."""
 
 from __future__ import annotations
+
+from rich.filesize import decimal
 
 from softhub.metrics import find_metric
 from softhub.metrics.intervals import Interval
 
-_SIZES = ("B", "kB", "MB", "GB", "TB")
-_COUNTS = ("", "k", "M", "G", "T")
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 
 def score(interval: Interval, metric: str) -> str:
     """Return a score with its interval: `92.5 (90.8-94.1)`, with an en dash."""
     return find_metric(metric).format(*interval).replace("-", DASH)
-
-
-def score_in_sentence(interval: Interval, metric: str) -> str:
-    """Return a score with its unit and interval: `92.5 % (90.8-94.1)`."""
-    unit = find_metric(metric).unit
-    return score(interval, metric).replace(" (", f" {unit} (" if unit else " (")
 
 
 def difference(interval: Interval | None, metric: str) -> str:
@@ -39,19 +33,9 @@ def plain(text: str) -> str:
     return text.replace(DASH, "-").replace(MINUS, "-")
 
 
-def count(number: float) -> str:
+def count(number: int) -> str:
     """Return a number in few characters: `9,216`, `134.5 M`."""
-    return f"{number:,.0f}" if number < 1e6 else _abbreviated(number, _COUNTS)
-
-
-def short_count(number: float) -> str:
-    """Return a number for the tick of an axis: `10 k`."""
-    return _abbreviated(number, _COUNTS, digits=0)
-
-
-def size(number: float, *, digits: int = 1) -> str:
-    """Return a number of bytes in decimal units: `45.8 kB`."""
-    return _abbreviated(number, _SIZES, digits)
+    return f"{number:,}" if number < 1e6 else decimal(number).removesuffix("B")
 
 
 def duration(seconds: float) -> str:
@@ -69,10 +53,3 @@ def milliseconds(seconds: float) -> str:
 def capitalized(text: str) -> str:
     """Return a text with its first letter in upper case, and the rest as it is."""
     return text[:1].upper() + text[1:]
-
-
-def _abbreviated(number: float, units: tuple[str, ...], digits: int = 1) -> str:
-    power = 0
-    while number >= 999.5 and power < len(units) - 1:
-        number, power = number / 1000, power + 1
-    return f"{number:.{digits if power else 0}f} {units[power]}".rstrip()

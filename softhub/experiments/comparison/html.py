@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 
 from softhub._version import __version__
 from softhub.experiments.comparison import plots
-from softhub.experiments.comparison.conclusions import conclusions, missing_runs
-from softhub.experiments.comparison.descriptions import LORA, MAJORITY, describe, method_family
-from softhub.experiments.comparison.formatting import score, score_in_sentence
+from softhub.experiments.comparison.formatting import capitalized, score
+from softhub.experiments.comparison.method_names import MAJORITY, METHODS, method_family
 from softhub.experiments.comparison.summary import Line, Summary
 from softhub.experiments.comparison.tables import COSTS, cost_cells, score_cells, score_headings
 from softhub.metrics import find_metric
 from softhub.plotting import method_style, to_data_uri, to_svg
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def render_html(summary: Summary, about: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
@@ -48,18 +44,17 @@ def render_html(summary: Summary, about: Mapping[str, Any], machine: Mapping[str
         task=about.get("task") or {},
         base=about.get("base") or {},
         data=about.get("data") or {},
-        conclusions=conclusions(summary),
-        missing_runs=missing_runs(summary),
-        methods=[(m, describe(m)) for m in dict.fromkeys(line.method for line in summary.table)],
+        missing_runs=list(missing_runs(summary)),
+        methods={line.method: method_family(line.method) for line in summary.table},
         headings=score_headings(summary)[1:],
         other_headings=[find_metric(name).heading_with_unit for name in _other_metrics(summary)],
         cost_headings=COSTS,
         rows=[_row(line, summary) for line in summary.table],
-        plots=_plots(summary, int((about.get("base") or {}).get("bytes") or 0)),
+        plots=_plots(summary),
         overview_text=_as_text(summary),
         choices=list(_choices(summary)),
-        training=_facts(about.get("training") or {}),
-        machine=_facts(machine),
+        training=about.get("training") or {},
+        machine=machine,
         version=__version__,
     )
 
@@ -94,63 +89,43 @@ def _bar(line: Line, summary: Summary) -> list[float]:
     return [(end - least) / max(most - least, 1e-9) for end in ends]
 
 
-def _plots(summary: Summary, base_bytes: int) -> dict[str, str]:
+def _plots(summary: Summary) -> dict[str, str]:
     """Return the plots by name, as sources of images; the template has titles and captions."""
-    soft = [line for line in summary.table if line.virtual_tokens]
-    trained = [summary.soft_prompt, summary.first(LORA), summary.fine_tuning]
-    curves = [line for line in trained if line is not None]
-    figures: dict[str, Figure | None] = {
+    figures = {
         "overview": plots.overview(summary),
-        "parameters": plots.score_against_parameters(summary),
-        "tokens": plots.score_against_virtual_tokens(summary),
-        "confusion": plots.confusion(summary, _confused(summary)),
-        "curves": plots.learning_curves(summary, curves),
-        "lengths": plots.learning_curves(summary, soft) if len(soft) > 1 else None,
-        "tasks": plots.bytes_for_tasks(summary, base_bytes),
-        "times": plots.times(summary),
+        "curves": plots.learning_curves(summary),
     }
     drawn = {name: figure for name, figure in figures.items() if figure is not None}
     return {name: to_data_uri(to_svg(figure, name)) for name, figure in drawn.items()}
 
 
-def _confused(summary: Summary) -> list[Line]:
-    """Return the lines that get a confusion matrix: three if there are few labels, else one."""
-    chosen = [summary.soft_prompt, summary.best_hard_prompt, summary.fine_tuning]
-    lines = [line for line in chosen if line is not None] or [
-        line for line in summary.table if line.method != MAJORITY
-    ]
-    return lines[: 3 if len(summary.labels) <= 4 else 1]
-
-
 def _as_text(summary: Summary) -> str:
     metric = summary.metric
-    scores = (
-        f"{line.name}: {score_in_sentence(summary.score(line), metric)}" for line in summary.table
-    )
-    return f"{find_metric(metric).heading} with 95 % intervals. {'; '.join(scores)}."
+    scores = (f"{line.name}: {score(summary.score(line), metric)}" for line in summary.table)
+    return f"{summary.heading}, with 95 % intervals. {'; '.join(scores)}."
 
 
-def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return names and values, a nested record on one line."""
-    return [(name.replace("_", " "), _fact(value)) for name, value in record.items()]
+def missing_runs(summary: Summary) -> Iterator[str]:
+    """Yield sentences on methods and seeds that a reader might expect and that were not run."""
+    present = {method_family(line.method) for line in summary.table}
+    if missing := [method for method in METHODS if method not in present]:
+        yield f"Not run: {', '.join(missing)}."
+    most = max(line.seeds for line in summary.table)
+    for line in summary.table:
+        if line.rows[0].seed is not None and line.seeds < most:
+            seeds = "one seed" if line.seeds == 1 else f"{line.seeds} seeds"
+            yield (
+                f"{capitalized(line.name)} has {seeds} where others have {most}, so its interval "
+                "covers less of the variation between training runs."
+            )
 
 
-def _fact(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_fact(item)}" for name, item in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(_fact, value))
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "none" if value is None else str(value)
-
-
-def _choices(summary: Summary) -> Iterator[tuple[str, str]]:
+def _choices(summary: Summary) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
     """Yield the details of each line's runs, once if they are equal."""
     for line in summary.table:
-        facts = dict.fromkeys(_fact(row.details) for row in line.rows if row.details)
-        if facts:
-            yield line.name, " / ".join(facts)
+        details = [row.details for row in line.rows if row.details]
+        if details:
+            yield line.name, [own for at, own in enumerate(details) if own not in details[:at]]
 
 
 @cache

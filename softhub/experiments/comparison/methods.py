@@ -18,7 +18,7 @@ from softhub.evaluation.few_shot import (
     shown_tokens,
 )
 from softhub.evaluation.hard_prompts import choose_label, majority_class, mean_log_probabilities
-from softhub.experiments.comparison.descriptions import (
+from softhub.experiments.comparison.method_names import (
     BIAS_CORRECTED,
     ENSEMBLE,
     FINE_TUNING,
@@ -49,21 +49,13 @@ Fields = dict[str, Any]
 class Job:
     """A row that is still to be computed: its key, and a function that returns the other fields."""
 
-    method: str
-    setting: str
-    seed: int | None
+    key: tuple[str, str, int | None]
     compute: Callable[[], Fields]
-
-    @property
-    def key(self) -> tuple[str, str, int | None]:
-        """As `ComparedRow.key`."""
-        return self.method, self.setting, self.seed
 
     def run(self) -> ComparedRow:
         """Compute the row."""
-        return ComparedRow(
-            method=self.method, setting=self.setting, seed=self.seed, **self.compute()
-        )
+        method, setting, seed = self.key
+        return ComparedRow(method=method, setting=setting, seed=seed, **self.compute())
 
 
 def jobs(setup: ComparisonSetup) -> list[Job]:
@@ -75,30 +67,30 @@ def jobs(setup: ComparisonSetup) -> list[Job]:
     for method in setup.methods:
         if method not in METHODS:
             raise ConfigError(f"Unknown method {method!r}{did_you_mean(method, METHODS)}")
-    return [job for job in _all_jobs(setup) if method_family(job.method) in setup.methods]
+    return [job for job in _all_jobs(setup) if method_family(job.key[0]) in setup.methods]
 
 
 def _all_jobs(setup: ComparisonSetup) -> Iterator[Job]:
     classification = setup.task.kind == "classification"
     if classification:
-        yield Job(MAJORITY, "", None, partial(_majority, setup))
+        yield Job((MAJORITY, "", None), partial(_majority, setup))
     for name in (ZERO_SHOT, BIAS_CORRECTED) if classification else (ZERO_SHOT,):
-        yield Job(name, "", None, partial(_zero_shot, setup, name))
+        yield Job((name, "", None), partial(_zero_shot, setup, name))
     for seed in setup.seeds:
         yield from _seed_jobs(setup, seed)
     if classification and len(setup.seeds) > 1:
         setting = f"{len(setup.seeds)} of P = {setup.ensemble_of}"
-        yield Job(ENSEMBLE, setting, None, partial(_ensemble, setup))
+        yield Job((ENSEMBLE, setting, None), partial(_ensemble, setup))
 
 
 def _seed_jobs(setup: ComparisonSetup, seed: int) -> Iterator[Job]:
     for tokens in setup.virtual_tokens:
-        yield Job(SOFT_PROMPT, f"P = {tokens}", seed, partial(_soft_prompt, setup, tokens, seed))
-    yield Job(LORA, f"rank {setup.lora_rank}", seed, partial(_lora, setup, seed))
-    yield Job(FINE_TUNING, "", seed, partial(_fine_tuning, setup, seed))
+        yield Job((SOFT_PROMPT, f"P = {tokens}", seed), partial(_soft_prompt, setup, tokens, seed))
+    yield Job((LORA, f"rank {setup.lora_rank}", seed), partial(_lora, setup, seed))
+    yield Job((FINE_TUNING, "", seed), partial(_fine_tuning, setup, seed))
     if not setup.task.multilabel:  # a solved example shows a single answer
         for count in setup.shots:
-            yield Job(f"{count}-shot", "", seed, partial(_few_shot, setup, count, seed))
+            yield Job((f"{count}-shot", "", seed), partial(_few_shot, setup, count, seed))
 
 
 # --- the methods ---
@@ -248,7 +240,6 @@ def _fields(evaluation: Evaluation, **fields: Any) -> Fields:
 
 
 def _training(result: FitResult | WeightsResult) -> Fields:
-    """Return a training run's time, steps and history on dev."""
     history = [
         {key.removeprefix("eval_"): value for key, value in logs.items()}
         for logs in result.history

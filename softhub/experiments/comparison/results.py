@@ -18,14 +18,14 @@ from softhub.experiments.comparison import plots
 from softhub.experiments.comparison.html import render_html
 from softhub.experiments.comparison.store import RowStore
 from softhub.experiments.comparison.summary import Summary, summarize
-from softhub.experiments.comparison.tables import escape_markdown, markdown_table, print_table
-from softhub.experiments.report import machine
+from softhub.experiments.comparison.tables import print_table
+from softhub.experiments.machine import machine
 from softhub.files import replace_file
-from softhub.plotting import to_png, to_svg
+from softhub.plotting import to_svg
 from softhub.tasks import Example, Task
 
-CONTEXT, TABLE, FIGURES = "context.json", "comparison.md", "report.json"
-REPORT, OVERVIEW = "report.html", "overview"
+CONTEXT, FIGURES = "context.json", "report.json"
+REPORT, OVERVIEW = "report.html", "overview.svg"
 
 
 def save_context(folder: str | Path, task: Task, test: Sequence[Example]) -> None:
@@ -81,12 +81,12 @@ def read_results(folder: str | Path) -> Results:
     """
     store = RowStore(folder)
     about, context = store.about(), _context(store.folder)
-    summary = summarize(store.rows(), context["references"], context["groups"], _labels(about))
+    summary = summarize(store.rows(), context["references"], context["groups"])
     return Results(store.folder, summary, about, context["machine"])
 
 
 def write_results(folder: str | Path) -> Results:
-    """Write `comparison.md`, `report.json`, `report.html` and `overview.{svg,png}` into a folder.
+    """Write `report.json`, `report.html` and `overview.svg` into a folder.
 
     Raises:
         ConfigError: As in `read_results`.
@@ -94,23 +94,14 @@ def write_results(folder: str | Path) -> Results:
     """
     results = read_results(folder)
     folder, summary = results.folder, results.summary
-    overview = plots.overview(summary)
     texts = {
-        TABLE: f"## {escape_markdown(results.title)}\n\n{markdown_table(summary)}",
         FIGURES: json.dumps(results.to_record(), indent=2, ensure_ascii=False) + "\n",
         REPORT: render_html(summary, results.about, results.machine),
-        f"{OVERVIEW}.svg": to_svg(overview, results.title),
+        OVERVIEW: to_svg(plots.overview(summary), results.title),
     }
     for name, text in texts.items():
         replace_file(folder / name, text.encode())
-    replace_file(folder / f"{OVERVIEW}.png", to_png(overview))
     return results
-
-
-def _labels(about: Mapping[str, Any]) -> list[str]:
-    """Return the task's labels; none for generation and for multi-label tasks."""
-    task = about.get("task") or {}
-    return [] if task.get("multilabel") else [e["label"] for e in task.get("verbalizer") or []]
 
 
 def _context(folder: Path) -> dict[str, Any]:

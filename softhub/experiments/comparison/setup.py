@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from softhub.evaluation.evaluate import Evaluation
 from softhub.evaluation.hard_prompts import HardPrompt, choose_hard_prompts, evaluate_hard_prompts
-from softhub.experiments.comparison.descriptions import METHODS
-from softhub.experiments.config import option
+from softhub.experiments.comparison.method_names import METHODS
+from softhub.experiments.config import TaskConfig, option
 from softhub.inference.engine import PromptModel
 from softhub.model.base import BaseModel, load_base
 from softhub.tasks import Splits, Task
@@ -20,64 +20,23 @@ from softhub.training import PromptTrainingArguments
 
 @dataclass(kw_only=True)
 class ComparisonOptions:
-    """Options of a comparison.
+    """Options of a comparison; `softhub compare -- --help` describes each."""
 
-    Attributes:
-        methods: Names from `METHODS`; the others are left out.
-        seeds: Seeds of everything that is trained or drawn.
-        virtual_tokens: Lengths of soft prompts.
-        ensemble_of: Length of the soft prompts in the ensemble.
-        init: Initialization of soft prompts; see `fit`.
-        shots: Numbers of solved examples in few-shot prompts.
-        run_generated_code: Whether generated code is run with its tests, in the sandbox.
-        lora_rate: Learning rate of LoRA.
-        lora_rank: Rank of LoRA's matrices, which are added to every linear layer.
-        fine_tuning_rate: Learning rate of full fine-tuning.
-    """
-
-    methods: list[str] = field(
-        default_factory=lambda: list(METHODS),
-        metadata={"help": "Methods to run; the others are left out."},
-    )
-    seeds: list[int] = field(
-        default_factory=lambda: [0, 1, 2],
-        metadata={"help": "Seeds of everything that is trained or drawn."},
-    )
-    virtual_tokens: list[int] = field(
-        default_factory=lambda: [1, 5, 20, 50, 100], metadata={"help": "Lengths of soft prompts."}
-    )
+    methods: list[str] = option([*METHODS], "Methods to run; the others are left out.")
+    seeds: list[int] = option([0, 1, 2], "Seeds of everything that is trained or drawn.")
+    virtual_tokens: list[int] = option([1, 5, 20, 50, 100], "Lengths of soft prompts.")
     ensemble_of: int = option(20, "Length of the soft prompts in the ensemble.")
     init: str | None = option("labels", "Initialization: auto, task, labels, vocabulary, …")
-    shots: list[int] = field(
-        default_factory=lambda: [4, 8],
-        metadata={"help": "Numbers of solved examples in few-shot prompts."},
-    )
+    shots: list[int] = option([4, 8], "Numbers of solved examples in few-shot prompts.")
     run_generated_code: bool = option(False, "Run generated code; see docs/sandbox.md.")
     lora_rate: float = option(5e-4, "Learning rate of LoRA.")
-    lora_rank: int = option(8, "Rank of LoRA's matrices.")
+    lora_rank: int = option(8, "Rank of LoRA's matrices, which are added to every linear layer.")
     fine_tuning_rate: float = option(2e-5, "Learning rate of full fine-tuning.")
 
 
 @dataclass(kw_only=True)
-class ComparisonConfig(ComparisonOptions):
+class ComparisonConfig(ComparisonOptions, TaskConfig):
     """Settings of the comparison recipe: its options, and the task, base and limits."""
-
-    task: str = field(metadata={"help": "Task file."})
-    base_model: str = field(metadata={"help": "Hub id, local folder or .gguf file of the base."})
-    base_name: str | None = option(None, "Canonical name of the base, for cards.")
-    dtype: str | None = option(None, "float32, bfloat16, float16 or auto.")
-    max_train_examples: int | None = option(None, "Train on a fixed subset of this size.")
-    max_dev_examples: int | None = option(None, "Select on a fixed subset of this size.")
-    max_test_examples: int | None = option(None, "Evaluate on a fixed subset of this size.")
-
-    @property
-    def limits(self) -> dict[str, int | None]:
-        """Maximum number of examples of each split; None for all of them."""
-        return {
-            "train": self.max_train_examples,
-            "dev": self.max_dev_examples,
-            "test": self.max_test_examples,
-        }
 
     @property
     def options(self) -> dict[str, Any]:
@@ -86,7 +45,7 @@ class ComparisonConfig(ComparisonOptions):
 
     def load_base(self) -> BaseModel:
         """Load the base model, as `compare` does once for each method that changes its weights."""
-        return load_base(self.base_model, name=self.base_name, dtype=self.dtype)
+        return load_base(self.base_model, **self.base_options)
 
 
 @dataclass(kw_only=True)

@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from softhub.errors import DatasetError, TaskError
-from softhub.experiments.comparison.descriptions import (
-    FEW_SHOT,
+from softhub.experiments.comparison.method_names import (
     FINE_TUNING,
     METHODS,
     SOFT_PROMPT,
@@ -28,6 +27,9 @@ from softhub.metrics.code import PASSED
 from softhub.metrics.intervals import Interval, Resampled, Resamples
 
 DEFAULT_SETTING = "P = 20"
+Size = Literal["trainable_parameters", "bytes", "prompt_tokens"]
+Cost = Size | Literal["train_seconds", "predict_seconds"]
+_SIZES: tuple[Size, ...] = ("trainable_parameters", "bytes", "prompt_tokens")
 
 
 @dataclass(frozen=True)
@@ -61,41 +63,9 @@ class Line:
         """Number of runs."""
         return len(self.rows)
 
-    @property
-    def virtual_tokens(self) -> int:
-        """Length of a soft prompt, 0 for any other method."""
-        match = re.fullmatch(r"P = (\d+)", self.setting)
-        return int(match[1]) if match and self.method == SOFT_PROMPT else 0
-
-    @property
-    def is_hard_prompt(self) -> bool:
-        """Whether it is the base model with words before the text."""
-        return self.method.startswith("zero-shot") or method_family(self.method) == FEW_SHOT
-
-    @property
-    def trainable_parameters(self) -> int:
-        """Number of trained parameters."""
-        return round(fmean(row.trainable_parameters for row in self.rows))
-
-    @property
-    def bytes(self) -> int:
-        """Size of what is stored and shipped for the task; the mean of the runs."""
-        return round(fmean(row.bytes for row in self.rows))
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens that each request carries in addition to its text; the mean of the runs."""
-        return round(fmean(row.prompt_tokens for row in self.rows))
-
-    @property
-    def train_seconds(self) -> float:
-        """Wall time of training; the mean of the runs."""
-        return fmean(row.train_seconds for row in self.rows)
-
-    @property
-    def predict_seconds(self) -> float:
-        """Wall time per test example; the mean of the runs."""
-        return fmean(row.predict_seconds for row in self.rows)
+    def mean(self, cost: Cost) -> float:
+        """Return the mean of a cost over the runs."""
+        return fmean(getattr(row, cost) for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -105,13 +75,11 @@ class Summary:
     Attributes:
         table: One line for each method and setting, in the order of tables.
         references: Reference answer of each test example.
-        labels: The task's labels; empty for generation.
         groups: Number of groups of test examples; None if they are ungrouped.
     """
 
     table: tuple[Line, ...]
     references: tuple[str, ...]
-    labels: tuple[str, ...]
     groups: int | None
 
     @property
@@ -140,13 +108,6 @@ class Summary:
     def fine_tuning(self) -> Line | None:
         """Full fine-tuning, if it was run."""
         return self.first(FINE_TUNING)
-
-    @property
-    def best_hard_prompt(self) -> Line | None:
-        """The hard prompt with the best test score: selected on test, so it is hard to beat."""
-        goodness = find_metric(self.metric).goodness
-        hard = [line for line in self.table if line.is_hard_prompt]
-        return max(hard, key=lambda line: goodness(self.score(line).value), default=None)
 
     def first(self, method: str) -> Line | None:
         """Return the first line of a method, None if it was not run."""
@@ -192,11 +153,9 @@ class Summary:
             "score_of_each_seed": [dict(row.metrics) for row in line.rows],
             "minus_soft_prompt": _rounded(self.difference(line, self.soft_prompt)),
             "minus_full_fine_tuning": _rounded(self.difference(line, self.fine_tuning)),
-            "trainable_parameters": line.trainable_parameters,
-            "bytes": line.bytes,
-            "prompt_tokens": line.prompt_tokens,
-            "train_seconds": round(line.train_seconds, 1),
-            "milliseconds_per_example": round(1000 * line.predict_seconds, 2),
+            **{cost: round(line.mean(cost)) for cost in _SIZES},
+            "train_seconds": round(line.mean("train_seconds"), 1),
+            "milliseconds_per_example": round(1000 * line.mean("predict_seconds"), 2),
             "steps": [row.steps for row in line.rows],
             "best_step": [row.best_step for row in line.rows],
         }
@@ -206,7 +165,6 @@ def summarize(
     rows: Sequence[ComparedRow],
     references: Sequence[str],
     groups: Sequence[str | None] | None,
-    labels: Sequence[str],
     *,
     resamples: int = 2000,
 ) -> Summary:
@@ -216,7 +174,6 @@ def summarize(
         rows: The rows, in any order. The first metric of each is the main one.
         references: Reference answer of each test example, N.
         groups: N names of groups, which are resampled as units, or None.
-        labels: The task's labels, in order; empty for generation.
         resamples: Number of bootstrap samples.
 
     Returns:
@@ -234,14 +191,13 @@ def summarize(
         for key, of_key in runs.items()
     )
     known = {group for group in groups or () if group is not None}
-    return Summary(table, tuple(references), tuple(labels), len(known) or None)
+    return Summary(table, tuple(references), len(known) or None)
 
 
 _Key = tuple[str, str]
 
 
 def _by_line(rows: Sequence[ComparedRow], size: int) -> dict[_Key, tuple[ComparedRow, ...]]:
-    """Return the runs of each line, in the order of tables."""
     if not rows:
         raise DatasetError("There are no rows to compare; run softhub compare first.")
     runs: dict[_Key, list[ComparedRow]] = defaultdict(list)

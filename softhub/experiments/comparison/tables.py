@@ -1,10 +1,9 @@
-"""The table of a comparison: for the terminal and as Markdown."""
+"""The table of a comparison on a terminal, and its cells for other formats."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -16,7 +15,6 @@ from softhub.experiments.comparison.formatting import (
     milliseconds,
     plain,
     score,
-    size,
 )
 from softhub.experiments.comparison.summary import Line, Summary
 
@@ -38,17 +36,6 @@ def print_table(summary: Summary, *, title: str = "") -> None:
     console.print(f"\n{plain(_note(summary))}", markup=False)
 
 
-def markdown_table(summary: Summary) -> str:
-    """Return the table as Markdown, with a note on the intervals below it."""
-    headings = [*score_headings(summary), *COSTS]
-    lines = [_markdown(headings), _markdown(["---", *["---:"] * (len(headings) - 1)])]
-    for line in summary.table:
-        name = escape_markdown(line.name)
-        name = f"**{name}**" if line is summary.soft_prompt else name
-        lines.append(_markdown([name, *score_cells(line, summary), *cost_cells(line)]))
-    return "\n".join([*lines, "", _note(summary), ""])
-
-
 def score_headings(summary: Summary) -> list[str]:
     """Return the headings of name, seeds, main score and differences."""
     minus = [f"minus\n{line.name}" for line in summary.anchors]
@@ -64,12 +51,14 @@ def score_cells(line: Line, summary: Summary) -> list[str]:
 
 def cost_cells(line: Line) -> list[str]:
     """Return a line's costs, in the order of `COSTS`."""
+    parameters, size = round(line.mean("trainable_parameters")), round(line.mean("bytes"))
+    train, predict = line.mean("train_seconds"), line.mean("predict_seconds")
     return [
-        count(line.trainable_parameters) if line.trainable_parameters else DASH,
-        size(line.bytes) if line.bytes else DASH,
-        str(line.prompt_tokens),
-        duration(line.train_seconds) if line.train_seconds else DASH,
-        milliseconds(line.predict_seconds) if line.predict_seconds else DASH,
+        count(parameters) if parameters else DASH,
+        decimal(size) if size else DASH,
+        f"{line.mean('prompt_tokens'):.0f}",
+        duration(train) if train else DASH,
+        milliseconds(predict) if predict else DASH,
     ]
 
 
@@ -87,13 +76,3 @@ def _table(*headings: str) -> Table:
     for heading in headings[1:]:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
-
-
-def _markdown(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace(chr(10), ' ') for cell in cells)} |"
-
-
-def escape_markdown(text: str) -> str:
-    """Return a name, which may contain anything, as Markdown that shows it on one line."""
-    words = " ".join(text.split())
-    return "".join(f"\\{c}" if c in "\\|*_`[]<>" else c for c in words)

@@ -54,19 +54,13 @@ class _BestWeights(TrainerCallback):
         self.weights: dict[str, torch.Tensor] = {}
 
     def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        model: torch.nn.Module | None = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Copy the weights if the dev loss is the lowest so far."""
-        if model is None or metrics is None or not metrics["eval_loss"] < self.loss:  # or NaN
-            return
-        self.loss, self.step = metrics["eval_loss"], state.global_step
-        self.weights = {key: value.detach().clone() for key, value in trained(model).items()}
+        loss, model = kwargs["metrics"]["eval_loss"], kwargs["model"]
+        if loss < self.loss:  # not if it is NaN
+            self.loss, self.step = loss, state.global_step
+            self.weights = {key: value.detach().clone() for key, value in trained(model).items()}
 
 
 def trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

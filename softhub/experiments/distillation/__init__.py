@@ -11,7 +11,6 @@ from softhub.experiments.distillation.teachers import (
     BiasCorrectedTeacher,
     FewShotTeacher,
     ModelTeacher,
-    TableTeacher,
     Teacher,
 )
 
@@ -20,7 +19,6 @@ __all__ = [
     "FewShotTeacher",
     "ModelTeacher",
     "Retention",
-    "TableTeacher",
     "Teacher",
     "agreement",
     "distill",

@@ -76,7 +76,6 @@ def distill(
 
 
 def _answered(task: Task, teacher: Teacher, examples: Sequence[Example]) -> list[Example]:
-    """Return the examples with the teacher's answers instead of their own."""
     if task.verbalizer is None:
         return _with_texts(teacher, examples)
     return _with_labels(task, teacher, examples, set(task.verbalizer.labels))

@@ -1,4 +1,4 @@
-"""Teachers: a long prompt on the base itself, another prompt or model, or a table."""
+"""Teachers: a long prompt on the base itself, or another prompt or model."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 from softhub.errors import TaskError, TrainingError
 from softhub.evaluation.evaluate import predict_examples
 from softhub.evaluation.few_shot import predict_few_shot, written_out
 from softhub.evaluation.hard_prompts import mean_log_probabilities
 from softhub.inference.engine import Prediction, PromptModel
 from softhub.inference.prediction import decide
-from softhub.metrics.label_sets import join_labels
 from softhub.model.encoding import Candidates, render_chat
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Task, Template, dataset_hash
@@ -201,69 +197,6 @@ class FewShotTeacher(Teacher):
     def instruction(self) -> str:
         """The solved examples as they are written."""
         return written_out(self.task, self.template, self.shots)
-
-
-class TableTeacher(Teacher):
-    """Probabilities that were computed elsewhere, for example by a fine-tuned model.
-
-    Args:
-        task: A classification task.
-        examples: The texts of the table; they must include the student's train and dev texts.
-        probabilities: Probability of each label, `[N, labels]`, in the verbalizer's order.
-        source: Description of their origin, for the manifest.
-
-    Raises:
-        TaskError: The task generates text.
-        TrainingError: The table has another shape, or contains no probabilities.
-    """
-
-    def __init__(
-        self,
-        task: Task,
-        examples: Sequence[Example],
-        probabilities: ArrayLike,
-        *,
-        source: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(source or {"from": "table of probabilities"})
-        if task.verbalizer is None:
-            raise TaskError("A table of probabilities is for a classification task.")
-        labels = task.verbalizer.labels
-        table = np.asarray(probabilities, dtype=np.float64)
-        _check_table(table, (len(examples), len(labels)), sums=not task.multilabel)
-        for example, row in zip(examples, table.tolist(), strict=True):
-            prediction = _prediction(labels, row, multilabel=task.multilabel)
-            self._predictions[_key(example)] = prediction
-
-    def _classify(self, examples: Sequence[Example]) -> list[Prediction]:
-        raise TrainingError(
-            f"The teacher's table lacks {len(examples)} of the texts, {examples[0].text!r:.60} "
-            "among them. Expected a row for each text of train and dev, and of test to evaluate it."
-        )
-
-
-def _check_table(table: Any, expected: tuple[int, int], *, sums: bool) -> None:
-    if table.shape != expected:
-        raise TrainingError(
-            f"The teacher's table has the shape {list(table.shape)}; expected {list(expected)}: a "
-            "row for each text, and a column for each label in the verbalizer's order."
-        )
-    valid = np.isfinite(table) & (table >= 0) & (table <= 1)
-    if not valid.all() or (sums and not np.allclose(table.sum(axis=1), 1.0, atol=1e-3)):
-        raise TrainingError(
-            "The teacher's table contains no probabilities; expected numbers from 0 to 1, which "
-            "sum to 1 in each row. Take the softmax of the scores first."
-        )
-
-
-def _prediction(labels: Sequence[str], row: Sequence[float], *, multilabel: bool) -> Prediction:
-    probabilities = dict(zip(labels, row, strict=True))
-    if not multilabel:
-        scores = {label: _log(share) for label, share in probabilities.items()}
-        return Prediction(max(labels, key=probabilities.__getitem__), probabilities, scores)
-    scores = {label: _log(share) - _log(1 - share) for label, share in probabilities.items()}
-    applying = tuple(label for label in labels if probabilities[label] >= 0.5)
-    return Prediction(join_labels(applying, labels), probabilities, scores, labels=applying)
 
 
 def _log(probability: float) -> float:

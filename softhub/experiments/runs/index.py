@@ -1,54 +1,23 @@
-"""Find all runs in a folder, sort them, and summarize them over their seeds."""
+"""Find all runs in a folder, and sort them."""
 
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from softhub.errors import ConfigError
-from softhub.experiments.runs.reading import is_part, is_run, read_run
+from softhub.experiments.runs.reading import COMPARISON, is_part, is_run, read_run
 from softhub.experiments.runs.run import Run
 from softhub.metrics import METRICS
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """Summary of runs that differ only in their seed.
-
-    Attributes:
-        task: Name of the task.
-        base_model: Name of the base model.
-        num_virtual_tokens: Number of virtual tokens.
-        metric: Metric of the scores, on the same test examples.
-        seeds: Seeds of the runs.
-        mean: Mean score.
-        deviation: Sample standard deviation of the scores; None for a single run.
-        lowest: Lowest score.
-        highest: Highest score.
-        paths: Folders of the runs.
-    """
-
-    task: str | None
-    base_model: str | None
-    num_virtual_tokens: int | None
-    metric: str
-    seeds: tuple[int | None, ...]
-    mean: float
-    deviation: float | None
-    lowest: float
-    highest: float
-    paths: tuple[str, ...]
 
 
 def find_runs(folder: str | Path) -> list[Run]:
     """Return the runs in a folder and its subfolders, the newest first.
 
     Args:
-        folder: The folder; links to other folders are not followed.
+        folder: The folder; links to other folders are not followed, and comparisons are left out.
 
     Raises:
         ConfigError: There is no such folder.
@@ -63,8 +32,10 @@ def find_runs(folder: str | Path) -> list[Run]:
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
-    for folder, names, _ in os.walk(root):
-        if is_run(Path(folder)):
+    for folder, names, files in os.walk(root):
+        if COMPARISON in files:  # its report lists its runs
+            names.clear()
+        elif is_run(Path(folder)):
             yield Path(folder)
         names[:] = sorted(name for name in names if not is_part(name))
 
@@ -107,33 +78,3 @@ def _goodness(run: Run) -> float | None:
         return None
     metric = METRICS.get(run.score.name)
     return metric.goodness(run.score.value) if metric else run.score.value
-
-
-def by_seed(runs: Sequence[Run]) -> list[Seeds]:
-    """Summarize evaluated runs that differ only in their seed, in the order of their first run.
-
-    They have the same task, base, data, settings and versions, and the same number of examples.
-    """
-    groups: dict[tuple[Any, ...], list[Run]] = {}
-    for run in runs:
-        if run.score and run.settings:
-            key = (run.settings, run.score.name, run.score.examples)
-            groups.setdefault(key, []).append(run)
-    return [_summarize(group) for group in groups.values()]
-
-
-def _summarize(runs: Sequence[Run]) -> Seeds:
-    first, scores = runs[0], [run.score for run in runs if run.score]
-    values = [score.value for score in scores]
-    return Seeds(
-        first.task,
-        first.base_model,
-        first.num_virtual_tokens,
-        scores[0].name,
-        tuple(run.seed for run in runs),
-        statistics.fmean(values),
-        statistics.stdev(values) if len(values) > 1 else None,
-        min(values),
-        max(values),
-        tuple(run.path for run in runs),
-    )

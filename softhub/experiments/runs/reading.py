@@ -6,7 +6,6 @@ pickles in checkpoints are not opened: their `trainer_state.json` has the number
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -16,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from softhub.adapter.manifest import Manifest, RecordedMetric
+from softhub.adapter.manifest import Manifest
 from softhub.adapter.strict_json import check_value
 from softhub.adapter.validation import check_folder
 from softhub.errors import SoftHubError
@@ -36,7 +35,8 @@ _ADAPTER, _REPORT, _RUN_STATE, _STATE = (
     "run_state.json",
     "trainer_state.json",
 )
-_ROWS, _ABOUT, _ADAPTERS = "rows.jsonl", "comparison.json", "adapters"
+COMPARISON = "comparison.json"
+"""File that only a comparison's folder has."""
 _CHECKPOINT, _RESTART = re.compile(r"checkpoint-(\d{1,12})"), re.compile(r"restart-(\d{1,6})")
 _MAX_BYTES, _MAX_NOTE = 64 * 2**20, 500
 
@@ -51,10 +51,9 @@ def is_run(folder: Path) -> bool:
     A folder that cannot be read may be one.
     """
     try:
-        parts = ((folder / _RUN_STATE).is_file(), (folder / _ADAPTER).is_dir())
-        if any(parts) or _newest(folder, _CHECKPOINT):
-            return True
-        return (folder / _REPORT).is_file() and not (folder / _ABOUT).is_file()
+        files = [(folder / name).is_file() for name in (_RUN_STATE, _REPORT)]
+        parts = (*files, (folder / _ADAPTER).is_dir())
+        return any(parts) or _newest(folder, _CHECKPOINT) is not None
     except OSError:
         return True
 
@@ -62,7 +61,7 @@ def is_run(folder: Path) -> bool:
 def is_part(name: str) -> bool:
     """Return whether a folder of that name belongs to the run in its parent, or is hidden."""
     parts = (_CHECKPOINT.fullmatch(name), _RESTART.fullmatch(name))
-    return name.startswith(".") or name in (_ADAPTER, _ADAPTERS) or any(parts)
+    return name.startswith(".") or name == _ADAPTER or any(parts)
 
 
 def read_run(folder: Path, root: Path) -> Run:
@@ -91,10 +90,10 @@ def _read(folder: Path, run: Run) -> Run:
     if failures:
         run = replace(run, note=f"{run.note}; restarts: {failures}")
     report = _json(folder / _REPORT)
-    adapter = _adapter_of(folder)
-    if adapter is None and not report:
-        return run
-    if adapter is None:
+    adapter = folder / _ADAPTER
+    if not adapter.is_dir():
+        if not report:
+            return run
         raise _InvalidFile("it has a report, but no adapter")
     checked = check_folder(adapter)
     manifest = checked.manifest
@@ -102,23 +101,13 @@ def _read(folder: Path, run: Run) -> Run:
     run = replace(run, state=FINISHED, note=note, weights_sha256=checked.weights_sha256)
     if manifest:
         run = _with_manifest(run, manifest)
-    run = _with_report(run, report) if report else _with_row(run, folder)
-    return replace(run, settings=_settings(manifest, report) if manifest else None)
-
-
-def _adapter_of(folder: Path) -> Path | None:
-    """Return a run's adapter; a comparison has those of its runs in a folder next to them."""
-    for adapter in (folder / _ADAPTER, folder.parent.parent / _ADAPTERS / folder.name):
-        if adapter.is_dir() and (adapter.name == _ADAPTER or folder.parent.name == "runs"):
-            return adapter
-    return None
+    return _with_report(run, report) if report else run
 
 
 # --- the content of each file ---
 
 
 def _with_checkpoint(run: Run, state: Mapping[str, Any]) -> Run:
-    """Add the progress of the newest checkpoint."""
     step, last = _integer(state.get("global_step")), _integer(state.get("max_steps"))
     if step is None or last is None:
         raise _InvalidFile(f"{_STATE} of its newest checkpoint has no number of steps")
@@ -178,47 +167,6 @@ def _with_report(run: Run, report: Mapping[str, Any]) -> Run:
         date=_utc(report.get("date")) or run.date,
         config=config,
     )
-
-
-def _with_row(run: Run, folder: Path) -> Run:
-    """Add the score from a comparison's rows, because the adapters of its runs have none."""
-    comparison = folder.parent.parent
-    data = _mapping(_mapping(_json(comparison / _ABOUT).get("data")).get("test"))
-    setting = f"P = {run.num_virtual_tokens}"
-    for line in _bytes(comparison / _ROWS).splitlines():
-        try:
-            row = _mapping(json.loads(line))
-        except ValueError:
-            continue  # the last line, truncated by a crash
-        key = (row.get("method"), row.get("setting"), row.get("seed"))
-        values = {name: _number(value) for name, value in _mapping(row.get("metrics")).items()}
-        metrics = [(name, value) for name, value in values.items() if value is not None]
-        if key == ("soft prompt", setting, run.seed) and metrics:
-            examples = _integer(data.get("examples")) or len(_list(row.get("predictions")))
-            score = RecordedMetric(*metrics[0], None, None, "test", examples, {})
-            return replace(run, score=score, seconds=_number(row.get("train_seconds")))
-    return run
-
-
-def _settings(manifest: Manifest, report: Mapping[str, Any]) -> str:
-    """Return a hash of the settings, equal for runs that differ only in their seed.
-
-    It leaves out what differs between seeds by chance: a learning rate that a range test found, and
-    what a restart changed. It also leaves out the git commit, which may differ in unrelated files.
-    """
-    provenance, config = dict(manifest.provenance), _mapping(report.get("config"))
-    training = dict(_mapping(provenance.get("training")))
-    failures = [_mapping(failure) for failure in _list(provenance.get("restarts"))]
-    if _mapping(report.get("training")).get("range_test"):
-        training["learning_rate"] = "auto"
-    elif failures:
-        training["learning_rate"] = failures[0].get("learning_rate")
-    init = config.get("init") or (failures[0].get("init") if failures else provenance.get("init"))
-    task = {key: value for key, value in (manifest.task or {}).items() if key != "decision"}
-    shared = {key: provenance.get(key) for key in ("dataset", "mixture", "packages")}
-    of_prompt = (manifest.base_model, manifest.base_revision, manifest.base_quantization)
-    everything = [*of_prompt, manifest.num_virtual_tokens, task, training, init, shared]
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 
 # --- files ---
@@ -294,14 +242,11 @@ def _best_checkpoint(
     history: Sequence[Mapping[str, Any]], best_step: int | None
 ) -> tuple[float | None, int | None]:
     """Return dev loss and step of the best checkpoint: the given step, or the lowest loss."""
-    losses: dict[int, float] = {}
-    for logs in history:
-        step, loss = _integer(logs.get("step")), _number(logs.get("eval_loss"))
-        if step is not None and loss is not None:
-            losses[step] = loss
+    pairs = ((_integer(logs.get("step")), _number(logs.get("eval_loss"))) for logs in history)
+    losses = {step: loss for step, loss in pairs if step is not None and loss is not None}
     if best_step not in losses:
         best_step = min(losses, key=losses.__getitem__, default=best_step)
-    return (losses.get(best_step) if best_step is not None else None), best_step
+    return (None if best_step is None else losses.get(best_step)), best_step
 
 
 def _history(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -322,20 +267,16 @@ def _text(value: object) -> str | None:
 
 
 def _number(value: object) -> float | None:
-    """Return a finite number, None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """Return a finite number of a usual size, None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**63:
         return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+    return float(value)
 
 
 def _integer(value: object) -> int | None:
     """Return a number of steps or a seed, None for anything else."""
     number = _number(value)
-    return int(number) if number is not None and abs(number) < 2**63 and number % 1 == 0 else None
+    return int(number) if number is not None and number % 1 == 0 else None
 
 
 def _utc(value: object) -> str | None:

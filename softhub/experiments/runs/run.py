@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from softhub.adapter.manifest import RecordedMetric
@@ -35,7 +35,6 @@ class Run:
         seconds: Wall time of training.
         seed: Seed of the run.
         date: When the run ended or was last saved: UTC, ISO 8601.
-        settings: Hash that is equal for runs that differ only in their seed.
         weights_sha256: Hash of the prompt's weights file.
         softhub_version: Version of softhub that saved the prompt.
         provenance: Data, seed, settings, versions and commit, as in the prompt's manifest.
@@ -55,7 +54,6 @@ class Run:
     seconds: float | None = None
     seed: int | None = None
     date: str | None = None
-    settings: str | None = None
     weights_sha256: str | None = None
     softhub_version: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -63,5 +61,4 @@ class Run:
 
     def to_record(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        record = asdict(replace(self, provenance={}, config={}))
-        return {**record, "provenance": dict(self.provenance), "config": dict(self.config)}
+        return asdict(self)

@@ -1,17 +1,17 @@
-"""The table on a terminal and as Markdown."""
+"""The table on a terminal."""
 
 from dataclasses import replace
 
 import pytest
 
 from softhub.experiments.comparison.summary import summarize
-from softhub.experiments.comparison.tables import markdown_table, print_table
-from tests.experiments.comparison.rows import GROUPS, LABELS, REFERENCES, rows
+from softhub.experiments.comparison.tables import print_table
+from tests.experiments.comparison.rows import GROUPS, REFERENCES, rows
 
 
 @pytest.fixture(scope="module")
 def summary():
-    return summarize(rows(), REFERENCES, GROUPS, LABELS)
+    return summarize(rows(), REFERENCES, GROUPS)
 
 
 def test_the_terminal_gets_every_figure_in_100_columns(summary, capsys):
@@ -32,22 +32,5 @@ def test_the_terminal_gets_every_figure_in_100_columns(summary, capsys):
 
 def test_long_names_do_not_widen_the_table(summary, capsys):
     long = [replace(row, setting=f"{row.setting}{' and much more' * 9}") for row in rows()]
-    print_table(summarize(long, REFERENCES, GROUPS, LABELS))
+    print_table(summarize(long, REFERENCES, GROUPS))
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
-
-
-def test_markdown_is_one_line_for_each_method_with_the_default_in_bold(summary):
-    lines = markdown_table(summary).splitlines()
-    body = [line for line in lines if line.startswith("| ")][2:]
-    assert len(body) == len(summary.table)
-    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
-    assert [line for line in body if "**" in line] == [
-        line for line in body if line.startswith("| **soft prompt, P = 20** | 3 |")
-    ]
-    assert "bootstrap over groups of test examples and seeds" in lines[-1]
-
-
-def test_names_cannot_break_out_of_markdown():
-    hostile = [replace(row, setting="a|b\n\n# <img src=x> [x](y) `z`") for row in rows()[:1]]
-    table = markdown_table(summarize(hostile, REFERENCES, GROUPS, LABELS))
-    assert r"a\|b # \<img src=x\> \[x\](y) \`z\`" in table

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 from peft import PromptTuningConfig
 
-from softhub.experiments.distillation import ModelTeacher, distill
-from softhub.inference.engine import PromptModel
+from softhub.experiments.distillation import ModelTeacher, Teacher, distill
+from softhub.inference.engine import Prediction, PromptModel
+from softhub.metrics.label_sets import join_labels
 from softhub.model.base import load_base
 from softhub.tasks import Example, Splits, Task, Template, Verbalizer
 from softhub.training import PromptTrainingArguments
@@ -41,6 +42,27 @@ def texts(count):
 def labelled(examples):
     """The same texts, with labels that are as good as any."""
     return [replace(e, label=("good", "bad")[i % 3 == 0]) for i, e in enumerate(examples)]
+
+
+class Table(Teacher):
+    """A teacher of one's own: it says of each text what a table says."""
+
+    def __init__(self, task, examples, probabilities, source=()):
+        super().__init__({"from": "table", **dict(source)})
+        self.task = task
+        rows = zip(examples, probabilities, strict=True)
+        self.rows = {example.text: row for example, row in rows}
+
+    def _classify(self, examples):
+        return [self._said(self.rows[example.text]) for example in examples]
+
+    def _said(self, row):
+        labels = self.task.verbalizer.labels
+        said = dict(zip(labels, row, strict=True))
+        if not self.task.multilabel:
+            return Prediction(max(labels, key=said.get), said, said)
+        applying = tuple(label for label in labels if said[label] >= 0.5)
+        return Prediction(join_labels(applying, labels), said, said, labels=applying)
 
 
 @pytest.fixture(scope="module")

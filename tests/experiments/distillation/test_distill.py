@@ -7,12 +7,12 @@ import torch
 from peft import PeftModel
 
 from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
-from softhub.experiments.distillation import BiasCorrectedTeacher, ModelTeacher, TableTeacher
+from softhub.experiments.distillation import BiasCorrectedTeacher, ModelTeacher
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
 from softhub.tasks import Template, Verbalizer, dataset_hash
 from softhub.tasks.decision import Decision
-from tests.experiments.distillation.conftest import ECHO, LONG, TASK, texts
+from tests.experiments.distillation.conftest import ECHO, LONG, TASK, Table, texts
 
 pytestmark = pytest.mark.filterwarnings("ignore::softhub.errors.SoftHubWarning")
 
@@ -62,7 +62,7 @@ def test_a_table_is_learned_on_a_base_of_sliding_windows(tiny_base, run):
     everything = texts(44)
     table = [[0.9, 0.1] if "great" in example.text else [0.3, 0.7] for example in everything]
     source = {"from": "full fine-tuning", "steps": 120}
-    teacher = TableTeacher(task, everything, table, source=source)
+    teacher = Table(task, everything, table, source=source)
     model = PromptModel(load_base(tiny_base("mistral")))
     result = run(model, teacher, task, max_steps=8)
     assert min(divergences(result)[1:]) < divergences(result)[0]
@@ -78,7 +78,7 @@ def test_several_labels_a_text_are_matched_each(model, run):
     )
     everything = texts(44)
     table = [[0.8, 0.3] if "great" in example.text else [0.1, 0.6] for example in everything]
-    result = run(model, TableTeacher(task, everything, table), task)
+    result = run(model, Table(task, everything, table), task)
     assert divergences(result)[-1] < 0.5 * divergences(result)[0]
 
 

@@ -7,12 +7,11 @@ import pytest
 from softhub.errors import DatasetError
 from softhub.experiments.distillation import (
     ModelTeacher,
-    TableTeacher,
     agreement,
     evaluate_student,
     request_tokens,
 )
-from tests.experiments.distillation.conftest import ECHO, TASK, labelled, texts
+from tests.experiments.distillation.conftest import ECHO, TASK, Table, labelled, texts
 from tests.prompts import soft_prompt
 
 
@@ -21,7 +20,7 @@ def test_shares_differences_and_agreement_are_those_of_the_answers(model):
     examples = labelled(texts(30))
     right = [example.label == "good" for example in examples]
     table = [[1.0, 0.0] if good or i % 4 else [0.0, 1.0] for i, good in enumerate(right)]
-    retention = evaluate_student(model, TASK, prompt, TableTeacher(TASK, examples, table), examples)
+    retention = evaluate_student(model, TASK, prompt, Table(TASK, examples, table), examples)
     answers = {"teacher": retention.teacher.predictions, "student": retention.student.predictions}
     scores = {
         name: sum(a == e.label for a, e in zip(given, examples, strict=True)) / 30
@@ -72,6 +71,6 @@ def test_nothing_is_a_share_of_nothing(model):
     prompt = soft_prompt(model.base, 4, TASK, seed=5)
     examples = labelled(texts(12))
     wrong = [[0.0, 1.0] if example.label == "good" else [1.0, 0.0] for example in examples]
-    retention = evaluate_student(model, TASK, prompt, TableTeacher(TASK, examples, wrong), examples)
+    retention = evaluate_student(model, TASK, prompt, Table(TASK, examples, wrong), examples)
     assert retention.share["accuracy"] is None
     assert retention.difference["accuracy"].value == retention.student.metrics["accuracy"].value

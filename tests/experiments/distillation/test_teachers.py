@@ -12,11 +12,10 @@ from softhub.experiments.distillation import (
     BiasCorrectedTeacher,
     FewShotTeacher,
     ModelTeacher,
-    TableTeacher,
 )
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Template
-from tests.experiments.distillation.conftest import ECHO, LONG, TASK, labelled, texts
+from tests.experiments.distillation.conftest import LONG, TASK, Table, labelled, texts
 from tests.prompts import soft_prompt
 
 
@@ -110,37 +109,18 @@ def test_calibrating_takes_the_mean_off(teacher):
     assert corrected.instruction == teacher.instruction
 
 
-def test_a_table_answers_its_own_texts_in_the_verbalizer_s_order():
-    teacher = TableTeacher(TASK, texts(3), [[0.9, 0.1], [0.2, 0.8], [0.0, 1.0]])
+def test_a_teacher_of_one_s_own_needs_only_to_classify():
+    teacher = Table(TASK, texts(3), [[0.9, 0.1], [0.2, 0.8], [0.0, 1.0]])
     said = teacher.classify(texts(3)[::-1])
     assert [prediction.best for prediction in said] == ["bad", "bad", "good"]
     assert said[1].probabilities == {"good": 0.2, "bad": 0.8}
-    assert teacher.prompt_tokens(texts(1)[0]) is None
-    with pytest.raises(TrainingError, match=r"lacks 1 of the texts, '.* 3'"):
-        teacher.classify(texts(4))
-
-
-@pytest.mark.parametrize(
-    ("table", "problem"),
-    [
-        ([[0.5, 0.5]], r"shape \[1, 2\]; expected \[2, 2\]"),
-        ([[0.5, 0.4, 0.1]] * 2, r"shape \[2, 3\]"),
-        ([[2.0, -1.0], [0.5, 0.5]], "contains no probabilities"),
-        ([[0.5, 0.1], [0.5, 0.5]], "contains no probabilities"),
-        ([[float("nan"), 0.5], [0.5, 0.5]], "contains no probabilities"),
-    ],
-)
-def test_a_table_that_is_none_is_refused(table, problem):
-    with pytest.raises(TrainingError, match=problem):
-        TableTeacher(TASK, texts(2), table)
+    assert (teacher.prompt_tokens(texts(1)[0]), teacher.instruction) == (None, None)
 
 
 def test_teachers_that_classify_cannot_write(model):
-    table = TableTeacher(TASK, texts(1), [[0.5, 0.5]])
+    table = Table(TASK, texts(1), [[0.5, 0.5]])
     with pytest.raises(TaskError, match="only classifies"):
         table.write(texts(1))
-    with pytest.raises(TaskError, match="for a classification task"):
-        TableTeacher(ECHO, texts(1), [[0.5, 0.5]])
     chat = replace(TASK, system="Be brief.", template=Template("{text}"))
     assert ModelTeacher(model, chat).source["system"] == "Be brief."
     assert ModelTeacher(model, chat).instruction == "Be brief."

@@ -1,14 +1,10 @@
-"""The index: its order, and runs summed up over their seeds."""
-
-import statistics
+"""The index: what it lists, and in which order."""
 
 import pytest
 
 from softhub.errors import ConfigError
-from softhub.experiments.runs import by_seed, find_runs, sort_runs
+from softhub.experiments.runs import find_runs, sort_runs
 from tests.experiments.runs.folders import write_checkpoint, write_run
-
-SETTINGS = {"learning_rate": 0.01, "max_steps": 30}
 
 
 def paths(runs):
@@ -36,35 +32,3 @@ def test_no_folder_is_an_error_and_an_empty_one_is_not(tmp_path):
     assert find_runs(tmp_path) == []
     with pytest.raises(ConfigError, match="There is no folder"):
         find_runs(tmp_path / "missing")
-
-
-def test_seeds_are_summed_up(tmp_path):
-    values = {0: 0.9, 1: 0.94, 2: 0.86}
-    for seed, value in values.items():
-        write_run(tmp_path / f"s{seed}", seed=seed, value=value, code={"commit": str(seed) * 40})
-    write_run(tmp_path / "longer", tokens=5)
-    write_run(tmp_path / "other-rate", training={**SETTINGS, "learning_rate": 0.3})
-    write_run(tmp_path / "other-data", dataset={"train": {"sha256": "c" * 64}})
-    write_checkpoint(tmp_path / "unfinished", 10)
-    groups = {group.paths: group for group in by_seed(sort_runs(find_runs(tmp_path), "path"))}
-    assert set(groups) == {("s0", "s1", "s2"), ("longer",), ("other-rate",), ("other-data",)}
-    group = groups["s0", "s1", "s2"]
-    assert (group.seeds, group.metric) == ((0, 1, 2), "accuracy")
-    assert group.mean == pytest.approx(0.9)
-    assert group.deviation == pytest.approx(statistics.stdev(values.values()))
-    assert (group.lowest, group.highest) == (0.86, 0.94)
-    assert groups["longer",].deviation is None
-
-
-def test_what_chance_decided_parts_no_seeds(tmp_path):
-    """A restart changes rate and start, a range test finds another rate for each seed."""
-    failures = [{"reason": "one label", "learning_rate": 0.01, "init": "labels"}]
-    again = {"restarts": failures, "init": "vocabulary"}
-    write_run(tmp_path / "a", seed=0)
-    write_run(tmp_path / "b", seed=1, training={**SETTINGS, "learning_rate": 0.0025}, **again)
-    for seed, rate in enumerate((0.02, 0.04)):
-        found = {"training": {"range_test": {"chosen": rate}, "steps": 30}}
-        training = {**SETTINGS, "learning_rate": rate}
-        write_run(tmp_path / f"auto{seed}", seed=seed, report=found, training=training)
-    groups = by_seed(sort_runs(find_runs(tmp_path), "path"))
-    assert [group.paths for group in groups] == [("a", "b"), ("auto0", "auto1")]

@@ -81,24 +81,21 @@ def test_a_restarted_run_has_the_progress_of_its_last_attempt(tmp_path):
     assert len(find_runs(tmp_path)) == 1
 
 
-def test_a_comparison_keeps_adapters_and_scores_beside_its_runs(tmp_path):
-    write_checkpoint(tmp_path / "runs" / "p3-seed1", 30)
-    write_adapter(tmp_path / "adapters" / "p3-seed1", seed=1, metrics=False)
-    (tmp_path / "report.json").write_text('{"lines": []}')
-    (tmp_path / "comparison.json").write_text('{"data": {"test": {"examples": 7}}}')
-    row = {"method": "soft prompt", "setting": "P = 3", "seed": 1, "train_seconds": 60.0}
-    rows = [{**row, "seed": 0, "metrics": {"accuracy": 0.1}}, {**row, "metrics": {"accuracy": 0.0}}]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"method": "so')
-    (run,) = find_runs(tmp_path)
-    assert (run.path, run.state, run.seconds) == ("runs/p3-seed1", "finished", 60.0)
-    assert (run.score.value, run.score.low, run.score.examples) == (0.0, None, 7)
+def test_a_comparison_is_left_to_its_own_report(tmp_path):
+    write_checkpoint(tmp_path / "compared" / "runs" / "p3-seed1", 30)
+    write_adapter(tmp_path / "compared" / "adapters" / "p3-seed1", seed=1, metrics=False)
+    (tmp_path / "compared" / "report.json").write_text('{"lines": []}')
+    (tmp_path / "compared" / "comparison.json").write_text('{"data": {"test": {"examples": 7}}}')
+    write_run(tmp_path / "mood")
+    assert [run.path for run in find_runs(tmp_path)] == ["mood"]
+    assert find_runs(tmp_path / "compared") == []
 
 
 def test_plain_peft_adapters_are_finished_runs_of_unknown_task(tmp_path):
     write_adapter(tmp_path / "adapter")
     (tmp_path / "adapter" / "softhub.json").unlink()
     run = read(tmp_path)
-    assert (run.state, run.task, run.settings) == ("finished", None, None)
+    assert (run.state, run.task) == ("finished", None)
 
 
 @pytest.mark.parametrize(
