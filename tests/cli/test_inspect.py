@@ -1,5 +1,6 @@
 """inspect: tables, JSON, a picture and a page; always with the caveat."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ from softhub.model.prompt import SoftPrompt
 from tests.cli.conftest import MakeAdapter
 from tests.command import Command
 
-TOKEN_COLUMNS = "token\tnorm\tnorm rank\tnearest by cosine\tnearest by distance\tinitialized from"
+TOKEN_COLUMNS = "token\tnorm\tnorm rank\tnearest by cosine\tinitialized from"
 
 
 def test_a_prompt_of_the_hub_beside_a_folder(
@@ -29,7 +30,7 @@ def test_a_prompt_of_the_hub_beside_a_folder(
     assert [line.split("\t")[0] for line in lines[3:8]] == list("01234")
     assert lines[-1].split("\t")[0] == str(first)
     assert lines[-1].split("\t")[2] == "0%"
-    assert "\nnote: Neighbours explain little" in done.err
+    assert "\nnote: Nearest tokens explain little" in done.err
     shown = softhub("inspect", second, "--base", base)
     assert re.search(r"'.+', distance \d\.\d\d$", shown.out.splitlines()[3])
 
@@ -52,11 +53,11 @@ def test_a_picture_and_a_page_that_stands_alone(
     page = html.read_text(encoding="utf-8")
     assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
     places = re.findall(r'(?:src|href|url)\s*[=(]\s*"?([^")\s>]+)', page)
-    assert places and all(place.startswith(("#", "data:image/png")) for place in places), places
+    assert places and all(p.startswith(("#", "data:image/svg+xml;")) for p in places), places
     assert "&lt;pad&gt;" in page and "<pad>" not in page
-    assert "Neighbours explain little" in page
+    assert "Nearest tokens explain little" in page
     assert page.count('<th scope="row">') == 6
-    svg = page[page.index("<svg") : page.index("</svg>") + 6]
+    svg = base64.b64decode(places[0].partition("base64,")[2])
     assert ElementTree.fromstring(svg).tag.endswith("svg")
 
 
