@@ -57,7 +57,7 @@ def test_a_drafted_task_is_trained_and_judged(
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     names = [row["name"] for row in report["rows"]]
     assert names[0] == "copied text" and names[-1] == "soft prompt"
-    assert all("rougeL" in row["metrics"] for row in report["rows"])
+    assert all("chrf" in row["metrics"] for row in report["rows"])
     assert report["config"]["init"] == "vocabulary"
 
 

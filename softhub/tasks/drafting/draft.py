@@ -193,8 +193,8 @@ def _labeled(source: Source, roles: Roles) -> _Data:
             tables["test"], places["test"] = tables.pop("dev"), places.pop("dev")
             text += "; dev serves as test, and a tenth of train as dev"
         warnings.append(DataWarning("unlabeled", text))
-        key: Any = "splits" if dataset.path else "data_files"
-        dataset = replace(dataset, **{key: places})
+        changes: dict[str, Any] = {"splits" if dataset.path else "data_files": places}
+        dataset = replace(dataset, **changes)
     if any(table.missing for table in tables.values()):
         dataset = replace(dataset, drop_incomplete=True)
     return _Data(dataset, tables, [*missing_rows(tables), *warnings], {})
