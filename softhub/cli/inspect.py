@@ -98,13 +98,12 @@ def _show_tokens(found: "Inspection") -> None:
             f"{token.norm:.2f}",
             f"{token.norm_rank:.0%}",
             nearest_in_words(token.by_cosine[:_SHOWN]),
-            nearest_in_words(token.by_distance[:_SHOWN], cosine=False),
             _initial_token(token),
         )
         for index, token in enumerate(found.tokens)
     ]
-    columns = ("token", "norm", "norm rank", "nearest by cosine", "nearest by distance")
-    emit_table((*columns, "initialized from"), rows)
+    columns = ("token", "norm", "norm rank", "nearest by cosine", "initialized from")
+    emit_table(columns, rows)
 
 
 def _initial_token(token: "VirtualToken") -> str:
@@ -115,14 +114,9 @@ def _initial_token(token: "VirtualToken") -> str:
 def _show_others(found: "Inspection") -> None:
     if found.others:
         emit("")
-        columns = ("prompt", "similarity", "distance", "initialization")
+        columns = ("prompt", "similarity", "distance")
         rows = [
-            (
-                other.name,
-                f"{other.similarity:.3f}",
-                text_of(other.distance, ".0%"),
-                "yes" if other.is_parent else "",
-            )
+            (other.name, f"{other.similarity:.3f}", text_of(other.distance, ".0%"))
             for other in found.others
         ]
         emit_table(columns, rows)

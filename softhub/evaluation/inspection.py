@@ -9,13 +9,12 @@ prompt at all, whether it exploded, and whether two prompts are copies.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from softhub.adapter.layout import WEIGHTS
 from softhub.errors import IncompatiblePrompt, SoftHubError
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Encoder
@@ -59,14 +58,12 @@ class VirtualToken:
         norm: Euclidean norm.
         norm_rank: Share of the vocabulary with a smaller norm.
         by_cosine: Nearest tokens by cosine similarity, nearest first.
-        by_distance: Nearest tokens by Euclidean distance, nearest first.
         start: The token with whose embedding it was initialized, if that is known.
     """
 
     norm: float
     norm_rank: float
     by_cosine: tuple[Neighbor, ...]
-    by_distance: tuple[Neighbor, ...]
     start: Neighbor | None = None
 
 
@@ -78,13 +75,11 @@ class Vocabulary:
         size: Number of tokens that the tokenizer knows.
         norms: Quantiles (0.05, …) of the norms.
         nearest_cosine: Quantiles of the cosine similarity to the nearest other token, of a sample.
-        nearest_distance: Quantiles of the distance from the nearest other token, of a sample.
     """
 
     size: int
     norms: Mapping[float, float]
     nearest_cosine: Mapping[float, float]
-    nearest_distance: Mapping[float, float]
 
 
 @dataclass(frozen=True)
@@ -99,14 +94,12 @@ class Comparison:
             differ in length.
         distance: Frobenius norm of the difference relative to the other's norm; None if the
             prompts differ in length.
-        is_parent: Whether this prompt was initialized from the other, so that this is its drift.
     """
 
     name: str
     similarity: float
     by_position: tuple[float, ...] | None
     distance: float | None
-    is_parent: bool
 
 
 @dataclass(frozen=True)
@@ -172,19 +165,11 @@ def inspect_prompt(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """The result of one pass over the vocabulary.
+class _Found(NamedTuple):
+    """The result of one pass over the vocabulary."""
 
-    Attributes:
-        norms: Norms of all token embeddings, sorted, `[V]`.
-        by_cosine: Ids nearest to each query by cosine similarity, `[Q, k]`.
-        by_distance: Ids nearest to each query by distance, `[Q, k]`.
-    """
-
-    norms: torch.Tensor
-    by_cosine: torch.Tensor
-    by_distance: torch.Tensor
+    norms: torch.Tensor  # of all token embeddings, sorted, [V]
+    nearest: torch.Tensor  # ids nearest to each query by cosine similarity, [Q, k]
 
 
 def _vocabulary(base: BaseModel) -> list[int]:
@@ -200,38 +185,17 @@ def _search(
     count = min(count, len(ids) - 1)
     own_of = torch.cat([torch.full((len(queries) - len(own),), -1), own])  # [Q], -1: none
     directions, norms = _directions(queries), []
-    nearest: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-    for part, rows in _chunks(base, ids):
-        norms.append(rows.norm(dim=1))
-        products = queries @ rows.T  # [Q, chunk]
-        # The first term of the squared distance |q|² - 2 q·r + |r|² is the same for all tokens.
-        scores = {
-            "cosine": directions @ _directions(rows).T,
-            "distance": 2 * products - norms[-1].square(),
-        }
-        for name, score in scores.items():
-            score[part == own_of[:, None]] = -torch.inf  # no token is its own neighbor
-            nearest[name] = _best(nearest.get(name), score, part, count)
-    return _Found(torch.cat(norms).sort().values, nearest["cosine"][1], nearest["distance"][1])
-
-
-def _chunks(base: BaseModel, ids: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    best = torch.empty(len(queries), 0)  # [Q, k]
+    nearest = torch.empty(len(queries), 0, dtype=torch.long)  # [Q, k]
     for part in ids.split(_CHUNK):
-        yield part, base.embed(part).float().cpu()
-
-
-def _best(
-    before: tuple[torch.Tensor, torch.Tensor] | None,
-    scores: torch.Tensor,
-    ids: torch.Tensor,
-    count: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Merge the best scores and ids so far, `[Q, k]`, with those of a chunk."""
-    ids = ids.expand(len(scores), -1)
-    if before is not None:
-        scores, ids = torch.cat([before[0], scores], 1), torch.cat([before[1], ids], 1)
-    best, places = scores.topk(min(count, scores.shape[1]), dim=1)
-    return best, ids.gather(1, places)
+        rows = base.embed(part).float().cpu()  # [chunk, H]
+        norms.append(rows.norm(dim=1))
+        scores = directions @ _directions(rows).T  # [Q, chunk]
+        scores[part == own_of[:, None]] = -torch.inf  # no token is its own neighbor
+        scores = torch.cat([best, scores], 1)
+        best, places = scores.topk(min(count, scores.shape[1]), dim=1)
+        nearest = torch.cat([nearest, part.expand(len(queries), -1)], 1).gather(1, places)
+    return _Found(torch.cat(norms).sort().values, nearest)
 
 
 def _neighbors(base: BaseModel, vector: torch.Tensor, ids: torch.Tensor) -> tuple[Neighbor, ...]:
@@ -264,8 +228,7 @@ def _virtual_tokens(prompt: SoftPrompt, base: BaseModel, found: _Found) -> tuple
         VirtualToken(
             norm=float(norms[i]),
             norm_rank=float(ranks[i]),
-            by_cosine=_neighbors(base, vector, found.by_cosine[i]),
-            by_distance=_neighbors(base, vector, found.by_distance[i]),
+            by_cosine=_neighbors(base, vector, found.nearest[i]),
             start=starts.get(i),
         )
         for i, vector in enumerate(prompt.vectors)
@@ -301,17 +264,12 @@ def _starts(prompt: SoftPrompt, base: BaseModel) -> dict[int, Neighbor]:
 
 def _describe(base: BaseModel, found: _Found, sample: torch.Tensor) -> Vocabulary:
     """Return statistics of the vocabulary; the last searches are those of the sampled tokens."""
-    by_cosine, by_distance = (
-        ids[-len(sample) :, 0] for ids in (found.by_cosine, found.by_distance)
-    )
-    nearest = base.embed(by_cosine).detach().float().cpu()  # [S, H]
+    nearest = base.embed(found.nearest[-len(sample) :, 0]).detach().float().cpu()  # [S, H]
     cosines = (_directions(sample) * _directions(nearest)).sum(dim=1)  # [S]
-    nearest = base.embed(by_distance).detach().float().cpu()  # [S, H]
     return Vocabulary(
         size=len(found.norms),
         norms=_quantiles(found.norms),
         nearest_cosine=_quantiles(cosines),
-        nearest_distance=_quantiles((sample - nearest).norm(dim=1)),
     )
 
 
@@ -323,16 +281,12 @@ def _compared(prompt: SoftPrompt, name: str, other: SoftPrompt) -> Comparison:
         )
     a, b = prompt.vectors, other.vectors  # [P, H], [P', H]
     alike = a.shape == b.shape
-    parent = prompt.manifest.provenance.get("init")
-    hashes = parent.get("parent", {}) if isinstance(parent, Mapping) else {}
-    own = other.manifest.files.get(WEIGHTS)
     cosines = (_directions(a) * _directions(b)).sum(dim=1).tolist() if alike else None
     return Comparison(
         name=name,
         similarity=float(_directions(a).mean(dim=0) @ _directions(b).mean(dim=0)),
         by_position=None if cosines is None else tuple(cosines),
         distance=float((a - b).norm() / b.norm().clamp_min(_TINY)) if alike else None,
-        is_parent=own is not None and hashes.get(WEIGHTS) == own,
     )
 
 

@@ -8,21 +8,18 @@ from collections.abc import Mapping
 
 from softhub.errors import TaskError, did_you_mean
 
-MIXTURES = ("proportional", "temperature", "equal")
-_TEMPERATURE = 2.0
+_POWERS = {"proportional": 1.0, "temperature": 0.5, "equal": 0.0}  # a temperature of 2
+MIXTURES = tuple(_POWERS)
 
 
-def mixture_weights(
-    sizes: Mapping[str, int], mixture: str = "temperature", *, temperature: float = _TEMPERATURE
-) -> dict[str, float]:
+def mixture_weights(sizes: Mapping[str, int], mixture: str = "temperature") -> dict[str, float]:
     """Return the probability that a batch is of each task.
 
     Args:
         sizes: Number of training examples of each task.
-        mixture: `proportional` to the sizes; `equal`; or `temperature`, proportional to the sizes
-            to the power of 1 / temperature, so that small tasks are sampled more often than
-            proportionally and less often than equally.
-        temperature: 1 is proportional; the shares become equal as it grows.
+        mixture: `proportional` to the sizes; `equal`; or `temperature`, proportional to the square
+            roots of the sizes, so that small tasks are sampled more often than proportionally and
+            less often than equally.
 
     Returns:
         Probabilities by task, which sum to 1.
@@ -35,9 +32,6 @@ def mixture_weights(
     if not sizes or min(sizes.values()) < 1:
         empty = ", ".join(name for name, size in sizes.items() if size < 1) or "all of them"
         raise TaskError(f"a mixture needs examples of every task; there are none of {empty}")
-    if not temperature >= 1:
-        raise TaskError(f"temperature is {temperature}; expected 1 (proportional) or more")
-    power = {"proportional": 1.0, "temperature": 1 / temperature, "equal": 0.0}[mixture]
-    shares = {name: size**power for name, size in sizes.items()}
+    shares = {name: size ** _POWERS[mixture] for name, size in sizes.items()}
     total = sum(shares.values())
     return {name: share / total for name, share in shares.items()}

@@ -2,13 +2,12 @@
 
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.fit import fit
-from softhub.training.mixture import MixtureResult, fit_mixture
+from softhub.training.mixture import fit_mixture
 from softhub.training.multitask import fit_tasks
 from softhub.training.running import FitResult
 
 __all__ = [
     "FitResult",
-    "MixtureResult",
     "PromptTrainingArguments",
     "fit",
     "fit_mixture",

@@ -107,20 +107,13 @@ class NonFiniteLoss(TrainingError):
 
 
 class HistoryCallback(TrainerCallback):
-    """Records what is logged, and warns of constant predictions or missing progress.
-
-    Args:
-        metric: The metric that the warnings go by, or `loss`.
-        majority_share: The accuracy of always predicting the most frequent label, if `metric` is
-            accuracy.
+    """Records what is logged, and warns if the best checkpoint predicts a single label.
 
     Attributes:
         history: Every logged mapping, with its step.
     """
 
-    def __init__(self, metric: str, *, majority_share: float | None = None) -> None:
-        self.metric = f"eval_{metric}"
-        self.majority_share = majority_share
+    def __init__(self) -> None:
         self.history: list[dict[str, float]] = []
 
     def on_log(
@@ -142,26 +135,12 @@ class HistoryCallback(TrainerCallback):
 
     def warnings(self) -> list[str]:
         """Return what a user should know about how training went."""
-        evaluations = [logs for logs in self.history if self.metric in logs]
-        if not evaluations:
-            return []
-        best = max(evaluations, key=lambda logs: logs[self.metric])
-        score = best[self.metric]
-        if best.get("eval_labels_predicted") == 1 and best.get("eval_labels_present", 1) > 1:
+        evaluations = [logs for logs in self.history if "eval_labels_predicted" in logs]
+        best = min(evaluations, key=lambda logs: logs["eval_loss"], default={})
+        if best.get("eval_labels_predicted") == 1 < best["eval_labels_present"]:
             return [
                 "Training collapsed: the best checkpoint predicts the same label for every dev "
                 "text. Try another seed, a lower learning_rate, or init 'task'."
-            ]
-        if self.majority_share is not None and score <= self.majority_share:
-            return [
-                f"Nothing was learned: the best dev score, {score:.3f}, is no better than always "
-                f"predicting the most frequent label ({self.majority_share:.3f}). Try a higher "
-                "learning_rate, more steps, or a clearer template."
-            ]
-        if len({logs[self.metric] for logs in evaluations}) == 1 and len(evaluations) > 2:
-            return [
-                f"The dev score never moved from {score:.3f}: try a higher learning_rate or more "
-                "steps."
             ]
         return []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,6 @@ CURVE = "curve"
 """Name of the plot, without its suffix."""
 
 _TRAINING, _DEV, _METRIC, _BEST = "#8c8c8c", "#0072B2", "#009E73", "#D55E00"
-_TASKS = ("#E69F00", "#CC79A7", "#56B4E9", "#009E73", "#F0E442", "#D55E00")
 _LETTERS = 95  # characters of a title per line
 
 Points = dict[float, float]
@@ -56,8 +54,7 @@ def draw_curve(
     """Plot the loss on training batches and on dev, the learning rate, and the main metric on dev.
 
     Args:
-        history: What was logged, each mapping with its `step`, as in `FitResult`. For a mixture the
-            dev loss of each task is plotted too.
+        history: What was logged, each mapping with its `step`, as in `FitResult`.
         title: Title of the figure.
         best_step: The step of the best checkpoint.
 
@@ -76,7 +73,7 @@ def draw_curve(
         panels = figure.subplots(1, bool(training or dev) + bool(score), squeeze=False)[0]
         rate = None
         if training or dev:
-            _draw_losses(panels[0], training, dev, _by_task(history))
+            _draw_losses(panels[0], training, dev)
             rate = _draw_rate(panels[0], points_of(history, "learning_rate"))
         if metric and score:
             _draw_score(panels[-1], metric, score)
@@ -112,21 +109,10 @@ def _metric(history: Sequence[Mapping[str, float]]) -> str | None:
     return next((name for name in names if name in METRICS), None)
 
 
-def _by_task(history: Sequence[Mapping[str, float]]) -> dict[str, Points]:
-    """Return the dev losses of a mixture's tasks."""
-    keys = dict.fromkeys(key for logs in history for key in logs)
-    found = (re.fullmatch(r"eval_(.+)_loss", key, re.DOTALL) for key in keys)
-    return {match[1]: points_of(history, match[0]) for match in found if match}
-
-
-def _draw_losses(axes: Axes, training: Points, dev: Points, tasks: Mapping[str, Points]) -> None:
+def _draw_losses(axes: Axes, training: Points, dev: Points) -> None:
     _line(axes, training, color=_TRAINING, linewidth=1.1, label="loss on training batches")
     _line(axes, dev, color=_DEV, marker="o", markersize=4, label="loss on dev")
-    for position, (name, points) in enumerate(tasks.items()):
-        color = _TASKS[position % len(_TASKS)]
-        _line(axes, points, color=color, linewidth=1, label=f"{name}, dev")
-    values = [value for points in (training, dev, *tasks.values()) for value in points.values()]
-    positive = min(values) > 0
+    positive = min([*training.values(), *dev.values()]) > 0
     if positive:
         axes.set_yscale("log")
         plain_log(axes)

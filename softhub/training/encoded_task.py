@@ -23,8 +23,6 @@ class EncodedTask:
         train: Rows to train on.
         dev: Rows that the best checkpoint is chosen by.
         label_weights: Weight of each label in the loss; None if all have the same.
-        majority_share: Share of the most frequent label in dev, which accuracy has to beat; None
-            for generation.
     """
 
     task: Task
@@ -32,7 +30,6 @@ class EncodedTask:
     train: EncodedExamples
     dev: EncodedExamples
     label_weights: Mapping[str, float] | None
-    majority_share: float | None
 
     @property
     def label_entropy(self) -> float | None:
@@ -76,14 +73,12 @@ def encode_task(
     encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
     candidates = encoder.candidates_of(task)
     room = None if base.max_positions is None else base.max_positions - virtual_tokens
-    labels = Counter(example.label for example in dev) if candidates else None
     return EncodedTask(
         task,
         candidates,
         train=encode_examples(encoder, task, train, candidates, room),
         dev=encode_examples(encoder, task, dev, candidates, room),
         label_weights=task.training_weights(train),
-        majority_share=labels.most_common(1)[0][1] / len(dev) if labels else None,
     )
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 from bisect import bisect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from peft import PromptTuningConfig
 from torch.utils.data import Dataset, Sampler
-from transformers import TrainerCallback, TrainerState, set_seed
+from transformers import set_seed
 
 from softhub.errors import TaskError, TrainingError
 from softhub.model.assembly import PaddedBatch
@@ -33,7 +33,6 @@ from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
 from softhub.training.initialization import choose_initialization, load_init
 from softhub.training.module import PromptTuningModule, weight_tensor
-from softhub.training.patience import TaskEarlyStopping, TaskProgress, progress_of
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
 from softhub.training.running import (
     FitResult,
@@ -43,17 +42,6 @@ from softhub.training.running import (
     set_aside_checkpoints,
 )
 from softhub.training.trainer import PromptTrainer
-
-
-@dataclass(frozen=True)
-class MixtureResult(FitResult):
-    """A prompt trained on several tasks, and how training went.
-
-    Attributes:
-        tasks: The progress of each task, by name; empty if there was no evaluation.
-    """
-
-    tasks: Mapping[str, TaskProgress] = field(default_factory=dict)
 
 
 def fit_mixture(
@@ -66,7 +54,7 @@ def fit_mixture(
     init: str | Path | SoftPrompt | None = "vocabulary",
     mixture: str = "temperature",
     resume: bool = False,
-) -> MixtureResult:
+) -> FitResult:
     """Train one prompt on several tasks.
 
     Each batch is of one task, drawn by the mixture's weights; each task has its own template, label
@@ -74,10 +62,6 @@ def fit_mixture(
     The history has each of them, and for classification the task's metrics, as
     `eval_<task>_<metric>`; for generation it has the loss alone, since metrics would need texts to
     be generated at every evaluation.
-
-    With `early_stopping_patience`, each task stops on its own: once its dev loss has not fallen for
-    that many evaluations, no more batches of it are drawn and the other tasks get its share.
-    Training ends when no task is left.
 
     Args:
         base: A frozen base from `load_base`.
@@ -117,21 +101,22 @@ def fit_mixture(
     ]
     size = args.per_device_eval_batch_size
     start = choose_initialization(base, config, encoded, init, seed=args.seed, batch_size=size)
-    history = HistoryCallback("loss")
+    history = HistoryCallback()
     module = MixtureModule(base, start.vectors, encoded)
     trainer = MixtureTrainer(module, args, encoded, shares, history)
     seconds = run_trainer(trainer, resume=resume)
-    progress = trainer.progress()
     provenance = provenance_of(trainer.prompt_arguments, start.to_record(), rule=args.rule)
     provenance["mixture"] = {
-        task.name: _task_record(task, part, shares, progress)
+        task.name: {
+            "weight": shares[task.name],
+            **dataset_record(task, part.train, part.dev),
+        }
         for task, part in zip(tasks, splits, strict=True)
     }
     vectors = trainer.prompt_vectors()
     prompt = SoftPrompt(vectors, manifest_of(base, vectors, task=None, provenance=provenance))
     messages = [*truncation_warnings(encoded), *history.warnings()]
-    result = result_of(trainer, prompt, seconds, messages)
-    return MixtureResult(**{**vars(result), "init": start.name}, tasks=progress)
+    return replace(result_of(trainer, prompt, seconds, messages), init=start.name)
 
 
 def to_all_splits(tasks: Sequence[Task], data: Sequence[SplitsLike]) -> list[Splits]:
@@ -141,16 +126,6 @@ def to_all_splits(tasks: Sequence[Task], data: Sequence[SplitsLike]) -> list[Spl
             f"Found data for {len(data)} tasks; expected splits for each of the {len(tasks)} tasks."
         )
     return [task.to_splits(part) for task, part in zip(tasks, data, strict=True)]
-
-
-def _task_record(
-    task: Task, splits: Splits, shares: Mapping[str, float], progress: Mapping[str, TaskProgress]
-) -> dict[str, Any]:
-    """Return the provenance of one task of a mixture."""
-    record = {"weight": shares[task.name], **dataset_record(task, splits.train, splits.dev)}
-    if task.name in progress:
-        record["stopped_step"] = progress[task.name].stopped_step
-    return record
 
 
 def _sizes(tasks: Sequence[Task], splits: Sequence[Splits]) -> dict[str, int]:
@@ -220,8 +195,6 @@ class MixtureSampler(Sampler[int]):
         shares: Probability that a batch is of each task.
         batch_size: PaddedBatch of one optimizer step over all processes.
         seed: Seed of the order.
-        may_draw: Whether a task may be drawn at an optimizer step, counted from 0; the share of one
-            that may not is divided among the others.
     """
 
     def __init__(
@@ -230,13 +203,12 @@ class MixtureSampler(Sampler[int]):
         shares: Sequence[float],
         batch_size: int,
         seed: int,
-        may_draw: Callable[[int, int], bool] = lambda task, step: True,
     ) -> None:
-        self.shares = list(shares)
+        # Each task has an interval of [0, total) as long as its share.
+        self._ends = list(accumulate(shares))
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
-        self._may_draw = may_draw
         self._samplers = [LengthBucketSampler(rows, batch_size, seed) for rows in lengths]
         # The index of each task's first row among the rows of all tasks.
         self._offsets = [sum(map(len, lengths[:task])) for task in range(len(lengths))]
@@ -256,22 +228,10 @@ class MixtureSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Yield the row indices of the epoch."""
-        # All chances are drawn at once, one for each step: which tasks have stopped meanwhile does
-        # not change those of the other steps, so a resumed run draws the same.
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        chances = torch.rand(self.steps, generator=generator).tolist()
         streams = [self._batches(task) for task in range(len(self._samplers))]
-        # Steps are counted over all epochs, as the trainer counts them.
-        for step, chance in enumerate(chances, start=self.epoch * self.steps):
-            yield from next(streams[self._task_at(step, chance)])
-
-    def _task_at(self, step: int, chance: float) -> int:
-        """Return the task that a chance in [0, 1) falls on, among those that may be drawn."""
-        shares = [share * self._may_draw(task, step) for task, share in enumerate(self.shares)]
-        # Where none may be drawn training has ended, and the loader only prefetches batches.
-        # Each task has an interval of [0, total) as long as its share.
-        ends = list(accumulate(shares if any(shares) else self.shares))
-        return bisect(ends, chance * ends[-1])
+        for chance in torch.rand(self.steps, generator=generator).tolist():
+            yield from next(streams[bisect(self._ends, chance * self._ends[-1])])
 
     def _batches(self, task: int) -> Iterator[list[int]]:
         """Yield a task's batches without end, each round over its rows in another order.
@@ -306,28 +266,6 @@ class MixtureTrainer(PromptTrainer):
         super().__init__(module, tasks[0].task, args, tasks[0].train, tasks[0].dev, [history])
         self.train_dataset = _Rows([(task, one.train) for task, one in enumerate(tasks)])
         self.data_collator = _collate
-        # Batches that the loader's workers may have drawn before an evaluation has ended.
-        prefetched = args.dataloader_num_workers * (args.dataloader_prefetch_factor or 2)
-        self._stopping = TaskEarlyStopping(
-            [one.task.name for one in tasks],
-            args.early_stopping_patience,
-            ahead=1 + prefetched // args.gradient_accumulation_steps,
-        )
-
-    def progress(self) -> dict[str, TaskProgress]:
-        """Return the progress of each task, by name; empty before the first evaluation."""
-        found = {
-            task: progress_of(task, self.state.log_history, self._stopping.patience)
-            for task in self._stopping.tasks
-        }
-        return {task: progress for task, progress in found.items() if progress is not None}
-
-    def early_stopping(self) -> TrainerCallback:
-        """Return the callback that stops each task on its own."""
-        return self._stopping
-
-    def _is_complete(self, state: TrainerState) -> bool:
-        return super()._is_complete(state) or self._stopping.all_stopped(state)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> MixtureSampler:  # type: ignore[override]
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps
@@ -336,7 +274,6 @@ class MixtureTrainer(PromptTrainer):
             [self._shares[one.task.name] for one in self._tasks],
             step * self.args.world_size,
             self.args.seed,
-            self._stopping.may_draw,
         )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:

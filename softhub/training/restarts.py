@@ -281,7 +281,7 @@ def _run(
     *,
     resume: bool,
 ) -> Attempt:
-    history = _history_callback(encoded)
+    history = HistoryCallback()
     module = PromptTuningModule(base, start.vectors, encoded.candidates, encoded.label_weights)
     splits = (encoded.train, encoded.dev)
     trainer = PromptTrainer(module, encoded.task, args, *splits, [history, guard])
@@ -293,12 +293,3 @@ def _run(
         guard.failure = Failure(str(error), fatal=True)
     seconds = time.perf_counter() - began
     return Attempt(args, start, trainer, history, seconds, guard.failure)
-
-
-def _history_callback(encoded: EncodedTask) -> HistoryCallback:
-    """Return the callback that warns by the task's first metric."""
-    if encoded.candidates is None:
-        return HistoryCallback("loss")
-    metric = encoded.task.metrics[0] if encoded.task.metrics else "accuracy"
-    share = encoded.majority_share if metric == "accuracy" else None
-    return HistoryCallback(metric, majority_share=share)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 from peft import PeftType, PromptTuningConfig
+from transformers import EarlyStoppingCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
 from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
@@ -102,7 +103,7 @@ def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
     args, interrupt = trainer.prompt_arguments, InterruptCallback()
     trainer.add_callback(interrupt)
     if args.early_stopping_patience:
-        trainer.add_callback(trainer.early_stopping())
+        trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     checkpoint = _checkpoint_to_resume(args) if resume else None
     start = time.perf_counter()
     if checkpoint and trainer.restore_complete_run(checkpoint):

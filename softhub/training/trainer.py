@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from transformers import (
-    EarlyStoppingCallback,
     EvalPrediction,
     PrinterCallback,
     ProgressCallback,
@@ -125,10 +124,6 @@ class PromptTrainer(Trainer):
         waited = stopping.get("early_stopping_patience_counter", 0)
         patience = self.prompt_arguments.early_stopping_patience
         return 0 < self.args.max_steps <= state.global_step or 0 < patience <= waited
-
-    def early_stopping(self) -> TrainerCallback:
-        """Return the callback that implements `early_stopping_patience`."""
-        return EarlyStoppingCallback(self.prompt_arguments.early_stopping_patience)
 
     @property
     def _module(self) -> nn.Module:

@@ -14,7 +14,7 @@ from softhub.model.prompt import SoftPrompt
 from tests.cli.conftest import MakeAdapter
 from tests.command import Command
 
-TOKEN_COLUMNS = "token\tnorm\tnorm rank\tnearest by cosine\tnearest by distance\tinitialized from"
+TOKEN_COLUMNS = "token\tnorm\tnorm rank\tnearest by cosine\tinitialized from"
 
 
 def test_a_prompt_of_the_hub_beside_a_folder(

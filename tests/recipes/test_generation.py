@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from softhub.tasks.drafting import draft_task, find_source
+from softhub.tasks.drafting import Choices, draft_task, find_source
 from tests.command import Command
 
 SETTINGS = ("max_steps=1", "eval_steps=1", "save_steps=1", "num_virtual_tokens=4", "use_cpu=true")
@@ -41,7 +41,9 @@ def test_a_drafted_task_is_trained_and_judged(
     data = tmp_path / "titles.jsonl"
     rows = [{"text": f"the sound of day {n} is good", "title": f"day {n}"} for n in range(30)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    draft = draft_task(find_source(str(data)), tmp_path / "task.yaml", split=True)
+    draft = draft_task(
+        find_source(str(data)), tmp_path / "task.yaml", choices=Choices(target="title"), split=True
+    )
     draft.write()
 
     run = (
@@ -55,7 +57,7 @@ def test_a_drafted_task_is_trained_and_judged(
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     names = [row["name"] for row in report["rows"]]
     assert names[0] == "copied text" and names[-1] == "soft prompt"
-    assert all("rougeL" in row["metrics"] for row in report["rows"])
+    assert all("chrf" in row["metrics"] for row in report["rows"])
     assert report["config"]["init"] == "vocabulary"
 
 

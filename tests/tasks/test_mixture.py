@@ -20,22 +20,16 @@ def test_temperature_is_the_root_of_the_sizes():
     total = sum(roots.values())
     expected = {name: root / total for name, root in roots.items()}
     assert mixture_weights(SIZES) == pytest.approx(expected)
-    one = mixture_weights(SIZES, "temperature", temperature=1)
-    assert one == pytest.approx(mixture_weights(SIZES, "proportional"))
-    hot = mixture_weights(SIZES, "temperature", temperature=1e9)
-    assert hot == pytest.approx(mixture_weights(SIZES, "equal"))
 
 
 @pytest.mark.parametrize(
-    ("sizes", "mixture", "temperature", "words"),
+    ("sizes", "mixture", "words"),
     [
-        (SIZES, "equally", 2.0, "unknown mixture 'equally'.*equal"),
-        ({"a": 3, "b": 0}, "equal", 2.0, "none of b"),
-        ({}, "equal", 2.0, "none of all"),
-        (SIZES, "temperature", 0.5, "temperature is 0.5"),
-        (SIZES, "temperature", float("nan"), "temperature is nan"),
+        (SIZES, "equally", "unknown mixture 'equally'.*equal"),
+        ({"a": 3, "b": 0}, "equal", "none of b"),
+        ({}, "equal", "none of all"),
     ],
 )
-def test_what_makes_no_mixture_is_refused(sizes, mixture, temperature, words):
+def test_what_makes_no_mixture_is_refused(sizes, mixture, words):
     with pytest.raises(TaskError, match=words):
-        mixture_weights(sizes, mixture, temperature=temperature)
+        mixture_weights(sizes, mixture)

@@ -26,7 +26,6 @@ DEV = [
     }
     for n in (2, 4, 6)
 ]
-MIXTURE = [{"step": 2, "eval_loss": 1.0, "eval_a_b_loss": 0.5, "eval_c_loss": 1.5}]
 
 
 def lines_of(figure):
@@ -49,11 +48,6 @@ def test_losses_rate_best_step_and_the_first_metric_are_drawn():
     assert score.get_lines()[0].get_ydata() == pytest.approx([40, 40, 40])
     assert left.get_yscale() == "log" and not rate.get_yticks().size
     assert figure.get_suptitle() == "mood on a base"
-
-
-def test_a_mixture_shows_each_task():
-    lines = lines_of(draw_curve(MIXTURE, title=""))
-    assert lines["a_b, dev"][1] == [0.5] and lines["c, dev"][1] == [1.5]
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def fit_weights(
     else:
         inject_adapter_in_model(lora, base.model)
     module = LossModule(base, encoded.candidates, encoded.label_weights)
-    best, history = _BestWeights(), HistoryCallback("loss")
+    best, history = _BestWeights(), HistoryCallback()
     splits = (encoded.train, encoded.dev)
     trainer = PromptTrainer(module, encoded.task, args, *splits, [best, history])
     start = time.perf_counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from softhub.errors import DatasetError, did_you_mean
@@ -13,51 +13,30 @@ from softhub.tasks.task import KINDS
 from softhub.tasks.template import Template
 
 # Common names, the most telling first. Only the order counts, and a name alone is never enough.
-_TEXTS = (
-    *("text", "sentence", "review", "content", "body", "message", "comment", "tweet", "post"),
-    *("utterance", "input", "document", "article", "passage", "context", "question", "query"),
-    *("prompt", "instruction", "abstract", "description", "source", "title", "headline"),
-)
 _LABELS = (
     *("label", "class", "sentiment", "category", "intent", "topic", "emotion", "polarity", "gold"),
     *("target", "rating", "stars", "y", "answer", "tag", "type", "grade", "verdict", "score"),
-)
-_TARGETS = (
-    *("target", "summary", "highlights", "translation", "output", "response", "answer", "reply"),
-    *("completion", "reference", "answers", "solution", "code", "headline", "title"),
 )
 _GROUPS = (
     *("group", "user", "author", "patient", "subject", "customer", "document", "doc", "review"),
     *("conversation", "thread", "session", "product", "speaker", "source", "url", "article"),
 )
-_SAMPLED = 10_000
+LONGEST_LABEL = 100
 _FEW_LABELS = 20
 _NAMED = 100
-_LONGEST_LABEL = 100
 _FEWEST_GROUPS = 5
 
 
 @dataclass(frozen=True)
 class Column:
-    """Statistics of a column's values.
-
-    Attributes:
-        name: Its name.
-        kind: `text`, `number`, `classes` (with names), or `other` (lists and objects).
-        rows: Number of rows that were sampled.
-        filled: Number of them that have a value.
-        distinct: Number of different values.
-        words: Words in a value, on average.
-        longest: Characters of the longest value.
-    """
+    """Statistics of a column's values."""
 
     name: str
-    kind: str
-    rows: int
-    filled: int
-    distinct: int = 0
-    words: float = 0
-    longest: int = 0
+    kind: str  # text, number, classes (with names), or other (lists and objects)
+    filled: int  # rows that have a value
+    distinct: int = 0  # different values
+    words: float = 0  # in a value, on average
+    longest: int = 0  # characters of the longest value
 
     @property
     def in_template(self) -> bool:
@@ -93,25 +72,15 @@ class Choices:
 
 @dataclass(frozen=True)
 class Roles:
-    """The part of each column, and the reasons.
+    """The part of each column, and the reasons."""
 
-    Attributes:
-        kind: Kind of the task.
-        texts: Columns that the template reads.
-        text: The one of them that may be truncated.
-        answer: The column of labels or reference texts.
-        group: The column that tells which rows belong together.
-        reasons: The reason of each guess, by the key of the task file.
-        multilabel: Whether a row may have several labels, or none.
-    """
-
-    kind: str
-    texts: tuple[str, ...]
-    text: str
-    answer: str
-    group: str | None
-    reasons: Mapping[str, str]
-    multilabel: bool = False
+    kind: str  # of the task
+    texts: tuple[str, ...]  # columns that the template reads
+    text: str  # the one of them that may be truncated
+    answer: str  # the column of labels or reference texts
+    group: str | None  # the column that tells which rows belong together
+    reasons: Mapping[str, str]  # of each guess, by the key of the task file
+    multilabel: bool = False  # whether a row may have several labels, or none
 
     @property
     def side_texts(self) -> tuple[str, ...]:
@@ -125,37 +94,30 @@ class Roles:
 
 
 def describe_columns(table: SplitTable) -> list[Column]:
-    """Describe every column by a sample of its values."""
-    size = len(table.rows)
-    sample = table.select(range(0, size, max(1, size // _SAMPLED)))
-    return [_describe(name, sample) for name in sample.columns]
+    """Describe every column by its values."""
+    return [_describe(name, table) for name in table.columns]
 
 
 def guess_roles(columns: Sequence[Column], choices: Choices) -> Roles:
     """Guess the part of each column."""
     by_name = {column.name: column for column in columns}
     _check_choices(choices, by_name)
-    if choices.label is None and choices.target is None:
-        choices = _with_answer(columns, choices)
-    kind = "classification" if choices.label else "generation"
-    answer = by_name[choices.label or choices.target or ""]
+    answer = by_name[choices.target or choices.label or _guess_label(columns, choices)]
     others = [column for column in columns if column.name not in (answer.name, *choices.texts)]
     group = choices.group or _guess_group(others)
-    free = [column for column in columns if column.name not in (answer.name, group)]
-    texts = choices.texts or _guess_texts(free, columns)
-    text = max(
-        (by_name[name] for name in texts),
-        key=lambda column: (column.filled == column.rows, column.longest),
-    )
+    free = [column for column in others if column.name != group]
+    texts = choices.texts or (_guess_text(free, columns),)
+    text = max((by_name[name] for name in texts), key=lambda text: (text.filled, text.longest))
     reasons = {
-        "kind": f"{answer.name!r} holds {'one of a few labels' if choices.label else 'free text'}",
-        "label_column" if choices.label else "target_column": _answer_reason(answer, kind),
+        "kind": f"{answer.name!r} holds {'free text' if choices.target else 'one of a few labels'}",
+        "target_column" if choices.target else "label_column": _answer_reason(answer, choices),
         "text_column": _text_reason(text, len(texts)),
     }
     if group is not None:
         found = by_name[group]
         each = found.filled / max(1, found.distinct)
         reasons["group_column"] = f"{found.distinct} different values, in {each:.1f} rows each"
+    kind = "generation" if choices.target else "classification"
     multilabel = choices.kind == "multilabel"
     return Roles(kind, texts, text.name, answer.name, group, reasons, multilabel)
 
@@ -177,18 +139,17 @@ def _cell(value: Any, classes: Sequence[str]) -> Any:
     return value
 
 
-def _describe(name: str, sample: SplitTable) -> Column:
-    size = len(sample.rows)
-    values = [value for value in read_column(sample, name) if value is not None]
+def _describe(name: str, table: SplitTable) -> Column:
+    values = [value for value in read_column(table, name) if value is not None]
     values = ["\n".join(value) if isinstance(value, tuple) else value for value in values]
     if any(not isinstance(value, str | int | float) for value in values):
-        return Column(name, "other", size, len(values))
+        return Column(name, "other", len(values))
     texts = [str(value) for value in values]
     words = sum(len(text.split()) for text in texts) / max(1, len(texts))
     kind = "number" if texts and all(map(_is_number, texts)) else "text"
-    kind = "classes" if sample.class_names(name) else kind
+    kind = "classes" if table.class_names(name) else kind
     longest = max(map(len, texts), default=0)
-    return Column(name, kind, size, len(texts), len(set(texts)), words, longest)
+    return Column(name, kind, len(texts), len(set(texts)), words, longest)
 
 
 def _is_number(text: str) -> bool:
@@ -222,18 +183,15 @@ def _check_choices(choices: Choices, columns: Mapping[str, Column]) -> None:
         raise DatasetError("a target is for generation; name the column of labels with --label")
 
 
-def _with_answer(columns: Sequence[Column], choices: Choices) -> Choices:
-    free = [c for c in columns if c.name not in (*choices.texts, choices.group)]
-    label, target = _best(free, _label_score), _best(free, _target_score)
-    named = label is not None and _label_score(label) >= _NAMED
-    if label and choices.kind != "generation" and (named or not target or choices.kind):
-        return replace(choices, label=label.name)
-    if target and choices.kind in (None, "generation"):
-        return replace(choices, target=target.name)
-    raise DatasetError(
-        f"cannot tell which column holds the answers; the columns are {_listed(columns)}. Name it "
-        f"with --label COLUMN (classification) or --target COLUMN (generation)"
-    )
+def _guess_label(columns: Sequence[Column], choices: Choices) -> str:
+    free = [column for column in columns if column.name not in (*choices.texts, choices.group)]
+    label = _best(free, _label_score)
+    if label is None or choices.kind == "generation":
+        raise DatasetError(
+            f"cannot tell which column holds the answers; the columns are {_listed(columns)}. Name "
+            f"it with --label COLUMN (classification) or --target COLUMN (generation)"
+        )
+    return label.name
 
 
 def _best(columns: Sequence[Column], score: Callable[[Column], float]) -> Column | None:
@@ -244,8 +202,8 @@ def _best(columns: Sequence[Column], score: Callable[[Column], float]) -> Column
 
 def _label_score(column: Column) -> float:
     if column.kind == "classes":
-        return 2 * _NAMED + column.rank(_LABELS)
-    repeated = 2 <= column.distinct <= column.filled / 2 and column.longest <= _LONGEST_LABEL
+        return 2 * _NAMED
+    repeated = 2 <= column.distinct <= column.filled / 2 and column.longest <= LONGEST_LABEL
     if not repeated or column.kind == "other":
         return 0
     rank = column.rank(_LABELS) or column.name.lower().startswith("is_")
@@ -254,24 +212,16 @@ def _label_score(column: Column) -> float:
     return _NAMED + rank if rank else (1 / column.distinct) * (few and not column.rank(_GROUPS))
 
 
-def _target_score(column: Column) -> float:
-    return column.rank(_TARGETS) if column.kind == "text" and column.distinct > 1 else 0
-
-
-def _guess_texts(free: Sequence[Column], columns: Sequence[Column]) -> tuple[str, ...]:
+def _guess_text(free: Sequence[Column], columns: Sequence[Column]) -> str:
+    """Return the column with the longest texts, unless most of them are the same."""
     texts = [column for column in free if column.kind == "text" and column.in_template]
-    best = _best(texts[::-1], _text_score)
+    best = _best(texts[::-1], lambda text: text.words * text.distinct)
     if best is None:
         raise DatasetError(
             f"cannot tell which column holds the texts; the columns are {_listed(columns)}. Name "
             f"it with --text COLUMN"
         )
-    return (best.name,)
-
-
-def _text_score(column: Column) -> float:
-    score = 1 + min(column.words, 60) + column.rank(_TEXTS)
-    return score * (column.distinct / max(1, column.rows))
+    return best.name
 
 
 def _guess_group(free: Sequence[Column]) -> str | None:
@@ -285,11 +235,11 @@ def _guess_group(free: Sequence[Column]) -> str | None:
     return max(found, key=lambda column: column.rank(_GROUPS)).name if found else None
 
 
-def _answer_reason(answer: Column, kind: str) -> str:
+def _answer_reason(answer: Column, choices: Choices) -> str:
+    if choices.target:
+        return f"free text of {answer.words:.0f} words on average"
     if answer.kind == "classes":
         return f"the dataset declares {answer.distinct} classes"
-    if kind == "generation":
-        return f"free text of {answer.words:.0f} words on average"
     values = "numbers" if answer.kind == "number" else "short values"
     return f"{answer.distinct} different {values} in {answer.filled} rows"
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from softhub.tasks.drafting.columns import Roles
 from softhub.tasks.drafting.lengths import Lengths
@@ -42,9 +43,9 @@ def check_data(
     """Check the rows of all splits."""
     found = [*_test_size(tables), *_duplicates(tables["train"], roles), *_shared(tables, roles)]
     if labels is not None:
-        found += [*_labels(labels), *_balance(labels), *_absent(tables, labels)]
-        if not roles.multilabel:
-            found += _revealing_words(tables["train"], labels)
+        found += [*_spellings(labels), *_balance(labels), *_absent(tables, labels)]
+    if labels is not None and not roles.multilabel:
+        found += _revealing_words(tables["train"], labels)
     return [*found, *_too_long(lengths)]
 
 
@@ -98,25 +99,23 @@ def _shared(tables: Mapping[str, RowSet], roles: Roles) -> Iterator[DataWarning]
     """Report texts and groups that are in two splits, which makes scores too high."""
     texts = {split: {row.key for row in table.rows} for split, table in tables.items()}
     groups = {split: {row.group for row in table.rows} for split, table in tables.items()}
-    for split in tables:
-        for other in list(tables)[: list(tables).index(split)]:
-            shared = len(texts[split] & texts[other])
-            if shared:
-                yield DataWarning(
-                    "shared-texts",
-                    f"{shared} of {len(texts[split])} different texts of {split} are in {other} "
-                    f"too, so scores on {split} are too high; remove them from one",
-                )
-            both = len(groups[split] & groups[other]) if roles.group else 0
-            if both:
-                yield DataWarning(
-                    "shared-groups",
-                    f"{both} of {len(groups[split])} values of {roles.group!r} in {split} are in "
-                    f"{other} too; divide by {roles.group!r}, or choose another group column",
-                )
+    for other, split in combinations(tables, 2):
+        shared, both = texts[split] & texts[other], groups[split] & groups[other]
+        if shared:
+            yield DataWarning(
+                "shared-texts",
+                f"{len(shared)} of {len(texts[split])} different texts of {split} are in {other} "
+                f"too, so scores on {split} are too high; remove them from one",
+            )
+        if roles.group and both:
+            yield DataWarning(
+                "shared-groups",
+                f"{len(both)} of {len(groups[split])} values of {roles.group!r} in {split} are in "
+                f"{other} too; divide by {roles.group!r}, or choose another group column",
+            )
 
 
-def _labels(labels: Labels) -> Iterator[DataWarning]:
+def _spellings(labels: Labels) -> Iterator[DataWarning]:
     if labels.spellings:
         several = [value for value, label in labels.spellings.items() if value != label]
         yield DataWarning(
@@ -191,10 +190,9 @@ def _revealing_words(train: RowSet, labels: Labels) -> Iterator[DataWarning]:
 
 def _too_long(lengths: Lengths) -> Iterator[DataWarning]:
     if lengths.truncated:
-        about = "about " if lengths.estimated else ""
         yield DataWarning(
             "truncated",
-            f"{about}{lengths.truncated} of {lengths.texts} training texts have more than "
+            f"{lengths.truncated} of {lengths.texts} training texts have more than "
             f"{lengths.limit} {lengths.unit} (the longest {lengths.longest}) and are truncated; "
             f"shorten them, or choose a base model with a longer context",
         )

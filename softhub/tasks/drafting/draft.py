@@ -138,19 +138,21 @@ def draft_task(
     roles = guess_roles(describe_columns(source.rows["train"]), choices or Choices())
     data = _divided(source, roles, path, seed) if split else _labeled(source, roles)
     labels = find_labels(data.tables, roles) if roles.kind == "classification" else None
-    keys = _keys(source, data, roles, labels, path.parent)
-    keys |= {"name": name or keys["name"], "max_length": max_length}
-    text = write_document(keys, _notes(roles, labels), source.origin)
+    keys = _keys(data, roles, labels, path.parent)
+    keys |= {"name": name or task_name(source.name), "max_length": max_length}
+    counts = labels.counts if labels else {}
+    notes = {f"verbalizer.{label}": f"{count} training rows" for label, count in counts.items()}
+    text = write_document(keys, {**roles.reasons, **notes}, source.origin)
     return _described(path, text, data, roles, labels, counter or LengthCounter())
 
 
 class _Data(NamedTuple):
-    """The data as the task will read it: where it is, its rows, problems, and files to write."""
+    """The data as the task will read it."""
 
     dataset: DatasetSource
     tables: Mapping[str, RowSet]
     warnings: Sequence[DataWarning]
-    files: Mapping[str, str]
+    files: Mapping[str, str]  # to write
 
 
 def _divided(source: Source, roles: Roles, path: Path, seed: int) -> _Data:
@@ -158,25 +160,24 @@ def _divided(source: Source, roles: Roles, path: Path, seed: int) -> _Data:
         raise DatasetError(
             f"the data already has {' and '.join(source.rows)}; --split divides a single table"
         )
-    table = read_rows(source.rows["train"], roles)
-    parts = divide(table, roles, seed=seed)
     files = {split: str(path.parent.resolve() / f"{split}.jsonl") for split in SPLITS}
     if set(files.values()) & set(source.dataset.data_files.values()):
         raise DatasetError(
             "dividing would replace the data itself (train, dev and test.jsonl beside the task "
             "file); put the task file into another folder"
         )
+    table = read_rows(source.rows["train"], roles)
+    parts = divide(table, roles, seed=seed)
     warnings = [*missing_rows({"train": table})]
     dropped = len(table.rows) - sum(len(part.rows) for part in parts.values())
     if dropped:
         text = f"{dropped} rows of dev and test are left out, because their text is in train too"
         warnings.append(DataWarning("left-out", text))
-    texts = {
-        f"{split}.jsonl": "".join(
-            json.dumps(row.values, ensure_ascii=False) + "\n" for row in part.rows
-        )
+    lines = {
+        f"{split}.jsonl": [json.dumps(row.values, ensure_ascii=False) + "\n" for row in part.rows]
         for split, part in parts.items()
     }
+    texts = {name: "".join(rows) for name, rows in lines.items()}
     return _Data(DatasetSource(data_files=files), parts, warnings, texts)
 
 
@@ -192,53 +193,33 @@ def _labeled(source: Source, roles: Roles) -> _Data:
             tables["test"], places["test"] = tables.pop("dev"), places.pop("dev")
             text += "; dev serves as test, and a tenth of train as dev"
         warnings.append(DataWarning("unlabeled", text))
-        if dataset.path is None:
-            dataset = replace(dataset, data_files=places)
-        else:
-            dataset = replace(dataset, splits=places)
+        changes: dict[str, Any] = {"splits" if dataset.path else "data_files": places}
+        dataset = replace(dataset, **changes)
     if any(table.missing for table in tables.values()):
         dataset = replace(dataset, drop_incomplete=True)
     return _Data(dataset, tables, [*missing_rows(tables), *warnings], {})
 
 
-def _keys(
-    source: Source, data: _Data, roles: Roles, labels: Labels | None, folder: Path
-) -> dict[str, Any]:
-    """Return the task file's keys and values, in order; None for a key that is not set."""
+def _keys(data: _Data, roles: Roles, labels: Labels | None, folder: Path) -> dict[str, Any]:
+    """Return the variables of the task file's template."""
     targets = [] if labels else [row.labels[0] for row in data.tables["train"].rows]
+    columns = {"text_column": roles.text}
+    columns["label_column" if labels else "target_column"] = roles.answer
+    if roles.group is not None:
+        columns["group_column"] = roles.group
+    files = {split: _relative(file, folder) for split, file in data.dataset.data_files.items()}
     return {
-        "name": task_name(source.name),
         "kind": roles.kind,
-        "description": None,
-        "language": None,
-        "dataset": _dataset_keys(data.dataset, folder),
-        "text_column": roles.text,
-        "label_column" if labels else "target_column": roles.answer,
-        "multilabel": roles.multilabel or None,
-        "label_map": (labels and labels.spellings) or None,
-        "group_column": roles.group,
-        "max_length": None,
+        "dataset": replace(data.dataset, data_files=files),
+        "columns": columns,
+        "multilabel": roles.multilabel,
+        "label_map": labels and labels.spellings,
         "template": template_of(roles),
         "verbalizer": labels and labels.words,
-        "generation": None if labels else {"max_new_tokens": _new_tokens(targets)},
-        "class_weights": "balanced" if labels and labels.are_skewed else None,
+        "max_new_tokens": _new_tokens(targets),
+        "class_weights": labels and labels.are_skewed,
         "hard_templates": hard_templates_of(roles, labels),
         "metrics": metrics_of(roles, labels, targets),
-    }
-
-
-def _dataset_keys(dataset: DatasetSource, folder: Path) -> dict[str, Any]:
-    files = {split: _relative(file, folder) for split, file in dataset.data_files.items()}
-    return {
-        "path": dataset.path,
-        "name": dataset.name,
-        "revision": dataset.revision,
-        "data_files": files or None,
-        "splits": dataset.splits or None,
-        **({} if "dev" in dataset.split_names else {"dev": None}),
-        "drop_incomplete": dataset.drop_incomplete or None,
-        "license": None,
-        "source": None,
     }
 
 
@@ -256,12 +237,6 @@ def _new_tokens(targets: Sequence[str]) -> int:
     return max(_LEAST_NEW_TOKENS, min(_MOST_NEW_TOKENS, _TOKENS_PER_WORD * most))
 
 
-def _notes(roles: Roles, labels: Labels | None) -> dict[str, str]:
-    counts = labels.counts if labels else {}
-    rows = {f"verbalizer.{label}": f"{count} training rows" for label, count in counts.items()}
-    return {**roles.reasons, **rows}
-
-
 def _described(
     path: Path,
     text: str,
@@ -276,7 +251,7 @@ def _described(
     except TaskError as error:
         raise TaskError(f"the draft of {path} is not valid: {error}") from error
     train = data.tables["train"]
-    lengths = measure(train, roles, task.template, counter, task.max_length)
+    lengths = measure(train, task.template, counter, task.max_length)
     warnings = [*data.warnings, *check_data(data.tables, roles, labels, lengths)]
     problem = counter.problem(task)
     if problem:
@@ -295,17 +270,16 @@ def _described(
 
 
 def _samples(train: RowSet, task: Task, counter: LengthCounter) -> list[Sample]:
-    """Render the first row of each label, then other rows; for generation the first rows."""
-    firsts = {row.labels if task.verbalizer else row.index: row for row in reversed(train.rows)}
-    chosen = sorted(firsts.values(), key=lambda row: row.index)[:_SAMPLES]
-    chosen += [row for row in train.rows[: 2 * _SAMPLES] if row not in chosen]
+    """Render the first row of each answer, then other rows."""
+    firsts = {row.labels: row for row in reversed(train.rows)}
+    rows = sorted(train.rows, key=lambda row: (firsts[row.labels] is not row, row.index))
     return [
         Sample(
             task.template.render(row.values),
             _answer(row.labels, task),
             counter.length(task.template, row.values),
         )
-        for row in chosen[:_SAMPLES]
+        for row in rows[:_SAMPLES]
     ]
 
 

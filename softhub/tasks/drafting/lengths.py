@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from softhub.tasks.drafting.columns import Roles
-from softhub.tasks.drafting.rows import Row, RowSet
+from softhub.tasks.drafting.rows import RowSet
 from softhub.tasks.task import Task
 from softhub.tasks.template import Template
-
-_COUNTED = 5000
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,6 @@ class Lengths:
         limit: Length at which texts are truncated; None if unknown.
         truncated: Number of texts that are longer than the limit.
         texts: Number of texts.
-        estimated: Whether `truncated` is estimated from a sample, because there are many texts.
     """
 
     unit: str
@@ -57,31 +53,21 @@ class Lengths:
     limit: int | None
     truncated: int
     texts: int
-    estimated: bool = False
 
 
 def measure(
-    train: RowSet, roles: Roles, template: Template, counter: LengthCounter, max_length: int | None
+    train: RowSet, template: Template, counter: LengthCounter, max_length: int | None
 ) -> Lengths:
-    """Measure the texts, or an even sample and the longest of them where there are many."""
-
-    def characters(row: Row) -> int:
-        return sum(len(str(row.values[name])) for name in roles.texts)
-
-    rows = train.rows
-    counted = rows[:: max(1, -(-len(rows) // _COUNTED))]
-    lengths = sorted(counter.length(template, row.values) for row in counted) or [0]
-    longest = counter.length(template, max(rows, key=characters).values) if rows else 0
+    """Measure the training texts."""
+    lengths = sorted(counter.length(template, row.values) for row in train.rows) or [0]
     limits = [limit for limit in (counter.limit, max_length) if limit is not None]
     limit = min(limits) if limits and counter.unit == "tokens" else None
-    over = sum(limit is not None and found > limit for found in lengths)
     return Lengths(
         unit=counter.unit,
         median=lengths[len(lengths) // 2],
         most=lengths[int(0.95 * len(lengths))],
-        longest=max(lengths[-1], longest),
+        longest=lengths[-1],
         limit=limit,
-        truncated=round(over * len(rows) / max(1, len(counted))),
-        texts=len(rows),
-        estimated=len(counted) < len(rows),
+        truncated=sum(limit is not None and length > limit for length in lengths),
+        texts=len(train.rows),
     )

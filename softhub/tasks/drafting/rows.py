@@ -14,41 +14,24 @@ from softhub.tasks.split_table import SplitTable
 
 @dataclass(frozen=True)
 class Row:
-    """A row in which nothing is missing.
+    """A row in which nothing is missing."""
 
-    Attributes:
-        index: Its index in the split as it was read.
-        values: Values of the task's columns.
-        key: Its texts without differences in case and white space.
-        labels: Its labels: one, or several or none in a multi-label task; for generation, the
-            reference text.
-        group: The group that it belongs to.
-    """
-
-    index: int
-    values: Mapping[str, Any]
-    key: str
-    labels: tuple[str, ...]
+    index: int  # in the split as it was read
+    values: Mapping[str, Any]  # of the task's columns
+    key: str  # its texts without differences in case and white space
+    labels: tuple[str, ...]  # several or none in a multi-label task; the text in generation
     group: str | None
 
 
 @dataclass(frozen=True)
 class RowSet:
-    """The complete rows of a split.
-
-    Attributes:
-        rows: The complete rows.
-        place: Returns where a row is, by its index, for messages.
-        size: Number of rows, incomplete ones included.
-        missing: Indices of the incomplete rows.
-        incomplete_columns: The columns that have missing values.
-    """
+    """The complete rows of a split."""
 
     rows: Sequence[Row]
-    place: Callable[[int], str]
-    size: int
-    missing: Sequence[int] = ()
-    incomplete_columns: Sequence[str] = ()
+    place: Callable[[int], str]  # returns where a row is, by its index, for messages
+    size: int  # with the incomplete rows
+    missing: Sequence[int] = ()  # indices of the incomplete rows
+    incomplete_columns: Sequence[str] = ()  # that have missing values
 
 
 def read_rows(table: SplitTable, roles: Roles) -> RowSet:
@@ -77,11 +60,10 @@ def _column(table: SplitTable, name: str, roles: Roles) -> list[Any]:
             f"all splits need the same columns"
         )
     values = read_column(table, name)
+    written = zip(table.values(name), values, strict=True)
     if name == roles.answer and roles.multilabel:  # a blank cell means none of the labels
-        written = zip(table.values(name), values, strict=True)
         return [split_labels(cell) if isinstance(cell, str) else value for cell, value in written]
     if name in roles.side_texts:  # these may be blank
-        written = zip(table.values(name), values, strict=True)
         values = ["" if isinstance(cell, str) and not cell.strip() else v for cell, v in written]
     values = ["\n".join(value) if isinstance(value, tuple) else value for value in values]
     for index, value in enumerate(values):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
 
 from softhub.errors import DatasetError
 from softhub.tasks.dataset import SPLITS
@@ -15,8 +14,6 @@ _PARTS = 10
 # Of every ten pieces the last two are for dev and test: if there are few, they are for training.
 _PLACES = {8: "dev", 9: "test"}
 
-_Pieces = Mapping[str, list[Row]]  # rows that stay together, by their group or text
-
 
 def divide(table: RowSet, roles: Roles, *, seed: int) -> dict[str, RowSet]:
     """Divide the complete rows 80 : 10 : 10, the same way for the same seed.
@@ -25,7 +22,7 @@ def divide(table: RowSet, roles: Roles, *, seed: int) -> dict[str, RowSet]:
     left out; without one, rows of the same text stay together, and each label is divided in the
     same proportions.
     """
-    pieces: dict[str, list[Row]] = defaultdict(list)
+    pieces: dict[str, list[Row]] = defaultdict(list)  # rows that stay together
     for row in table.rows:
         pieces[row.key if row.group is None else row.group].append(row)
     start = f"{table.place(0)} and following"
@@ -50,12 +47,12 @@ def divide(table: RowSet, roles: Roles, *, seed: int) -> dict[str, RowSet]:
     return divided
 
 
-def _parts(pieces: _Pieces, roles: Roles, seed: int) -> dict[str, list[str]]:
+def _parts(pieces: dict[str, list[Row]], roles: Roles, seed: int) -> dict[str, list[str]]:
     """Divide the pieces, so that every label of dev and test is in train too."""
     classification = roles.kind == "classification"
-    stratified = classification and roles.group is None
 
     def order(piece: str) -> tuple[str, bytes]:
+        stratified = classification and roles.group is None
         label = str(pieces[piece][0].values[roles.answer]) if stratified else ""
         return label, hashlib.sha256(f"{seed}:{piece}".encode("utf-8", "surrogatepass")).digest()
 

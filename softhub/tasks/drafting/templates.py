@@ -8,39 +8,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from softhub.errors import DatasetError
-from softhub.tasks.drafting.columns import Roles
+from softhub.tasks.drafting.columns import LONGEST_LABEL, Roles
 from softhub.tasks.drafting.rows import RowSet
 from softhub.tasks.verbalizer import words_for
 
 SKEW = 10
 """Labels are imbalanced if the most frequent is at least this many times as frequent as another."""
 
-_LONGEST_LABEL = 100
 _LISTED = 8
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
-# A word in the name of the target's column, and the metrics that suit such texts.
-_METRICS: Mapping[str, tuple[str, ...]] = {
-    "translation": ("chrf", "sacrebleu"),
-    **dict.fromkeys(("summary", "highlights", "headline", "title"), ("rougeL", "rouge1")),
-    "code": ("exact_match", "chrf"),
-}
 _FEW_WORDS = 4
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of a task and their words.
+    """The labels of a task and their words."""
 
-    Attributes:
-        words: Label to the word that the model scores.
-        spellings: Value in the data to its label, if several spellings are one label.
-        counts: Training rows of each label.
-    """
-
-    words: Mapping[str, str]
-    spellings: Mapping[str, str] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
+    words: Mapping[str, str]  # label to the word that the model scores
+    spellings: Mapping[str, str] = field(default_factory=dict)  # where several are one label
+    counts: Mapping[str, int] = field(default_factory=dict)  # training rows of each label
 
     @property
     def are_numbers(self) -> bool:
@@ -62,7 +49,7 @@ def find_labels(tables: Mapping[str, RowSet], roles: Roles) -> Labels:
         for split, table in tables.items()
     }
     found = sum(by_split.values(), Counter[str]())
-    long = next((value for value in found if len(value) > _LONGEST_LABEL), None)
+    long = next((value for value in found if len(value) > LONGEST_LABEL), None)
     if long is not None:
         raise DatasetError(
             f"{column!r} holds {long[:40]!r}…, a text of {len(long)} characters; expected labels. "
@@ -127,9 +114,6 @@ def metrics_of(roles: Roles, labels: Labels | None, targets: Sequence[str]) -> t
         return ("multilabel_macro_f1", "multilabel_micro_f1", "accuracy")
     if labels is not None:
         return ("macro_f1", "accuracy") if labels.are_skewed else ("accuracy", "macro_f1")
-    for word, metrics in _METRICS.items():
-        if word in heading(roles.answer).lower().split():
-            return metrics
     words = sum(len(target.split()) for target in targets) / max(1, len(targets))
     return ("exact_match", "chrf") if words <= _FEW_WORDS else ("chrf", "rougeL")
 
@@ -141,10 +125,7 @@ def task_name(text: str) -> str:
 
 def _order(label: str) -> tuple[float, str]:
     """Sort numbers by size, and before words."""
-    try:
-        return (float(label), label)
-    except ValueError:
-        return (float("inf"), label)
+    return (float(label) if _NUMBER.fullmatch(label) else float("inf"), label)
 
 
 def _merged(found: Counter[str]) -> dict[str, str]:

@@ -56,16 +56,20 @@ def test_values_tell_where_names_say_nothing() -> None:
     assert (found.kind, found.text, found.answer, found.group) == ("classification", "c", "a", None)
 
 
-def test_a_named_target_beats_an_unnamed_label() -> None:
-    columns = {"body": SENTENCES, "summary": [s[:12] for s in SENTENCES], "part": moods()}
-    assert roles(columns).answer == "summary"
-    assert roles(columns, kind="classification").answer == "part"
+def test_free_text_is_never_guessed_as_the_answer() -> None:
+    columns = {"body": SENTENCES, "summary": [s[::-1] for s in SENTENCES], "part": moods()}
+    assert roles(columns).answer == "part"
+    assert roles(columns, target="summary").kind == "generation"
     assert roles(columns, label="part").kind == "classification"
+    del columns["part"]
+    with pytest.raises(DatasetError, match="--target COLUMN"):
+        roles(columns)
 
 
-def test_an_unsplit_answer_column_depends_on_its_values() -> None:
+def test_an_answer_column_depends_on_its_values() -> None:
     assert roles({"question": SENTENCES, "answer": moods()}).kind == "classification"
-    assert roles({"question": SENTENCES, "answer": SENTENCES[::-1]}).kind == "generation"
+    with pytest.raises(DatasetError, match="cannot tell which column holds the answers"):
+        roles({"question": SENTENCES, "answer": SENTENCES[::-1]})
 
 
 def test_numbers_are_no_labels_unless_their_name_says_so() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from softhub.errors import DatasetError, TaskError
 from softhub.tasks import Task, Template
-from softhub.tasks.drafting import Choices, Draft, draft_task, find_source, lengths
+from softhub.tasks.drafting import Choices, Draft, draft_task, find_source
 from softhub.tasks.drafting.columns import Roles
 from softhub.tasks.drafting.document import quoted, write_document
 from softhub.tasks.drafting.rows import read_rows
@@ -152,8 +152,9 @@ def test_any_labels_survive_yaml(values: list[str]) -> None:
         labels = labels_of(values)
     except DatasetError:
         return
-    keys = {"kind": "classification", "label_map": labels.spellings or None}
-    keys |= {"verbalizer": labels.words, "hard_templates": ["{text}\n" + values[0] + ":"]}
+    keys = {"kind": "classification", "columns": {}, "label_map": labels.spellings}
+    keys |= {"verbalizer": labels.words, "template": "", "metrics": []}
+    keys |= {"hard_templates": ["{text}\n" + values[0] + ":"]}
     notes = {"kind": "\n".join(values), f"verbalizer.{values[0]}": values[0]}
     content = yaml.safe_load(write_document(keys, notes, "".join(values)))
     assert content["hard_templates"] == keys["hard_templates"]
@@ -208,8 +209,9 @@ def test_imbalance_sets_weights_and_the_metric(tmp_path: Path) -> None:
 
 def test_generation_and_its_metrics(tmp_path: Path) -> None:
     rows = [{"document": f"long text {n} " * 20, "summary": f"text {n} " * 9} for n in range(30)]
-    task = written(write_csv(tmp_path / "news.csv", rows))
-    assert (task.kind, task.target_column, task.metrics[0]) == ("generation", "summary", "rougeL")
+    task = written(write_csv(tmp_path / "news.csv", rows), target="summary")
+    assert (task.kind, task.target_column) == ("generation", "summary")
+    assert task.metrics == ("chrf", "rougeL")
     assert task.template.text == "Document: {document}\nSummary:\n"
     assert task.generation == {"max_new_tokens": 36}
     assert len(task.load("train")) == 27
@@ -321,7 +323,7 @@ def test_a_side_text_may_be_blank(tmp_path: Path) -> None:
         for n in range(20)
     ]
     texts = ("instruction", "input")
-    made = draft(write_csv(tmp_path / "orders.csv", rows), texts=texts)
+    made = draft(write_csv(tmp_path / "orders.csv", rows), texts=texts, target="output")
     assert made.task.template.text == "Instruction: {instruction}\nInput: {input}\nOutput:\n"
     assert made.task.text_column == "instruction"
     assert {item.name for item in made.warnings} == {"no-test"}
@@ -341,21 +343,17 @@ class Characters:
         return "no such words"
 
 
-def test_texts_that_are_cut_are_counted_or_estimated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_texts_that_are_truncated_are_counted(tmp_path: Path) -> None:
     rows = [{"text": "x" * (n % 40), "label": "ab"[n % 2]} for n in range(1, 4001)]
     file = write_csv(tmp_path / "long.csv", [row for row in rows if row["text"]])
     exact = draft(file, counter=Characters()).lengths
     template = len("Text: \nLabel:")
     expected = sum(bool(row["text"]) and len(row["text"]) + template > 20 for row in rows)
-    assert (exact.truncated, exact.estimated, exact.longest) == (expected, False, 39 + template)
-    monkeypatch.setattr(lengths, "_COUNTED", 400)
-    rough = draft(file, counter=Characters(), max_length=18)
-    assert rough.lengths.estimated and rough.lengths.limit == 18
-    assert rough.lengths.truncated == pytest.approx(3900 * 34 / 39, rel=0.05)
-    told = {item.name: item.text for item in rough.warnings}
-    assert told["truncated"].startswith(f"about {rough.lengths.truncated} of 3900 training texts")
+    assert (exact.truncated, exact.longest) == (expected, 39 + template)
+    shorter = draft(file, counter=Characters(), max_length=18)
+    assert (shorter.lengths.limit, shorter.lengths.truncated) == (18, 3400)
+    told = {item.name: item.text for item in shorter.warnings}
+    assert told["truncated"].startswith("3400 of 3900 training texts")
     assert told["words"] == "no such words"
 
 
