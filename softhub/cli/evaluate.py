@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from softhub.inference.engine import PromptModel
     from softhub.tasks import Example, Task
 
+PerClassOption = Annotated[bool, typer.Option("--per-class", help="Also print per-class metrics.")]
+RunCodeOption = Annotated[
+    bool, typer.Option("--run-generated-code", help="Run generated code, for pass_at_1.")
+]
 AccuracyOption = Annotated[
     float | None,
     option(
@@ -51,12 +55,8 @@ def evaluate(
     task: TaskOption,
     split: SplitOption = "test",
     limit: SubsetOption = None,
-    per_class: Annotated[
-        bool, typer.Option("--per-class", help="Also print per-class metrics.")
-    ] = False,
-    run_generated_code: Annotated[
-        bool, typer.Option("--run-generated-code", help="Run generated code, for pass_at_1.")
-    ] = False,
+    per_class: PerClassOption = False,
+    run_generated_code: RunCodeOption = False,
     revision: RevisionOption = None,
     hub: HubOption = None,
     batch_size: BatchSizeOption = 32,

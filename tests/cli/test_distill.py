@@ -147,7 +147,7 @@ def test_an_interrupted_run_exits_with_130_and_can_be_resumed(
         ([], 2, "give one teacher"),
         (["--shots", 2, "--template", 2], 2, "found --template and --shots"),
         (["--template", 9], 1, "Found --template 9, but the task toy has 2 hard_templates"),
-        (["--template", "No column"], 1, "holds {text} 0 times"),
+        (["--template", "No column"], 1, "contains {text} 0 times"),
         (["--system"], 1, "has no system text to distill"),
         (["--shots", 2, "--init", "best"], 1, "Unknown init"),
         (["--shots", 2, "--texts", "nowhere.txt"], 1, "Cannot read 'nowhere.txt'"),
