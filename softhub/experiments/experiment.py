@@ -35,8 +35,6 @@ from softhub.training import FitResult
 from softhub.training.curve import write_curve
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
     from softhub.hub import Hub
 
 
@@ -88,12 +86,12 @@ class RunReport:
             rows.append(Row(SOFT_PROMPT, self.evaluation, trained, stored, self.result.seconds))
         return rows
 
-    def save(self, folder: str | Path, config: DataclassInstance | None = None) -> Path:
+    def save(self, folder: str | Path, config: Any = None) -> Path:
         """Write the adapter, `report.json` and the learning curve.
 
         Args:
             folder: The folder of the run; the adapter is written to `adapter` in it.
-            config: Settings to record in the report.
+            config: Settings to record in the report, a dataclass.
 
         Returns:
             The folder of the adapter.

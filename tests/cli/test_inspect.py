@@ -50,9 +50,7 @@ def test_a_page_stands_alone(softhub: Command, adapter: Path, base: Path, tmp_pa
     page = html.read_text(encoding="utf-8")
     assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
     places = re.findall(r'(?:src|href|url)\s*[=(]\s*"?([^")\s>]+)', page)
-    assert places and all(place.startswith("data:image/svg+xml;base64,") for place in places), (
-        places
-    )
+    assert places and all(p.startswith("data:image/svg+xml;base64,") for p in places), places
     assert "&lt;pad&gt;" in page and "<pad>" not in page
     assert "Nearest tokens explain little" in page
     assert page.count('<th scope="row">') == 6
