@@ -231,11 +231,11 @@ def status_of(error: BaseException) -> int | None:
 
 def _token_for(endpoint: str, token: str | None) -> str | Literal[False]:
     """Return the caller's token, or else the one that belongs to exactly this endpoint."""
-    if token is not None and token is not False:
+    if token:
         return _checked_token(token, "token=")
-    variable = os.environ.get("SOFTHUB_TOKEN")
-    if variable and HubAddress.parse().endpoint == endpoint:
-        return _checked_token(variable, "SOFTHUB_TOKEN")
+    own, hub = os.environ.get("SOFTHUB_TOKEN"), os.environ.get("SOFTHUB_HUB")
+    if own and hub and HubAddress.parse(hub).endpoint == endpoint:
+        return _checked_token(own, "SOFTHUB_TOKEN")
     if endpoint == HUGGING_FACE:
         from huggingface_hub import constants, get_token
 
