@@ -11,6 +11,7 @@ from typing import Any
 
 from softhub.adapter.layout import CARD, CONFIG, MANIFEST, MAX_BYTES, WEIGHTS, WEIGHTS_KEY
 from softhub.errors import InvalidArtefact, UnsupportedAdapter
+from tests.hostile.config_changes import CONFIG_CHANGES
 from tests.hostile.sound import (
     BODY,
     H,
@@ -312,45 +313,8 @@ CONFIGS = [
         tokenizer_kwargs={"trust_remote_code": True},
     ),
     *[
-        _with_config(f"remote code in {place}", "an adapter never decides", **changes)
-        for place, changes in {
-            "the config": {"trust_remote_code": True},
-            "the config, as text": {"trust_remote_code": "yes"},
-            "an object": {"extra": {"trust_remote_code": True}},
-            "a list of objects": {"extra": [{"a": [{"trust_remote_code": 1}]}]},
-            "the tokenizer's deeper options": {
-                "tokenizer_kwargs": {"init": {"trust_remote_code": True}}
-            },
-        }.items()
-    ],
-    *[
-        _with_config(f"tokenizer options {options!r}", "tokenizer_kwargs", tokenizer_kwargs=options)
-        for options in ([1], 7, True, "trust_remote_code")
-    ],
-    *[
-        _with_config(f"no task_type, {name}", "set task_type", error=UnsupportedAdapter, **changes)
-        for name, changes in {
-            "left out": {"task_type": ...},
-            "with another field for it": {"task_type": None, "task": "CAUSAL_LM"},
-            "of two submodules": {"task_type": None, "num_transformer_submodules": 2},
-        }.items()
-    ],
-    *[
-        _with_config(f"the way from {kind}", says, error=UnsupportedAdapter, peft_type=kind)
-        for kind, says in {
-            "PREFIX_TUNING": "softhub train",
-            "P_TUNING": "get_prompt",
-            "LORA": "use it in PEFT",
-            "LN_TUNING": "use it in PEFT",
-            "prompt_tuning": "use it in PEFT",
-            "PROMPT_TUNING ": "use it in PEFT",
-        }.items()
-    ],
-    *[
-        _with_config(
-            f"task_type {kind!r}", "depends on a head", error=UnsupportedAdapter, task_type=kind
-        )
-        for kind in ("causal_lm", "CAUSAL_LM ", "", 0, True, ["CAUSAL_LM"])
+        _with_config(name, says, error=error, **changes)
+        for name, says, error, changes in CONFIG_CHANGES
     ],
     _with_config("tokenizer options as text", "tokenizer_kwargs", tokenizer_kwargs="x"),
     _with_config(
