@@ -32,6 +32,8 @@ from softhub.errors import InvalidArtefact, UnsupportedAdapter
 _CARD_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 
 _CONVERSIONS = {
+    "PREFIX_TUNING": "Prefix tuning stores keys and values of every layer, which no soft prompt "
+    "can express. Train a prompt on the same data with `softhub train`, or use this one in PEFT.",
     "P_TUNING": "Load it in PEFT and save `model.get_prompt(batch_size=1)[0]` as a SoftPrompt.",
     "MULTITASK_PROMPT_TUNING": "Load it in PEFT and save `model.get_prompt(batch_size=1, "
     "task_ids=torch.tensor([i]))[0]` of each task i as a SoftPrompt.",
@@ -70,7 +72,7 @@ def read_folder(folder: str | Path) -> dict[str, bytes]:
         UnsupportedAdapter: The only weights are pickled.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not _is_present(folder) or not folder.is_dir():
         earlier = find_interrupted_save(folder)
         fix = (
             f" Saving was interrupted; the earlier adapter is in {earlier}. Rename that folder."
@@ -80,8 +82,8 @@ def read_folder(folder: str | Path) -> dict[str, bytes]:
         raise InvalidArtefact(
             f"There is no folder {quoted(str(folder), 300)}: expected an adapter.{fix}"
         )
-    files = {name: _read_file(folder, name) for name in FILES if os.path.lexists(folder / name)}
-    if WEIGHTS not in files and os.path.lexists(folder / PICKLED_WEIGHTS):
+    files = {name: _read_file(folder, name) for name in FILES if _is_present(folder / name)}
+    if WEIGHTS not in files and _is_present(folder / PICKLED_WEIGHTS):
         raise _pickled(str(folder))
     return files
 
@@ -131,6 +133,20 @@ def _pickled(origin: str) -> UnsupportedAdapter:
         f"run code. Expected {WEIGHTS}. If you trust its author, load it in PEFT and save it again "
         "with safe_serialization=True."
     )
+
+
+def _is_present(path: Path) -> bool:
+    """Return whether there is an entry of this name; what cannot be looked at is not missing."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InvalidArtefact(
+            f"{quoted(str(path), 300)} cannot be read: {reason}. Check its name and permissions."
+        ) from error
+    return True
 
 
 def _read_file(folder: Path, name: str) -> bytes:
@@ -188,9 +204,17 @@ def _check_size(name: str, size: int, origin: str) -> None:
 def _check_config(config: Mapping[str, Any], origin: str) -> None:
     method, task_type = config.get("peft_type"), config.get("task_type")
     if method != "PROMPT_TUNING":
-        conversion = _CONVERSIONS.get(str(method), "softhub loads prompt tuning only.")
+        conversion = _CONVERSIONS.get(
+            str(method), "softhub loads prompt tuning only; use it in PEFT."
+        )
         raise UnsupportedAdapter(
             f"{origin} says peft_type {quoted(method)}; expected 'PROMPT_TUNING'. {conversion}"
+        )
+    if task_type is None:
+        raise UnsupportedAdapter(
+            f"{origin} says no task_type, so it is unknown which models the prompt is for. In "
+            f"{CONFIG}, set task_type to 'CAUSAL_LM' (decoder-only) or 'SEQ_2_SEQ_LM' "
+            "(encoder-decoder)."
         )
     if task_type not in TASK_TYPES:
         raise UnsupportedAdapter(
@@ -213,11 +237,22 @@ def _check_config(config: Mapping[str, Any], origin: str) -> None:
 
 def _check_tokenizer_options(config: Mapping[str, Any], origin: str) -> None:
     options = config.get("tokenizer_kwargs") or {}
-    if not isinstance(options, dict) or options.get("trust_remote_code"):
+    if not isinstance(options, dict):
         raise InvalidArtefact(
-            f"{origin} says tokenizer_kwargs {quoted(options)}; expected options without "
-            "trust_remote_code: an adapter never decides that code is run."
+            f"{origin} says tokenizer_kwargs {quoted(options)}; expected options by name."
         )
+    if _trusts_remote_code(config):
+        raise InvalidArtefact(
+            f"{origin} says trust_remote_code (tokenizer_kwargs {quoted(options)}); expected none: "
+            "an adapter never decides that code is run."
+        )
+
+
+def _trusts_remote_code(value: Any) -> bool:
+    """Return whether an object, or any inside it, asks for the execution of a stranger's code."""
+    if isinstance(value, Mapping):
+        return bool(value.get("trust_remote_code")) or any(map(_trusts_remote_code, value.values()))
+    return isinstance(value, list) and any(map(_trusts_remote_code, value))
 
 
 def _check_shape(adapter: Adapter) -> None:

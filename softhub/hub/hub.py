@@ -13,6 +13,13 @@ from softhub.adapter.front_matter import DEPRECATED, with_front_matter
 from softhub.adapter.layout import CARD, write_atomically
 from softhub.adapter.validation import check_adapter, check_files, check_folder
 from softhub.errors import HubError, InvalidArtefact, RevisionNotFound, SoftHubWarning
+from softhub.hub.arguments import (
+    path_argument,
+    repo_id_argument,
+    revision_argument,
+    text_argument,
+    text_arguments,
+)
 from softhub.hub.describe import describe
 from softhub.hub.diff import Difference, diff
 from softhub.hub.local.disk import os_errors_as_hub_errors
@@ -20,8 +27,6 @@ from softhub.hub.lockfile import LockedPrompt, read_lockfile, write_lockfile
 from softhub.hub.names import (
     DEFAULT_REVISION,
     HubAddress,
-    check_repo_id,
-    check_revision,
     check_revision_name,
 )
 from softhub.hub.query import Query
@@ -103,11 +108,13 @@ class Hub:
             PushConflict: Somebody else pushed first.
             HubError: Any other reason, with the next step.
         """
-        _check_names(repo_id, revision, tags)
-        adapter = check_folder(folder)
-        check_secrets(adapter.files, leaves_machine=self._backend.is_remote)
+        names = text_arguments("tags", tags)
+        _check_names(repo_id, text_argument("revision", revision), names)
+        texts = {} if message is None else {"the message": text_argument("message", message)}
+        adapter = check_folder(path_argument("folder", folder))
+        self._check_secrets(adapter.files, texts | {f"the tag {name}": name for name in names})
         return self._backend.push(
-            Push(repo_id, adapter, revision, message, tuple(tags), private, parent_commit)
+            Push(repo_id, adapter, revision, message, names, private, parent_commit)
         )
 
     def pull(
@@ -225,8 +232,8 @@ class Hub:
             RepositoryNotFound: There is no such repository.
             RevisionNotFound: It has no such revision.
         """
-        check_revision(revision)
-        return self._backend.info(check_repo_id(repo_id), revision)
+        revision_argument(revision, is_remote=self._backend.is_remote)
+        return self._backend.info(repo_id_argument(repo_id), revision)
 
     def search(self, text: str | None = None, **filters: Any) -> Listing:
         """Return the adapters whose name, task, base or tags contain all words, best score first.
@@ -252,8 +259,10 @@ class Hub:
 
     def log(self, repo_id: str, *, revision: str = DEFAULT_REVISION, limit: int = 50) -> History:
         """Return the history of a revision, newest first, with the metrics of each commit."""
-        check_revision(revision)
-        return self._backend.log(check_repo_id(repo_id), revision, limit)
+        revision_argument(revision, is_remote=self._backend.is_remote)
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise HubError(f"limit is {limit!r}; expected an integer of at least 1")
+        return self._backend.log(repo_id_argument(repo_id), revision, limit)
 
     def diff(self, repo_id: str, old: str, new: str = DEFAULT_REVISION) -> Difference:
         """Compare two revisions: config, manifest, metrics, and how far the vectors moved.
@@ -277,8 +286,10 @@ class Hub:
         Raises:
             HubError: The name belongs to another commit.
         """
-        check_revision(revision)
-        return self._backend.tag(check_repo_id(repo_id), check_revision_name(tag), revision)
+        revision_argument(revision, is_remote=self._backend.is_remote)
+        name = check_revision_name(text_argument("tag", tag))
+        self._check_secrets({}, {"the tag": name})
+        return self._backend.tag(repo_id_argument(repo_id), name, revision)
 
     def untag(self, repo_id: str, tag: str) -> None:
         """Remove a tag; the commit stays.
@@ -286,7 +297,9 @@ class Hub:
         Raises:
             RevisionNotFound: There is no such tag.
         """
-        self._backend.untag(check_repo_id(repo_id), check_revision_name(tag))
+        self._backend.untag(
+            repo_id_argument(repo_id), check_revision_name(text_argument("tag", tag))
+        )
 
     def deprecate(self, repo_id: str, *, reason: str, replacement: str | None = None) -> CommitInfo:
         """Mark a repository as deprecated; pulls warn, and nothing is removed.
@@ -305,11 +318,11 @@ class Hub:
         Raises:
             HubError: There is no reason, or the replacement is the repository itself.
         """
-        notice = {"reason": plain(reason)}
+        notice = {"reason": plain(text_argument("reason", reason))}
         if not notice["reason"]:
             raise HubError("a deprecation needs a reason: one sentence, which pulls will show")
         if replacement is not None:
-            notice["replacement"] = check_repo_id(replacement)
+            notice["replacement"] = repo_id_argument(replacement)
         if replacement == repo_id:
             raise HubError(f"{repo_id} cannot be replaced by itself; name another repository")
         fetched = self._fetch(repo_id, DEFAULT_REVISION)
@@ -318,15 +331,15 @@ class Hub:
             old.files.get(CARD, b""), {**old.card_metadata, DEPRECATED: notice}
         )
         marked = check_files({**old.files, CARD: card}, origin=old.origin)
-        check_secrets(marked.files, leaves_machine=self._backend.is_remote)
         message = f"Deprecate: {notice['reason']}"
+        self._check_secrets(marked.files, {"the reason": message})
         return self._backend.push(
             Push(repo_id, marked, DEFAULT_REVISION, message, parent_commit=fetched.revision)
         )
 
     def delete(self, repo_id: str) -> None:
         """Remove a repository with its history permanently; consider `deprecate` instead."""
-        self._backend.delete(check_repo_id(repo_id))
+        self._backend.delete(repo_id_argument(repo_id))
 
     def verify(self, repo_id: str) -> dict[str, str | None]:
         """Check every commit that can be reached: hashes, files and numbers.
@@ -334,7 +347,7 @@ class Hub:
         Returns:
             For each commit None, or what is wrong with it.
         """
-        return self._backend.verify(check_repo_id(repo_id))
+        return self._backend.verify(repo_id_argument(repo_id))
 
     def similar(self, prompt: str | Path, *, limit: int = 10) -> Similar:
         """Rank the prompts of the same base by the similarity of their vectors, as SPoT does.
@@ -384,14 +397,17 @@ class Hub:
         return check_adapter(self._fetch(str(prompt), DEFAULT_REVISION).adapter)
 
     def _fetch(self, repo_id: str, revision: str) -> Fetched:
-        check_revision(revision)
-        return self._backend.fetch(check_repo_id(repo_id), revision)
+        revision_argument(revision, is_remote=self._backend.is_remote)
+        return self._backend.fetch(repo_id_argument(repo_id), revision)
+
+    def _check_secrets(self, files: Mapping[str, bytes], texts: Mapping[str, str]) -> None:
+        check_secrets(files, texts, leaves_machine=self._backend.is_remote)
 
     def _warn_if_deprecated(self, fetched: Fetched, revision: str) -> None:
         """Warn if the newest card says so: an older revision cannot know of its deprecation."""
         info = describe(fetched.repo_id, fetched.adapter, revision=fetched.revision)
         if revision != DEFAULT_REVISION:
-            with suppress(HubError):
+            with suppress(HubError, InvalidArtefact):
                 info = self._backend.info(fetched.repo_id, DEFAULT_REVISION)
         if info.deprecated:
             instead = f"; use {info.replacement} instead" if info.replacement else ""
@@ -400,7 +416,7 @@ class Hub:
 
 
 def _check_names(repo_id: str, revision: str, tags: Sequence[str]) -> None:
-    check_repo_id(repo_id)
+    repo_id_argument(repo_id)
     for name in (revision, *tags):
         check_revision_name(name)
     if revision in tags:

@@ -14,6 +14,14 @@ _ERRORS = frozenset({"loss", "nll", "error", "wer", "cer", "ter"})
 """Metrics of other tools' adapters of which less is better; softhub's own know their direction."""
 
 
+_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "fingerprint": (dict, "an object"),
+    "min_score": ((int, float), "a number"),
+    "limit": (int, "an integer"),
+}
+"""Fields of `Query` that are no texts: their type, and how a message names it."""
+
+
 @dataclass(frozen=True)
 class Query:
     """Conditions that must all hold; None or empty means any.
@@ -51,15 +59,25 @@ class Query:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        """Check order and limit.
+        """Check the types, order and limit.
 
         Raises:
-            HubError: There is no such order, or the limit is not positive.
+            HubError: A condition has another type, there is no such order, or the limit is not
+                positive.
         """
+        for field in fields(self):
+            self._check_type(field.name, getattr(self, field.name))
         if self.sort not in SORTS:
             raise HubError(f"cannot sort by {self.sort!r}; expected one of {', '.join(SORTS)}")
         if self.limit is not None and self.limit < 1:
             raise HubError(f"limit is {self.limit}; expected at least 1")
+
+    def _check_type(self, name: str, value: Any) -> None:
+        expected, said = _TYPES.get(name, (str, "a text"))
+        if value is not None and (not isinstance(value, expected) or isinstance(value, bool)):
+            raise HubError(f"{name} is {value!r}; expected {said}")
+        if isinstance(value, str):
+            object.__setattr__(self, name, _readable(value))
 
     @classmethod
     def of(cls, **filters: Any) -> Query:
@@ -149,6 +167,14 @@ def goodness(metric: str, value: float) -> float:
     if metric in METRICS:
         return METRICS[metric].goodness(value)
     return -value if metric.lower() in _ERRORS else value
+
+
+def _readable(text: str) -> str:
+    """Return a text of the command line as it was typed, whatever the locale made of its bytes."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
 
 
 def _same(wanted: str | None, found: str | None) -> bool:

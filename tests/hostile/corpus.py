@@ -11,6 +11,7 @@ from typing import Any
 
 from softhub.adapter.layout import CARD, CONFIG, MANIFEST, MAX_BYTES, WEIGHTS, WEIGHTS_KEY
 from softhub.errors import InvalidArtefact, UnsupportedAdapter
+from tests.hostile.config_changes import CONFIG_CHANGES
 from tests.hostile.sound import (
     BODY,
     H,
@@ -311,6 +312,10 @@ CONFIGS = [
         "trust_remote_code",
         tokenizer_kwargs={"trust_remote_code": True},
     ),
+    *[
+        _with_config(name, says, error=error, **changes)
+        for name, says, error, changes in CONFIG_CHANGES
+    ],
     _with_config("tokenizer options as text", "tokenizer_kwargs", tokenizer_kwargs="x"),
     _with_config(
         "extra modules", "modules_to_save", error=UnsupportedAdapter, modules_to_save=["score"]

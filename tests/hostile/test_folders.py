@@ -1,7 +1,9 @@
 """Attacks that need a file system: links, pipes, devices, neighbours."""
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,4 +152,22 @@ def test_no_folder_is_said_so(adapter: Path, name: str) -> None:
 
 def test_an_empty_folder_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(InvalidArtefact, match=r"has no adapter_config\.json"):
+        check_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", *FILES])
+def test_what_cannot_be_looked_at_is_not_told_as_missing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file, data in sound_files().items():
+        (tmp_path / file).write_bytes(data)
+    refused, lstat = str(tmp_path / name), os.lstat
+
+    def refuse(path: Any, **options: Any) -> Any:
+        if str(path) == refused:
+            raise PermissionError(errno.EACCES, "Permission denied", refused)
+        return lstat(path, **options)
+
+    monkeypatch.setattr(os, "lstat", refuse)
+    with pytest.raises(InvalidArtefact, match="cannot be read: Permission denied"):
         check_folder(tmp_path)

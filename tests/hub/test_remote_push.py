@@ -1,11 +1,14 @@
 """Pushes to a remote hub: one commit, conflicts on the wire, lost answers."""
 
+import json
+import warnings
 from pathlib import Path
 
 import pytest
 
 from softhub.adapter.layout import CARD, MANIFEST, WEIGHTS
 from softhub.errors import (
+    HubError,
     HubUnavailable,
     PushConflict,
     RepositoryNotFound,
@@ -130,3 +133,84 @@ def test_passing_trouble_is_ridden_out(
     server.faults.truncate("file")
     folder = remote_hub.pull(REPO)
     assert (folder / WEIGHTS).read_bytes() == (source / WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize("line", ["softhub.json", "*.safetensors", "README.md", "*.json"])
+def test_a_push_that_the_hub_does_not_take_in_full_is_no_success(
+    line: str, server: HubServer, remote_hub: Hub, make_adapter: MakeAdapter
+) -> None:
+    server.seed(REPO, {".gitignore": f"{line}\n".encode()})
+    with pytest.raises(HubError, match=r"left out .*\.gitignore"):
+        remote_hub.push(make_adapter(1), REPO, tags=["v1"])
+    assert server.store.repos[REPO].tags == {}
+
+
+@pytest.mark.parametrize("oid", ["", "main", "0" * 40, "../../x", "f" * 39])
+def test_the_name_of_the_commit_is_what_the_branch_says(
+    oid: str, server: HubServer, remote_hub: Hub, make_adapter: MakeAdapter
+) -> None:
+    def lie(body: bytes) -> bytes:
+        return json.dumps({**json.loads(body), "commitOid": oid}).encode()
+
+    server.faults.replace("commit", lie)
+    commit = remote_hub.push(make_adapter(1), REPO, tags=["v1"])
+    repo = server.store.repos[REPO]
+    assert commit.revision == repo.branches["main"] == repo.tags["v1"]
+    assert remote_hub.pull(REPO, revision="v1")
+
+
+def test_a_push_on_top_of_ours_is_no_trouble(
+    server: HubServer, remote_hub: Hub, make_adapter: MakeAdapter
+) -> None:
+    ours, theirs = make_adapter(1), make_adapter(2)
+    server.faults.meanwhile("commit", lambda: hub_of(server).push(theirs, REPO))
+    commit = remote_hub.push(ours, REPO, tags=["v1"])
+    assert server.store.repos[REPO].tags == {"v1": commit.revision}
+    assert commit.revision != remote_hub.info(REPO).revision
+    folder = remote_hub.pull(REPO, revision="v1")
+    assert (folder / WEIGHTS).read_bytes() == (ours / WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+@pytest.mark.parametrize("route", ["whoami", "tag"])
+def test_what_fails_after_a_push_is_no_failed_push(
+    route: str, status: int, server: HubServer, remote_hub: Hub, make_adapter: MakeAdapter
+) -> None:
+    server.faults.status(route, status, times=None)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        commit = remote_hub.push(make_adapter(1), REPO, tags=["v1"])
+    assert commit.created and commit.revision == server.store.repos[REPO].branches["main"]
+    assert commit.tags == (() if route == "tag" else ("v1",))
+    told = [str(warning.message) for warning in warned if "softhub tag" in str(warning.message)]
+    assert len(told) == (route == "tag")
+
+
+def test_a_push_that_cannot_be_compared_is_told_so_and_not_tagged(
+    server: HubServer, remote_hub: Hub, make_adapter: MakeAdapter
+) -> None:
+    def fail() -> None:
+        server.faults.status("model_info", 400, times=None)
+
+    server.faults.meanwhile("commit", fail)
+    with pytest.warns(UserWarning, match="could not be compared.*softhub verify"):
+        commit = remote_hub.push(make_adapter(1), REPO, tags=["v1"])
+    repo = server.store.repos[REPO]
+    assert (commit.revision, commit.tags, repo.tags) == (repo.branches["main"], (), {})
+
+
+def test_a_tag_that_fails_without_a_new_commit_is_an_error(
+    server: HubServer, remote_hub: Hub, make_adapter: MakeAdapter
+) -> None:
+    source = make_adapter(1)
+    remote_hub.push(source, REPO)
+    server.faults.status("tag", 403, times=None)
+    with pytest.raises(HubError, match="v1"):
+        remote_hub.push(source, REPO, tags=["v1"])
+
+
+def test_a_push_is_silent(
+    any_server: HubServer, make_adapter: MakeAdapter, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hub_of(any_server).push(make_adapter(1), REPO)
+    assert capfd.readouterr() == ("", "")

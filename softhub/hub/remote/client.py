@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from softhub.errors import HubError, InvalidArtefact
 from softhub.hub.names import is_commit
-from softhub.hub.records import plain
+from softhub.hub.records import MAX_MESSAGE, plain
 from softhub.hub.remote.connection import Connection
 from softhub.hub.remote.download import RemoteFile
 from softhub.hub.transfer import taken_message
@@ -34,6 +34,30 @@ class RemoteCommit:
     def origin(self) -> str:
         """The commit's name in messages."""
         return f"{self.repo_id}@{self.id}"
+
+
+class LoggedCommit(NamedTuple):
+    """One entry of a history, whatever the hub sent: every text is one, and safe to print."""
+
+    id: str
+    title: str
+    author: str
+    date: str
+
+    @classmethod
+    def of(cls, record: Any) -> LoggedCommit:
+        """Read the client's record of a commit.
+
+        Raises:
+            HubError: It names no commit.
+        """
+        commit = str(record.commit_id)
+        if not is_commit(commit):
+            raise HubError(f"the history names {plain(commit)!r}; expected the hash of a commit")
+        authors = record.authors if isinstance(record.authors, list) else []
+        author = plain(", ".join(name for name in authors if isinstance(name, str)))
+        title = record.title if isinstance(record.title, str) else ""
+        return cls(commit, plain(title, most=MAX_MESSAGE), author, iso_date(record.created_at))
 
 
 class Refs(NamedTuple):
@@ -74,17 +98,22 @@ class Client(Connection):
         commit = str(model.sha)
         if not is_commit(commit) or (is_commit(revision) and commit != revision):
             raise InvalidArtefact(
-                f"{self.endpoint} says that {repo_id}@{revision} is the commit {plain(commit)!r}; "
-                "expected the hash of that revision, so it is not used"
+                f"{self.endpoint} says that {repo_id}@{revision} is the commit "
+                f"{plain(self.without_token(commit))!r}; expected the hash of that revision, so it "
+                "is not used"
             )
         files = map(RemoteFile.of, model.siblings or ())
         tree = {file.name: file for file in files}
         return RemoteCommit(repo_id, commit, iso_date(model.last_modified), tree)
 
-    def history(self, repo_id: str, revision: str) -> list[Any]:
-        """Return the hub's records of the commits of a revision, newest first."""
+    def history(self, repo_id: str, revision: str) -> list[LoggedCommit]:
+        """Return the commits of a revision, newest first."""
         return self.read(
-            lambda api: api.list_repo_commits(repo_id, revision=revision), f"{repo_id}@{revision}"
+            lambda api: [
+                LoggedCommit.of(record)
+                for record in api.list_repo_commits(repo_id, revision=revision)
+            ],
+            f"{repo_id}@{revision}",
         )
 
     def refs(self, repo_id: str) -> Refs:

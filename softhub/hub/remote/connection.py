@@ -7,6 +7,7 @@ what is missing there.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -22,7 +23,7 @@ from softhub.errors import (
     RevisionNotFound,
     SoftHubError,
 )
-from softhub.hub.names import HUGGING_FACE
+from softhub.hub.names import HUGGING_FACE, HubAddress
 from softhub.hub.records import plain
 
 if TYPE_CHECKING:
@@ -34,8 +35,13 @@ ALIVE_SECONDS = 3.0
 CALL_SECONDS = 60.0
 TRIES = 3
 MAX_PAUSE_SECONDS = 5.0
+DEFAULT_PAUSE_SECONDS = 0.5
 _TRANSIENT = frozenset({429, 500, 502, 503, 504})
 _TRUE = frozenset({"1", "true", "yes", "on"})
+_CERTIFICATE_HINT = (
+    "its certificate is not trusted on this machine; if that is a proxy's or your organization's "
+    "own, set SSL_CERT_FILE to its certificates"
+)
 
 
 class Connection:
@@ -47,7 +53,11 @@ class Connection:
     """
 
     def __init__(self, endpoint: str, token: str | None, *, offline: bool = False) -> None:
-        """Store the endpoint and choose the token; nothing is sent yet."""
+        """Store the endpoint and choose the token; nothing is sent yet.
+
+        Raises:
+            HubAccessDenied: The token cannot be one; the message does not repeat it.
+        """
         self.endpoint = endpoint
         self.token: str | Literal[False] = _token_for(endpoint, token)
         self._offline = offline
@@ -115,6 +125,10 @@ class Connection:
             return "check the token's permissions" if self.token else "log in with `softhub login`"
         return "set SOFTHUB_TOKEN to a token for this hub, and SOFTHUB_HUB to the hub"
 
+    def without_token(self, text: str) -> str:
+        """Return a text of the hub's or the client's with the access token replaced."""
+        return text.replace(self.token, "(the access token)") if self.token else text
+
     def _check_alive(self) -> None:
         """Make sure, within `ALIVE_SECONDS`, that softhub may go online and the hub answers."""
         if self.is_offline:
@@ -137,9 +151,12 @@ class Connection:
         result: list[Answer] = []
         failure: list[BaseException] = []
 
+        from softhub.hub.remote.transport import guarded
+
         def run() -> None:
             try:
-                result.append(call(self.api))
+                with guarded(self.endpoint, seconds):
+                    result.append(call(self.api))
             except BaseException as error:
                 failure.append(error)
 
@@ -156,7 +173,8 @@ class Connection:
     def _translating_errors(self, what: str) -> Iterator[None]:
         try:
             yield
-        except SoftHubError:
+        except SoftHubError as error:
+            error.args = (self.without_token(str(error)),)
             raise
         except Exception as error:
             raise self._translated(error, what) from error
@@ -175,9 +193,15 @@ class Connection:
                 f"{what} does not exist on {self.endpoint}, or is private and not yours; "
                 f"{self.login_hint()}"
             )
-        reason = plain(
-            getattr(error, "server_message", None) or str(error) or type(error).__name__, most=300
-        )
+        told = getattr(error, "server_message", None) or str(error) or type(error).__name__
+        reason = plain(self.without_token(str(told)), most=300)
+        if isinstance(error, errors.RemoteEntryNotFoundError):
+            return HubError(
+                f"{what} is listed by {self.endpoint} but cannot be read; it was changed or "
+                "deleted in the meantime, so run the command again"
+            )
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            reason = f"{_CERTIFICATE_HINT} ({reason})"
         if _is_transport(error):
             return self._unavailable(reason)
         status = _status(error)
@@ -208,13 +232,27 @@ def status_of(error: BaseException) -> int | None:
 def _token_for(endpoint: str, token: str | None) -> str | Literal[False]:
     """Return the caller's token, or else the one that belongs to exactly this endpoint."""
     if token:
-        return token
+        return _checked_token(token, "token=")
+    own, hub = os.environ.get("SOFTHUB_TOKEN"), os.environ.get("SOFTHUB_HUB")
+    if own and hub and HubAddress.parse(hub).endpoint == endpoint:
+        return _checked_token(own, "SOFTHUB_TOKEN")
     if endpoint == HUGGING_FACE:
-        from huggingface_hub import get_token
+        from huggingface_hub import constants, get_token
 
-        return get_token() or False
-    configured = os.environ.get("SOFTHUB_HUB", "").removeprefix("hf+").rstrip("/")
-    return (os.environ.get("SOFTHUB_TOKEN") if configured == endpoint else None) or False
+        if not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+            return _checked_token(get_token() or "", "the login of huggingface_hub")
+    return False
+
+
+def _checked_token(token: Any, source: str) -> str | Literal[False]:
+    """Return a token without the white space around it; False if there is nothing else."""
+    stripped = token.strip() if isinstance(token, str) else None
+    if stripped is None or not all("!" <= character <= "~" for character in stripped):
+        raise HubAccessDenied(
+            f"the access token from {source} holds characters that no token has (white space, "
+            "control or accented characters), or is no text; copy it again (it is not shown here)"
+        )
+    return stripped or False
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -237,6 +275,8 @@ def _is_transport(error: BaseException) -> bool:
 def _pause(error: BaseException) -> float:
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     try:
-        return min(max(float(headers.get("Retry-After", 0.5)), 0.1), MAX_PAUSE_SECONDS)
+        seconds = float(headers.get("Retry-After", DEFAULT_PAUSE_SECONDS))
     except ValueError:
-        return 0.5
+        return DEFAULT_PAUSE_SECONDS
+    known = DEFAULT_PAUSE_SECONDS if math.isnan(seconds) else seconds
+    return min(max(known, 0.1), MAX_PAUSE_SECONDS)

@@ -124,9 +124,11 @@ def _fetch(connection: Connection, path: str, size: int) -> bytes:
         hf_raise_for_status,
     )
 
+    from softhub.hub.remote.transport import origin_of
+
     url = connection.endpoint + path
     for _ in range(MAX_REDIRECTS + 1):
-        token = connection.token if _origin(url) == _origin(connection.endpoint) else False
+        token = connection.token if origin_of(url) == origin_of(connection.endpoint) else False
         headers = {**build_hf_headers(token=token), "Accept-Encoding": "identity"}
         with get_session().stream(
             "GET", url, headers=headers, timeout=_READ_SECONDS, follow_redirects=False
@@ -171,9 +173,3 @@ def _redirected(url: str, location: str) -> str:
             f"{host} redirects to {target[:200]!r}; expected https, so it was not followed"
         )
     return target
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
-    return parts.scheme, parts.hostname, port

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import quote
 
 from softhub.adapter.adapter import Adapter
 from softhub.adapter.layout import FILES, MAX_BYTES, write_atomically
@@ -54,7 +55,7 @@ class DownloadCache:
         """Record what a branch or tag names now, for offline use."""
         if not is_commit(revision) and self._ref(repo_id, revision) != commit:
             with self._writing(repo_id) as repo:
-                _write(repo / "refs" / revision, commit.encode())
+                _write(repo / "refs" / _ref_name(revision), commit.encode())
 
     def fetch(self, repo_id: str, revision: str) -> Fetched:
         """Return what was pulled before under this name.
@@ -91,7 +92,7 @@ class DownloadCache:
         return files
 
     def _ref(self, repo_id: str, revision: str) -> str | None:
-        content = _read(self._repo(repo_id) / "refs" / revision, most=100) or b""
+        content = _read(self._repo(repo_id) / "refs" / _ref_name(revision), most=100) or b""
         commit = content.decode("ascii", errors="replace")
         return commit if is_commit(commit) else None
 
@@ -115,6 +116,11 @@ class DownloadCache:
                     if unfinished_name(entry.name):
                         remove(entry)
                 yield repo
+
+
+def _ref_name(revision: str) -> str:
+    """Return the file of a revision; that of `feature/x` is not in a folder `feature`."""
+    return quote(revision, safe="")
 
 
 def _read(path: Path, *, most: int) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from softhub.errors import (
     SoftHubWarning,
 )
 from softhub.hub.describe import recorded_metrics
-from softhub.hub.names import DEFAULT_REVISION
+from softhub.hub.names import DEFAULT_REVISION, is_commit
 from softhub.hub.records import MAX_MESSAGE, CommitInfo, now, plain
 from softhub.hub.remote.client import Client, RemoteCommit
 from softhub.hub.remote.connection import status_of
@@ -64,7 +65,7 @@ class RemotePush:
         for _ in range(TRIES):
             commit, newer = self._try(head)
             if commit is not None:
-                return self._finish(commit, head.id, created=True)
+                return self._published(commit, head.id)
             self._accept_or_refuse(head, newer)
             head = newer
         raise PushConflict(self._conflict(head, head.id))
@@ -116,6 +117,8 @@ class RemotePush:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         files = self.job.adapter.files
+        # As streams, because these go over plain HTTP, under guard; bytes would go through the
+        # client of Xet, which has an HTTP library and proxies of its own, for kilobytes.
         operations: list[Any] = [
             CommitOperationAdd(name, BytesIO(data)) for name, data in files.items()
         ]
@@ -152,9 +155,9 @@ class RemotePush:
             )
 
     def _conflict(self, head: RemoteCommit, expected: str) -> str:
-        newest = self.client.history(self.job.repo_id, head.id)[0]
-        author = plain(", ".join(newest.authors))
-        theirs = f"is at {head.id} ({plain(newest.title)!r} by {author}, {newest.created_at})"
+        theirs = f"is at {head.id}"
+        for newest in self.client.history(self.job.repo_id, head.id)[:1]:
+            theirs += f" ({plain(newest.title)!r} by {newest.author}, {newest.date})"
         return conflict_message(self.job, expected, theirs)
 
     def _is_content_of(self, commit: RemoteCommit) -> bool:
@@ -167,22 +170,81 @@ class RemotePush:
             for name, data in adapter.files.items()
         )
 
+    def _published(self, commit: str, parent: str) -> CommitInfo:
+        """Compare what the hub took with what was pushed; then, and only then, set the tags.
+
+        The commit is on the branch, so nothing that fails from here on is a failed push, except
+        that the hub holds something else.
+        """
+        try:
+            stored = self._stored(commit)
+        except HubError as error:
+            self._warn(
+                f"{self.what} was pushed, but could not be compared with what the hub stores: "
+                f"{error}; run `softhub verify {self.job.repo_id}`{self._tags_to_set(commit)}"
+            )
+            return self._result(commit, parent, (), created=True)
+        if not self._is_content_of(stored):
+            raise HubError(self._incomplete(stored))
+        return self._finish(stored.id, parent, created=True)
+
+    def _stored(self, commit: str) -> RemoteCommit:
+        """Return the pushed commit as the hub lists it, whatever name the answer gave it."""
+        newest = self.client.commit(self.job.repo_id, self.job.revision)
+        if newest.id == commit or self._is_content_of(newest) or not is_commit(commit):
+            return newest
+        return self.client.commit(self.job.repo_id, commit)  # somebody has pushed on top of it
+
+    def _incomplete(self, stored: RemoteCommit) -> str:
+        files = self.job.adapter.files
+        left_out = [name for name in files if name not in stored.files]
+        what = f"left out {', '.join(left_out)}" if left_out else "stored other files"
+        return (
+            f"{self.what}: the hub accepted the push but {what} (its commit {stored.id} is not "
+            "what was pushed, and cannot be pulled; no tag was set); if the repository has a "
+            ".gitignore, remove its line for these files, then push again"
+        )
+
     def _finish(self, commit: str, parent: str | None, *, created: bool) -> CommitInfo:
+        tagged = []
         for tag in self.job.tags:
-            what = f"tag {tag} (the commit {commit} itself was pushed)"
-            self.client.create_tag(self.job.repo_id, tag, commit, what)
+            try:
+                self.client.create_tag(self.job.repo_id, tag, commit, f"tag {tag}")
+                tagged.append(tag)
+            except HubError as error:
+                if not created:
+                    raise
+                self._warn(
+                    f"the commit {commit} was pushed, but the tag {tag} was not set: {error}; run "
+                    f"`softhub tag {self.job.repo_id} {tag} --revision {commit}`"
+                )
+        return self._result(commit, parent, tuple(tagged), created=created)
+
+    def _result(
+        self, commit: str, parent: str | None, tags: tuple[str, ...], *, created: bool
+    ) -> CommitInfo:
+        author = ""
+        with suppress(HubError):  # the push is published, whoever pushed it
+            author = self.client.whoami()
         return CommitInfo(
             repo_id=self.job.repo_id,
             revision=commit,
             parent=parent,
-            author=self.client.whoami(),
+            author=author,
             date=now(),
             message=plain(self.job.message or "", most=MAX_MESSAGE),
-            tags=self.job.tags,
+            tags=tags,
             metrics=recorded_metrics(self.job.adapter),
             weights_sha256=self.job.adapter.weights_sha256,
             created=created,
         )
+
+    def _tags_to_set(self, commit: str) -> str:
+        tags = ", ".join(self.job.tags)
+        return f" and then set the tags ({tags}) on {plain(commit)}" if tags else ""
+
+    def _warn(self, message: str) -> None:
+        warnings.warn(self.client.without_token(message), SoftHubWarning, stacklevel=2)
 
 
 def _digest(commit: RemoteCommit, name: str) -> str | None:

@@ -23,10 +23,10 @@ from softhub.errors import (
     UnsupportedAdapter,
 )
 from softhub.hub.describe import DESCRIBING, describe, recorded_metrics
-from softhub.hub.names import DEFAULT_REVISION, repo_folder_name, repo_id_of
+from softhub.hub.names import DEFAULT_REVISION, is_commit, repo_folder_name, repo_id_of
 from softhub.hub.query import Query
-from softhub.hub.records import MAX_MESSAGE, AdapterInfo, CommitInfo, plain
-from softhub.hub.remote.client import Client, Refs, RemoteCommit, iso_date
+from softhub.hub.records import AdapterInfo, CommitInfo, plain
+from softhub.hub.remote.client import Client, LoggedCommit, Refs, RemoteCommit
 from softhub.hub.remote.download import download
 from softhub.hub.remote.download_cache import DownloadCache
 from softhub.hub.remote.push import RemotePush
@@ -92,16 +92,16 @@ class RemoteHub:
             raise InvalidArtefact(
                 f"{repo_id}@{revision} holds no adapter; expected {WEIGHTS} and {CONFIG}"
             )
-        date, message = iso_date(history[0].created_at), plain(history[0].title, most=MAX_MESSAGE)
-        return replace(info, date=date, message=message)
+        return replace(info, date=history[0].date, message=history[0].title)
 
     def select(self, query: Query) -> list[AdapterInfo]:
-        """Describe the newest `main` of every repository that matches."""
+        """Describe the newest commit, as the hub lists it, of every repository that matches."""
         heads = self._candidates(query)
         known = self.search_cache.lookup(heads)
         missing = [repo_id for repo_id in heads if repo_id not in known]
         with ThreadPoolExecutor(_THREADS) as pool:
-            new = dict(zip(missing, pool.map(self._describe_main, missing), strict=True))
+            found = pool.map(lambda repo_id: self._describe_head(repo_id, heads[repo_id]), missing)
+            new = dict(zip(missing, found, strict=True))
         self.search_cache.store(heads, new)
         return query.select(info for info in (known | new).values() if info is not None)
 
@@ -109,7 +109,7 @@ class RemoteHub:
         """Return the history, newest first, with the metrics of each commit that has any."""
         history = self.client.history(repo_id, revision)
         refs = self.client.refs(repo_id)
-        parents = [*(str(record.commit_id) for record in history[1:]), None]
+        parents = [*(entry.id for entry in history[1:]), None]
         shown = zip(history[:limit], parents, strict=False)
         with ThreadPoolExecutor(_THREADS) as pool:
             return list(pool.map(lambda pair: self._commit_info(repo_id, refs, *pair), shown))
@@ -136,8 +136,8 @@ class RemoteHub:
         """Fetch and check every commit with an adapter that a branch or tag reaches."""
         refs = self.client.refs(repo_id)
         heads = {*refs.branches.values(), *refs.tags.values()}
-        listed = [record for head in heads for record in self.client.history(repo_id, head)]
-        commits = dict.fromkeys(str(record.commit_id) for record in listed)
+        listed = [entry for head in heads for entry in self.client.history(repo_id, head)]
+        commits = dict.fromkeys(entry.id for entry in listed)
         results = {commit: self._verify(repo_id, commit) for commit in commits}
         return {commit: result for commit, result in results.items() if result != _NO_ADAPTER}
 
@@ -157,10 +157,16 @@ class RemoteHub:
             files[file.name] = cached
         return Adapter(files, commit.origin)
 
-    def _describe_main(self, repo_id: str) -> AdapterInfo | None:
-        """Describe a search's candidate; None if it is gone, or is another kind of adapter."""
+    def _describe_head(self, repo_id: str, head: str) -> AdapterInfo | None:
+        """Describe a search's candidate; None if it is gone, or is another kind of adapter.
+
+        Args:
+            repo_id: The repository.
+            head: The commit that the hub lists for it, which need not be on `main`.
+        """
+        revision = head if is_commit(head) else DEFAULT_REVISION
         try:
-            return self._describe(self.client.commit(repo_id, DEFAULT_REVISION), tags=())
+            return self._describe(self.client.commit(repo_id, revision), tags=())
         except (RepositoryNotFound, RevisionNotFound):
             return None
         except (HubError, InvalidArtefact) as error:
@@ -204,8 +210,10 @@ class RemoteHub:
         found = self.client.read(newest, "the search")
         return {name: sha for name, sha in found.items() if repo_id_of(repo_folder_name(name))}
 
-    def _commit_info(self, repo_id: str, refs: Refs, record: Any, parent: str | None) -> CommitInfo:
-        commit = self.client.commit(repo_id, str(record.commit_id))
+    def _commit_info(
+        self, repo_id: str, refs: Refs, entry: LoggedCommit, parent: str | None
+    ) -> CommitInfo:
+        commit = self.client.commit(repo_id, entry.id)
         metrics: Any = ()
         with suppress(InvalidArtefact):
             metrics = recorded_metrics(self._adapter(commit, [MANIFEST]))
@@ -213,9 +221,9 @@ class RemoteHub:
             repo_id=repo_id,
             revision=commit.id,
             parent=parent,
-            author=plain(", ".join(record.authors)),
-            date=iso_date(record.created_at),
-            message=plain(record.title, most=MAX_MESSAGE),
+            author=entry.author,
+            date=entry.date,
+            message=entry.title,
             tags=refs.tags_of(commit.id),
             metrics=metrics,
             weights_sha256=commit.files[WEIGHTS].sha256 if WEIGHTS in commit.files else None,

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from typing import Any
 
 from .card import check
@@ -26,10 +27,17 @@ def preupload(hub: Hub, request: Request) -> Response:
     for entry in request.json()["files"]:
         there = files.get(entry["path"])
         mode = hub.upload_mode(entry["path"], entry["size"])
-        modes.append({"path": entry["path"], "uploadMode": mode, "shouldIgnore": False})
+        ignored = _is_ignored(hub, files.get(".gitignore"), entry["path"])
+        modes.append({"path": entry["path"], "uploadMode": mode, "shouldIgnore": ignored})
         if there is not None:
             modes[-1]["oid"] = there.key
     return answer_json({"files": modes})
+
+
+def _is_ignored(hub: Hub, gitignore: StoredFile | None, path: str) -> bool:
+    """Whether a line of the repo's `.gitignore` leaves a file at the top out."""
+    lines = hub.store.objects[gitignore.key].decode().split() if gitignore else []
+    return any(fnmatch(path, line) for line in lines)
 
 
 @route("POST", "/{repo}.git/info/lfs/objects/batch", name="lfs_batch")

@@ -197,6 +197,10 @@ class Faults:
 
         self.add(routes, after=swap, **when)
 
+    def next_page(self, routes: str | tuple[str, ...], url: str, **when: Any) -> None:
+        """Name another address as the next page of a listing."""
+        self.header(routes, "Link", f'<{url}>; rel="next"', **when)
+
     def redirect(
         self,
         routes: str | tuple[str, ...],

@@ -1,0 +1,82 @@
+"""Checks of what callers of `Hub` pass: a wrong type is told at once, and not by what it breaks."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from softhub.adapter.strict_json import quoted
+from softhub.errors import HubError, RevisionNotFound
+from softhub.hub.names import check_repo_id, check_revision
+
+_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._+-]*[A-Za-z0-9_+-])?"
+_REMOTE_REVISION = re.compile(rf"{_PART}(?:/{_PART})*")
+_MAX_REVISION = 200
+
+
+def text_argument(name: str, value: Any) -> str:
+    """Return `value` if it is a text.
+
+    Raises:
+        HubError: It is not; names the argument.
+    """
+    if isinstance(value, str):
+        return value
+    raise HubError(f"{name} is {quoted(value)}; expected a text")
+
+
+def text_arguments(name: str, values: Any) -> tuple[str, ...]:
+    """Return `values` if they are a list of texts; one text is not taken for its letters.
+
+    Raises:
+        HubError: They are not; names the argument.
+    """
+    if isinstance(values, str):
+        raise HubError(f"{name} is the text {quoted(values)}; expected a list: [{quoted(values)}]")
+    if isinstance(values, bytes) or not isinstance(values, Iterable):
+        raise HubError(f"{name} is {quoted(values)}; expected a list of texts")
+    return tuple(text_argument(f"an entry of {name}", value) for value in values)
+
+
+def path_argument(name: str, value: Any) -> Path:
+    """Return `value` as a path.
+
+    Raises:
+        HubError: It is neither a text nor a path.
+    """
+    if isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str):
+        return Path(value)
+    raise HubError(f"{name} is {quoted(value)}; expected a path")
+
+
+def repo_id_argument(value: Any) -> str:
+    """Return `value` if it is a safe `namespace/name`.
+
+    Raises:
+        HubError: It is not.
+    """
+    return check_repo_id(text_argument("repo_id", value))
+
+
+def revision_argument(value: Any, *, is_remote: bool) -> str:
+    """Return `value` if a hub could have such a branch, tag or commit.
+
+    Names on remote hubs may have several parts: `feature/x`, `v1.0/rc`, `refs/pr/1`.
+
+    Raises:
+        RevisionNotFound: No hub can have it.
+        HubError: It is no text.
+    """
+    revision = text_argument("revision", value)
+    if not is_remote or "/" not in revision:
+        return check_revision(revision)
+    is_name = len(revision) <= _MAX_REVISION and _REMOTE_REVISION.fullmatch(revision)
+    if not is_name or ".." in revision or ".lock/" in f"{revision}/":
+        raise RevisionNotFound(
+            f"{quoted(revision)} is not a revision; expected a branch, a tag, refs/pr/NUMBER or a "
+            "full commit hash of 40 digits"
+        )
+    return revision
