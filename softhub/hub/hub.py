@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softhub.adapter.adapter import Adapter
-from softhub.adapter.front_matter import DEPRECATED, with_front_matter
+from softhub.adapter.front_matter import DEPRECATED, add_to_front_matter
 from softhub.adapter.layout import CARD, write_atomically
 from softhub.adapter.validation import check_adapter, check_files, check_folder
-from softhub.errors import HubError, InvalidArtefact, RevisionNotFound, SoftHubWarning
+from softhub.errors import HubError, InvalidArtefact, SoftHubWarning
 from softhub.hub.describe import describe
 from softhub.hub.diff import Difference, diff
 from softhub.hub.local.disk import os_errors_as_hub_errors
@@ -314,9 +314,7 @@ class Hub:
             raise HubError(f"{repo_id} cannot be replaced by itself; name another repository")
         fetched = self._fetch(repo_id, DEFAULT_REVISION)
         old = fetched.adapter
-        card = with_front_matter(
-            old.files.get(CARD, b""), {**old.card_metadata, DEPRECATED: notice}
-        )
+        card = add_to_front_matter(old.files.get(CARD, b""), DEPRECATED, notice)
         marked = check_files({**old.files, CARD: card}, origin=old.origin)
         check_secrets(marked.files, leaves_machine=self._backend.is_remote)
         message = f"Deprecate: {notice['reason']}"
@@ -366,7 +364,7 @@ class Hub:
         for info in self.list(base_model=base):
             if info.repo_id == str(prompt):
                 continue
-            with suppress(InvalidArtefact, RevisionNotFound):
+            with suppress(InvalidArtefact, HubError):
                 other = self._fetch(info.repo_id, DEFAULT_REVISION).adapter
                 if other.shape[1] == own.shape[1]:
                     ranked.append((info, similarity(own.vectors, other.vectors)))

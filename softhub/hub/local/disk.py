@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,36 @@ from softhub.errors import HubError, InvalidArtefact
 from softhub.files import sync_directory
 
 LOCK_SECONDS = 120.0
+_JUNCTION = getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", None)
+_logger = logging.getLogger("softhub")
+
+
+def find_link(root: Path, *paths: Path) -> str | None:
+    """Return a message about the first link or special file on the way from `root` to the paths.
+
+    Archives, version control and USB sticks carry links, and whatever is written, listed or
+    deleted by way of one is the user's own. `root` itself may be a link.
+
+    Args:
+        root: A hub's root.
+        *paths: Paths below it, which need not exist.
+
+    Returns:
+        What was found and what to do, or None if there are only plain files and folders.
+    """
+    for path in paths:
+        step = root
+        for part in path.relative_to(root).parts:
+            step = step / part
+            try:
+                status = step.lstat()
+            except OSError:
+                break  # it does not exist, or whatever is done with it next says what is wrong
+            if stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) == _JUNCTION:
+                return f"{step} is a link, and a hub follows none; remove it or copy its target"
+            if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+                return f"{step} is not a regular file or folder; expected one. Remove it."
+    return None
 
 
 def append(path: Path, data: bytes) -> None:
@@ -81,6 +113,19 @@ def locked(path: Path, what: str) -> Iterator[None]:
             f"another process has been {what} for {LOCK_SECONDS:.0f} s; "
             "wait for it or end it, then run the command again"
         ) from error
+
+
+@contextmanager
+def after_publication(what: str) -> Iterator[None]:
+    """Log an operating-system error inside the block as a warning, because `what` is done."""
+    try:
+        yield
+    except OSError as error:
+        _logger.warning(
+            "%s succeeded, but cleaning up failed: %s; the next write to the hub completes it",
+            what,
+            error,
+        )
 
 
 @contextmanager
