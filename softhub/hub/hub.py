@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 from softhub.adapter.adapter import Adapter
 from softhub.adapter.front_matter import DEPRECATED, add_to_front_matter
 from softhub.adapter.layout import CARD, write_atomically
-from softhub.adapter.validation import check_adapter, check_files, check_folder
+from softhub.adapter.validation import (
+    check_adapter,
+    check_files,
+    check_folder,
+    check_interrupted_save,
+)
 from softhub.errors import HubError, InvalidArtefact, SoftHubWarning
 from softhub.hub.describe import describe
 from softhub.hub.diff import Difference, diff
@@ -379,6 +384,7 @@ class Hub:
         """Return the adapter in a folder or a repository, checked."""
         if Path(prompt).is_dir():
             return check_folder(prompt)
+        check_interrupted_save(Path(prompt))
         return check_adapter(self._fetch(str(prompt), DEFAULT_REVISION).adapter)
 
     def _fetch(self, repo_id: str, revision: str) -> Fetched:

@@ -1,4 +1,4 @@
-"""Attacks on a local hub that somebody copied: links, planted notes, planted rows, strange cards."""
+"""Attacks on a local hub that was copied: links, planted notes, planted rows, strange cards."""
 
 import json
 import os

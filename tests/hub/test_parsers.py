@@ -20,7 +20,6 @@ from softhub.hub.names import (
     repo_id_of,
 )
 from softhub.hub.records import AdapterInfo, Commit, FileEntry, plain
-from tests.hub.adapters import adapter_files
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -141,8 +140,21 @@ def test_yaml_tricks_are_refused(block: str) -> None:
 
 @pytest.mark.parametrize(
     "scalar",
-    ["1:59:59" + ":59" * 2_000, "no", "1.10", "0x1F", "1_000", "2026-99-99", ".inf", "null", "=",
-     "2026-01-01", "010", "<<", "9" * 5_000],
+    [
+        "1:59:59" + ":59" * 2_000,
+        "no",
+        "1.10",
+        "0x1F",
+        "1_000",
+        "2026-99-99",
+        ".inf",
+        "null",
+        "=",
+        "2026-01-01",
+        "010",
+        "<<",
+        "9" * 5_000,
+    ],
     ids=lambda scalar: scalar[:12],
 )
 def test_scalars_are_texts(scalar: str) -> None:
@@ -152,7 +164,7 @@ def test_scalars_are_texts(scalar: str) -> None:
     assert license and license[:3] == scalar[:3]
 
 
-NOTICE = {"reason": "it's \"old\": # né", "replacement": "me/new"}
+NOTICE = {"reason": 'it\'s "old": # né', "replacement": "me/new"}
 ENTRY = 'softhub_deprecated: {"reason": "it\'s \\"old\\": # né", "replacement": "me/new"}'
 
 
@@ -206,7 +218,9 @@ def test_any_front_matter_gets_the_key_and_keeps_the_others(
     assert edited.endswith(f"---\n{body}".encode(errors="replace"))
 
 
-@pytest.mark.parametrize("block", ["!!map\na: b", "&x\na: b", "? a\n: b", "--- \na: b", "a: b\n..."])
+@pytest.mark.parametrize(
+    "block", ["!!map\na: b", "&x\na: b", "? a\n: b", "--- \na: b", "a: b\n..."]
+)
 def test_a_key_is_added_or_the_card_refused(block: str) -> None:
     card = f"---\n{block}\n---\n# T\n".encode()
     try:
