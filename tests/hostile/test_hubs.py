@@ -364,7 +364,6 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "an empty ref": lambda f: (f / "refs" / "main").write_bytes(b""),
     "a ref with an escape": lambda f: (f / "refs" / "main").write_text(ESCAPE),
     "a linked ref": lambda f: _as_link(f / "refs" / "main"),
-    "a linked tag": lambda f: (f / "refs" / "v9").symlink_to("/etc/hostname"),
     "a ref to nowhere": lambda f: (f / "refs" / "main").write_text("0" * 40),
     "no commits": lambda f: shutil.rmtree(f / "commits"),
     "commits that are a file": lambda f: (
@@ -396,6 +395,15 @@ def test_a_damaged_repository_is_named_and_hides_no_other(
     assert hub.similar(OTHER) == []
     with pytest.raises(SoftHubError):
         hub.pull(REPO)
+
+
+def test_a_linked_tag_is_named_and_not_read(hub: Hub, root: Path) -> None:
+    (root / FOLDER / "refs" / "v9").symlink_to("/etc/hostname")
+    damaged, other = hub.list()
+    assert damaged.unchecked and "v9 is a link" in damaged.unchecked
+    assert other.unchecked is None
+    with pytest.raises(InvalidArtefact, match="v9 is a link"):
+        hub.pull(REPO, revision="v9")
 
 
 def test_a_linked_weights_file_is_not_read(hub: Hub, root: Path, tmp_path: Path) -> None:

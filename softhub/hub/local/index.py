@@ -110,7 +110,8 @@ class Index:
         under_way = set(self._under_way())  # before the notes: a push leaves one, then the other
         root_time, identity, notes = self._root_time(), self._identity(), self._notes_size()
         read = int(state.get("notes", 0))
-        if state.get("identity") != identity or not 0 <= notes - read <= _MAX_NOTES:
+        readable = 0 <= read <= notes <= read + _MAX_NOTES
+        if state.get("identity") != identity or not readable:
             changed = self._known(connection) | set(self.store.repo_ids())
         elif state.get("root_time") != root_time:
             changed = self._known(connection) ^ set(self.store.repo_ids())
@@ -221,6 +222,8 @@ class Index:
             f"SELECT id, repo_id, refs FROM adapters {where} ORDER BY {_ORDERS[query.sort]}", values
         )
         for row, repo_id, refs in cursor:
+            if repo_id_of(repo_folder_name(repo_id)) != repo_id:
+                raise ValueError(f"{repo_id!r} is not the name of a repository")
             record = connection.execute("SELECT record FROM records WHERE id = ?", (row,))
             yield repo_id, refs, record.fetchone()[0]
 
