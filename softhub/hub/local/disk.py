@@ -19,7 +19,7 @@ _JUNCTION = getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", None)
 _logger = logging.getLogger("softhub")
 
 
-def find_link(root: Path, *paths: Path) -> str | None:
+def find_link(root: Path, *paths: Path, plain: set[str] | None = None) -> str | None:
     """Return a message about the first link or special file on the way from `root` to the paths.
 
     Archives, version control and USB sticks carry links, and whatever is written, listed or
@@ -28,21 +28,28 @@ def find_link(root: Path, *paths: Path) -> str | None:
     Args:
         root: A hub's root.
         *paths: Paths below it, which need not exist.
+        plain: Folders that need not be checked again; those that are found plain are added.
 
     Returns:
         What was found and what to do, or None if there are only plain files and folders.
     """
+    plain = set() if plain is None else plain
+    start = len(root.parts)
     for path in paths:
-        step = root
-        for part in path.relative_to(root).parts:
-            step = step / part
+        step = str(root)
+        for part in path.parts[start:]:
+            step = f"{step}{os.sep}{part}"
+            if step in plain:
+                continue
             try:
-                status = step.lstat()
+                status = os.lstat(step)
             except OSError:
                 break  # it does not exist, or whatever is done with it next says what is wrong
             if stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) == _JUNCTION:
                 return f"{step} is a link, and a hub follows none; remove it or copy its target"
-            if not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+            if stat.S_ISDIR(status.st_mode):
+                plain.add(step)
+            elif not stat.S_ISREG(status.st_mode):
                 return f"{step} is not a regular file or folder; expected one. Remove it."
     return None
 

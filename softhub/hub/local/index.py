@@ -24,7 +24,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from softhub.config import softhub_home
-from softhub.errors import ConfigError
+from softhub.errors import ConfigError, HubError
 from softhub.hub.local.store import Store
 from softhub.hub.names import repo_folder_name, repo_id_of
 from softhub.hub.query import Query, goodness, searched_text
@@ -35,6 +35,8 @@ BUSY_SECONDS = 10.0
 _WARN_AFTER_SECONDS = 2.0
 _WORST = -1e308
 _MAX_NOTES = 1 << 24  # bytes; beyond that reading every folder is as fast
+_UNUSABLE = (sqlite3.DatabaseError, HubError, ValueError, TypeError, KeyError, AttributeError)
+"""What damaged rows raise; a damaged repository raises nothing, but is described as damaged."""
 _DAMAGED = re.compile("no such|has no column")
 # Records are in a table of their own, so that a search through the texts reads few pages.
 _TABLES = f"""
@@ -91,7 +93,7 @@ class Index:
         path = index_path(self.store.root)
         try:
             return self._select(path, query)
-        except (sqlite3.DatabaseError, ValueError, TypeError, KeyError) as error:
+        except _UNUSABLE as error:
             if isinstance(error, sqlite3.OperationalError) and not _DAMAGED.search(str(error)):
                 raise
             _logger.info("rebuilding the damaged index %s: %s", path, error)
@@ -222,8 +224,6 @@ class Index:
             f"SELECT id, repo_id, refs FROM adapters {where} ORDER BY {_ORDERS[query.sort]}", values
         )
         for row, repo_id, refs in cursor:
-            if repo_id_of(repo_folder_name(repo_id)) != repo_id:
-                raise ValueError(f"{repo_id!r} is not the name of a repository")
             record = connection.execute("SELECT record FROM records WHERE id = ?", (row,))
             yield repo_id, refs, record.fetchone()[0]
 

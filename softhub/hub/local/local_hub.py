@@ -203,7 +203,7 @@ class LocalHub:
         return CommitInfo.of(repo.repo_id, record, tags=tags, metrics=metrics, created=created)
 
     def _check_branch(self, repo: Repository, push: Push, head: str | None) -> None:
-        _check_case(push.revision, [*repo.refs(), *push.tags])
+        _check_case(push.revision, [*repo.ref_names(), *push.tags])
         if head is not None and not repo.is_branch(push.revision):
             raise HubError(moving_tag_message(push))
         if push.parent_commit in (None, head):
@@ -217,7 +217,7 @@ class LocalHub:
 
 def _check_tag(repo: Repository, tag: str, commit: str | None) -> None:
     """Refuse a tag that another commit (or any, if `commit` does not exist yet) already has."""
-    _check_case(tag, repo.refs())
+    _check_case(tag, repo.ref_names())
     present = repo.ref(tag)
     if present is None or (present == commit and not repo.is_branch(tag)):
         return

@@ -44,6 +44,7 @@ class Repository:
         self.repo_id = repo_id
         self.folder = store.root / repo_folder_name(repo_id)
         self._staging = store.hidden / "staging" / self.folder.name
+        self._plain: set[str] = set()
         self._commits: dict[str, Commit] = {}  # a record does not change, as its hash is its name
 
     # Reading takes no lock and works on read-only media.
@@ -69,17 +70,20 @@ class Repository:
     def refs(self) -> dict[str, str]:
         """Return all branches and tags with their commits."""
         found = self._unwritten_tags()
-        self._check_readable(self.folder / "refs")
-        try:
-            with os.scandir(self.folder / "refs") as entries:
-                names = [entry.name for entry in entries if not entry.name.startswith(".")]
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        for name in names:
+        for name in self.ref_names():
             commit = self.ref(name)
             if commit is not None:
                 found[name] = commit
         return dict(sorted(found.items()))
+
+    def ref_names(self) -> list[str]:
+        """Return the names of branches and tags, and `history`, which holds refs."""
+        self._check_readable(self.folder / "refs")
+        try:
+            with os.scandir(self.folder / "refs") as entries:
+                return [entry.name for entry in entries if not entry.name.startswith(".")]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def tags(self) -> dict[str, str]:
         """Return the tags with their commits."""
@@ -369,7 +373,7 @@ class Repository:
         return commit not in reached
 
     def _check_readable(self, path: Path) -> None:
-        found = find_link(self.store.root, path)
+        found = find_link(self.store.root, path, plain=self._plain)
         if found:
             raise InvalidArtefact(found)
 
