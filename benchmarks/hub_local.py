@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import command_line, write
 
 from softhub.hub import Hub
+from softhub.hub.local.index import index_path
 from softhub.hub.records import Commit, FileEntry
 from tests.hub.adapters import adapter_files
 from tests.hub.adapters import write as write_adapter
@@ -152,7 +153,7 @@ def search(root, count):
     start = time.perf_counter()
     hub.list(limit=1)  # builds the index
     built = time.perf_counter() - start
-    index = root / ".softhub" / "index.sqlite"
+    index = index_path(root)
     figures["index"] = {
         "built_in_s": round(built, 1),
         "adapters_per_s": round(count / built),

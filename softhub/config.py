@@ -13,8 +13,43 @@ from softhub.errors import ConfigError
 
 
 def softhub_home() -> Path:
-    """Return the folder of the local hub and converted bases: `$SOFTHUB_HOME` or `~/.softhub`."""
-    return Path(os.environ.get("SOFTHUB_HOME") or Path.home() / ".softhub").expanduser()
+    """Return the folder of the local hub and converted bases: `$SOFTHUB_HOME` or `~/.softhub`.
+
+    Raises:
+        ConfigError: There is no home folder, or the variable names one that cannot be found.
+    """
+    return full_path(os.environ.get("SOFTHUB_HOME") or "~/.softhub")
+
+
+def expand_user(path: str | Path) -> Path:
+    """Return a path with the home folder in place of a leading `~` or `~user`.
+
+    Raises:
+        ConfigError: That home folder is unknown.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"Cannot find the home folder that {str(path)!r} begins with: HOME is not set and this "
+            "user id has no account, or there is no such user. Write the full path, or set HOME "
+            "(or SOFTHUB_HOME, for softhub's own files)."
+        ) from error
+
+
+def full_path(path: str | Path) -> Path:
+    """Return a path with its home folder expanded, and absolute; links are not resolved.
+
+    Raises:
+        ConfigError: The home folder is unknown, or the working folder was deleted.
+    """
+    try:
+        return expand_user(path).absolute()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"Cannot find {str(path)!r}, because the working folder was deleted. Change to a "
+            "folder that exists, or write the full path."
+        ) from error
 
 
 def parse_config(

@@ -19,10 +19,16 @@ _ABANDONED_SECONDS = 3600.0
 
 def write_file(path: Path, data: bytes) -> None:
     """Write `data` to `path` and flush it to the disk; the folder's entry is not yet flushed."""
-    with path.open("wb") as stream:
+    with open(path, "wb", opener=_open_plain) as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def _open_plain(path: str, flags: int) -> int:
+    """Open a file without following a link and without waiting for the reader of a named pipe."""
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    return os.open(path, flags, 0o666)
 
 
 def replace_file(path: Path, data: bytes, *, staging: Path | None = None) -> None:
@@ -42,9 +48,10 @@ def replace_file(path: Path, data: bytes, *, staging: Path | None = None) -> Non
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
-    if staging is None:
-        remove_abandoned(path)
+    with suppress(OSError):  # the file is replaced: no later step may report a failure
+        sync_directory(path.parent)
+        if staging is None:
+            remove_abandoned(path)
 
 
 def unfinished_beside(path: Path) -> Path:

@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from softhub.errors import InvalidArtefact
@@ -75,7 +76,10 @@ def write_atomically(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 def find_interrupted_save(folder: Path) -> Path | None:
     """Return where an interrupted `write_atomically` left the earlier adapter of `folder`."""
-    folder = Path(os.path.realpath(folder))
+    try:
+        folder = Path(os.path.realpath(folder))
+    except OSError:  # a relative path, and the working folder was deleted
+        return None
     if not folder.parent.is_dir():
         return None
     siblings = [path for path in folder.parent.iterdir() if path.suffix == ".old"]
@@ -140,12 +144,24 @@ def _check_replaceable(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise InvalidArtefact(f"{folder} is a file; expected a folder. Choose another name.")
+    if _is_working_folder(folder):
+        raise InvalidArtefact(
+            f"{folder} is the working folder; saving an adapter replaces its folder, and your "
+            f"shell would be left in a deleted one. Expected another folder, such as "
+            f"{folder / 'adapter'}."
+        )
     unexpected = sorted(entry.name for entry in folder.iterdir() if entry.name not in FILES)
     if unexpected:
         raise InvalidArtefact(
             f"{folder} holds {unexpected[0]!r}, which is not a file of an adapter and would be "
             "lost; expected an empty folder or an adapter. Save into a folder of its own."
         )
+
+
+def _is_working_folder(folder: Path) -> bool:
+    with suppress(OSError):  # the working folder was deleted
+        return folder.samefile(os.curdir)
+    return False
 
 
 def _move_into_place(staging: Path, folder: Path) -> None:

@@ -73,19 +73,28 @@ def read_folder(folder: str | Path) -> dict[str, bytes]:
     """
     folder = Path(folder)
     if not _is_present(folder) or not folder.is_dir():
-        earlier = find_interrupted_save(folder)
-        fix = (
-            f" Saving was interrupted; the earlier adapter is in {earlier}. Rename that folder."
-            if earlier
-            else ""
-        )
+        check_interrupted_save(folder)
         raise InvalidArtefact(
-            f"There is no folder {quoted(str(folder), 300)}: expected an adapter.{fix}"
+            f"There is no folder {quoted(str(folder), 300)}: expected an adapter."
         )
     files = {name: _read_file(folder, name) for name in FILES if _is_present(folder / name)}
     if WEIGHTS not in files and _is_present(folder / PICKLED_WEIGHTS):
         raise _pickled(str(folder))
     return files
+
+
+def check_interrupted_save(folder: Path) -> None:
+    """Say where the earlier adapter is if saving another one in its place was interrupted.
+
+    Raises:
+        InvalidArtefact: It was interrupted, and the earlier adapter has a hidden name.
+    """
+    earlier = find_interrupted_save(folder)
+    if earlier and not folder.is_dir():
+        raise InvalidArtefact(
+            f"There is no folder {quoted(str(folder), 300)}: expected an adapter. Saving was "
+            f"interrupted; the earlier adapter is in {earlier}. Rename that folder."
+        )
 
 
 def check_files(files: Mapping[str, bytes], *, origin: str) -> Adapter:

@@ -24,6 +24,7 @@ from softhub.cli.options import (
 )
 from softhub.cli.output import emit, emit_json, emit_table
 from softhub.cli.predict import PROMPT, load_model
+from softhub.config import expand_user
 from softhub.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def calibrate(
             f"{adapter!r} is not a folder, and calibrate changes files. Pull the adapter first: "
             f"softhub pull {adapter} --to FOLDER"
         )
-    folder = Path(adapter).expanduser()
+    folder = expand_user(adapter)
     model, data, examples = _load(base, folder, task, split, limit, device_map, force)
     from softhub.evaluation.calibrate import calibrate as fit
 

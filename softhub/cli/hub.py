@@ -17,6 +17,7 @@ from softhub.cli.options import (
     option,
 )
 from softhub.cli.output import emit, emit_columns, emit_facts, emit_json, emit_table, score, text_of
+from softhub.config import expand_user
 from softhub.experiments.console import say
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from softhub.hub import AdapterInfo
 
 FolderArgument = Annotated[
-    Path, typer.Argument(metavar="FOLDER", exists=True, file_okay=False, help="Adapter folder.")
+    Path, typer.Argument(metavar="FOLDER", file_okay=False, help="Adapter folder.")
 ]
 TagOption = Annotated[list[str] | None, option("Tag of the commit, such as v1; repeatable.", "TAG")]
 ParentOption = Annotated[str | None, option("Fail unless the branch is at this commit.", "HEX")]
@@ -129,7 +130,7 @@ def info(
 ) -> None:
     """Show the details and scores of one adapter."""
     if is_folder(adapter, revision=revision):
-        found, record = _describe_folder(Path(adapter).expanduser())
+        found, record = _describe_folder(expand_user(adapter))
     else:
         from softhub.hub import Hub
 

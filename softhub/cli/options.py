@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from softhub.config import expand_user
 from softhub.errors import ConfigError
 
 
@@ -66,15 +67,20 @@ def is_folder(ref: str, *, revision: str | None) -> bool:
 
     Raises:
         ConfigError: It can only be a path, and there is no such folder.
+        InvalidArtefact: Saving to it was interrupted; says where the earlier adapter is.
         typer.BadParameter: It is a folder, and a revision was given.
     """
-    if Path(ref).expanduser().is_dir():
+    from softhub.adapter.validation import check_interrupted_save
+
+    folder = expand_user(ref)
+    if folder.is_dir():
         if revision is not None:
             raise typer.BadParameter(
                 f"{ref!r} is a folder, and folders have no revisions. Remove --revision, or run "
                 "the command in a directory without a folder of that name."
             )
         return True
+    check_interrupted_save(folder)
     if ref.startswith((".", "/", "~")) or "\\" in ref or ref.count("/") > 1:
         raise ConfigError(
             f"There is no adapter folder at {ref!r}. Give a folder that save_pretrained wrote, or "
@@ -96,7 +102,7 @@ def adapter_folder(ref: str, *, hub: str | None, revision: str | None) -> Path:
         HubError: The repository cannot be pulled.
     """
     if is_folder(ref, revision=revision):
-        return Path(ref).expanduser()
+        return expand_user(ref)
     from softhub.hub import Hub
 
     return Hub(hub).pull(ref, revision=revision or "main")

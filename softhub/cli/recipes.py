@@ -11,6 +11,7 @@ import softhub
 from softhub.cli.help import Verb
 from softhub.cli.options import JsonOption
 from softhub.cli.output import emit, emit_json, emit_table
+from softhub.config import expand_user
 from softhub.errors import ConfigError
 from softhub.experiments.console import say
 
@@ -45,7 +46,7 @@ def find_recipe(name: str) -> Path:
         ConfigError: There is no such recipe.
     """
     if name.endswith(".py"):
-        script = Path(name).expanduser()
+        script = expand_user(name)
         if script.is_file():
             return script
         raise ConfigError(f"There is no recipe at {name!r}; check the path.")

@@ -22,6 +22,8 @@ NO_MANIFEST = (
     "no softhub.json: template, labels, scores and the base's fingerprint could not be checked"
 )
 _MAX_ITEMS = 100
+_NOT = frozenset({"", "false", "no", "off", "none", "null", "~"})
+"""What a card's author writes for "not deprecated"; all of it is text."""
 
 
 def describe(repo_id: str, adapter: Adapter, **known: Any) -> AdapterInfo:
@@ -114,6 +116,8 @@ def _config_fields(adapter: Adapter) -> dict[str, Any]:
 
 def _card_fields(card: Mapping[str, Any]) -> dict[str, Any]:
     deprecated = card.get(DEPRECATED)
+    if str(deprecated).lower() in _NOT:
+        deprecated = None
     notice = deprecated if isinstance(deprecated, Mapping) else {}
     base = _texts(card.get("base_model"))
     return {

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softhub.adapter.adapter import Adapter
-from softhub.adapter.front_matter import DEPRECATED, with_front_matter
+from softhub.adapter.front_matter import DEPRECATED, add_to_front_matter
 from softhub.adapter.layout import CARD, write_atomically
-from softhub.adapter.validation import check_adapter, check_files, check_folder
-from softhub.errors import HubError, InvalidArtefact, RevisionNotFound, SoftHubWarning
+from softhub.adapter.validation import (
+    check_adapter,
+    check_files,
+    check_folder,
+    check_interrupted_save,
+)
+from softhub.errors import HubError, InvalidArtefact, SoftHubWarning
 from softhub.hub.arguments import (
     path_argument,
     repo_id_argument,
@@ -327,9 +332,7 @@ class Hub:
             raise HubError(f"{repo_id} cannot be replaced by itself; name another repository")
         fetched = self._fetch(repo_id, DEFAULT_REVISION)
         old = fetched.adapter
-        card = with_front_matter(
-            old.files.get(CARD, b""), {**old.card_metadata, DEPRECATED: notice}
-        )
+        card = add_to_front_matter(old.files.get(CARD, b""), DEPRECATED, notice)
         marked = check_files({**old.files, CARD: card}, origin=old.origin)
         message = f"Deprecate: {notice['reason']}"
         self._check_secrets(marked.files, {"the reason": message})
@@ -379,7 +382,7 @@ class Hub:
         for info in self.list(base_model=base):
             if info.repo_id == str(prompt):
                 continue
-            with suppress(InvalidArtefact, RevisionNotFound):
+            with suppress(InvalidArtefact, HubError):
                 other = self._fetch(info.repo_id, DEFAULT_REVISION).adapter
                 if other.shape[1] == own.shape[1]:
                     ranked.append((info, similarity(own.vectors, other.vectors)))
@@ -394,6 +397,7 @@ class Hub:
         """Return the adapter in a folder or a repository, checked."""
         if Path(prompt).is_dir():
             return check_folder(prompt)
+        check_interrupted_save(Path(prompt))
         return check_adapter(self._fetch(str(prompt), DEFAULT_REVISION).adapter)
 
     def _fetch(self, repo_id: str, revision: str) -> Fetched:

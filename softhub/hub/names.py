@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from softhub.adapter.strict_json import quoted
-from softhub.config import softhub_home
+from softhub.config import full_path, softhub_home
 from softhub.errors import HubError, RevisionNotFound
 
 DEFAULT_REVISION = "main"
@@ -145,9 +145,9 @@ class HubAddress:
         """
         uri = uri or os.environ.get("SOFTHUB_HUB") or "local"
         if uri == "local":
-            return cls(uri, root=softhub_home().absolute() / "hub")
+            return cls(uri, root=softhub_home() / "hub")
         if uri.startswith("local:") and len(uri) > len("local:"):
-            root = Path(uri.removeprefix("local:")).expanduser().absolute()
+            root = full_path(uri.removeprefix("local:"))
             return cls(f"local:{root}", root=root)
         if uri == "hf":
             return cls(uri, endpoint=HUGGING_FACE)

@@ -237,10 +237,20 @@ class AdapterInfo:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> AdapterInfo:
-        """Read what `to_record` wrote (and JSON turned into lists)."""
+        """Read what `to_record` wrote (and JSON turned into lists).
+
+        Raises:
+            ValueError: The record is damaged; also a `TypeError` or `KeyError`.
+        """
         values = dict(record)
+        texts = [value for value in values.values() if isinstance(value, str)]
         for key in ("tags", "keywords", "datasets", "language"):
             values[key] = tuple(values[key])
+            texts += values[key]
+        if not all(map(str.isprintable, texts)):
+            raise ValueError("a text is not safe to print")
         values["metrics"] = tuple(RecordedMetric(**metric) for metric in values["metrics"])
-        values["score"] = tuple(values["score"]) if values["score"] else None
+        if values["score"]:
+            name, value = values["score"]
+            values["score"] = str(name), float(value)
         return cls(**values)

@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from softhub.adapter.layout import CARD, CONFIG, MANIFEST, WEIGHTS
@@ -113,5 +114,9 @@ def _local_path(text: str) -> str | None:
 
 
 def _own_folders() -> list[str]:
-    """Return home and working folder, unless they are too short to mean anything."""
-    return [str(p) for p in (Path.home(), Path.cwd()) if len(p.parts) > 2]
+    """Return home and working folder, unless they do not exist or mean nothing, such as `/`."""
+    folders = []
+    for find in (Path.home, Path.cwd):
+        with suppress(RuntimeError, FileNotFoundError):  # no account; a deleted working folder
+            folders.append(find())
+    return [str(folder) for folder in folders if len(folder.parts) > 2]

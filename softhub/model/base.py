@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 
 from softhub.adapter.portable import check_base_model, is_hub_name, to_hub_name
+from softhub.config import expand_user
 from softhub.errors import BaseModelError, MissingDependency, SoftHubError
 from softhub.model.fingerprint import compute_fingerprint
 from softhub.model.gguf import convert_gguf, read_record
@@ -206,7 +207,7 @@ def position_limit(config: Any) -> int | None:
 
 def _source(ref: str | Path, name: str | None) -> str:
     """Return what transformers can load: a folder, or a repo id of the Hub."""
-    path, source = Path(ref).expanduser(), str(ref)
+    path, source = expand_user(ref), str(ref)
     if path.suffix == ".gguf":
         with _explained_errors(str(path)):
             return str(convert_gguf(path, name))

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from softhub.config import expand_user
 from softhub.errors import TaskError, did_you_mean
 from softhub.tasks.dataset import DatasetSource
 from softhub.tasks.decision import Decision
@@ -81,7 +82,7 @@ def parse_task(content: Mapping[str, Any], known: Collection[str]) -> dict[str, 
 def resolve_data_files(source: DatasetSource, folder: Path) -> DatasetSource:
     """Return the source with relative file names resolved against a folder."""
     data_files = {
-        split: str((folder / Path(name).expanduser()).resolve())
+        split: str((folder / expand_user(name)).resolve())
         for split, name in source.data_files.items()
     }
     return replace(source, data_files=data_files)

@@ -9,6 +9,7 @@ from softhub.adapter.layout import FILES
 from softhub.model.prompt import SoftPrompt
 from tests.cli.conftest import MakeAdapter
 from tests.command import Command
+from tests.hub.adapters import adapter_files, write
 
 
 def test_push_then_pull_gives_the_same_adapter(
@@ -151,3 +152,17 @@ def test_a_file_is_no_hub(softhub: Command, tmp_path: Path) -> None:
     done = softhub("list", "--hub", f"local:{tmp_path / 'file'}")
     assert (done.code, done.out) == (1, "")
     assert "is a file" in done.err
+
+
+@pytest.mark.parametrize("place", ["adapter", "me/sentiment"])
+def test_an_interrupted_save_is_named_with_the_earlier_adapter(
+    softhub: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    earlier = tmp_path / Path(place).parent / f".{Path(place).name}.0123456789ab.old"
+    write(earlier, adapter_files(1))
+    for verb in (["info"], ["similar"], ["push"]):
+        done = softhub(*verb, place, *(["me/x"] if verb == ["push"] else []))
+        assert done.code == 1
+        assert str(earlier) in done.err
+        assert "not on the hub" not in done.err

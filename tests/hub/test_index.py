@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from softhub.hub import Hub
+from softhub.hub.local.index import index_path
 from softhub.hub.local.local_hub import LocalHub
 from softhub.hub.query import Query
 from tests.hub.adapters import adapter_files, write
@@ -23,7 +24,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def index_of(root: Path) -> Path:
-    return root / ".softhub" / "index.sqlite"
+    return index_path(root)
 
 
 def repos(hub: Hub, **filters: Any) -> list[str]:

@@ -286,7 +286,7 @@ def test_a_pipe_for_the_indexs_notes_holds_nobody_up(
     with pytest.raises(HubError, match="changes"):
         local_hub.push(make_adapter(2), REPO)
     assert [info.repo_id for info in local_hub.list()] == [REPO]
-    assert local_hub.info(REPO).revision != commit  # it was published; the index was not told
+    assert local_hub.info(REPO).revision == commit  # refused before anything was written
 
 
 def test_strange_folders_in_the_root_are_passed_over(

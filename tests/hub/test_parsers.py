@@ -3,11 +3,12 @@
 import json
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softhub.adapter.adapter import Adapter
-from softhub.adapter.front_matter import read_front_matter, with_front_matter
+from softhub.adapter.front_matter import add_to_front_matter, read_front_matter
 from softhub.adapter.layout import CARD, CONFIG, MANIFEST
 from softhub.errors import HubError, InvalidArtefact, RevisionNotFound
 from softhub.hub.describe import describe
@@ -19,7 +20,6 @@ from softhub.hub.names import (
     repo_id_of,
 )
 from softhub.hub.records import AdapterInfo, Commit, FileEntry, plain
-from tests.hub.adapters import adapter_files
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -131,7 +131,6 @@ def test_folders_and_names_are_one_to_one(name: str) -> None:
         "!!python/object/apply:os.system ['true']",
         "a: !!python/name:os.system",
         "- a\n- b",
-        "a: 2026-99-99",
     ],
 )
 def test_yaml_tricks_are_refused(block: str) -> None:
@@ -139,8 +138,93 @@ def test_yaml_tricks_are_refused(block: str) -> None:
         read_front_matter(f"---\n{block}\n---\n".encode())
 
 
-def test_front_matter_is_replaced_and_the_body_kept() -> None:
-    card = adapter_files(1, body="# Title\n---\nnot front matter\n---\n")[CARD]
-    marked = with_front_matter(card, {"a": "b: c\n---\nd"})
-    assert read_front_matter(marked) == {"a": "b: c\n---\nd"}
-    assert marked.endswith(b"# Title\n---\nnot front matter\n---\n")
+@pytest.mark.parametrize(
+    "scalar",
+    [
+        "1:59:59" + ":59" * 2_000,
+        "no",
+        "1.10",
+        "0x1F",
+        "1_000",
+        "2026-99-99",
+        ".inf",
+        "null",
+        "=",
+        "2026-01-01",
+        "010",
+        "<<",
+        "9" * 5_000,
+    ],
+    ids=lambda scalar: scalar[:12],
+)
+def test_scalars_are_texts(scalar: str) -> None:
+    assert read_front_matter(f"---\nlicense: {scalar}\n---\n".encode()) == {"license": scalar}
+    adapter = Adapter({CARD: f"---\nlicense: {scalar}\n---\n".encode(), CONFIG: b"{}"}, "me/x")
+    license = describe("me/x", adapter, revision="").license
+    assert license and license[:3] == scalar[:3]
+
+
+NOTICE = {"reason": 'it\'s "old": # né', "replacement": "me/new"}
+ENTRY = 'softhub_deprecated: {"reason": "it\'s \\"old\\": # né", "replacement": "me/new"}'
+
+
+@pytest.mark.parametrize(
+    ("card", "marked"),
+    [
+        ("# Title\n", "---\n%s\n---\n# Title\n"),
+        ("", "---\n%s\n---\n"),
+        ("---\n---\n# T\n---\n", "---\n%s\n---\n# T\n---\n"),
+        ("---\n# only a comment\n---\nx", "---\n%s\n# only a comment\n---\nx"),
+        (
+            "---\n# mine\nv: 1.10  # as is\nok: no\n\na:   'b'\n---\n# T\n",
+            "---\n# mine\n%s\nv: 1.10  # as is\nok: no\n\na:   'b'\n---\n# T\n",
+        ),
+        ("---\r\na: b\r\n---\r\nx\r\n", "---\r\n%s\r\na: b\r\n---\r\nx\r\n"),
+        ("---\n  a: b\n  c: d\n---\n", "---\n  %s\n  a: b\n  c: d\n---\n"),
+        ('---\n{"a": 1.10}\n---\n', '---\n{%s, "a": 1.10}\n---\n'),
+        ("---\n{}\n---\n", "---\n{%s}\n---\n"),
+        ("\ufeff---\na: b\n---\n", "\ufeff---\n%s\na: b\n---\n"),
+        ("\ufeff# T\n", "\ufeff---\n%s\n---\n# T\n"),
+        (
+            "---\na: ü😀\nsofthub_deprecated:\n  reason: x\n  # why\n# next\nb: on\n---\n",
+            "---\na: ü😀\n%s\n  # why\n# next\nb: on\n---\n",
+        ),
+        (
+            "---\nsofthub_deprecated: {reason: x} # y\nb: on\n---\n",
+            "---\n%s # y\nb: on\n---\n",
+        ),
+        ("---\nsofthub_deprecated:\nb: on\n---\n", "---\n%s\nb: on\n---\n"),
+        (
+            "---\nsofthub_deprecated:\n  reason: |\n    x\n    y\nb: on\n---\n",
+            "---\n%s\nb: on\n---\n",
+        ),
+        ("---\nsofthub_deprecated:\n- a\n- b: c\nb: on\n---\n", "---\n%s\nb: on\n---\n"),
+    ],
+)
+def test_a_key_is_added_and_the_rest_left_to_the_byte(card: str, marked: str) -> None:
+    edited = add_to_front_matter(card.encode(), "softhub_deprecated", NOTICE).decode()
+    assert edited == marked.replace("%s", ENTRY)
+
+
+@given(st.dictionaries(KEYS, JSON, max_size=7), st.text(max_size=100))
+@settings(max_examples=200, deadline=None)
+def test_any_front_matter_gets_the_key_and_keeps_the_others(
+    front: dict[str, object], body: str
+) -> None:
+    card = f"---\n{yaml.safe_dump(front)}---\n{body}".encode(errors="replace")
+    before = read_front_matter(card)
+    edited = add_to_front_matter(card, "softhub_deprecated", NOTICE)
+    assert read_front_matter(edited) == {**before, "softhub_deprecated": NOTICE}
+    assert edited.endswith(f"---\n{body}".encode(errors="replace"))
+
+
+@pytest.mark.parametrize(
+    "block", ["!!map\na: b", "&x\na: b", "? a\n: b", "--- \na: b", "a: b\n..."]
+)
+def test_a_key_is_added_or_the_card_refused(block: str) -> None:
+    card = f"---\n{block}\n---\n# T\n".encode()
+    try:
+        edited = add_to_front_matter(card, "softhub_deprecated", NOTICE)
+    except InvalidArtefact:
+        return
+    assert edited.decode().replace(ENTRY, "").replace("\n\n", "\n") == card.decode()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,43 @@ from softhub.errors import HubError, InvalidArtefact
 from softhub.files import sync_directory
 
 LOCK_SECONDS = 120.0
+_JUNCTION = getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", None)
+_logger = logging.getLogger("softhub")
+
+
+def find_link(root: Path, *paths: Path, plain: set[str] | None = None) -> str | None:
+    """Return a message about the first link or special file on the way from `root` to the paths.
+
+    Archives, version control and USB sticks carry links, and whatever is written, listed or
+    deleted by way of one is the user's own. `root` itself may be a link.
+
+    Args:
+        root: A hub's root.
+        *paths: Paths below it, which need not exist.
+        plain: Folders that need not be checked again; those that are found plain are added.
+
+    Returns:
+        What was found and what to do, or None if there are only plain files and folders.
+    """
+    plain = set() if plain is None else plain
+    start = len(root.parts)
+    for path in paths:
+        step = str(root)
+        for part in path.parts[start:]:
+            step = f"{step}{os.sep}{part}"
+            if step in plain:
+                continue
+            try:
+                status = os.lstat(step)
+            except OSError:
+                break  # it does not exist, or whatever is done with it next says what is wrong
+            if stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) == _JUNCTION:
+                return f"{step} is a link, and a hub follows none; remove it or copy its target"
+            if stat.S_ISDIR(status.st_mode):
+                plain.add(step)
+            elif not stat.S_ISREG(status.st_mode):
+                return f"{step} is not a regular file or folder; expected one. Remove it."
+    return None
 
 
 def append(path: Path, data: bytes) -> None:
@@ -81,6 +120,19 @@ def locked(path: Path, what: str) -> Iterator[None]:
             f"another process has been {what} for {LOCK_SECONDS:.0f} s; "
             "wait for it or end it, then run the command again"
         ) from error
+
+
+@contextmanager
+def after_publication(what: str) -> Iterator[None]:
+    """Log an operating-system error inside the block as a warning, because `what` is done."""
+    try:
+        yield
+    except OSError as error:
+        _logger.warning(
+            "%s succeeded, but cleaning up failed: %s; the next write to the hub completes it",
+            what,
+            error,
+        )
 
 
 @contextmanager

@@ -5,6 +5,9 @@ The index learns of changes from three places: the note that every writer append
 root, which changes when folders are copied in or removed. A row is returned only if its
 repository has not changed since, and is otherwise read again from the folder. Delete the file and
 the next search rebuilds it.
+
+The file is in softhub's home and not in the hub, because a hub that was copied from somewhere may
+hold anything, and rows that a stranger wrote must not be believed.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,16 +24,20 @@ from hashlib import sha256
 from pathlib import Path
 
 from softhub.config import softhub_home
+from softhub.errors import ConfigError, HubError
 from softhub.hub.local.store import Store
 from softhub.hub.names import repo_folder_name, repo_id_of
 from softhub.hub.query import Query, goodness, searched_text
 from softhub.hub.records import AdapterInfo
 
 SCHEMA = 1
-FILE = "index.sqlite"
 BUSY_SECONDS = 10.0
 _WARN_AFTER_SECONDS = 2.0
 _WORST = -1e308
+_MAX_NOTES = 1 << 24  # bytes; beyond that reading every folder is as fast
+_UNUSABLE = (sqlite3.DatabaseError, HubError, ValueError, TypeError, KeyError, AttributeError)
+"""What damaged rows raise; a damaged repository raises nothing, but is described as damaged."""
+_DAMAGED = re.compile("no such|has no column")
 # Records are in a table of their own, so that a search through the texts reads few pages.
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -82,54 +90,60 @@ class Index:
         Raises:
             sqlite3.Error: The index cannot be used, for instance while another process builds it.
         """
-        with closing(self._opened()) as connection:
+        path = index_path(self.store.root)
+        try:
+            return self._select(path, query)
+        except _UNUSABLE as error:
+            if isinstance(error, sqlite3.OperationalError) and not _DAMAGED.search(str(error)):
+                raise
+            _logger.info("rebuilding the damaged index %s: %s", path, error)
+        path.unlink(missing_ok=True)
+        return self._select(path, query)
+
+    def _select(self, path: Path, query: Query) -> list[AdapterInfo]:
+        with closing(_connect(path)) as connection:
             self._refresh(connection)
             return query.ordered(self._found(connection, query))
-
-    def _opened(self) -> sqlite3.Connection:
-        """Open the index in the hub; where that is read-only, one under softhub's home."""
-        if os.access(self.store.hidden, os.W_OK):
-            return _connect(self.store.hidden / FILE)
-        digest = sha256(str(self.store.root.resolve()).encode()).hexdigest()[:16]
-        cache = softhub_home().absolute() / "cache"
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise sqlite3.OperationalError(str(error)) from error
-        return _connect(cache / f"index-{digest}.sqlite")
 
     # Bringing the index up to date.
 
     def _refresh(self, connection: sqlite3.Connection) -> None:
         state = dict(connection.execute("SELECT key, value FROM state"))
         under_way = set(self._under_way())  # before the notes: a push leaves one, then the other
-        root_time, notes = self._root_time(), self._notes_size()
-        changed = under_way | set(self._noted(int(state.get("notes", 0)), notes))
-        if state.get("root_time") != root_time or notes < int(state.get("notes", 0)):
-            changed |= self._moved(connection)
-        if changed or state.get("root_time") != root_time:
+        root_time, identity, notes = self._root_time(), self._identity(), self._notes_size()
+        read = int(state.get("notes", 0))
+        readable = 0 <= read <= notes <= read + _MAX_NOTES
+        if state.get("identity") != identity or not readable:
+            changed = self._known(connection) | set(self.store.repo_ids())
+        elif state.get("root_time") != root_time:
+            changed = self._known(connection) ^ set(self.store.repo_ids())
+            changed |= under_way | set(self._noted(read, notes))
+        else:
+            changed = under_way | set(self._noted(read, notes))
+        values = {"root_time": root_time, "identity": identity, "notes": str(notes)}
+        if changed or state != values:
             with _transaction(connection):
                 self._read(connection, changed)
-                values = [("root_time", root_time), ("notes", str(notes))]
-                connection.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", values)
+                connection.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", values.items())
 
     def _under_way(self) -> Iterator[str]:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            for folder in (self.store.hidden / "staging").iterdir():
+        staging = self.store.hidden / "staging"
+        with suppress(OSError):
+            for folder in staging.iterdir() if staging.is_dir() else ():
                 repo_id = repo_id_of(folder.name)
-                if repo_id and any(folder.iterdir()):
+                if repo_id and folder.is_dir() and any(folder.iterdir()):
                     yield repo_id
 
     def _noted(self, start: int, end: int) -> Iterator[str]:
         if end <= start:
             return
-        with (self.store.hidden / "changes").open("rb") as stream:
+        with self.store.changes.open("rb") as stream:
             stream.seek(start)
             yield from stream.read(end - start).decode(errors="replace").splitlines()
 
     def _notes_size(self) -> int:
         try:
-            return (self.store.hidden / "changes").stat().st_size
+            return self.store.changes.stat().st_size
         except OSError:
             return 0
 
@@ -139,10 +153,18 @@ class Index:
         except OSError:
             return "none"
 
-    def _moved(self, connection: sqlite3.Connection) -> set[str]:
-        """Return the repositories that came or went without a note."""
-        known = {row[0] for row in connection.execute("SELECT repo_id FROM adapters")}
-        return known ^ set(self.store.repo_ids())
+    def _identity(self) -> str:
+        """Return what differs if another hub, or other notes, took the place of those indexed."""
+        numbers = []
+        for path in (self.store.root, self.store.changes):
+            try:
+                numbers.append(path.stat().st_ino)
+            except OSError:
+                numbers.append(0)
+        return "-".join(map(str, numbers))
+
+    def _known(self, connection: sqlite3.Connection) -> set[str]:
+        return {row[0] for row in connection.execute("SELECT repo_id FROM adapters")}
 
     def _read(self, connection: sqlite3.Connection, repo_ids: Iterable[str]) -> None:
         warn_at = time.monotonic() + _WARN_AFTER_SECONDS
@@ -217,21 +239,36 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.commit()
 
 
+def index_path(root: Path) -> Path:
+    """Return the file with this user's index of the hub at `root`; its folder exists.
+
+    Raises:
+        sqlite3.OperationalError: There is no home folder, or it cannot be written.
+    """
+    digest = sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    try:
+        cache = softhub_home() / "cache"
+        cache.mkdir(parents=True, exist_ok=True)
+    except (OSError, ConfigError) as error:
+        raise sqlite3.OperationalError(str(error)) from error
+    return cache / f"index-{digest}.sqlite"
+
+
 def _connect(path: Path) -> sqlite3.Connection:
-    """Open an index; one that is damaged or has another schema is rebuilt."""
-    for _ in range(2):
-        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-        try:
-            if _is_ready(connection):
-                return connection
-        except sqlite3.OperationalError:
-            connection.close()
-            raise
-        except sqlite3.DatabaseError as error:
-            _logger.info("rebuilding the damaged index %s: %s", path, error)
+    """Open an index, which is created if necessary.
+
+    Raises:
+        sqlite3.DatabaseError: It is damaged, or has another schema.
+    """
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        if _is_ready(connection):
+            return connection
+    except sqlite3.Error:
         connection.close()
-        path.unlink()
-    raise sqlite3.DatabaseError(f"{path} cannot be rebuilt")
+        raise
+    connection.close()
+    raise sqlite3.DatabaseError("it has another schema")
 
 
 def _is_ready(connection: sqlite3.Connection) -> bool:

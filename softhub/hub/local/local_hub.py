@@ -6,7 +6,7 @@ import getpass
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -14,11 +14,20 @@ from pathlib import Path
 from softhub.adapter.adapter import Adapter
 from softhub.adapter.layout import MANIFEST
 from softhub.adapter.validation import check_files
-from softhub.errors import HubError, InvalidArtefact, PushConflict, RevisionNotFound
+from softhub.config import full_path
+from softhub.errors import (
+    ConfigError,
+    HubError,
+    InvalidArtefact,
+    PushConflict,
+    RevisionNotFound,
+    SoftHubError,
+)
 from softhub.hub.describe import DESCRIBING, describe, recorded_metrics
 from softhub.hub.local.disk import os_errors_as_hub_errors
 from softhub.hub.local.index import Index
-from softhub.hub.local.store import Repository, Store
+from softhub.hub.local.repository import Repository
+from softhub.hub.local.store import Store
 from softhub.hub.names import DEFAULT_REVISION
 from softhub.hub.query import Query
 from softhub.hub.records import AdapterInfo, Commit, CommitInfo, FileEntry, now, plain
@@ -67,10 +76,9 @@ class LocalHub:
             unchanged = head if head and repo.commit(head).files == entries else None
             for tag in push.tags:
                 _check_tag(repo, tag, unchanged)
+                _check_case(tag, push.tags)
             if unchanged is not None:
-                for tag in push.tags:
-                    repo.set_ref(tag, unchanged)
-                self.store.note_change(push.repo_id)
+                repo.set_tags(push.tags, unchanged)
                 return self._commit_info(repo, unchanged, created=False)
             commit = Commit(
                 parent=head,
@@ -120,8 +128,7 @@ class LocalHub:
         with self._writing(repo_id, f"tagging {repo_id}") as repo:
             commit = repo.resolve(revision)
             _check_tag(repo, tag, commit)
-            repo.set_ref(tag, commit)
-            self.store.note_change(repo_id)
+            repo.set_tags([tag], commit)
             return commit
 
     def untag(self, repo_id: str, tag: str) -> None:
@@ -131,14 +138,11 @@ class LocalHub:
             if tag not in tags:
                 raise RevisionNotFound(missing_tag_message(repo_id, tag, tags))
             repo.delete_ref(tag)
-            self.store.note_change(repo_id)
 
     def delete(self, repo_id: str) -> None:
         """Remove a repository with its whole history."""
         with self._writing(repo_id, f"deleting {repo_id}") as repo:
             repo.delete()
-            self.store.note_change(repo_id)
-            self.store.sweep_trash()
 
     def verify(self, repo_id: str) -> dict[str, str | None]:
         """Check every commit that a branch or tag reaches."""
@@ -174,7 +178,7 @@ class LocalHub:
         try:
             commit = repo.ref(DEFAULT_REVISION)
             return self._describe(repo, commit) if commit else None
-        except InvalidArtefact as error:
+        except (SoftHubError, OSError, ValueError) as error:
             owner = repo_id.split("/")[0]
             return AdapterInfo(repo_id, "", author=owner, unchecked=f"damaged: {plain(str(error))}")
 
@@ -199,6 +203,7 @@ class LocalHub:
         return CommitInfo.of(repo.repo_id, record, tags=tags, metrics=metrics, created=created)
 
     def _check_branch(self, repo: Repository, push: Push, head: str | None) -> None:
+        _check_case(push.revision, [*repo.ref_names(), *push.tags])
         if head is not None and not repo.is_branch(push.revision):
             raise HubError(moving_tag_message(push))
         if push.parent_commit in (None, head):
@@ -212,10 +217,21 @@ class LocalHub:
 
 def _check_tag(repo: Repository, tag: str, commit: str | None) -> None:
     """Refuse a tag that another commit (or any, if `commit` does not exist yet) already has."""
+    _check_case(tag, repo.ref_names())
     present = repo.ref(tag)
     if present is None or (present == commit and not repo.is_branch(tag)):
         return
     raise HubError(taken_message(repo.repo_id, tag, present, is_branch=repo.is_branch(tag)))
+
+
+def _check_case(name: str, others: Iterable[str]) -> None:
+    """Refuse a branch or tag that would be another's file on macOS and Windows."""
+    for other in others:
+        if other != name and other.lower() == name.lower():
+            raise HubError(
+                f"{name!r} differs from {other!r} only in case, and the two would be one file on "
+                "macOS and Windows; choose another name"
+            )
 
 
 def _verify(repo: Repository, commit: str) -> tuple[str | None, str | None]:
@@ -223,15 +239,17 @@ def _verify(repo: Repository, commit: str) -> tuple[str | None, str | None]:
     try:
         check_files(repo.read_all(commit), origin=f"{repo.repo_id}@{commit}")
         return None, repo.commit(commit).parent
-    except InvalidArtefact as error:
+    except (InvalidArtefact, HubError) as error:
         return str(error), None
 
 
 def _refuse_download_cache(root: Path) -> None:
-    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-    cache = Path(
-        os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or home / "hub"
-    ).expanduser()
+    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
+    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    try:
+        cache = full_path(named or home / "hub")
+    except ConfigError:  # no home folder or working folder, so that there is no cache either
+        return
     resolved, forbidden = root.resolve(), cache.resolve()
     if resolved == forbidden or forbidden in resolved.parents:
         raise HubError(

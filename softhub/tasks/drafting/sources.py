@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from softhub.config import expand_user
 from softhub.errors import DatasetError
 from softhub.tasks.data_files import ENDINGS, ending
 from softhub.tasks.dataset import SPLITS, DatasetSource
@@ -59,7 +60,7 @@ def find_source(
     Raises:
         DatasetError: If the data is missing, empty or damaged; names file and line.
     """
-    path = Path(place).expanduser()
+    path = expand_user(place)
     if path.exists() or ending(path) in ENDINGS or not _HUB_ID.fullmatch(place):
         dataset = _files(path, dev, test, subset or revision)
         full = path.resolve()
@@ -84,7 +85,7 @@ def _files(path: Path, dev: Path | None, test: Path | None, hub_key: str | None)
     for split, file in zip(SPLITS, (path, dev, test), strict=True):
         if file is None:
             continue
-        file = file.expanduser()
+        file = expand_user(file)
         if not file.is_file():
             found = "this is a folder" if file.is_dir() else "there is no such file"
             raise DatasetError(

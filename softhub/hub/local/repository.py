@@ -1,0 +1,418 @@
+"""One repository of the local hub: reading it, and a push's steps; see `store` for the files."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from softhub.adapter.layout import FILES, MAX_BYTES, write_durably
+from softhub.errors import HubError, InvalidArtefact, RepositoryNotFound, RevisionNotFound
+from softhub.files import replace_file, sync_directory, write_file
+from softhub.hub.local.disk import (
+    after_publication,
+    find_link,
+    locked,
+    make_folders,
+    read_file,
+    remove,
+)
+from softhub.hub.names import (
+    DEFAULT_REVISION,
+    check_revision,
+    check_revision_name,
+    is_commit,
+    repo_folder_name,
+)
+from softhub.hub.records import MAX_COMMIT_BYTES, Commit, FileEntry
+
+if TYPE_CHECKING:
+    from softhub.hub.local.store import Store
+
+
+class Repository:
+    """One repository of the local hub: refs, commits, snapshots, and the steps of a push."""
+
+    def __init__(self, store: Store, repo_id: str) -> None:
+        """Use the folder of `repo_id`, which need not exist yet."""
+        self.store = store
+        self.repo_id = repo_id
+        self.folder = store.root / repo_folder_name(repo_id)
+        self._staging = store.hidden / "staging" / self.folder.name
+        self._plain: set[str] = set()
+        self._commits: dict[str, Commit] = {}  # a record does not change, as its hash is its name
+
+    # Reading takes no lock and works on read-only media.
+
+    def ref(self, name: str) -> str | None:
+        """Return the commit that a branch or tag names, or None."""
+        try:
+            content = self._read_file(self.folder / "refs" / name, most=100)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except InvalidArtefact:
+            if (self.folder / "refs" / name).is_dir():  # `history`, which holds refs
+                return None
+            raise
+        commit = content.decode("ascii", errors="replace").strip()
+        if not is_commit(commit):
+            raise InvalidArtefact(
+                f"{self.folder / 'refs' / name} contains no commit hash; restore it from a backup "
+                "of the hub, or remove the file and push again"
+            )
+        return commit
+
+    def refs(self) -> dict[str, str]:
+        """Return all branches and tags with their commits."""
+        found = self._unwritten_tags()
+        for name in self.ref_names():
+            commit = self.ref(name)
+            if commit is not None:
+                found[name] = commit
+        return dict(sorted(found.items()))
+
+    def ref_names(self) -> list[str]:
+        """Return the names of branches and tags, and `history`, which holds refs."""
+        self._check_readable(self.folder / "refs")
+        try:
+            with os.scandir(self.folder / "refs") as entries:
+                return [entry.name for entry in entries if not entry.name.startswith(".")]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def tags(self) -> dict[str, str]:
+        """Return the tags with their commits."""
+        return {name: commit for name, commit in self.refs().items() if not self.is_branch(name)}
+
+    def is_branch(self, name: str) -> bool:
+        """Return whether pushes may move the ref `name`."""
+        return name == DEFAULT_REVISION or (self.folder / "branches" / name).is_file()
+
+    def exists(self) -> bool:
+        """Return whether anything was ever pushed here."""
+        return self.ref(DEFAULT_REVISION) is not None or bool(self.refs())
+
+    def resolve(self, revision: str) -> str:
+        """Return the commit that a branch, tag or full hash names.
+
+        Raises:
+            RepositoryNotFound: There is no such repository.
+            RevisionNotFound: It has no such revision.
+            InvalidArtefact: The record of the commit is missing.
+        """
+        check_revision(revision)
+        by_hash = is_commit(revision)
+        commit = revision if by_hash else self.ref(revision)
+        commit = commit or self._unwritten_tags().get(revision)
+        known = commit is not None and os.path.lexists(self._commit_path(commit))
+        if commit and known and not (by_hash and self._is_unfinished(commit)):
+            return commit
+        if commit and not known and self.ref(revision) == commit:
+            raise self._without_record(commit)
+        refs = self.refs()
+        if not refs:
+            raise RepositoryNotFound(
+                f"{self.repo_id} is not on the hub at {self.store.root}; "
+                "`softhub list` shows what is"
+            )
+        raise RevisionNotFound(
+            f"{self.repo_id} has no revision {revision!r}; it has {', '.join(sorted(refs))} "
+            f"and the commits that `softhub log {self.repo_id}` shows"
+        )
+
+    def commit(self, commit: str) -> Commit:
+        """Return the record of a commit, checked against its own name.
+
+        Raises:
+            InvalidArtefact: It is missing, or was altered.
+        """
+        if commit not in self._commits:
+            path = self._commit_path(commit)
+            try:
+                data = self._read_file(path, most=MAX_COMMIT_BYTES)
+            except FileNotFoundError as error:
+                raise self._without_record(commit) from error
+            self._commits[commit] = Commit.from_bytes(data, expected=commit, origin=str(path))
+        return self._commits[commit]
+
+    def history(self, commit: str | None) -> Iterator[tuple[str, Commit]]:
+        """Yield commits with their names from `commit` back to the first."""
+        while commit is not None:
+            record = self.commit(commit)
+            yield commit, record
+            commit = record.parent
+
+    def snapshot(self, commit: str) -> Path:
+        """Return the folder with a commit's files."""
+        return self.folder / "snapshots" / commit
+
+    def read(self, commit: str, names: Sequence[str] = FILES) -> dict[str, bytes]:
+        """Return a commit's files (or those in `names`), each checked against the record.
+
+        Raises:
+            InvalidArtefact: A file is missing or altered.
+        """
+        entries = self.commit(commit).files
+        folder = self.snapshot(commit)
+        return {
+            name: self._read_entry(folder / name, entries[name])
+            for name in names
+            if name in entries
+        }
+
+    def read_all(self, commit: str) -> dict[str, bytes]:
+        """Return all files of a commit, after checking that its snapshot holds nothing else.
+
+        Raises:
+            InvalidArtefact: A file is missing, altered, or not in the commit's record.
+        """
+        files = self.read(commit)
+        folder = self.snapshot(commit)
+        present = {path.name for path in folder.iterdir()} - _FILE_BROWSER_FILES
+        unexpected = sorted(present - set(files))
+        if unexpected:
+            raise InvalidArtefact(
+                f"{folder} also holds {unexpected[0]!r}, which was not pushed; remove that file"
+            )
+        return files
+
+    # Writing happens only inside `locked`.
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only writer of this repository; first end what a stopped writer left.
+
+        Raises:
+            HubError: Another process holds the lock for too long, there is a link in the hub, or
+                the repository is new and another one's name differs from its own only in case.
+        """
+        locks, trash = self.store.hidden / "locks", self.store.hidden / "trash"
+        # One lock for all names that are the same folder on macOS and Windows.
+        lock = locks / f"{self.folder.name.lower()}.lock"
+        places = map(self.folder.joinpath, _FOLDERS)
+        self.store.check_writable(lock, trash, self._staging, self.store.changes, *places)
+        for folder in (locks, trash, self._staging.parent):
+            make_folders(folder)
+        with locked(lock, f"writing to {self.repo_id}"):
+            self.store.check_case(self.folder)
+            self.store.write_git_attributes()
+            self._recover()
+            yield
+
+    def publish(
+        self, commit: Commit, files: Mapping[str, bytes], *, branch: str, tags: Sequence[str]
+    ) -> None:
+        """Add a commit and move `branch` to it; all or nothing.
+
+        Args:
+            commit: The record, which describes `files`.
+            files: Contents by name.
+            branch: The branch whose ref is replaced last.
+            tags: New tags for the commit.
+        """
+        intent = _Intent(branch, tuple(tags))
+        try:
+            stage = self._prepare(commit, files, intent)
+            self._place(stage, commit.id, branch)
+        except BaseException:
+            with suppress(OSError, InvalidArtefact):
+                self._recover()
+            raise
+        with after_publication(f"the push to {self.repo_id}"):
+            self._complete(commit.id, intent)
+
+    def set_tags(self, tags: Sequence[str], commit: str) -> None:
+        """Point tags to a commit that exists; all of them or none."""
+        new = [tag for tag in tags if self.ref(tag) is None]
+        try:
+            for tag in new:
+                self._set_ref(tag, commit)
+        except BaseException:
+            for tag in new:
+                remove(self.folder / "refs" / tag)
+            raise
+        self._note_change(f"tagging {self.repo_id}")
+
+    def delete_ref(self, name: str) -> None:
+        """Remove a tag."""
+        remove(self.folder / "refs" / name)
+        with after_publication(f"removing {name} of {self.repo_id}"):
+            sync_directory(self.folder / "refs")
+        self._note_change(f"removing {name} of {self.repo_id}")
+
+    def delete(self) -> None:
+        """Remove the repository in one step."""
+        self._move_to_trash(self.folder)
+        self._note_change(f"deleting {self.repo_id}")
+        self.store.sweep_trash()
+
+    def _note_change(self, what: str) -> None:
+        with after_publication(what):
+            self.store.note_change(self.repo_id)
+
+    def _set_ref(self, name: str, commit: str) -> None:
+        make_folders(self._staging)
+        replace_file(self.folder / "refs" / name, commit.encode(), staging=self._staging)
+
+    def _prepare(self, commit: Commit, files: Mapping[str, bytes], intent: _Intent) -> Path:
+        for folder in (self._staging, *map(self.folder.joinpath, _FOLDERS)):
+            make_folders(folder)
+        stage = self._staging / commit.id
+        record = json.dumps({"branch": intent.branch, "tags": intent.tags}).encode()
+        write_durably(stage, {"intent.json": record, "commit.json": commit.to_bytes()})
+        write_durably(stage / "snapshot", files)
+        sync_directory(stage)
+        sync_directory(self._staging)
+        return stage
+
+    def _place(self, stage: Path, commit: str, branch: str) -> None:
+        (stage / "snapshot").rename(self.snapshot(commit))
+        sync_directory(self.folder / "snapshots")
+        (stage / "commit.json").rename(self._commit_path(commit))
+        sync_directory(self.folder / "commits")
+        history = self.folder / "refs" / "history" / commit
+        replace_file(history, commit.encode(), staging=self._staging)
+        if branch != DEFAULT_REVISION and not self.is_branch(branch):
+            write_file(self.folder / "branches" / branch, b"")
+            sync_directory(self.folder / "branches")
+        self._set_ref(branch, commit)
+
+    def _recover(self) -> None:
+        for commit in self._staged():
+            intent = self._intent(commit)
+            if intent and self.ref(intent.branch) == commit:
+                self._complete(commit, intent)
+            elif self._is_unfinished(commit):
+                self._undo(commit, intent)
+            self._discard(self._staging / commit)
+        if self._staging.is_dir():
+            for leftover in self._staging.iterdir():
+                remove(leftover)
+        self.store.sweep_trash()
+
+    def _complete(self, commit: str, intent: _Intent) -> None:
+        """Do what remains of a push whose branch has moved."""
+        for tag in intent.tags:
+            if self.ref(tag) is None:
+                self._set_ref(tag, commit)
+        self._discard(self._staging / commit)
+
+    def _undo(self, commit: str, intent: _Intent | None) -> None:
+        """Remove a commit that no ref reaches."""
+        if intent and self.ref(intent.branch) is None:
+            remove(self.folder / "branches" / intent.branch)
+        for leftover in (self.folder / "refs" / "history" / commit, self._commit_path(commit)):
+            remove(leftover)
+        self._move_to_trash(self.snapshot(commit))
+
+    def _discard(self, stage: Path) -> None:
+        """End a finished push; the index is told first, so that it sees the stage or the note."""
+        if stage.is_dir():
+            self.store.note_change(self.repo_id)
+            self._move_to_trash(stage)
+            self.store.sweep_trash()
+
+    def _move_to_trash(self, folder: Path) -> None:
+        """Remove a folder in one step; a partly removed one must never be read."""
+        if folder.is_dir():
+            folder.rename(self.store.hidden / "trash" / secrets.token_hex(8))
+            with suppress(OSError):  # it is gone: no later step may report a failure
+                sync_directory(folder.parent)
+
+    def _staged(self) -> list[str]:
+        """Return the commits of pushes that are under way or were stopped."""
+        try:
+            return [path.name for path in self._staging.iterdir() if is_commit(path.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _unwritten_tags(self) -> dict[str, str]:
+        """Return the tags of pushes that have moved their branch and not yet written their tags."""
+        intents = ((commit, self._intent(commit)) for commit in self._staged())
+        return {
+            tag: commit
+            for commit, intent in intents
+            if intent and self.ref(intent.branch) == commit
+            for tag in intent.tags
+        }
+
+    def _intent(self, commit: str) -> _Intent | None:
+        """Return what a push is about to do; None if the note is damaged."""
+        try:
+            data = self._read_file(self._staging / commit / "intent.json", most=MAX_COMMIT_BYTES)
+            note: dict[str, Any] = json.loads(data)
+            tags = tuple(map(check_revision_name, note["tags"]))
+            return _Intent(check_revision_name(note["branch"]), tags)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    def _is_unfinished(self, commit: str) -> bool:
+        """Return whether a push of `commit` began and no ref reaches it.
+
+        Whoever plants a stage must not make a published commit disappear: it is unfinished only
+        if every ref and the history behind it can be read, and it is in none.
+        """
+        if not (self._staging / commit).is_dir():
+            return False
+        try:
+            steps = set(self.refs().values())
+            reached: set[str] = set()
+            while steps:
+                step = steps.pop()
+                reached.add(step)
+                parent = self.commit(step).parent
+                if parent is not None and parent not in reached:
+                    steps.add(parent)
+        except (InvalidArtefact, HubError):
+            return False
+        return commit not in reached
+
+    def _check_readable(self, path: Path) -> None:
+        found = find_link(self.store.root, path, plain=self._plain)
+        if found:
+            raise InvalidArtefact(found)
+
+    def _read_file(self, path: Path, *, most: int) -> bytes:
+        self._check_readable(path)
+        return read_file(path, most=most)
+
+    def _read_entry(self, path: Path, entry: FileEntry) -> bytes:
+        try:
+            data = self._read_file(path, most=MAX_BYTES[path.name])
+        except FileNotFoundError as error:
+            raise InvalidArtefact(
+                f"{path} is missing; restore it from a backup of the hub, or push again"
+            ) from error
+        found = FileEntry.of(data)
+        if found != entry:
+            raise InvalidArtefact(
+                f"{path} was altered: SHA-256 is {found.sha256}, expected {entry.sha256}; "
+                "restore it from a backup of the hub, or push again"
+            )
+        return data
+
+    def _without_record(self, commit: str) -> InvalidArtefact:
+        return InvalidArtefact(
+            f"{self._commit_path(commit)} is missing, so that commit of {self.repo_id} cannot be "
+            "checked; restore the file from a backup of the hub"
+        )
+
+    def _commit_path(self, commit: str) -> Path:
+        return self.folder / "commits" / f"{commit}.json"
+
+
+_FILE_BROWSER_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
+_FOLDERS = ("refs/history", "branches", "snapshots", "commits")
+
+
+@dataclass(frozen=True)
+class _Intent:
+    """What a staged push does after placing its commit: move a branch, then set tags."""
+
+    branch: str
+    tags: tuple[str, ...]
