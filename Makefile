@@ -1,4 +1,4 @@
-# The doors of the house. Each one sets itself up: `make demo` and `make test` work on a fresh clone.
+# Each target sets itself up: `make demo` and `make test` work in a fresh clone.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM := false
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench tables clean
 
-help: ## Show the doors
+help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
 
 $(STAMP): pyproject.toml constraints.txt
@@ -16,38 +16,38 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo,dev]'
 	@touch $@
 
-setup: $(STAMP) ## Make .venv with everything that the other doors need
+setup: $(STAMP) ## Create .venv with everything that the other targets need
 
 # Accelerate's launcher gives a process one thread unless told otherwise.
 CORES     := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 DEMO_RUN  := runs/demo
 DEMO_BASE := recipes/data/files/SmolLM2-135M-Instruct.Q4_1.gguf
-demo: $(STAMP) ## Train, judge, push, pull and use a sentiment prompt on a real model (minutes, on a CPU)
+demo: $(STAMP) ## Train, evaluate, push, pull and use a sentiment prompt on a real model (minutes, on a CPU)
 	$(BIN)/python recipes/data/demo_base.py
 	$(BIN)/python recipes/data/amazon_reviews.py
 	$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no \
 		--dynamo_backend no --num_cpu_threads_per_process $(CORES) recipes/classification.py --config recipes/configs/sentiment.yaml \
-		--max_steps 60 --max_test_examples 300 --output_dir $(DEMO_RUN)
+		--max-steps 60 --max-test-examples 300 --output-dir $(DEMO_RUN)
 	$(BIN)/softhub push $(DEMO_RUN)/adapter demo/sentiment --message "Trained by make demo"
 	$(BIN)/softhub list
 	$(BIN)/softhub pull demo/sentiment
 	$(BIN)/softhub predict demo/sentiment --base $(DEMO_BASE) "I would buy it again tomorrow." "It broke after two days."
 
-test: $(STAMP) ## Run every test
+test: $(STAMP) ## Run all tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-lint: $(STAMP) ## Check style, types, the floors of the house, and the documentation's links
+lint: $(STAMP) ## Check style, types, import layers, and the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/mkdocs build --strict
 
-bench: $(STAMP) ## Measure training speed against stock PEFT; results go to benchmarks/results
+bench: $(STAMP) ## Compare the time of a training step with plain PEFT; writes benchmarks/results
 	$(BIN)/python benchmarks/train_step.py
 
-tables: $(STAMP) ## Run the committed comparisons as far as rows are missing, and write their tables (hours)
+tables: $(STAMP) ## Compute missing rows of the committed comparisons, and write their tables (hours)
 	$(BIN)/python benchmarks/comparisons.py
 
-clean: ## Remove caches and builds, but neither .venv nor runs
+clean: ## Remove caches and builds, but not .venv or runs
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
