@@ -8,7 +8,7 @@ Each error is also the builtin that a caller would expect, so `except ValueError
     ├── DatasetError           (ValueError)   rows of a data file, with file and line
     ├── BaseModelError         (ValueError)   a base model that cannot be found, read or used
     ├── IncompatiblePrompt     (ValueError)   a prompt that was trained on another base model
-    ├── InvalidArtefact        (ValueError)   an adapter folder that is damaged or hostile
+    ├── InvalidAdapter         (ValueError)   an adapter folder that is damaged or hostile
     │   └── UnsupportedAdapter                a valid adapter of a type that softhub does not load
     ├── PromptNotLoaded        (LookupError)  the name of a prompt that is not loaded
     ├── TrainingError          (RuntimeError) training cannot start or has gone wrong
@@ -72,11 +72,11 @@ class IncompatiblePrompt(SoftHubError, ValueError):
     """A prompt was trained on another base model than the one that is loaded."""
 
 
-class InvalidArtefact(SoftHubError, ValueError):
+class InvalidAdapter(SoftHubError, ValueError):
     """An adapter folder is damaged, inconsistent or hostile."""
 
 
-class UnsupportedAdapter(InvalidArtefact):
+class UnsupportedAdapter(InvalidAdapter):
     """A valid adapter of a type that softhub does not load."""
 
 

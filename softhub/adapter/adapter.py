@@ -13,7 +13,7 @@ from softhub.adapter.layout import CARD, CONFIG, MANIFEST, WEIGHTS, sha256_of
 from softhub.adapter.manifest import Manifest
 from softhub.adapter.strict_json import parse_object
 from softhub.adapter.weights import Weights, parse_weights
-from softhub.errors import InvalidArtefact
+from softhub.errors import InvalidAdapter
 
 if TYPE_CHECKING:
     from softhub.adapter.weights import Matrix
@@ -24,7 +24,7 @@ class Adapter:
     """The files of one adapter and their parsed content.
 
     An adapter that `softhub.adapter.validation` has checked is complete and consistent. Before
-    that, a property raises `InvalidArtefact` if its own file is damaged, and files may be missing:
+    that, a property raises `InvalidAdapter` if its own file is damaged, and files may be missing:
     a listing reads no weights.
 
     Attributes:
@@ -55,7 +55,7 @@ class Adapter:
     def weights(self) -> Weights:
         """The stored tensor."""
         if WEIGHTS not in self.files:
-            raise InvalidArtefact(f"{self.origin} has no {WEIGHTS}; expected an adapter")
+            raise InvalidAdapter(f"{self.origin} has no {WEIGHTS}; expected an adapter")
         return parse_weights(self.files[WEIGHTS], origin=f"{WEIGHTS} of {self.origin}")
 
     @cached_property

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from softhub.errors import InvalidArtefact
+from softhub.errors import InvalidAdapter
 
 MAX_FRONT_MATTER = 64 * 1024
 DEPRECATED = "softhub_deprecated"
@@ -32,13 +32,13 @@ def read_front_matter(card: bytes) -> dict[str, Any]:
     """Return the front matter of a card, all scalars in it as texts; empty if there is none.
 
     Raises:
-        InvalidArtefact: The block is too long, not YAML, not a mapping, or uses aliases or tags
+        InvalidAdapter: The block is too long, not YAML, not a mapping, or uses aliases or tags
             of a program's own.
     """
     match = _BLOCK.match(card.decode("utf-8", errors="replace"))
     block = match.group(1) if match else ""
     if len(block) > MAX_FRONT_MATTER:
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"the card's front matter has {len(block)} characters; expected at most "
             f"{MAX_FRONT_MATTER}"
         )
@@ -47,9 +47,9 @@ def read_front_matter(card: bytes) -> dict[str, Any]:
         values = yaml.load(block, Loader=_LOADER)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidArtefact(f"the card's front matter is not plain YAML: {reason}") from error
+        raise InvalidAdapter(f"the card's front matter is not plain YAML: {reason}") from error
     if not (values is None or isinstance(values, dict)):
-        raise InvalidArtefact("the card's front matter is not a mapping of keys to values")
+        raise InvalidAdapter("the card's front matter is not a mapping of keys to values")
     return values or {}
 
 
@@ -62,7 +62,7 @@ def add_to_front_matter(card: bytes, key: str, value: Mapping[str, str]) -> byte
         value: Texts by name.
 
     Raises:
-        InvalidArtefact: The front matter is not valid, or written so that no key can be added.
+        InvalidAdapter: The front matter is not valid, or written so that no key can be added.
     """
     before = read_front_matter(card)
     entry = f"{key}: {json.dumps(value, ensure_ascii=False)}"  # JSON is YAML, on one line
@@ -77,7 +77,7 @@ def add_to_front_matter(card: bytes, key: str, value: Mapping[str, str]) -> byte
         text = f"{mark}---\n{entry}\n---\n{text.removeprefix(mark)}"
     edited = text.encode("utf-8", errors="surrogateescape")
     if read_front_matter(edited) != {**before, key: dict(value)}:
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"the card's front matter is written so that {key} cannot be added to it; expected "
             "one 'key: value' a line; add the key by hand and push again"
         )

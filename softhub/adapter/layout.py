@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from softhub.errors import InvalidArtefact
+from softhub.errors import InvalidAdapter
 from softhub.files import remove_abandoned, sync_directory, unfinished_beside, unfinished_name
 
 WEIGHTS = "adapter_model.safetensors"
@@ -56,7 +56,7 @@ def write_atomically(folder: Path, files: Mapping[str, bytes]) -> Path:
         The folder, with symbolic links in its path resolved.
 
     Raises:
-        InvalidArtefact: A name is not an adapter's, or `folder` already holds something else,
+        InvalidAdapter: A name is not an adapter's, or `folder` already holds something else,
             which must not be lost.
     """
     folder = Path(os.path.realpath(folder))
@@ -97,7 +97,7 @@ def read_regular(path: Path, *, most: int) -> bytes:
         At most `most + 1` bytes.
 
     Raises:
-        InvalidArtefact: It is not a regular file.
+        InvalidAdapter: It is not a regular file.
         OSError: The system refuses to open or read it.
     """
     # O_NONBLOCK: opening a named pipe must not wait for a writer that never comes.
@@ -105,7 +105,7 @@ def read_regular(path: Path, *, most: int) -> bytes:
     descriptor = os.open(path, flags)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InvalidArtefact(f"{path} is not a regular file; expected one. Remove it.")
+            raise InvalidAdapter(f"{path} is not a regular file; expected one. Remove it.")
         with os.fdopen(descriptor, "rb", closefd=False) as stream:
             # Not the size in the directory: the file may grow while it is read.
             return stream.read(most + 1)
@@ -132,7 +132,7 @@ def write_durably(folder: Path, files: Mapping[str, bytes]) -> None:
 def _check_names(files: Mapping[str, bytes]) -> None:
     unexpected = sorted(set(files) - set(FILES))
     if unexpected:
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{unexpected[0]!r} is not a file of an adapter; expected only {', '.join(FILES)}. "
             "Leave it out."
         )
@@ -143,16 +143,16 @@ def _check_replaceable(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise InvalidArtefact(f"{folder} is a file; expected a folder. Choose another name.")
+        raise InvalidAdapter(f"{folder} is a file; expected a folder. Choose another name.")
     if _is_working_folder(folder):
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{folder} is the working folder; saving an adapter replaces its folder, and your "
             f"shell would be left in a deleted one. Expected another folder, such as "
             f"{folder / 'adapter'}."
         )
     unexpected = sorted(entry.name for entry in folder.iterdir() if entry.name not in FILES)
     if unexpected:
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{folder} holds {unexpected[0]!r}, which is not a file of an adapter and would be "
             "lost; expected an empty folder or an adapter. Save into a folder of its own."
         )

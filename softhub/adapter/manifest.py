@@ -11,7 +11,7 @@ from typing import Any
 from softhub.adapter import layout
 from softhub.adapter.portable import check_base_model
 from softhub.adapter.strict_json import check_value, parse_object, quoted
-from softhub.errors import InvalidArtefact
+from softhub.errors import InvalidAdapter
 
 SCHEMA_VERSION = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -52,7 +52,7 @@ class RecordedMetric:
         """Check every field.
 
         Raises:
-            InvalidArtefact: A field has the wrong type or is out of its range.
+            InvalidAdapter: A field has the wrong type or is out of its range.
         """
         _check_line(self.name, "metrics.name")
         _check_line(self.split, "metrics.split")
@@ -109,7 +109,7 @@ class Manifest:
         """Check every field.
 
         Raises:
-            InvalidArtefact: A field has the wrong type or is out of its range.
+            InvalidAdapter: A field has the wrong type or is out of its range.
         """
         check_base_model(self.base_model)
         if self.task_type not in TASK_TYPES:
@@ -142,14 +142,14 @@ class Manifest:
         """Return the manifest as canonical JSON: equal manifests give equal bytes.
 
         Raises:
-            InvalidArtefact: It is larger than a manifest may be.
+            InvalidAdapter: It is larger than a manifest may be.
         """
         record = dataclasses.asdict(self)
         text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         data = (text + "\n").encode()
         limit = layout.MAX_BYTES[layout.MANIFEST]
         if len(data) > limit:
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{_ORIGIN} would have {len(data)} bytes; the limit is {limit}. "
                 "Shorten `task` or `provenance`."
             )
@@ -160,11 +160,11 @@ class Manifest:
         """Read `softhub.json`, migrating a record of an older schema.
 
         Raises:
-            InvalidArtefact: The record is malformed, has unknown or missing keys, or was
+            InvalidAdapter: The record is malformed, has unknown or missing keys, or was
                 written by a newer softhub.
         """
         if len(data) > layout.MAX_BYTES[layout.MANIFEST]:
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{_ORIGIN} has {len(data)} bytes; the limit is "
                 f"{layout.MAX_BYTES[layout.MANIFEST]}."
             )
@@ -181,7 +181,7 @@ def _migrated(record: dict[str, Any]) -> dict[str, Any]:
     _check_count(version, "schema_version", 0, 2**53)
     assert isinstance(version, int)
     if version > SCHEMA_VERSION:
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{_ORIGIN} has schema version {version}; this softhub reads up to {SCHEMA_VERSION}. "
             "Upgrade softhub: pip install -U softhub."
         )
@@ -200,19 +200,19 @@ def _metric(entry: object) -> RecordedMetric:
 
 def _check_keys(record: object, kind: type, origin: str) -> None:
     if not isinstance(record, dict):
-        raise InvalidArtefact(f"{origin} is {quoted(record)}; expected an object.")
+        raise InvalidAdapter(f"{origin} is {quoted(record)}; expected an object.")
     expected = {field.name for field in dataclasses.fields(kind)}
     unknown, missing = sorted(set(record) - expected), sorted(expected - set(record))
     if unknown:
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{origin} has the unknown key {quoted(unknown[0])}; expected {sorted(expected)}."
         )
     if missing:
-        raise InvalidArtefact(f"{origin} lacks the key {missing[0]!r}.")
+        raise InvalidAdapter(f"{origin} lacks the key {missing[0]!r}.")
 
 
-def _wrong(field: str, found: object, expected: str) -> InvalidArtefact:
-    return InvalidArtefact(f"{field} in {_ORIGIN} is {quoted(found)}; expected {expected}.")
+def _wrong(field: str, found: object, expected: str) -> InvalidAdapter:
+    return InvalidAdapter(f"{field} in {_ORIGIN} is {quoted(found)}; expected {expected}.")
 
 
 def _check_line(value: object, field: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from softhub.adapter.strict_json import quoted
-from softhub.errors import InvalidArtefact
+from softhub.errors import InvalidAdapter
 
 UNKNOWN_BASE = "unknown"
 """The base model of a foreign adapter that does not name one."""
@@ -28,11 +28,11 @@ def check_base_model(name: object) -> None:
     """Check that `name` is the name of a base model on the Hub: `org/name` or `name`.
 
     Raises:
-        InvalidArtefact: It is a path, a URL or something else.
+        InvalidAdapter: It is a path, a URL or something else.
     """
     if is_hub_name(name):
         return
-    raise InvalidArtefact(
+    raise InvalidAdapter(
         f"base_model is {quoted(name)}; expected a name on the Hub, such as "
         "'HuggingFaceTB/SmolLM2-135M-Instruct', never a path, which means nothing elsewhere. "
         "Give the name when loading the base: load_base(…, name='org/name')."

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from softhub.errors import InvalidArtefact
+from softhub.errors import InvalidAdapter
 
 MAX_DEPTH = 32
 MAX_STRING = 65_536
@@ -30,7 +30,7 @@ def parse_object(data: bytes, *, origin: str) -> dict[str, Any]:
         The object.
 
     Raises:
-        InvalidArtefact: Names `origin`, what was found and what was expected.
+        InvalidAdapter: Names `origin`, what was found and what was expected.
     """
     try:
         value = json.loads(
@@ -41,11 +41,11 @@ def parse_object(data: bytes, *, origin: str) -> dict[str, Any]:
             parse_float=_finite_float,
         )
     except RecursionError:
-        raise InvalidArtefact(f"{origin} is nested too deeply for an adapter's file.") from None
+        raise InvalidAdapter(f"{origin} is nested too deeply for an adapter's file.") from None
     except ValueError as error:
-        raise InvalidArtefact(f"{origin} is not valid JSON in UTF-8: {_reason(error)}.") from None
+        raise InvalidAdapter(f"{origin} is not valid JSON in UTF-8: {_reason(error)}.") from None
     if not isinstance(value, dict):
-        raise InvalidArtefact(f"{origin} holds a JSON {type(value).__name__}; expected an object.")
+        raise InvalidAdapter(f"{origin} holds a JSON {type(value).__name__}; expected an object.")
     check_value(value, origin=origin)
     return value
 
@@ -58,7 +58,7 @@ def check_value(value: object, *, origin: str) -> None:
         origin: How messages refer to it.
 
     Raises:
-        InvalidArtefact: It is nested too deeply, has an over-long or unprintable string, a
+        InvalidAdapter: It is nested too deeply, has an over-long or unprintable string, a
             number that is not finite, or a type that JSON does not have.
     """
     level: list[object] = [value]
@@ -66,7 +66,7 @@ def check_value(value: object, *, origin: str) -> None:
         level = [child for item in level for child in _children(item, origin)]
         if not level:
             return
-    raise InvalidArtefact(f"{origin} is nested deeper than {MAX_DEPTH} levels.")
+    raise InvalidAdapter(f"{origin} is nested deeper than {MAX_DEPTH} levels.")
 
 
 def quoted(value: object, limit: int = 80) -> str:
@@ -86,9 +86,9 @@ def _children(item: object, origin: str) -> Iterable[object]:
         _check_string(item, MAX_STRING, origin)
     elif isinstance(item, float):
         if not math.isfinite(item):
-            raise InvalidArtefact(f"{origin} holds the number {item}; expected finite numbers.")
+            raise InvalidAdapter(f"{origin} holds the number {item}; expected finite numbers.")
     elif item is not None and not isinstance(item, bool | int):
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{origin} holds a {type(item).__name__}; expected a JSON value: "
             "text, a number, true, false, null, a list or an object with text keys."
         )
@@ -97,11 +97,11 @@ def _children(item: object, origin: str) -> Iterable[object]:
 
 def _check_string(text: object, limit: int, origin: str) -> None:
     if not isinstance(text, str):
-        raise InvalidArtefact(f"{origin} has the key {quoted(text)}; expected text keys.")
+        raise InvalidAdapter(f"{origin} has the key {quoted(text)}; expected text keys.")
     if len(text) > limit:
-        raise InvalidArtefact(f"{origin} holds a text of {len(text)} characters; limit {limit}.")
+        raise InvalidAdapter(f"{origin} holds a text of {len(text)} characters; limit {limit}.")
     if _CONTROL.search(text):
-        raise InvalidArtefact(f"{origin} holds control characters: {quoted(text)}. Remove them.")
+        raise InvalidAdapter(f"{origin} holds control characters: {quoted(text)}. Remove them.")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

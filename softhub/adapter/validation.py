@@ -27,7 +27,7 @@ from softhub.adapter.manifest import MAX_HIDDEN_SIZE, MAX_VIRTUAL_TOKENS, TASK_T
 from softhub.adapter.portable import UNKNOWN_BASE
 from softhub.adapter.strict_json import quoted
 from softhub.adapter.weights import is_count
-from softhub.errors import InvalidArtefact, UnsupportedAdapter
+from softhub.errors import InvalidAdapter, UnsupportedAdapter
 
 _CARD_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 
@@ -50,7 +50,7 @@ def check_folder(folder: str | Path) -> Adapter:
         The adapter, checked.
 
     Raises:
-        InvalidArtefact: The folder is missing, damaged or hostile.
+        InvalidAdapter: The folder is missing, damaged or hostile.
         UnsupportedAdapter: It holds a valid adapter that softhub cannot use.
     """
     return check_files(read_folder(folder), origin=str(folder))
@@ -66,7 +66,7 @@ def read_folder(folder: str | Path) -> dict[str, bytes]:
         Contents by name.
 
     Raises:
-        InvalidArtefact: The folder or a required file is missing, a file is too large, is not a
+        InvalidAdapter: The folder or a required file is missing, a file is too large, is not a
             regular file, or is a link that leads out of the folder (and not into the blobs of
             the download cache that the folder is part of).
         UnsupportedAdapter: The only weights are pickled.
@@ -74,9 +74,7 @@ def read_folder(folder: str | Path) -> dict[str, bytes]:
     folder = Path(folder)
     if not _is_present(folder) or not folder.is_dir():
         check_interrupted_save(folder)
-        raise InvalidArtefact(
-            f"There is no folder {quoted(str(folder), 300)}: expected an adapter."
-        )
+        raise InvalidAdapter(f"There is no folder {quoted(str(folder), 300)}: expected an adapter.")
     files = {name: _read_file(folder, name) for name in FILES if _is_present(folder / name)}
     if WEIGHTS not in files and _is_present(folder / PICKLED_WEIGHTS):
         raise _pickled(str(folder))
@@ -87,11 +85,11 @@ def check_interrupted_save(folder: Path) -> None:
     """Say where the earlier adapter is if saving another one in its place was interrupted.
 
     Raises:
-        InvalidArtefact: It was interrupted, and the earlier adapter has a hidden name.
+        InvalidAdapter: It was interrupted, and the earlier adapter has a hidden name.
     """
     earlier = find_interrupted_save(folder)
     if earlier and not folder.is_dir():
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"There is no folder {quoted(str(folder), 300)}: expected an adapter. Saving was "
             f"interrupted; the earlier adapter is in {earlier}. Rename that folder."
         )
@@ -108,7 +106,7 @@ def check_files(files: Mapping[str, bytes], *, origin: str) -> Adapter:
         The adapter, checked.
 
     Raises:
-        InvalidArtefact: Damaged, hostile or inconsistent; says what was found and expected.
+        InvalidAdapter: Damaged, hostile or inconsistent; says what was found and expected.
         UnsupportedAdapter: Valid, but not a prompt that softhub can use.
     """
     return check_adapter(Adapter(files, origin))
@@ -124,7 +122,7 @@ def check_adapter(adapter: Adapter) -> Adapter:
         The same adapter.
 
     Raises:
-        InvalidArtefact: Damaged, hostile or inconsistent; says what was found and expected.
+        InvalidAdapter: Damaged, hostile or inconsistent; says what was found and expected.
         UnsupportedAdapter: Valid, but not a prompt that softhub can use; says how to convert it
             where that is possible.
     """
@@ -152,7 +150,7 @@ def _is_present(path: Path) -> bool:
         return False
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{quoted(str(path), 300)} cannot be read: {reason}. Check its name and permissions."
         ) from error
     return True
@@ -164,7 +162,7 @@ def _read_file(folder: Path, name: str) -> bytes:
     try:
         data = read_regular(path, most=MAX_BYTES[name])
     except OSError as error:
-        raise InvalidArtefact(f"{path} cannot be read: {error.strerror}.") from error
+        raise InvalidAdapter(f"{path} cannot be read: {error.strerror}.") from error
     _check_size(name, len(data), str(folder))
     return data
 
@@ -175,7 +173,7 @@ def _check_link(folder: Path, path: Path) -> None:
     allowed = [home]
     allowed += [parent.parent / "blobs" for parent in home.parents if parent.name == "snapshots"]
     if not any(target.is_relative_to(place) for place in allowed):
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{path} is a link to {quoted(str(target), 300)}, outside of its folder. "
             "Copy the file into the folder if it belongs there."
         )
@@ -186,12 +184,12 @@ def _check_presence(files: Mapping[str, bytes], origin: str) -> None:
         raise _pickled(origin)
     for name in files:
         if name not in FILES:
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{origin} holds {quoted(name)}; expected only {', '.join(FILES)}."
             )
     for name in REQUIRED:
         if name not in files:
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{origin} has no {name}; expected an adapter with {' and '.join(REQUIRED)}."
             )
     for name, data in files.items():
@@ -205,7 +203,7 @@ def _check_size(name: str, size: int, origin: str) -> None:
             if name == WEIGHTS
             else ""
         )
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{name} of {origin} has more than {MAX_BYTES[name]} bytes, the limit for it.{fix}"
         )
 
@@ -237,7 +235,7 @@ def _check_config(config: Mapping[str, Any], origin: str) -> None:
             "the prompt would depend on layers that are not part of it."
         )
     if config.get("auto_mapping"):
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{origin} names Python code to import (auto_mapping); expected null, as PEFT writes "
             f"for {task_type}."
         )
@@ -247,11 +245,11 @@ def _check_config(config: Mapping[str, Any], origin: str) -> None:
 def _check_tokenizer_options(config: Mapping[str, Any], origin: str) -> None:
     options = config.get("tokenizer_kwargs") or {}
     if not isinstance(options, dict):
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{origin} says tokenizer_kwargs {quoted(options)}; expected options by name."
         )
     if _trusts_remote_code(config):
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{origin} says trust_remote_code (tokenizer_kwargs {quoted(options)}); expected none: "
             "an adapter never decides that code is run."
         )
@@ -269,18 +267,18 @@ def _check_shape(adapter: Adapter) -> None:
     rows, width = adapter.shape
     count, declared = config.get("num_virtual_tokens"), config.get("token_dim")
     if not is_count(count, MAX_VIRTUAL_TOKENS):
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{CONFIG} of {origin} says num_virtual_tokens {quoted(count)}; expected an "
             f"integer from 1 to {MAX_VIRTUAL_TOKENS}."
         )
     submodules = _submodules(config, origin)
     if rows != count * submodules:
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{WEIGHTS} of {origin} has {rows} rows; expected {count * submodules}, as {CONFIG} "
             f"says {count} virtual tokens for {submodules} submodule(s)."
         )
     if declared is not None and not (is_count(declared, MAX_HIDDEN_SIZE) and declared == width):
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{WEIGHTS} of {origin} has rows of {width} numbers; expected {quoted(declared)}, as "
             f"{CONFIG} says in token_dim."
         )
@@ -293,7 +291,7 @@ def _submodules(config: Mapping[str, Any], origin: str) -> int:
     if submodules is None:
         return allowed[-1]
     if not is_count(submodules, 2) or submodules not in allowed:
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{CONFIG} of {origin} says num_transformer_submodules {quoted(submodules)}; expected "
             f"{' or '.join(map(str, allowed))} for {config['task_type']}."
         )
@@ -305,14 +303,14 @@ def _check_agreement(adapter: Adapter) -> None:
     config, origin = adapter.config, adapter.origin
     try:
         manifest = adapter.manifest
-    except InvalidArtefact as error:
-        raise InvalidArtefact(f"{origin}: {error}") from None
+    except InvalidAdapter as error:
+        raise InvalidAdapter(f"{origin}: {error}") from None
     if manifest is None:
         return
     for name in REQUIRED:
         found, expected = adapter.sha256[name], manifest.files.get(name)
         if found != expected:
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{name} of {origin} has the SHA-256 {found}; {MANIFEST} expects {expected}. "
                 "The file was changed or damaged: pull or save the adapter again."
             )
@@ -324,7 +322,7 @@ def _check_agreement(adapter: Adapter) -> None:
     }
     for field, (stored, declared) in pairs.items():
         if stored != declared:
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{origin} contradicts itself about {field}: {CONFIG} and weights say "
                 f"{quoted(stored)}, {MANIFEST} says {quoted(declared)}."
             )
@@ -334,9 +332,9 @@ def _check_card(data: bytes, origin: str) -> None:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidArtefact(f"{CARD} of {origin}: byte {error.start} is not UTF-8.") from None
+        raise InvalidAdapter(f"{CARD} of {origin}: byte {error.start} is not UTF-8.") from None
     found = _CARD_CONTROL.search(text)
     if found:
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{CARD} of {origin} holds the control character {found.group()!a}; expected text."
         )

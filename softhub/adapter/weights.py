@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 from softhub.adapter.layout import WEIGHTS_KEY
 from softhub.adapter.manifest import MAX_HIDDEN_SIZE, MAX_VIRTUAL_TOKENS
 from softhub.adapter.strict_json import parse_object, quoted
-from softhub.errors import InvalidArtefact, UnsupportedAdapter
+from softhub.errors import InvalidAdapter, UnsupportedAdapter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,13 +62,13 @@ def parse_weights(data: bytes, *, origin: str) -> Weights:
         The tensor.
 
     Raises:
-        InvalidArtefact: Malformed, not exactly one finite matrix named `prompt_embeddings`.
+        InvalidAdapter: Malformed, not exactly one finite matrix named `prompt_embeddings`.
         UnsupportedAdapter: Valid, but of another dtype or with more tensors.
     """
     header, body = _split(data, origin)
     notes = header.pop("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
-        raise InvalidArtefact(f"__metadata__ of {origin} is {quoted(notes)}; expected texts.")
+        raise InvalidAdapter(f"__metadata__ of {origin} is {quoted(notes)}; expected texts.")
     if WEIGHTS_KEY not in header:
         raise UnsupportedAdapter(
             f"{origin} holds {_names(header)}; expected the one tensor {WEIGHTS_KEY!r} "
@@ -91,16 +91,16 @@ def is_count(value: object, limit: int) -> TypeGuard[int]:
 
 def _split(data: bytes, origin: str) -> tuple[dict[str, Any], bytes]:
     if len(data) < _LENGTH_BYTES:
-        raise InvalidArtefact(f"{origin} has {len(data)} bytes; expected a safetensors file.")
+        raise InvalidAdapter(f"{origin} has {len(data)} bytes; expected a safetensors file.")
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
     available = min(len(data) - _LENGTH_BYTES, _MAX_HEADER)
     if length > available:
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{origin} declares a header of {length} bytes; expected at most {available}."
         )
     end = _LENGTH_BYTES + length
     if data[_LENGTH_BYTES:end][:1] != b"{":
-        raise InvalidArtefact(f"The header of {origin} does not begin with '{{'.")
+        raise InvalidAdapter(f"The header of {origin} does not begin with '{{'.")
     return parse_object(data[_LENGTH_BYTES:end], origin=f"The header of {origin}"), data[end:]
 
 
@@ -112,7 +112,7 @@ def _names(header: Mapping[str, Any]) -> str:
 
 def _check_tensor(entry: object, body_bytes: int, origin: str) -> tuple[str, tuple[int, int]]:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{origin} describes its tensor as {quoted(entry)}; expected dtype, shape and "
             "data_offsets."
         )
@@ -125,7 +125,7 @@ def _check_tensor(entry: object, body_bytes: int, origin: str) -> tuple[str, tup
     rows, width = _matrix(shape, origin)
     expected = [0, rows * width * _ITEM_BYTES[dtype]]
     if not _equals(entry["data_offsets"], expected) or body_bytes != expected[1]:
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{origin} has {body_bytes} bytes of data at {quoted(entry['data_offsets'])}; expected "
             f"{expected[1]} at {expected} for shape {[rows, width]} in {dtype}."
         )
@@ -137,7 +137,7 @@ def _matrix(shape: object, origin: str) -> tuple[int, int]:
         rows, width = shape
         if is_count(rows, 2 * MAX_VIRTUAL_TOKENS) and is_count(width, MAX_HIDDEN_SIZE):
             return rows, width
-    raise InvalidArtefact(
+    raise InvalidAdapter(
         f"{origin} has shape {quoted(shape)}; expected [virtual tokens, hidden size], two "
         f"integers up to {2 * MAX_VIRTUAL_TOKENS} and {MAX_HIDDEN_SIZE}."
     )
@@ -154,7 +154,7 @@ def _check_finite(dtype: str, body: bytes, origin: str) -> None:
     words = np.frombuffer(body, dtype="<u4" if dtype == "F32" else "<u2")
     bad = np.flatnonzero((words & _EXPONENT[dtype]) == _EXPONENT[dtype])
     if bad.size:
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{origin} holds {bad.size} numbers that are NaN or infinite, the first at position "
             f"{bad[0]}; expected finite numbers. Training went wrong, or the file is damaged."
         )

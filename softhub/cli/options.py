@@ -67,7 +67,7 @@ def is_folder(ref: str, *, revision: str | None) -> bool:
 
     Raises:
         ConfigError: It can only be a path, and there is no such folder.
-        InvalidArtefact: Saving to it was interrupted; says where the earlier adapter is.
+        InvalidAdapter: Saving to it was interrupted; says where the earlier adapter is.
         typer.BadParameter: It is a folder, and a revision was given.
     """
     from softhub.adapter.validation import check_interrupted_save

@@ -13,7 +13,7 @@ from softhub.adapter.adapter import Adapter
 from softhub.adapter.front_matter import DEPRECATED
 from softhub.adapter.layout import CARD, CONFIG, MANIFEST
 from softhub.adapter.manifest import Manifest, RecordedMetric
-from softhub.errors import InvalidArtefact
+from softhub.errors import InvalidAdapter
 from softhub.hub.records import AdapterInfo, plain
 
 DESCRIBING = (CONFIG, MANIFEST, CARD)
@@ -66,14 +66,14 @@ def _leading_score(metrics: tuple[RecordedMetric, ...]) -> tuple[str, float] | N
 def _manifest(adapter: Adapter) -> tuple[Manifest | None, str | None]:
     try:
         return adapter.manifest, None if adapter.manifest else NO_MANIFEST
-    except InvalidArtefact as error:
+    except InvalidAdapter as error:
         return None, f"{MANIFEST} could not be read: {plain(str(error))}"
 
 
 def _card(adapter: Adapter) -> tuple[Mapping[str, Any], str | None]:
     try:
         return adapter.card_metadata, None
-    except InvalidArtefact as error:
+    except InvalidAdapter as error:
         return {}, plain(str(error))
 
 
@@ -104,7 +104,7 @@ def _config_fields(adapter: Adapter) -> dict[str, Any]:
     """Return what plain PEFT's config says; only a pull checks whether it is right."""
     try:
         config = adapter.config
-    except InvalidArtefact:
+    except InvalidAdapter:
         return {}
     fields = {
         "base_model": _text(config.get("base_model_name_or_path")),

@@ -72,7 +72,7 @@ def diff(old: Fetched, new: Fetched) -> Difference:
         The changes.
 
     Raises:
-        InvalidArtefact: A file of either is damaged.
+        InvalidAdapter: A file of either is damaged.
     """
     before, after = old.adapter, new.adapter
     return Difference(

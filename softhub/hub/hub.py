@@ -17,7 +17,7 @@ from softhub.adapter.validation import (
     check_folder,
     check_interrupted_save,
 )
-from softhub.errors import HubError, InvalidArtefact, SoftHubWarning
+from softhub.errors import HubError, InvalidAdapter, SoftHubWarning
 from softhub.hub.arguments import (
     path_argument,
     repo_id_argument,
@@ -109,7 +109,7 @@ class Hub:
             The commit; `created` is False where the hub already had exactly this content.
 
         Raises:
-            InvalidArtefact: The folder is not a valid adapter, or contains a token or a path.
+            InvalidAdapter: The folder is not a valid adapter, or contains a token or a path.
             PushConflict: Somebody else pushed first.
             HubError: Any other reason, with the next step.
         """
@@ -144,12 +144,12 @@ class Hub:
         Raises:
             RepositoryNotFound: There is no such repository.
             RevisionNotFound: It has no such revision.
-            InvalidArtefact: The adapter is damaged, hostile, or has another hash.
+            InvalidAdapter: The adapter is damaged, hostile, or has another hash.
         """
         fetched = self._fetch(repo_id, revision)
         adapter = check_adapter(fetched.adapter)
         if expect_sha256 is not None and adapter.weights_sha256 != expect_sha256.lower():
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"the weights of {repo_id}@{revision} have SHA-256 {adapter.weights_sha256}, "
                 f"expected {expect_sha256}; either they were changed, or the expected hash belongs "
                 "to another revision"
@@ -173,7 +173,7 @@ class Hub:
 
         Raises:
             HubError: A prompt does not exist, or the file cannot be read or written.
-            InvalidArtefact: A prompt is damaged.
+            InvalidAdapter: A prompt is damaged.
         """
         path = Path(path)
         locked = read_lockfile(path) if path.exists() else {}
@@ -198,7 +198,7 @@ class Hub:
             Folders by name.
 
         Raises:
-            InvalidArtefact: A locked commit has other weights on the hub.
+            InvalidAdapter: A locked commit has other weights on the hub.
         """
         return {
             name: self.pull(
@@ -367,7 +367,7 @@ class Hub:
             Adapters with their similarity, between -1 and 1, most similar first.
 
         Raises:
-            InvalidArtefact: The prompt is damaged, or does not name its base model.
+            InvalidAdapter: The prompt is damaged, or does not name its base model.
             RepositoryNotFound: There is no such folder or repository.
         """
         from softhub.hub.vectors import similarity
@@ -375,14 +375,12 @@ class Hub:
         own = self._adapter(prompt)
         base = describe("this/prompt", own, revision="").base_model
         if base is None:
-            raise InvalidArtefact(
-                f"{prompt} does not name its base model, so nothing is comparable"
-            )
+            raise InvalidAdapter(f"{prompt} does not name its base model, so nothing is comparable")
         ranked = []
         for info in self.list(base_model=base):
             if info.repo_id == str(prompt):
                 continue
-            with suppress(InvalidArtefact, HubError):
+            with suppress(InvalidAdapter, HubError):
                 other = self._fetch(info.repo_id, DEFAULT_REVISION).adapter
                 if other.shape[1] == own.shape[1]:
                     ranked.append((info, similarity(own.vectors, other.vectors)))
@@ -411,7 +409,7 @@ class Hub:
         """Warn if the newest card says so: an older revision cannot know of its deprecation."""
         info = describe(fetched.repo_id, fetched.adapter, revision=fetched.revision)
         if revision != DEFAULT_REVISION:
-            with suppress(HubError, InvalidArtefact):
+            with suppress(HubError, InvalidAdapter):
                 info = self._backend.info(fetched.repo_id, DEFAULT_REVISION)
         if info.deprecated:
             instead = f"; use {info.replacement} instead" if info.replacement else ""

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from softhub.adapter.strict_json import parse_object
-from softhub.errors import HubError, InvalidArtefact
+from softhub.errors import HubError, InvalidAdapter
 from softhub.files import replace_file
 from softhub.hub.local.disk import os_errors_as_hub_errors, read_file
 from softhub.hub.names import check_repo_id, is_commit
@@ -83,7 +83,7 @@ def read_lockfile(path: Path) -> dict[str, LockedPrompt]:
         raise HubError(
             f"there is no {path}; create it with `softhub lock NAME=NAMESPACE/NAME`"
         ) from error
-    except (InvalidArtefact, KeyError, TypeError, AttributeError) as error:
+    except (InvalidAdapter, KeyError, TypeError, AttributeError) as error:
         raise HubError(f"{path} is not a lock file: {error}; lock the prompts again") from error
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from softhub.adapter.layout import FILES, MAX_BYTES, WEIGHTS, sha256_of
 from softhub.adapter.manifest import RecordedMetric
 from softhub.adapter.strict_json import parse_object
-from softhub.errors import InvalidArtefact
+from softhub.errors import InvalidAdapter
 from softhub.hub.names import is_commit
 
 COMMIT_SCHEMA = 1
@@ -75,17 +75,17 @@ class Commit:
         """Read a record and check that it is the one called `expected`.
 
         Raises:
-            InvalidArtefact: The record was altered, or is not a commit.
+            InvalidAdapter: The record was altered, or is not a commit.
         """
         if commit_id(data) != expected:
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{origin} was altered: its hash is {commit_id(data)}, expected {expected}; "
                 "restore the file from a backup of the hub, or push again"
             )
         try:
             return cls._from_record(parse_object(data, origin=origin))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{origin} is not a commit record of schema {COMMIT_SCHEMA}: {error}; "
                 "upgrade softhub or push again"
             ) from error

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from softhub.adapter.layout import CARD, CONFIG, MANIFEST, WEIGHTS
-from softhub.errors import InvalidArtefact, SoftHubWarning
+from softhub.errors import InvalidAdapter, SoftHubWarning
 
 _TOKENS = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|api_org_[A-Za-z0-9]{16,}"  # Hugging Face
@@ -47,12 +47,12 @@ def check_secrets(
             warned about.
 
     Raises:
-        InvalidArtefact: Names the file or text; the secret itself is not repeated.
+        InvalidAdapter: Names the file or text; the secret itself is not repeated.
     """
     published = [*_texts(files), *((name, _forms(text)) for name, text in texts.items())]
     for name, text in published:
         if _TOKENS.search(text) or any(secret in text for secret in _secrets_in_environment()):
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{_without_tokens(name)} contains what looks like an access token; remove it (and "
                 "revoke it, if it was ever shared), then push again"
             )
@@ -64,7 +64,7 @@ def check_secrets(
                 "machine and means nothing on another; write a Hub id or a relative name instead"
             )
             if leaves_machine:
-                raise InvalidArtefact(message)
+                raise InvalidAdapter(message)
             warnings.warn(message, SoftHubWarning, stacklevel=4)
             return
 

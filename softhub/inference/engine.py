@@ -120,7 +120,7 @@ class PromptModel:
 
         Raises:
             IncompatiblePrompt: The prompt was made for another base.
-            InvalidArtefact: The folder is damaged.
+            InvalidAdapter: The folder is damaged.
         """
         if isinstance(source, SoftPrompt):
             soft_prompt, default = source, None

@@ -159,7 +159,7 @@ def load_base(
         BaseModelError: The model does not exist, cannot be read, or is not a decoder-only or
             encoder-decoder language model.
         MissingDependency: The GGUF or quantization package is not installed.
-        InvalidArtefact: `name` is not a name that a card may give, such as a path.
+        InvalidAdapter: `name` is not a name that a card may give, such as a path.
     """
     if name is not None:
         check_base_model(name)

@@ -15,7 +15,7 @@ from softhub.adapter.card import render_card
 from softhub.adapter.manifest import Manifest
 from softhub.adapter.portable import UNKNOWN_BASE, portable_base_name, without_local_paths
 from softhub.adapter.validation import check_files, check_folder
-from softhub.errors import IncompatiblePrompt, InvalidArtefact, SoftHubWarning
+from softhub.errors import IncompatiblePrompt, InvalidAdapter, SoftHubWarning
 from softhub.model.base import BaseModel
 from softhub.model.fingerprint import compare_fingerprints
 
@@ -39,17 +39,17 @@ class SoftPrompt:
         """Copy the vectors and check them against the manifest.
 
         Raises:
-            InvalidArtefact: They are not a finite `[P, H]` matrix of the manifest's size.
+            InvalidAdapter: They are not a finite `[P, H]` matrix of the manifest's size.
         """
         vectors = self.vectors.detach().to("cpu", torch.float32, copy=True).contiguous()
         expected = (self.manifest.num_virtual_tokens, self.manifest.hidden_size)
         if vectors.shape != expected:
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"The vectors have shape {list(vectors.shape)}; expected {list(expected)}, the "
                 "manifest's num_virtual_tokens and hidden_size. Correct one of the two."
             )
         if not bool(vectors.isfinite().all()):
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 "The vectors contain NaN or infinite values; expected finite numbers. Training "
                 "has diverged: lower the learning rate."
             )
@@ -76,7 +76,7 @@ class SoftPrompt:
             folder: The adapter's folder; pull an adapter that is on a hub first.
 
         Raises:
-            InvalidArtefact: The folder is missing, damaged or hostile.
+            InvalidAdapter: The folder is missing, damaged or hostile.
             UnsupportedAdapter: It holds a valid adapter of another kind.
         """
         return cls._from_adapter(check_folder(folder))
@@ -157,7 +157,7 @@ class SoftPrompt:
             The folder.
 
         Raises:
-            InvalidArtefact: The folder contains other files, or the result would not be a valid
+            InvalidAdapter: The folder contains other files, or the result would not be a valid
                 adapter (too large, control characters in the card, …).
         """
         from safetensors.torch import save

@@ -19,7 +19,7 @@ from softhub.adapter.layout import (
     write_durably,
 )
 from softhub.adapter.validation import check_folder, read_folder
-from softhub.errors import InvalidArtefact
+from softhub.errors import InvalidAdapter
 from tests.hostile.sound import sound_files
 
 Rename = Callable[[Path, Path], Path]
@@ -68,21 +68,21 @@ def test_writes_into_an_empty_folder(tmp_path: Path) -> None:
 
 def test_never_replaces_a_folder_with_other_things_in_it(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-60").mkdir()
-    with pytest.raises(InvalidArtefact, match=r"'checkpoint-60'.*would be lost"):
+    with pytest.raises(InvalidAdapter, match=r"'checkpoint-60'.*would be lost"):
         write_atomically(tmp_path, sound_files())
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint-60"]
 
 
 def test_never_replaces_a_file(tmp_path: Path) -> None:
     (tmp_path / "mood").write_text("mine")
-    with pytest.raises(InvalidArtefact, match="is a file"):
+    with pytest.raises(InvalidAdapter, match="is a file"):
         write_atomically(tmp_path / "mood", sound_files())
     assert (tmp_path / "mood").read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["../evil.py", "/tmp/evil.py", "adapter_model.bin", "a/b", ""])
 def test_writes_no_name_that_is_not_an_adapters(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InvalidArtefact, match="not a file of an adapter"):
+    with pytest.raises(InvalidAdapter, match="not a file of an adapter"):
         write_atomically(tmp_path / "mood", {**sound_files(), name: b"x"})
     assert list(tmp_path.iterdir()) == []
 
@@ -133,7 +133,7 @@ def test_a_save_that_is_killed_between_its_renames_leaves_the_earlier_adapter_an
     earlier = find_interrupted_save(folder)
     assert earlier is not None
     assert _contents(earlier) == sound_files()
-    with pytest.raises(InvalidArtefact, match=re.escape(str(earlier))):
+    with pytest.raises(InvalidAdapter, match=re.escape(str(earlier))):
         read_folder(folder)
     earlier.rename(folder)
     assert check_folder(folder).manifest is not None

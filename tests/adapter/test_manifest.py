@@ -12,7 +12,7 @@ from softhub.adapter.portable import (
     portable_base_name,
     without_local_paths,
 )
-from softhub.errors import InvalidArtefact
+from softhub.errors import InvalidAdapter
 from tests.hostile.sound import manifest, metric_record
 
 
@@ -47,7 +47,7 @@ def test_the_order_of_labels_survives_sorted_keys() -> None:
 
 
 def test_too_large_a_manifest_is_not_written() -> None:
-    with pytest.raises(InvalidArtefact, match="limit is 262144"):
+    with pytest.raises(InvalidAdapter, match="limit is 262144"):
         manifest(provenance={str(i): "x" * 60_000 for i in range(5)}).to_bytes()
 
 
@@ -65,12 +65,12 @@ def test_a_manifest_of_an_older_schema_is_migrated(monkeypatch: pytest.MonkeyPat
 
 def test_an_older_schema_without_a_migration_is_refused() -> None:
     record = {**json.loads(manifest().to_bytes()), "schema_version": 0}
-    with pytest.raises(InvalidArtefact, match="schema_version"):
+    with pytest.raises(InvalidAdapter, match="schema_version"):
         Manifest.from_bytes(json.dumps(record).encode())
 
 
 def test_a_newer_schema_asks_for_an_upgrade_before_its_keys_are_judged() -> None:
-    with pytest.raises(InvalidArtefact, match="pip install -U softhub"):
+    with pytest.raises(InvalidAdapter, match="pip install -U softhub"):
         Manifest.from_bytes(b'{"schema_version": 2, "something": "new"}')
 
 
@@ -105,7 +105,7 @@ def test_numbers_without_a_point_are_numbers() -> None:
     ],
 )
 def test_a_manifest_is_checked_when_it_is_made(field: str, value: object) -> None:
-    with pytest.raises(InvalidArtefact, match=r"softhub\.json|base_model"):
+    with pytest.raises(InvalidAdapter, match=r"softhub\.json|base_model"):
         dataclasses.replace(manifest(), **{field: value})
 
 
@@ -121,7 +121,7 @@ def test_a_manifest_is_checked_when_it_is_made(field: str, value: object) -> Non
     ],
 )
 def test_a_metric_is_checked_when_it_is_made(changes: dict[str, Any]) -> None:
-    with pytest.raises(InvalidArtefact):
+    with pytest.raises(InvalidAdapter):
         RecordedMetric(**metric_record(**changes))
 
 

@@ -15,7 +15,7 @@ from softhub.adapter.manifest import Manifest
 from softhub.adapter.strict_json import parse_object
 from softhub.adapter.validation import check_files
 from softhub.adapter.weights import parse_weights
-from softhub.errors import InvalidArtefact, SoftHubError
+from softhub.errors import InvalidAdapter, SoftHubError
 from tests.hostile.sound import config_record, manifest, sound_files, tensor_entry, weights
 
 pytestmark = pytest.mark.timeout(120)
@@ -104,7 +104,7 @@ def test_weights_of_any_bit_pattern_pass_exactly_if_finite(
     try:
         assert parse_weights(weights({WEIGHTS_KEY: entry}, body), origin="x")[2] == body
         assert finite
-    except InvalidArtefact:
+    except InvalidAdapter:
         assert not finite
 
 

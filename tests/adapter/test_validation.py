@@ -10,7 +10,7 @@ from safetensors.numpy import load as load_with_safetensors
 from softhub.adapter.layout import CONFIG, MANIFEST, WEIGHTS, WEIGHTS_KEY, sha256_of
 from softhub.adapter.validation import check_files
 from softhub.adapter.weights import parse_weights
-from softhub.errors import InvalidArtefact, UnsupportedAdapter
+from softhub.errors import InvalidAdapter, UnsupportedAdapter
 from tests.hostile.corpus import NUMBERS
 from tests.hostile.sound import BODY, H, P, config, sound_files, tensor_entry, weights
 
@@ -100,7 +100,7 @@ def test_p_tuning_is_refused_with_the_way_to_convert_it() -> None:
 def test_a_changed_byte_is_found_by_the_manifest() -> None:
     files = sound_files()
     files[WEIGHTS] = files[WEIGHTS][:-1] + bytes([files[WEIGHTS][-1] ^ 1])
-    with pytest.raises(InvalidArtefact, match="was changed or damaged"):
+    with pytest.raises(InvalidAdapter, match="was changed or damaged"):
         check_files(files, origin="x")
 
 

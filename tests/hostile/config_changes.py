@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from softhub.errors import InvalidArtefact, UnsupportedAdapter
+from softhub.errors import InvalidAdapter, UnsupportedAdapter
 
-Change = tuple[str, str, type[InvalidArtefact], dict[str, Any]]
+Change = tuple[str, str, type[InvalidAdapter], dict[str, Any]]
 
 _REMOTE_CODE: dict[str, dict[str, Any]] = {
     "the config": {"trust_remote_code": True},
@@ -29,11 +29,11 @@ _METHODS = {
 
 CONFIG_CHANGES: list[Change] = [
     *[
-        (f"remote code in {place}", "an adapter never decides", InvalidArtefact, changes)
+        (f"remote code in {place}", "an adapter never decides", InvalidAdapter, changes)
         for place, changes in _REMOTE_CODE.items()
     ],
     *[
-        (f"tokenizer options {it!r}", "tokenizer_kwargs", InvalidArtefact, {"tokenizer_kwargs": it})
+        (f"tokenizer options {it!r}", "tokenizer_kwargs", InvalidAdapter, {"tokenizer_kwargs": it})
         for it in ([1], 7, True, "trust_remote_code")
     ],
     *[

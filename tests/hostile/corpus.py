@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from softhub.adapter.layout import CARD, CONFIG, MANIFEST, MAX_BYTES, WEIGHTS, WEIGHTS_KEY
-from softhub.errors import InvalidArtefact, UnsupportedAdapter
+from softhub.errors import InvalidAdapter, UnsupportedAdapter
 from tests.hostile.config_changes import CONFIG_CHANGES
 from tests.hostile.sound import (
     BODY,
@@ -32,7 +32,7 @@ class Case:
     name: str
     files: dict[str, bytes]
     says: str
-    error: type[InvalidArtefact] = InvalidArtefact
+    error: type[InvalidAdapter] = InvalidAdapter
 
 
 ESCAPE = "\x1b[2J\x1b]0;owned\x07"
@@ -58,7 +58,7 @@ def _with_entry(
     name: str, says: str, body: bytes = BODY, *, error: Any = None, **entry: Any
 ) -> Case:
     header = {WEIGHTS_KEY: tensor_entry(**entry)}
-    return _with_weights(name, weights(header, body), says, error=error or InvalidArtefact)
+    return _with_weights(name, weights(header, body), says, error=error or InvalidAdapter)
 
 
 def _with_raw_header(name: str, header: bytes, says: str) -> Case:
@@ -67,7 +67,7 @@ def _with_raw_header(name: str, header: bytes, says: str) -> Case:
 
 def _with_config(name: str, says: str, *, error: Any = None, **changes: Any) -> Case:
     files = {WEIGHTS: weights(), CONFIG: config(**changes)}
-    return Case(f"config: {name}", files, says, error or InvalidArtefact)
+    return Case(f"config: {name}", files, says, error or InvalidAdapter)
 
 
 def _with_raw_config(name: str, data: bytes, says: str) -> Case:

@@ -6,7 +6,7 @@ import pytest
 
 from softhub.adapter.layout import FILES
 from softhub.adapter.validation import check_files, check_folder
-from softhub.errors import InvalidArtefact
+from softhub.errors import InvalidAdapter
 from tests.hostile.corpus import CASES, Case
 from tests.hostile.sound import sound_files
 
@@ -38,7 +38,7 @@ def test_a_sound_adapter_passes() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=_ids)
 def test_refused_with_a_message_that_says_why(case: Case) -> None:
-    with pytest.raises(InvalidArtefact) as caught:
+    with pytest.raises(InvalidAdapter) as caught:
         check_files(case.files, origin="me/prompt@main")
     assert type(caught.value) is case.error
     message = str(caught.value)
@@ -52,6 +52,6 @@ def test_refused_with_a_message_that_says_why(case: Case) -> None:
 def test_refused_from_a_folder_too(case: Case, tmp_path: Path) -> None:
     for name, data in case.files.items():
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(InvalidArtefact) as caught:
+    with pytest.raises(InvalidAdapter) as caught:
         check_folder(tmp_path)
     assert type(caught.value) is case.error

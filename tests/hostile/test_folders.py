@@ -9,7 +9,7 @@ import pytest
 
 from softhub.adapter.layout import CARD, CONFIG, FILES, MANIFEST, WEIGHTS, write_atomically
 from softhub.adapter.validation import check_folder, read_folder
-from softhub.errors import InvalidArtefact, UnsupportedAdapter
+from softhub.errors import InvalidAdapter, UnsupportedAdapter
 from tests.hostile.corpus import PICKLE
 from tests.hostile.sound import sound_files
 
@@ -47,7 +47,7 @@ def test_a_link_to_a_secret_is_not_read(adapter: Path, links: None, name: str) -
     secret.write_text("the secret")
     (adapter / name).unlink()
     (adapter / name).symlink_to(secret)
-    with pytest.raises(InvalidArtefact, match="outside of its folder") as caught:
+    with pytest.raises(InvalidAdapter, match="outside of its folder") as caught:
         read_folder(adapter)
     assert "the secret" not in str(caught.value)
 
@@ -59,21 +59,21 @@ def test_a_link_by_way_of_a_linked_folder_is_not_read(adapter: Path, links: None
     (adapter / "inside").symlink_to(elsewhere)
     (adapter / CARD).unlink()
     (adapter / CARD).symlink_to(Path("inside") / CARD)
-    with pytest.raises(InvalidArtefact, match="outside of its folder"):
+    with pytest.raises(InvalidAdapter, match="outside of its folder"):
         read_folder(adapter)
 
 
 def test_a_link_that_leads_nowhere_is_refused(adapter: Path, links: None) -> None:
     (adapter / CARD).unlink()
     (adapter / CARD).symlink_to("gone.md")
-    with pytest.raises(InvalidArtefact, match="cannot be read"):
+    with pytest.raises(InvalidAdapter, match="cannot be read"):
         read_folder(adapter)
 
 
 def test_a_link_to_itself_is_refused(adapter: Path, links: None) -> None:
     (adapter / CARD).unlink()
     (adapter / CARD).symlink_to(CARD)
-    with pytest.raises(InvalidArtefact, match="cannot be read"):
+    with pytest.raises(InvalidAdapter, match="cannot be read"):
         read_folder(adapter)
 
 
@@ -82,7 +82,7 @@ def test_a_device_without_end_is_refused(adapter: Path, links: None) -> None:
         pytest.skip("no /dev/zero here")
     (adapter / CARD).unlink()
     (adapter / CARD).symlink_to("/dev/zero")
-    with pytest.raises(InvalidArtefact, match="outside of its folder"):
+    with pytest.raises(InvalidAdapter, match="outside of its folder"):
         read_folder(adapter)
 
 
@@ -90,21 +90,21 @@ def test_a_device_without_end_is_refused(adapter: Path, links: None) -> None:
 def test_a_pipe_is_refused_without_waiting_for_a_writer(adapter: Path) -> None:
     (adapter / WEIGHTS).unlink()
     os.mkfifo(adapter / WEIGHTS)
-    with pytest.raises(InvalidArtefact, match="not a regular file"):
+    with pytest.raises(InvalidAdapter, match="not a regular file"):
         read_folder(adapter)
 
 
 def test_a_directory_of_a_files_name_is_refused(adapter: Path) -> None:
     (adapter / MANIFEST).unlink()
     (adapter / MANIFEST).mkdir()
-    with pytest.raises(InvalidArtefact, match="not a regular file"):
+    with pytest.raises(InvalidAdapter, match="not a regular file"):
         read_folder(adapter)
 
 
 def test_a_sparse_terabyte_is_refused_after_its_cap(adapter: Path) -> None:
     with (adapter / WEIGHTS).open("r+b") as stream:
         stream.truncate(2**40)
-    with pytest.raises(InvalidArtefact, match="more than 16777216 bytes"):
+    with pytest.raises(InvalidAdapter, match="more than 16777216 bytes"):
         read_folder(adapter)
 
 
@@ -134,7 +134,7 @@ def test_a_cached_link_into_another_repositorys_blobs_is_refused(
     _cached(tmp_path, "models--you--private")
     (snapshot / CARD).unlink()
     (snapshot / CARD).symlink_to(Path("../../../models--you--private/blobs/2"))
-    with pytest.raises(InvalidArtefact, match="outside of its folder"):
+    with pytest.raises(InvalidAdapter, match="outside of its folder"):
         read_folder(snapshot)
 
 
@@ -146,12 +146,12 @@ def test_an_adapter_behind_a_linked_folder_is_read(adapter: Path, links: None) -
 
 @pytest.mark.parametrize("name", ["missing", CONFIG])
 def test_no_folder_is_said_so(adapter: Path, name: str) -> None:
-    with pytest.raises(InvalidArtefact, match="no folder"):
+    with pytest.raises(InvalidAdapter, match="no folder"):
         read_folder(adapter / name)
 
 
 def test_an_empty_folder_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArtefact, match=r"has no adapter_config\.json"):
+    with pytest.raises(InvalidAdapter, match=r"has no adapter_config\.json"):
         check_folder(tmp_path)
 
 
@@ -169,5 +169,5 @@ def test_what_cannot_be_looked_at_is_not_told_as_missing(
         return lstat(path, **options)
 
     monkeypatch.setattr(os, "lstat", refuse)
-    with pytest.raises(InvalidArtefact, match="cannot be read: Permission denied"):
+    with pytest.raises(InvalidAdapter, match="cannot be read: Permission denied"):
         check_folder(tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from softhub.adapter.layout import CARD, MANIFEST, WEIGHTS, write_atomically
-from softhub.errors import HubError, InvalidArtefact, SoftHubError
+from softhub.errors import HubError, InvalidAdapter, SoftHubError
 from softhub.hub import Hub
 from softhub.hub.local.index import index_path
 from tests.hostile.sound import sound_files
@@ -154,7 +154,7 @@ def test_a_pipe_in_the_way_is_refused(hub: Hub, root: Path, new: Path, place: st
     path = root / place
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     os.mkfifo(path)
-    with pytest.raises((HubError, InvalidArtefact), match="not a regular file"):
+    with pytest.raises((HubError, InvalidAdapter), match="not a regular file"):
         hub.push(new, REPO)
     assert OTHER in [info.repo_id for info in hub.list()]
 
@@ -221,7 +221,7 @@ def test_a_commit_is_not_undone_where_damage_hides_what_reaches_it(
     content = record.read_bytes()
     record.write_bytes(b"{}")
     (root / ".softhub" / "staging" / FOLDER / oldest).mkdir(parents=True)
-    with pytest.raises(InvalidArtefact, match="altered"):
+    with pytest.raises(InvalidAdapter, match="altered"):
         hub.push(new, REPO)
     record.write_bytes(content)
     assert set(hub.verify(REPO).values()) == {None}
@@ -402,7 +402,7 @@ def test_a_linked_tag_is_named_and_not_read(hub: Hub, root: Path) -> None:
     damaged, other = hub.list()
     assert damaged.unchecked and "v9 is a link" in damaged.unchecked
     assert other.unchecked is None
-    with pytest.raises(InvalidArtefact, match="v9 is a link"):
+    with pytest.raises(InvalidAdapter, match="v9 is a link"):
         hub.pull(REPO, revision="v9")
 
 
@@ -410,6 +410,6 @@ def test_a_linked_weights_file_is_not_read(hub: Hub, root: Path, tmp_path: Path)
     path = _commit_file(root / FOLDER, WEIGHTS)
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InvalidArtefact, match="is a link"):
+    with pytest.raises(InvalidAdapter, match="is a link"):
         hub.pull(REPO)
     assert "is a link" in str(hub.verify(REPO))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from softhub.adapter.layout import CARD, CONFIG, WEIGHTS
-from softhub.errors import HubError, InvalidArtefact, SoftHubError
+from softhub.errors import HubError, InvalidAdapter, SoftHubError
 from softhub.hub import Hub
 from softhub.hub.secrets import check_secrets
 from tests.hub.conftest import MakeAdapter
@@ -96,7 +96,7 @@ def test_no_secret_is_published(service: str, place: str) -> None:
     }.get(place, {})
     texts = {"the message": secret} if place == "message" else {}
     texts |= {f"the tag {secret}": secret} if place == "tag" else {}
-    with pytest.raises(InvalidArtefact, match="access token") as raised:
+    with pytest.raises(InvalidAdapter, match="access token") as raised:
         check_secrets(files, texts, leaves_machine=False)
     assert secret not in str(raised.value)
 
@@ -114,7 +114,7 @@ def test_the_value_of_a_secret_variable_is_not_published(
     name: str, local_hub: Hub, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, "correct-horse-battery")
-    with pytest.raises(InvalidArtefact, match="access token"):
+    with pytest.raises(InvalidAdapter, match="access token"):
         local_hub.push(make_adapter(1), REPO, message="it is correct-horse-battery")
 
 
@@ -122,21 +122,21 @@ def test_messages_and_tags_are_looked_at_by_every_verb(
     local_hub: Hub, make_adapter: MakeAdapter
 ) -> None:
     folder = make_adapter(1)
-    with pytest.raises(InvalidArtefact, match="the message"):
+    with pytest.raises(InvalidAdapter, match="the message"):
         local_hub.push(folder, REPO, message=f"with {TOKEN}")
-    with pytest.raises(InvalidArtefact, match="the tag"):
+    with pytest.raises(InvalidAdapter, match="the tag"):
         local_hub.push(folder, REPO, tags=[TOKEN])
     local_hub.push(folder, REPO)
-    with pytest.raises(InvalidArtefact, match="the tag"):
+    with pytest.raises(InvalidAdapter, match="the tag"):
         local_hub.tag(REPO, TOKEN)
-    with pytest.raises(InvalidArtefact, match="access token"):
+    with pytest.raises(InvalidAdapter, match="access token"):
         local_hub.deprecate(REPO, reason=f"leaked {TOKEN}")
 
 
 def test_a_message_with_a_local_path_does_not_leave_the_machine(
     remote_hub: Hub, make_adapter: MakeAdapter
 ) -> None:
-    with pytest.raises(InvalidArtefact, match="/home/someone"):
+    with pytest.raises(InvalidAdapter, match="/home/someone"):
         remote_hub.push(make_adapter(1), REPO, message="from /home/someone/data/x.csv")
     with pytest.raises(HubError):
         remote_hub.info(REPO)

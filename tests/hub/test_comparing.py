@@ -8,7 +8,7 @@ import pytest
 
 from softhub.adapter.adapter import Adapter
 from softhub.adapter.layout import CARD, WEIGHTS
-from softhub.errors import InvalidArtefact
+from softhub.errors import InvalidAdapter
 from softhub.hub import Hub
 from softhub.hub.vectors import similarity
 from tests.hub.adapters import adapter_files, plain_peft_files, safetensors, write
@@ -59,7 +59,7 @@ def test_a_revision_without_an_adapter_cannot_be_compared(
 ) -> None:
     first = server.seed(REPO, {"notes.txt": b"empty"}).id
     remote_hub.push(make_adapter(1), REPO)
-    with pytest.raises(InvalidArtefact, match="has no adapter_model"):
+    with pytest.raises(InvalidAdapter, match="has no adapter_model"):
         remote_hub.diff(REPO, first)
 
 

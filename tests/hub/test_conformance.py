@@ -9,7 +9,7 @@ from softhub.adapter.layout import CARD, CONFIG, FILES, MANIFEST, WEIGHTS
 from softhub.adapter.validation import check_folder
 from softhub.errors import (
     HubError,
-    InvalidArtefact,
+    InvalidAdapter,
     PushConflict,
     RepositoryNotFound,
     RevisionNotFound,
@@ -237,7 +237,7 @@ def test_expected_hash(hub: Hub, make_adapter: MakeAdapter, tmp_path: Path) -> N
     commit = hub.push(make_adapter(1), REPO)
     assert commit.weights_sha256
     assert hub.pull(REPO, expect_sha256=commit.weights_sha256)
-    with pytest.raises(InvalidArtefact, match=commit.weights_sha256):
+    with pytest.raises(InvalidAdapter, match=commit.weights_sha256):
         hub.pull(REPO, expect_sha256="0" * 64, local_dir=tmp_path / "there")
     assert not (tmp_path / "there").exists()
 
@@ -271,7 +271,7 @@ def test_an_incomplete_adapter_is_not_pushed(
 ) -> None:
     source = make_adapter(1)
     (source / name).unlink()
-    with pytest.raises(InvalidArtefact):
+    with pytest.raises(InvalidAdapter):
         hub.push(source, REPO)
     assert hub.list() == []
 
@@ -347,7 +347,7 @@ def test_a_deprecated_adapter_warns_and_still_works(hub: Hub, make_adapter: Make
 
 def test_tokens_are_not_pushed(hub: Hub, make_adapter: MakeAdapter) -> None:
     source = make_adapter(1, body="use hf_" + "aB3" * 12 + " to log in\n")
-    with pytest.raises(InvalidArtefact) as raised:
+    with pytest.raises(InvalidAdapter) as raised:
         hub.push(source, REPO)
     assert "aB3" not in str(raised.value)
     assert hub.list() == []
@@ -357,7 +357,7 @@ def test_own_secrets_are_not_pushed(
     hub: Hub, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_SERVICE_TOKEN", "correct-horse-battery")
-    with pytest.raises(InvalidArtefact, match="token"):
+    with pytest.raises(InvalidAdapter, match="token"):
         hub.push(make_adapter(1, body="correct-horse-battery\n"), REPO)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from softhub.adapter.layout import find_interrupted_save
 from softhub.adapter.validation import check_folder
-from softhub.errors import HubError, InvalidArtefact
+from softhub.errors import HubError, InvalidAdapter
 from softhub.hub import Hub
 from tests.hub.adapters import adapter_files, write
 from tests.hub.conftest import MakeAdapter
@@ -210,7 +210,7 @@ def test_a_pull_into_a_folder_is_whole_wherever_it_is_killed(
         present = {p.name: p.read_bytes() for p in found.iterdir()} if found else {}
         assert present in (before, adapter_files(2))
         if found not in (None, target):
-            with pytest.raises(InvalidArtefact, match=re.escape(str(found))):
+            with pytest.raises(InvalidAdapter, match=re.escape(str(found))):
                 check_folder(target)
         hub.pull(REPO, local_dir=target)
         if code == 0:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from softhub.adapter.layout import CONFIG, WEIGHTS
-from softhub.errors import HubError, InvalidArtefact, RepositoryNotFound
+from softhub.errors import HubError, InvalidAdapter, RepositoryNotFound
 from softhub.hub import Hub
 from softhub.hub.records import commit_id
 from tests.hub.adapters import adapter_files, write
@@ -216,7 +216,7 @@ def test_an_altered_file_is_found(local_hub: Hub, root: Path, make_adapter: Make
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(InvalidArtefact, match="altered"):
+    with pytest.raises(InvalidAdapter, match="altered"):
         local_hub.pull(REPO)
     verdict = local_hub.verify(REPO)[commit.revision]
     assert verdict and "altered" in verdict
@@ -225,7 +225,7 @@ def test_an_altered_file_is_found(local_hub: Hub, root: Path, make_adapter: Make
 def test_a_missing_file_is_found(local_hub: Hub, root: Path, make_adapter: MakeAdapter) -> None:
     commit = local_hub.push(make_adapter(1), REPO)
     (root / "models--me--sentiment" / "snapshots" / commit.revision / CONFIG).unlink()
-    with pytest.raises(InvalidArtefact, match="missing"):
+    with pytest.raises(InvalidAdapter, match="missing"):
         local_hub.pull(REPO)
     (info,) = local_hub.list()
     assert info.unchecked and "missing" in info.unchecked
@@ -235,7 +235,7 @@ def test_a_planted_file_is_found(local_hub: Hub, root: Path, make_adapter: MakeA
     commit = local_hub.push(make_adapter(1), REPO)
     snapshot = root / "models--me--sentiment" / "snapshots" / commit.revision
     (snapshot / "adapter_model.bin").write_bytes(b"\x80\x04.")
-    with pytest.raises(InvalidArtefact, match=r"adapter_model\.bin"):
+    with pytest.raises(InvalidAdapter, match=r"adapter_model\.bin"):
         local_hub.pull(REPO)
     (snapshot / "adapter_model.bin").unlink()
     (snapshot / ".DS_Store").write_bytes(b"a file browser was here")
@@ -246,7 +246,7 @@ def test_an_altered_record_is_found(local_hub: Hub, root: Path, make_adapter: Ma
     commit = local_hub.push(make_adapter(1), REPO, message="mine")
     path = root / "models--me--sentiment" / "commits" / f"{commit.revision}.json"
     path.write_bytes(path.read_bytes().replace(b"mine", b"your"))
-    with pytest.raises(InvalidArtefact, match="altered"):
+    with pytest.raises(InvalidAdapter, match="altered"):
         local_hub.pull(REPO)
 
 
@@ -256,7 +256,7 @@ def test_a_damaged_ref_is_found(
 ) -> None:
     local_hub.push(make_adapter(1), REPO)
     (root / "models--me--sentiment" / "refs" / "main").write_bytes(content)
-    with pytest.raises(InvalidArtefact):
+    with pytest.raises(InvalidAdapter):
         local_hub.pull(REPO)
 
 
@@ -270,7 +270,7 @@ def test_a_pipe_in_the_hub_holds_nobody_up(
     path = root / "models--me--sentiment" / place.format(commit)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(InvalidArtefact, match="not a regular file"):
+    with pytest.raises(InvalidAdapter, match="not a regular file"):
         local_hub.pull(REPO)
     assert len(local_hub.list()) == 1
 

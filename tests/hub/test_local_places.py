@@ -13,7 +13,7 @@ import pytest
 import softhub.files
 from softhub.adapter.layout import write_atomically
 from softhub.config import expand_user, full_path, softhub_home
-from softhub.errors import ConfigError, HubError, InvalidArtefact
+from softhub.errors import ConfigError, HubError, InvalidAdapter
 from softhub.hub import Hub
 from tests.hub.adapters import adapter_files, write
 from tests.hub.conftest import MakeAdapter
@@ -201,9 +201,9 @@ def test_the_working_folder_is_not_replaced(
     if name == "link":
         target = tmp_path / "link"
         target.symlink_to(here)
-    with pytest.raises(InvalidArtefact, match="working folder"):
+    with pytest.raises(InvalidAdapter, match="working folder"):
         local_hub.pull(REPO, local_dir=target)
-    with pytest.raises(InvalidArtefact, match="working folder"):
+    with pytest.raises(InvalidAdapter, match="working folder"):
         write_atomically(target, adapter_files(1))
     assert here.stat().st_ino == before
     assert local_hub.pull(REPO, local_dir="inside") == here / "inside"
@@ -307,7 +307,7 @@ def test_a_deleted_working_folder_is_a_clear_error(
         full_path("x")
     with pytest.raises(ConfigError, match="working folder was deleted"):
         Hub("local:x")
-    with pytest.raises(InvalidArtefact, match="no folder"):
+    with pytest.raises(InvalidAdapter, match="no folder"):
         local_hub.push("adapter", REPO)
     with pytest.raises(HubError, match="copying"):
         local_hub.pull(REPO, local_dir="here")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from softhub.errors import HubError, InvalidArtefact
+from softhub.errors import HubError, InvalidAdapter
 from softhub.hub import Hub
 from softhub.hub.lockfile import LockedPrompt, read_lockfile, write_lockfile
 from tests.hub.conftest import MakeAdapter
@@ -32,7 +32,7 @@ def test_other_weights_are_refused(hub: Hub, make_adapter: MakeAdapter, tmp_path
     commit = hub.push(make_adapter(1), REPO)
     path = tmp_path / "softhub.lock"
     write_lockfile(path, {"mood": LockedPrompt(REPO, commit.revision, "0" * 64)})
-    with pytest.raises(InvalidArtefact, match="0000"):
+    with pytest.raises(InvalidAdapter, match="0000"):
         hub.pull_locked(path)
 
 

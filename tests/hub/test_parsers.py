@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from softhub.adapter.adapter import Adapter
 from softhub.adapter.front_matter import add_to_front_matter, read_front_matter
 from softhub.adapter.layout import CARD, CONFIG, MANIFEST
-from softhub.errors import HubError, InvalidArtefact, RevisionNotFound
+from softhub.errors import HubError, InvalidAdapter, RevisionNotFound
 from softhub.hub.describe import describe
 from softhub.hub.names import (
     check_repo_id,
@@ -38,7 +38,7 @@ KEYS = st.sampled_from(
 def test_any_front_matter_is_read_or_refused(data: bytes) -> None:
     try:
         assert isinstance(read_front_matter(b"---\n" + data + b"\n---\n"), dict)
-    except InvalidArtefact as error:
+    except InvalidAdapter as error:
         assert str(error).isprintable() or "\n" not in str(error)
 
 
@@ -74,7 +74,7 @@ def test_plain_text_is_one_printable_line(text: str) -> None:
 
 @given(st.binary(max_size=300))
 def test_any_commit_record_but_the_right_one_is_refused(data: bytes) -> None:
-    with pytest.raises(InvalidArtefact):
+    with pytest.raises(InvalidAdapter):
         Commit.from_bytes(data, expected="0" * 40, origin="test")
 
 
@@ -83,7 +83,7 @@ def test_a_self_consistent_commit_of_nonsense_is_refused(value: object) -> None:
     from softhub.hub.records import commit_id
 
     data = json.dumps(value).encode()
-    with pytest.raises(InvalidArtefact):
+    with pytest.raises(InvalidAdapter):
         Commit.from_bytes(data, expected=commit_id(data), origin="test")
 
 
@@ -134,7 +134,7 @@ def test_folders_and_names_are_one_to_one(name: str) -> None:
     ],
 )
 def test_yaml_tricks_are_refused(block: str) -> None:
-    with pytest.raises(InvalidArtefact):
+    with pytest.raises(InvalidAdapter):
         read_front_matter(f"---\n{block}\n---\n".encode())
 
 
@@ -225,6 +225,6 @@ def test_a_key_is_added_or_the_card_refused(block: str) -> None:
     card = f"---\n{block}\n---\n# T\n".encode()
     try:
         edited = add_to_front_matter(card, "softhub_deprecated", NOTICE)
-    except InvalidArtefact:
+    except InvalidAdapter:
         return
     assert edited.decode().replace(ENTRY, "").replace("\n\n", "\n") == card.decode()

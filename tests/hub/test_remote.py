@@ -10,7 +10,7 @@ from softhub.errors import (
     HubAccessDenied,
     HubError,
     HubUnavailable,
-    InvalidArtefact,
+    InvalidAdapter,
     RepositoryNotFound,
 )
 from softhub.hub import Hub
@@ -110,7 +110,7 @@ def test_local_paths_are_not_pushed(
     server: HubServer, remote_hub: Hub, make_adapter: MakeAdapter
 ) -> None:
     source = make_adapter(1, body="trained on /home/someone/data/x.csv\n")
-    with pytest.raises(InvalidArtefact, match="/home/someone/data"):
+    with pytest.raises(InvalidAdapter, match="/home/someone/data"):
         remote_hub.push(source, REPO)
     assert server.requests == []
 
@@ -118,7 +118,7 @@ def test_local_paths_are_not_pushed(
 def test_a_card_that_the_hub_refuses_is_told_plainly(
     remote_hub: Hub, make_adapter: MakeAdapter
 ) -> None:
-    with pytest.raises(InvalidArtefact, match="license"):
+    with pytest.raises(InvalidAdapter, match="license"):
         remote_hub.push(make_adapter(1, license="my own"), REPO)
 
 
@@ -141,7 +141,7 @@ def test_a_commit_that_is_no_hash_is_refused(
 ) -> None:
     remote_hub.push(make_adapter(1), REPO)
     _lie_about_commit(server, sha)
-    with pytest.raises(InvalidArtefact, match="is the commit"):
+    with pytest.raises(InvalidAdapter, match="is the commit"):
         remote_hub.pull(REPO)
 
 
@@ -150,7 +150,7 @@ def test_another_commit_than_the_one_asked_for_is_refused(
 ) -> None:
     commit = remote_hub.push(make_adapter(1), REPO)
     _lie_about_commit(server, "1" * 40)
-    with pytest.raises(InvalidArtefact, match="is the commit"):
+    with pytest.raises(InvalidAdapter, match="is the commit"):
         remote_hub.pull(REPO, revision=commit.revision)
 
 
@@ -285,7 +285,7 @@ def test_nonsense_in_an_answer_is_told_in_one_line(
     remote_hub.push(make_adapter(1), REPO)
     server.faults.replace("model_info", body, times=None)
     for call in (lambda: remote_hub.pull(REPO), lambda: remote_hub.info(REPO)):
-        with pytest.raises((HubError, InvalidArtefact)) as raised:
+        with pytest.raises((HubError, InvalidAdapter)) as raised:
             call()
         assert str(raised.value).isprintable()
     server.faults.clear()

@@ -7,7 +7,7 @@ import pytest
 from softhub.adapter.layout import CARD, WEIGHTS
 from softhub.errors import (
     HubUnavailable,
-    InvalidArtefact,
+    InvalidAdapter,
     UnsupportedAdapter,
 )
 from softhub.hub import Hub
@@ -29,7 +29,7 @@ def test_wrong_bytes_are_refused_and_nothing_is_written(
 ) -> None:
     remote_hub.push(make_adapter(1), REPO)
     getattr(server.faults, fault)(BYTES, times=None)
-    with pytest.raises((InvalidArtefact, HubUnavailable)):
+    with pytest.raises((InvalidAdapter, HubUnavailable)):
         remote_hub.pull(REPO, local_dir=tmp_path / "there")
     assert not (tmp_path / "there").exists()
     assert not list(softhub_home.rglob("*.safetensors"))
@@ -63,7 +63,7 @@ def test_lies_about_the_tree_are_refused_without_a_download(
 ) -> None:
     remote_hub.push(make_adapter(1), REPO)
     server.faults.lie(WEIGHTS, **lie)
-    with pytest.raises((InvalidArtefact, UnsupportedAdapter)):
+    with pytest.raises((InvalidAdapter, UnsupportedAdapter)):
         remote_hub.pull(REPO)
     assert not list(softhub_home.rglob("*.safetensors"))
     assert not [r for r in server.sent_to("file", "resolve") if "evil" in r.path or "etc" in r.path]
@@ -77,7 +77,7 @@ def test_a_lie_about_an_lfs_hash_is_refused(make_adapter: MakeAdapter, softhub_h
         hub = hub_of(server)
         hub.push(make_adapter(1), REPO)
         server.faults.lie(WEIGHTS, sha256="0" * 64)
-        with pytest.raises(InvalidArtefact, match="not what the hub lists"):
+        with pytest.raises(InvalidAdapter, match="not what the hub lists"):
             hub.pull(REPO)
     assert not list(softhub_home.rglob("*.safetensors"))
 

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from softhub.adapter.portable import is_hub_name
-from softhub.errors import BaseModelError, InvalidArtefact, MissingDependency
+from softhub.errors import BaseModelError, InvalidAdapter, MissingDependency
 from softhub.model.base import load_base
 from tests.references import assert_equal_in_float32
 from tests.tiny import BUILDERS, HIDDEN_SIZE, build_tokenizer
@@ -111,7 +111,7 @@ def test_a_folder_s_name_holds_no_path(folder, name, tiny_base, tmp_path, monkey
 def test_a_given_name_wins_and_is_no_path(tiny_base):
     assert load_base(tiny_base("llama"), name="org/base").name == "org/base"
     for name in ("/home/me/base", "../base", "a/b/c", ""):
-        with pytest.raises(InvalidArtefact, match="name"):
+        with pytest.raises(InvalidAdapter, match="name"):
             load_base(tiny_base("llama"), name=name)
 
 

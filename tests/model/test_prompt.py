@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrained
 from softhub.adapter.layout import CARD, CONFIG, FILES, MANIFEST, WEIGHTS, WEIGHTS_KEY
 from softhub.adapter.manifest import Manifest
 from softhub.adapter.validation import check_folder
-from softhub.errors import InvalidArtefact, UnsupportedAdapter
+from softhub.errors import InvalidAdapter, UnsupportedAdapter
 from softhub.model.prompt import SoftPrompt
 from tests.hostile.sound import manifest_fields
 from tests.references import assert_equal_in_float32
@@ -141,7 +141,7 @@ def test_no_file_holds_a_local_path(tmp_path: Path) -> None:
 
 
 def test_a_local_path_as_the_base_is_refused_with_the_fix(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArtefact, match=r"name='org/name'"):
+    with pytest.raises(InvalidAdapter, match=r"name='org/name'"):
         _prompt(base_model=str(tmp_path))
 
 
@@ -266,7 +266,7 @@ def test_a_tampered_folder_is_refused(tmp_path: Path) -> None:
     folder = _prompt().save_pretrained(tmp_path / "mood")
     data = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(InvalidArtefact, match="was changed or damaged"):
+    with pytest.raises(InvalidAdapter, match="was changed or damaged"):
         SoftPrompt.from_pretrained(folder)
 
 
@@ -297,20 +297,20 @@ def test_takes_any_dtype_and_layout_of_vectors(tmp_path: Path) -> None:
     ],
 )
 def test_unsound_vectors_are_refused(vectors: torch.Tensor, says: str) -> None:
-    with pytest.raises(InvalidArtefact, match=says):
+    with pytest.raises(InvalidAdapter, match=says):
         SoftPrompt(vectors, _manifest())
 
 
 def test_an_own_card_is_written_and_one_with_terminal_escapes_is_not(tmp_path: Path) -> None:
     folder = _prompt().save_pretrained(tmp_path / "mood", card="# Mine\n")
     assert (folder / CARD).read_text() == "# Mine\n"
-    with pytest.raises(InvalidArtefact, match="control character"):
+    with pytest.raises(InvalidAdapter, match="control character"):
         _prompt().save_pretrained(folder, card="\x1b[2J")
     assert (folder / CARD).read_text() == "# Mine\n"
 
 
 def test_never_saves_over_a_training_run(tmp_path: Path) -> None:
     (tmp_path / "trainer_state.json").write_text("{}")
-    with pytest.raises(InvalidArtefact, match="would be lost"):
+    with pytest.raises(InvalidAdapter, match="would be lost"):
         _prompt().save_pretrained(tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["trainer_state.json"]

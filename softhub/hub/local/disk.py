@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from softhub.adapter.layout import read_regular
-from softhub.errors import HubError, InvalidArtefact
+from softhub.errors import HubError, InvalidAdapter
 from softhub.files import sync_directory
 
 LOCK_SECONDS = 120.0
@@ -79,7 +79,7 @@ def read_file(path: Path, *, most: int) -> bytes:
     """Return the content of `path`.
 
     Raises:
-        InvalidArtefact: It is longer than `most` bytes, or not a regular file.
+        InvalidAdapter: It is longer than `most` bytes, or not a regular file.
         HubError: The system refuses to read it.
         FileNotFoundError: It does not exist.
         NotADirectoryError: What should be its folder is a file.
@@ -91,7 +91,7 @@ def read_file(path: Path, *, most: int) -> bytes:
     except OSError as error:
         raise HubError(f"cannot read {path}: {error.strerror}; check its permissions") from error
     if len(data) > most:
-        raise InvalidArtefact(f"{path} is longer than {most} bytes; expected a smaller file")
+        raise InvalidAdapter(f"{path} is longer than {most} bytes; expected a smaller file")
     return data
 
 

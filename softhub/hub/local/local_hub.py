@@ -18,7 +18,7 @@ from softhub.config import full_path
 from softhub.errors import (
     ConfigError,
     HubError,
-    InvalidArtefact,
+    InvalidAdapter,
     PushConflict,
     RevisionNotFound,
     SoftHubError,
@@ -239,7 +239,7 @@ def _verify(repo: Repository, commit: str) -> tuple[str | None, str | None]:
     try:
         check_files(repo.read_all(commit), origin=f"{repo.repo_id}@{commit}")
         return None, repo.commit(commit).parent
-    except (InvalidArtefact, HubError) as error:
+    except (InvalidAdapter, HubError) as error:
         return str(error), None
 
 

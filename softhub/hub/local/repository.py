@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softhub.adapter.layout import FILES, MAX_BYTES, write_durably
-from softhub.errors import HubError, InvalidArtefact, RepositoryNotFound, RevisionNotFound
+from softhub.errors import HubError, InvalidAdapter, RepositoryNotFound, RevisionNotFound
 from softhub.files import replace_file, sync_directory, write_file
 from softhub.hub.local.disk import (
     after_publication,
@@ -55,13 +55,13 @@ class Repository:
             content = self._read_file(self.folder / "refs" / name, most=100)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except InvalidArtefact:
+        except InvalidAdapter:
             if (self.folder / "refs" / name).is_dir():  # `history`, which holds refs
                 return None
             raise
         commit = content.decode("ascii", errors="replace").strip()
         if not is_commit(commit):
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{self.folder / 'refs' / name} contains no commit hash; restore it from a backup "
                 "of the hub, or remove the file and push again"
             )
@@ -103,7 +103,7 @@ class Repository:
         Raises:
             RepositoryNotFound: There is no such repository.
             RevisionNotFound: It has no such revision.
-            InvalidArtefact: The record of the commit is missing.
+            InvalidAdapter: The record of the commit is missing.
         """
         check_revision(revision)
         by_hash = is_commit(revision)
@@ -129,7 +129,7 @@ class Repository:
         """Return the record of a commit, checked against its own name.
 
         Raises:
-            InvalidArtefact: It is missing, or was altered.
+            InvalidAdapter: It is missing, or was altered.
         """
         if commit not in self._commits:
             path = self._commit_path(commit)
@@ -155,7 +155,7 @@ class Repository:
         """Return a commit's files (or those in `names`), each checked against the record.
 
         Raises:
-            InvalidArtefact: A file is missing or altered.
+            InvalidAdapter: A file is missing or altered.
         """
         entries = self.commit(commit).files
         folder = self.snapshot(commit)
@@ -169,14 +169,14 @@ class Repository:
         """Return all files of a commit, after checking that its snapshot holds nothing else.
 
         Raises:
-            InvalidArtefact: A file is missing, altered, or not in the commit's record.
+            InvalidAdapter: A file is missing, altered, or not in the commit's record.
         """
         files = self.read(commit)
         folder = self.snapshot(commit)
         present = {path.name for path in folder.iterdir()} - _FILE_BROWSER_FILES
         unexpected = sorted(present - set(files))
         if unexpected:
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{folder} also holds {unexpected[0]!r}, which was not pushed; remove that file"
             )
         return files
@@ -220,7 +220,7 @@ class Repository:
             stage = self._prepare(commit, files, intent)
             self._place(stage, commit.id, branch)
         except BaseException:
-            with suppress(OSError, InvalidArtefact):
+            with suppress(OSError, InvalidAdapter):
                 self._recover()
             raise
         with after_publication(f"the push to {self.repo_id}"):
@@ -368,14 +368,14 @@ class Repository:
                 parent = self.commit(step).parent
                 if parent is not None and parent not in reached:
                     steps.add(parent)
-        except (InvalidArtefact, HubError):
+        except (InvalidAdapter, HubError):
             return False
         return commit not in reached
 
     def _check_readable(self, path: Path) -> None:
         found = find_link(self.store.root, path, plain=self._plain)
         if found:
-            raise InvalidArtefact(found)
+            raise InvalidAdapter(found)
 
     def _read_file(self, path: Path, *, most: int) -> bytes:
         self._check_readable(path)
@@ -385,19 +385,19 @@ class Repository:
         try:
             data = self._read_file(path, most=MAX_BYTES[path.name])
         except FileNotFoundError as error:
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{path} is missing; restore it from a backup of the hub, or push again"
             ) from error
         found = FileEntry.of(data)
         if found != entry:
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{path} was altered: SHA-256 is {found.sha256}, expected {entry.sha256}; "
                 "restore it from a backup of the hub, or push again"
             )
         return data
 
-    def _without_record(self, commit: str) -> InvalidArtefact:
-        return InvalidArtefact(
+    def _without_record(self, commit: str) -> InvalidAdapter:
+        return InvalidAdapter(
             f"{self._commit_path(commit)} is missing, so that commit of {self.repo_id} cannot be "
             "checked; restore the file from a backup of the hub"
         )

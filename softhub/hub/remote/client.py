@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from softhub.errors import HubError, InvalidArtefact
+from softhub.errors import HubError, InvalidAdapter
 from softhub.hub.names import is_commit
 from softhub.hub.records import MAX_MESSAGE, plain
 from softhub.hub.remote.connection import Connection
@@ -88,7 +88,7 @@ class Client(Connection):
         """Resolve a revision once: the commit and its tree in one answer.
 
         Raises:
-            InvalidArtefact: The hub names a commit that is not one, or not the requested one.
+            InvalidAdapter: The hub names a commit that is not one, or not the requested one.
             HubError: The hub has no such revision, or does not answer.
         """
         model = self.read(
@@ -97,7 +97,7 @@ class Client(Connection):
         )
         commit = str(model.sha)
         if not is_commit(commit) or (is_commit(revision) and commit != revision):
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{self.endpoint} says that {repo_id}@{revision} is the commit "
                 f"{plain(self.without_token(commit))!r}; expected the hash of that revision, so it "
                 "is not used"

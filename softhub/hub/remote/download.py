@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from softhub.adapter.layout import MAX_BYTES, sha256_of
-from softhub.errors import HubError, HubUnavailable, InvalidArtefact
+from softhub.errors import HubError, HubUnavailable, InvalidAdapter
 from softhub.hub.names import is_loopback
 from softhub.hub.remote.connection import Connection
 
@@ -59,16 +59,16 @@ class RemoteFile:
             origin: The commit, for messages.
 
         Raises:
-            InvalidArtefact: Too large for an adapter, or without a hash to check it by.
+            InvalidAdapter: Too large for an adapter, or without a hash to check it by.
         """
         if self.size is None or not 0 <= self.size <= MAX_BYTES[self.name]:
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{self.name} of {origin} has {self.size} bytes by the hub's listing; expected at "
                 f"most {MAX_BYTES[self.name]}, so it was not downloaded"
             )
         length = 40 if self.sha256 is None else 64
         if len(self.digest) != length or not set(self.digest) <= _HEX:
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"the hub gives no hash for {self.name} of {origin}; expected one, so it was not "
                 "downloaded"
             )
@@ -98,7 +98,7 @@ def download(connection: Connection, repo_id: str, commit: str, file: RemoteFile
         The content.
 
     Raises:
-        InvalidArtefact: What was sent is not what the tree lists.
+        InvalidAdapter: What was sent is not what the tree lists.
         HubError: The hub did not send it.
     """
     file.check(f"{repo_id}@{commit}")
@@ -107,7 +107,7 @@ def download(connection: Connection, repo_id: str, commit: str, file: RemoteFile
     what = f"{file.name} of {repo_id}@{commit}"
     data = connection.read(lambda _: _fetch(connection, path, size), what)
     if not file.matches(data):
-        raise InvalidArtefact(
+        raise InvalidAdapter(
             f"{what} is not what the hub lists: got {len(data)} bytes with SHA-256 "
             f"{sha256_of(data)}, expected {size} bytes with "
             f"{'git hash' if file.sha256 is None else 'SHA-256'} {file.digest}; "
@@ -152,7 +152,7 @@ def _read(response: Any, size: int) -> bytes:
     for piece in response.iter_raw():
         data += piece
         if len(data) > size:
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{response.url} sends more than the {size} bytes that the hub lists; stopped"
             )
         if time.monotonic() > deadline:

@@ -23,7 +23,7 @@ from urllib.parse import quote
 from softhub.adapter.adapter import Adapter
 from softhub.adapter.layout import FILES, MAX_BYTES, write_atomically
 from softhub.adapter.strict_json import parse_object
-from softhub.errors import HubUnavailable, InvalidArtefact
+from softhub.errors import HubUnavailable, InvalidAdapter
 from softhub.files import replace_file, unfinished_name
 from softhub.hub.local.disk import locked, make_folders, os_errors_as_hub_errors, read_file, remove
 from softhub.hub.names import is_commit, repo_folder_name
@@ -81,7 +81,7 @@ class DownloadCache:
         path = self._repo(repo_id) / "commits" / f"{commit}.json"
         try:
             record = parse_object(_read(path, most=64 * 1024) or b"", origin=str(path))
-        except InvalidArtefact:
+        except InvalidAdapter:
             return None
         files = {}
         for name, entry in record.get("files", {}).items():
@@ -126,7 +126,7 @@ def _ref_name(revision: str) -> str:
 def _read(path: Path, *, most: int) -> bytes | None:
     try:
         return read_file(path, most=most)
-    except (FileNotFoundError, NotADirectoryError, InvalidArtefact):
+    except (FileNotFoundError, NotADirectoryError, InvalidAdapter):
         return None
 
 

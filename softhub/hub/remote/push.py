@@ -11,7 +11,7 @@ from softhub.adapter.layout import CARD, FILES, WEIGHTS
 from softhub.errors import (
     HubError,
     HubUnavailable,
-    InvalidArtefact,
+    InvalidAdapter,
     PushConflict,
     RepositoryNotFound,
     RevisionNotFound,
@@ -135,7 +135,7 @@ class RemotePush:
         except ValueError as error:
             if isinstance(error, OSError):  # an answer of the hub's, which `write` translates
                 raise
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{self.what}: the hub does not accept the card: {plain(str(error), most=300)}; "
                 f"correct the front matter of {CARD}"
             ) from error

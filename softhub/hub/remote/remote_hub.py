@@ -17,7 +17,7 @@ from softhub.config import softhub_home
 from softhub.errors import (
     HubAccessDenied,
     HubError,
-    InvalidArtefact,
+    InvalidAdapter,
     RepositoryNotFound,
     RevisionNotFound,
     UnsupportedAdapter,
@@ -89,7 +89,7 @@ class RemoteHub:
         history = self.client.history(repo_id, commit.id)
         info = self._describe(commit, tags=tuple(sorted(self.client.refs(repo_id).tags)))
         if not history or info is None:
-            raise InvalidArtefact(
+            raise InvalidAdapter(
                 f"{repo_id}@{revision} holds no adapter; expected {WEIGHTS} and {CONFIG}"
             )
         return replace(info, date=history[0].date, message=history[0].title)
@@ -169,7 +169,7 @@ class RemoteHub:
             return self._describe(self.client.commit(repo_id, revision), tags=())
         except (RepositoryNotFound, RevisionNotFound):
             return None
-        except (HubError, InvalidArtefact) as error:
+        except (HubError, InvalidAdapter) as error:
             owner = repo_id.split("/")[0]
             return AdapterInfo(repo_id, "", author=owner, unchecked=plain(str(error)))
 
@@ -215,7 +215,7 @@ class RemoteHub:
     ) -> CommitInfo:
         commit = self.client.commit(repo_id, entry.id)
         metrics: Any = ()
-        with suppress(InvalidArtefact):
+        with suppress(InvalidAdapter):
             metrics = recorded_metrics(self._adapter(commit, [MANIFEST]))
         return CommitInfo(
             repo_id=repo_id,
@@ -236,11 +236,11 @@ class RemoteHub:
                 return _NO_ADAPTER
             check_adapter(fetched.adapter)
             return None
-        except InvalidArtefact as error:
+        except InvalidAdapter as error:
             return str(error)
 
 
 def _recorded_sha256(adapter: Adapter) -> str | None:
-    with suppress(InvalidArtefact):
+    with suppress(InvalidAdapter):
         return adapter.manifest.files.get(WEIGHTS) if adapter.manifest else None
     return None
