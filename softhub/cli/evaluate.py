@@ -40,9 +40,7 @@ RunCodeOption = Annotated[
 ]
 AccuracyOption = Annotated[
     float | None,
-    option(
-        "Abstain as often as is necessary for this accuracy of the answers.", "SHARE", min=0, max=1
-    ),
+    option("Abstain as often as needed for this accuracy of the answers.", "SHARE", min=0, max=1),
 ]
 AbstainOption = Annotated[
     float | None, option("Abstain below this probability instead.", "P", min=0, max=1)

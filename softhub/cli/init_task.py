@@ -31,20 +31,20 @@ Split = Annotated[
     bool,
     typer.Option(
         "--split",
-        help="Divide one table 80:10:10 into train, dev and test.jsonl beside the task file; "
-        "groups stay whole, and no text is in two splits.",
+        help="Split one table 80:10:10 into train, dev and test.jsonl next to the task file; "
+        "groups are not divided, and no text is in two splits.",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the division.")]
+Seed = Annotated[int, typer.Option(help="Seed of the split.")]
 Text = Annotated[list[str] | None, option("Column of texts; may be repeated.", "COLUMN")]
 Label = Annotated[str | None, option("Column of labels, for classification.", "COLUMN")]
 Target = Annotated[str | None, option("Column of reference texts, for generation.", "COLUMN")]
-Group = Annotated[str | None, option("Column that tells which rows belong together.", "COLUMN")]
+Group = Annotated[str | None, option("Column that identifies rows that belong together.", "COLUMN")]
 Kind = Annotated[str | None, option("classification, multilabel or generation.", "KIND")]
 Name = Annotated[str | None, option("Name of the task. [default: the data's]", "NAME")]
 MaxLength = Annotated[int | None, option("Tokens at which a text is truncated.", "N", min=1)]
 Base = Annotated[
-    str | None, option("Base model whose tokens are counted; without it, words are.", "REF")
+    str | None, option("Base model whose tokens are counted; the default counts words.", "REF")
 ]
 Subset = Annotated[str | None, option("Subset (configuration) of a Hub dataset.", "NAME")]
 Revision = Annotated[str | None, option("Commit, tag or branch of a Hub dataset.", "REV")]

@@ -50,7 +50,7 @@ TaskOption = Annotated[
 AbstainOption = Annotated[
     float | None,
     option(
-        "Give no label if its probability is lower.",
+        "Abstain if the probability is lower than this.",
         "P",
         min=0,
         max=1,

@@ -22,7 +22,7 @@ _NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.pyc", "files")
 
 
 def recipes_folder() -> Path:
-    """Return the folder of the recipes: in the installed package, or beside it in a git clone.
+    """Return the folder of the recipes: in the installed package, or next to it in a git clone.
 
     Raises:
         ConfigError: Neither exists.
@@ -32,7 +32,7 @@ def recipes_folder() -> Path:
         if (folder / "configs").is_dir():
             return folder
     raise ConfigError(
-        f"The recipes are missing beside {package}; reinstall softhub, or run it from a git clone."
+        f"The recipes are missing next to {package}; reinstall softhub, or run it from a git clone."
     )
 
 
