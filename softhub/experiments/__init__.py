@@ -1,4 +1,4 @@
-"""What people do with the other rooms: runs with their reports, comparisons, distillation."""
+"""Runs with reports, comparisons of methods, and distillation."""
 
 from softhub.experiments.config import MultitaskConfig, RunConfig
 

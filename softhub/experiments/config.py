@@ -43,7 +43,7 @@ class TaskConfig:
 
 @dataclass
 class RunConfig(TaskConfig):
-    """Settings that every training recipe shares, beside its training arguments."""
+    """Settings that every training recipe shares, in addition to its training arguments."""
 
     num_virtual_tokens: int = option(16, "Number of virtual tokens.")
     init: str = option(

@@ -15,11 +15,10 @@ FAILED, INTERRUPTED = 1, 130
 
 
 def printable(text: str) -> str:
-    """Return `text` without anything that a terminal would obey; line breaks and tabs stay.
+    """Remove everything that a terminal would interpret; line breaks and tabs stay.
 
     Control characters (which escape sequences begin with), marks that reverse the reading
-    direction and other invisible format characters are removed: names and texts may come from
-    strangers.
+    direction and other invisible format characters are removed: names and texts may be untrusted.
     """
     return "".join(
         character
@@ -62,7 +61,7 @@ def route_warnings() -> None:
 
 
 def exit_code_of(call: Callable[[], object]) -> int:
-    """Call a function and return the exit code of its end; a known error is one line on stderr.
+    """Call a function and return its exit code; a known error is one line on stderr.
 
     Args:
         call: The function; what it returns is ignored.

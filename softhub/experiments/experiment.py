@@ -1,4 +1,4 @@
-"""Evaluate a trained prompt beside its baselines, and save the result of a run."""
+"""Evaluate a trained prompt and its baselines, and save the result of a run."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 class RunReport:
     """A trained prompt with its scores on the test split, and those of its baselines.
 
-    Of several processes only the main one saves, prints and publishes. Processes that do not
-    evaluate hold no model and no scores; every method does nothing there.
+    If there are several processes, only the main one saves, prints and publishes. Processes that
+    do not evaluate hold no model and no scores; every method does nothing there.
 
     Attributes:
         result: What `fit` returned; its prompt is calibrated if the task is a classification.
@@ -77,7 +77,7 @@ class RunReport:
 
     @property
     def rows(self) -> list[Row]:
-        """The baselines, then the prompt, with what each costs."""
+        """The baselines, then the prompt, each with its costs."""
         rows = [Row(name, evaluation) for name, evaluation in self.baselines.items()]
         if self.evaluation is not None:
             trained, stored = self.prompt.vectors.numel(), 0
@@ -131,7 +131,7 @@ class RunReport:
             print(f"text:      {example.text}\nreference: {example.target}\nanswer:    {answer}\n")
 
     def print_answers(self, text: str) -> None:
-        """Print what the base model alone, and then with the prompt, answers to a text.
+        """Print the answers to a text of the base model alone, then with the prompt.
 
         Args:
             text: A text that fits the task's template.
@@ -169,7 +169,7 @@ class RunReport:
 def evaluate_run(
     base: BaseModel, task: Task, result: FitResult, data: SplitsLike, *, run_code: bool = False
 ) -> RunReport:
-    """Evaluate a trained prompt on the test split, beside the base model without it.
+    """Evaluate a trained prompt on the test split, and the base model without it.
 
     All choices (the hard prompt, the temperature of the probabilities) are made on the dev split.
 
@@ -181,8 +181,8 @@ def evaluate_run(
         run_code: As in `evaluate`.
 
     Returns:
-        The report. Of several processes that hold the whole base model only the main one
-        evaluates; the others return a report without scores.
+        The report. If each process holds the full base model, only the main one evaluates; the
+        others return a report without scores.
 
     Raises:
         ConfigError: As in `evaluate`.

@@ -1,4 +1,4 @@
-"""The machine on which something was computed: its hardware, and the versions on it."""
+"""The hardware and package versions of the machine that computed a result."""
 
 from __future__ import annotations
 

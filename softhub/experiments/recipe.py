@@ -21,13 +21,13 @@ def run_recipe(
 
     `--config FILE` names a YAML file; every key of the settings and of transformers'
     `TrainingArguments` is also a flag, which overrides the file. A known error is one line on
-    stderr and exit code 1, Ctrl-C is exit code 130. Of several processes only the first one
-    prints to stdout.
+    stderr and exit code 1, Ctrl-C is exit code 130. If there are several processes, only the first
+    one prints to stdout.
 
     Args:
         main: The recipe: a function of its settings and its `PromptTrainingArguments`.
         config_class: Dataclass of the recipe's settings.
-        default_config: File in the folder `configs` beside the recipe that is read if `--config`
+        default_config: File in the folder `configs` next to the recipe that is read if `--config`
             is not given.
     """
     route_warnings()
@@ -56,7 +56,7 @@ def _run(main: Callable[[Any, Any], object], config_class: type, default: str | 
 
 
 def _check_metrics(config: Any) -> None:
-    """Refuse tasks that could not be evaluated before hours are spent on training."""
+    """Reject tasks that cannot be evaluated, before hours are spent on training."""
     from softhub.evaluation.evaluate import select_metrics
     from softhub.tasks import Task
 

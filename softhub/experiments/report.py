@@ -1,4 +1,4 @@
-"""The result of a run: a small table for people, `report.json` for programs."""
+"""The result of a run: a table for the terminal, and `report.json` for programs."""
 
 from __future__ import annotations
 

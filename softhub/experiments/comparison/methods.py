@@ -178,7 +178,8 @@ def _ensemble(setup: ComparisonSetup) -> Fields:
     if missing:
         raise ConfigError(
             f"The ensemble needs soft prompts of {tokens} tokens, and {', '.join(missing)} are "
-            "missing. Add that length to virtual_tokens, or set ensemble_of to one that is there."
+            "missing. Add that length to virtual_tokens, or set ensemble_of to one that was "
+            "trained."
         )
     names = [model.load_prompt(folder, name=folder.name) for folder in folders]
     start = time.perf_counter()

@@ -29,12 +29,12 @@ def compare(
 ) -> Results:
     """Compare soft prompts with hard prompts, LoRA and full fine-tuning on one task.
 
-    Each row is saved to `args.output_dir` as soon as it has been computed, and rows that are there
-    are not computed again, so an interrupted comparison can be resumed.
+    Each row is saved to `args.output_dir` as soon as it has been computed, and existing rows are
+    not computed again, so an interrupted comparison can be resumed.
 
     Args:
         base: Hub id, local folder or `.gguf` file of the base model, or a function that loads it:
-            methods that change its weights load it anew.
+            methods that change its weights load it again.
         task: The task.
         data: The splits, or what `Task.to_splits` turns into them.
         args: Training arguments; each run has its own seed, and a folder in `output_dir`.

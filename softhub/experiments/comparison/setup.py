@@ -56,7 +56,7 @@ class ComparisonSetup(ComparisonOptions):
         task: The task.
         data: The split to train on and to draw few-shot examples from, the split that selects
             templates and checkpoints, and the split for the final evaluation.
-        load: Loads the base model anew, for methods that change its weights.
+        load: Loads a fresh copy of the base model, for methods that change its weights.
         args: Training arguments; each run has its own seed, and a folder in `output_dir`.
     """
 

@@ -204,7 +204,7 @@ def _log(probability: float) -> float:
 
 
 class BiasCorrectedTeacher(Teacher):
-    """A teacher with its label prior removed: what it prefers whatever the text.
+    """A teacher with its label prior removed: its preference regardless of the text.
 
     Following batch calibration (Zhou et al. 2023, arXiv 2309.17249), as in `choose_hard_prompts`,
     the mean log-probability of each label is subtracted. This needs no labels, and assumes that all

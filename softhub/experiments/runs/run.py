@@ -24,7 +24,7 @@ class Run:
         path: Folder of the run, relative to that of the index.
         state: `finished`; `only checkpoints`: fully trained, but not evaluated; `interrupted`, or
             still running; `started`: no checkpoint yet; `failed`; or `damaged`.
-        note: Remarks for people: progress, warnings, what is wrong.
+        note: Remarks: progress, warnings, problems.
         task: Name of the task, or of the tasks of a mixture.
         base_model: Name of the base model.
         num_virtual_tokens: Number of virtual tokens.
