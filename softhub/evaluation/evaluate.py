@@ -66,7 +66,7 @@ def evaluate(
 
     Args:
         model: The engine.
-        task: Template, words and metrics; a prompt with a task of its own answers with that one.
+        task: Template, words and metrics; a prompt that has a task uses its own.
         examples: The examples to answer, or their rows (see `Task.to_examples`).
         prompt: Name of a loaded prompt; None evaluates the bare base with the task's template.
         batch_size: Examples per batch; does not change the result.
@@ -98,7 +98,7 @@ def score_predictions(
     *,
     run_code: bool = False,
 ) -> Evaluation:
-    """Score predictions, whatever made them.
+    """Score predictions from any source.
 
     Args:
         task: Names the metrics; the default is accuracy, or exact match of generated texts.
@@ -255,12 +255,12 @@ def predict_examples(
 
 
 def check_task(model: PromptModel, task: Task, prompt: str | None) -> None:
-    """Refuse to evaluate a prompt on a task with other answers than its own.
+    """Check that a prompt can answer a task: same kind, and all labels known.
 
     Args:
         model: The engine.
         task: The task of the evaluation.
-        prompt: Name of a loaded prompt; None is the bare base, which has no task of its own.
+        prompt: Name of a loaded prompt; None is the bare base, which has no task.
 
     Raises:
         TaskError: The prompt was made for another kind of task, or lacks one of the labels.

@@ -127,7 +127,7 @@ def written_out(task: Task, template: Template, shots: Sequence[Example]) -> str
 def _solved(
     task: Task, template: Template, shots: Sequence[Example], separator: str
 ) -> tuple[Template, dict[str, Any]]:
-    """Return the solved examples as a template with columns of its own, and their values.
+    """Return the solved examples as a template with its own columns, and their values.
 
     So nothing in an example is expanded again, or read as a control token.
     """

@@ -2,7 +2,7 @@
 
 None of this says what a prompt means. Prompts that solve a task equally well can have any text as
 their nearest tokens, even that of another task (Khashabi et al. 2022, 'Prompt Waywardness', arXiv
-2112.08348), and soft prompts lie in regions of the embedding space without text (Bailey et al.
+2112.08348), and soft prompts occupy regions of the embedding space without text (Bailey et al.
 2023, 'Soft prompting might be a bug, not a feature'). The numbers do show whether training moved a
 prompt at all, whether it exploded, and whether two prompts are copies.
 """

@@ -78,7 +78,7 @@ class PromptTrainingArguments(TrainingArguments):
     logging_steps: float = field(default=10, metadata={"help": "Steps between logged losses."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN losses."})
     restore_callback_states_from_checkpoint: bool = field(
-        default=True, metadata={"help": "Early stopping counts on when a run is resumed."}
+        default=True, metadata={"help": "Continue counting when a run is resumed."}
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Has no effect here."})
     report_to: None | str | list[str] = field(default="none", metadata={"help": "trackio, wandb…"})

@@ -165,7 +165,7 @@ def check_trackers(report_to: str | Sequence[str] | None) -> None:
         if name in ("tensorboard", "trackio", "wandb") and not _installed(name):
             raise TrainingError(
                 f"report_to names {name}, which is not installed: pip install {name}, or leave "
-                "report_to out. Losses and scores are in report.json and curve.png all the same."
+                "report_to out. Losses and scores are in report.json and curve.png in any case."
             )
 
 

@@ -1,4 +1,4 @@
-"""The learning curve of a run, plotted beside its scores."""
+"""The learning curve of a run, plotted with its scores."""
 
 from __future__ import annotations
 

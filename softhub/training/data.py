@@ -77,8 +77,8 @@ def encode_examples(
         task: The task.
         examples: Rows of one split; at least one.
         candidates: Label words of a classification task; None for generation.
-        room: Tokens of text and answer that fit beside the prompt; None for no limit. The text
-            alone has at most the task's `max_length`, as in prediction.
+        room: Maximum number of tokens of text and answer, without the prompt; None for no limit.
+            The text alone has at most the task's `max_length`, as in prediction.
 
     Returns:
         The encoded rows, in order.
@@ -119,7 +119,7 @@ def _encode_answer(
 def _room_for_text(
     task: Task, room: int | None, answer: Answer, candidates: Candidates | None
 ) -> int | None:
-    """Return how many tokens a text may have; None for no limit."""
+    """Return the maximum number of tokens of a text; None for no limit."""
     limits = [task.max_length] if task.max_length else []
     if room is not None:
         # Whatever the label, the longest one is scored behind the text.
@@ -147,7 +147,7 @@ def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 def count_items(labels: torch.Tensor) -> torch.Tensor:
-    """Return how many labels or target tokens each row of a batch's `labels` has, `[B]`."""
+    """Return the number of labels or target tokens in each row of a batch's `labels`, `[B]`."""
     # [B], [B, labels] or [B, N] → [B, 1], [B, labels] or [B, N] → [B]
     return (labels != IGNORE_INDEX).reshape(len(labels), -1).sum(-1)
 

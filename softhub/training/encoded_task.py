@@ -21,7 +21,7 @@ class EncodedTask:
         task: The task, its chat template rendered.
         candidates: Label words of a classification task; None for generation.
         train: Rows to train on.
-        dev: Rows that the best checkpoint is chosen by.
+        dev: Rows used to select the best checkpoint.
         label_weights: Weight of each label in the loss; None if all have the same.
     """
 
@@ -35,7 +35,7 @@ class EncodedTask:
     def label_entropy(self) -> float | None:
         """The dev loss of predicting the label frequencies for every text.
 
-        None where that is no measure of failure: for generation, for weighted labels, and for the
+        None where it does not indicate failure: for generation, for weighted labels, and for the
         probabilities of a teacher, which may be nearly the same for every text.
         """
         plain = all(isinstance(answer, int) for answer in self.dev.answers)
@@ -59,7 +59,7 @@ def encode_task(
         base: The base.
         task: The task.
         train: Examples to train on.
-        dev: Examples that the best checkpoint is chosen by.
+        dev: Examples used to select the best checkpoint.
         virtual_tokens: Positions that the prompt takes.
 
     Returns:
@@ -83,7 +83,7 @@ def encode_task(
 
 
 def truncation_warnings(tasks: Sequence[EncodedTask]) -> list[str]:
-    """Say how many texts of these tasks were truncated, if any were."""
+    """Return a warning with the number of truncated texts, if there are any."""
     splits = [split for encoded in tasks for split in (encoded.train, encoded.dev)]
     truncated, total = sum(split.truncated for split in splits), sum(map(len, splits))
     return [f"{truncated} of {total} texts were too long and were truncated."] if truncated else []

@@ -41,7 +41,7 @@ def fit(
     init_candidates: Sequence[SoftPrompt] = (),
     resume: bool = False,
 ) -> FitResult:
-    """Train a soft prompt; the base stays as it is.
+    """Train a soft prompt on a frozen base.
 
     A failed run (its loss is NaN or infinite, it predicts one label for every text, or it learns
     nothing) is restarted with a quarter of its learning rate or the scaled one, whichever is lower;
@@ -59,7 +59,7 @@ def fit(
             words), `"labels"` (label words, then frequent tokens), `"text"` (the text in `config`,
             repeated), `"vocabulary"` (frequent tokens), `"random"`, a prompt or the path of its
             adapter folder, or `"auto"`: the one of these, and of the task's hard prompts, with the
-            lowest dev loss before training. None takes what `config` says.
+            lowest dev loss before training. None uses the one in `config`.
         init_candidates: Prompts of the same length that `init` is compared with in the same way.
         resume: Resume from the last checkpoint in `args.output_dir`.
 

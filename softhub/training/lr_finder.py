@@ -47,7 +47,7 @@ class RangeTest:
     chosen: float = math.nan
 
     def add(self, rate: float, loss: float) -> bool:
-        """Add a step, and return whether the loss has climbed above where it began."""
+        """Add a step, and return whether the loss has risen above its initial level."""
         self.rates.append(rate)
         self.losses.append(loss)
         weights = [_MEMORY**age for age in range(len(self.losses))]

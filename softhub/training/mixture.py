@@ -74,7 +74,7 @@ def fit_mixture(
         resume: Resume from the last checkpoint in `args.output_dir`.
 
     Returns:
-        The prompt, which has no task of its own, and how training went.
+        The prompt, which has no task, and how training went.
 
     Raises:
         TrainingError: The configuration cannot be trained, or the loss is NaN or infinite.
@@ -168,7 +168,7 @@ class MixtureModule(PromptTuningModule):
 
 
 class _Rows(Dataset[Mapping[str, Any]]):
-    """PaddedBatch of one or several tasks, each with its task's index."""
+    """Rows of one or several tasks, each with its task's index."""
 
     def __init__(self, parts: Sequence[tuple[int, EncodedExamples]]) -> None:
         self._rows = [(task, rows, i) for task, rows in parts for i in range(len(rows))]
@@ -193,7 +193,7 @@ class MixtureSampler(Sampler[int]):
     Args:
         lengths: For each task the tokens of its rows; row indices continue from task to task.
         shares: Probability that a batch is of each task.
-        batch_size: PaddedBatch of one optimizer step over all processes.
+        batch_size: Rows of one optimizer step over all processes.
         seed: Seed of the order.
     """
 

@@ -1,7 +1,7 @@
 """The module that is trained: a base and one prompt, with the loss computed in its forward.
 
 PEFT's own forward puts the prompt before the padding, repeats it in every row and projects the
-hidden states of all positions onto the whole vocabulary; this one does what softhub's engine does,
+hidden states of all positions onto the full vocabulary; this one does what softhub's engine does,
 by the same functions. Both passes, over the prompt and over the texts, happen inside one `forward`,
 so that DDP and FSDP see one module.
 """
@@ -122,7 +122,7 @@ class LossModule(nn.Module):
             return self._target_loss(texts, labels, num_items_in_batch)
         words = candidates.continuations
         prompts = self._prompts(texts, behind=max(map(len, words)))
-        # The texts are encoded once; keys and values are needed where a label goes on behind them.
+        # The texts are encoded once; keys and values are needed where a label continues them.
         encoded = encode_rows(self.base, prompts, texts, keep_cache=any(words))
         scores = label_scores(self.base, encoded, candidates)  # [B, labels]
         labels = labels.to(scores.device)

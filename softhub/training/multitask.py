@@ -112,7 +112,7 @@ def _options(
 def _saved(shared: FitResult, folder: Path) -> SoftPrompt:
     """Save the shared prompt, and return it with the hashes that identify it as a parent.
 
-    Its learning curve is plotted beside it. Other processes have the same vectors, and write none.
+    Its learning curve is saved next to it. Other processes have the same vectors, and write none.
     """
     if not PartialState().is_main_process:
         return shared.prompt

@@ -91,7 +91,7 @@ def dataset_record(task: Task, train: Sequence[Example], dev: Sequence[Example])
 def script_folder() -> Path:
     """Return the folder of the script that runs, or the working directory.
 
-    For an installed script or a notebook's kernel, which lie in Python's own environment, it is the
+    For an installed script or a notebook's kernel, which are in Python's own environment, it is the
     working directory: that is where the settings and the data of the run are.
     """
     script = getattr(sys.modules.get("__main__"), "__file__", None)

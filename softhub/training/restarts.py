@@ -1,6 +1,6 @@
 """Automatic restarts: when a run has failed, and how the next attempt differs.
 
-The decisions are stored beside the checkpoints, so that a resumed run does not repeat them.
+The decisions are stored with the checkpoints, so that a resumed run does not repeat them.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class RunState:
         return replace(args.with_learning_rate(rate), output_dir=str(folder))
 
     def warnings(self) -> list[str]:
-        """Say how often the run was restarted, and why, and whether it failed in the end."""
+        """Return warnings about restarts, their reasons, and a failure of the last attempt."""
         reasons = "; ".join(failure["reason"] for failure in self.failures)
         times = {1: "once", 2: "twice"}.get(len(self.failures), f"{len(self.failures)} times")
         found = [f"Training was restarted {times}: {reasons}."] if self.failures else []

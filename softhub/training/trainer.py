@@ -47,7 +47,7 @@ class PromptTrainer(Trainer):
         args: Training arguments.
         train: Encoded training rows.
         dev: Encoded dev rows.
-        callbacks: Callbacks beside the default ones.
+        callbacks: Callbacks in addition to the default ones.
 
     Raises:
         TrainingError: The optimizer cannot train what FSDP has sharded.

@@ -13,7 +13,7 @@ import types
 
 
 def main() -> None:
-    """Read a job, give up what it does not need, run it, and write the verdict."""
+    """Read a job, drop privileges, run the job, and write the verdict."""
     job = json.load(sys.stdin.buffer)
     verdict = os.dup(1)
     nowhere = os.open(os.devnull, os.O_RDWR)

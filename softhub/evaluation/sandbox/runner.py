@@ -1,7 +1,7 @@
-"""Run generated programs with their tests, each in a bubblewrap sandbox of its own.
+"""Run generated programs with their tests, each in its own bubblewrap sandbox.
 
 `program.py` is the script that is started inside. `docs/sandbox.md` says what the sandbox does not
-protect from. Nothing here runs unless the caller asked for generated code to be run.
+protect against. Nothing here runs unless the caller asked for generated code to be run.
 """
 
 import contextlib
@@ -171,7 +171,7 @@ def _installed() -> list[str]:
 
 
 def _command(bwrap: str, limits: Limits) -> list[str]:
-    """Return the command line that starts the script in namespaces of its own."""
+    """Return the command line that starts the script in its own namespaces."""
     base, python = sys.base_prefix, os.path.realpath(sys.executable)
     readable = [python, f"{base}/lib", f"{base}/lib64", "/lib", "/lib64", "/usr/lib", "/usr/lib64"]
     readable += ["/usr/share/zoneinfo", "/etc/localtime", "/etc/ld.so.cache"]
