@@ -19,7 +19,7 @@ from softhub.model.encoding import EncodedText
 _Answer = TypeVar("_Answer")
 
 _LEAST_SHARED = 32
-"""Fewest common tokens that are worth a pass of their own."""
+"""Minimum number of common tokens that are worth a separate pass."""
 
 
 def answer_in_batches(

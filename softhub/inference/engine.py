@@ -69,8 +69,8 @@ class PromptModel:
     ) -> PromptModel:
         """Serve a live PEFT model's prompt tuning adapters, each under its name in PEFT.
 
-        The PEFT model and its base stay as they are and can be used on: weights of the base are
-        shared, with dropout off here whatever their mode there, and prompts are copied.
+        The PEFT model and its base are not changed and can still be used: weights of the base are
+        shared, with dropout off here regardless of their mode there, and prompts are copied.
 
         Args:
             peft_model: A PEFT model whose adapters are all prompt tuning.

@@ -176,7 +176,7 @@ class RequestEncoder:
         return self._encoder.encode(task.template, row, text_column=task.text_column, room=room)
 
     def _room(self, prompt: LoadedPrompt | None, task: Task | None, answer: int) -> int | None:
-        """Return the most tokens that a text may have beside its prompt and answer."""
+        """Return the maximum number of tokens of a text, given its prompt and answer."""
         limits = [task.max_length] if task and task.max_length else []
         if self._base.max_positions is not None:
             virtual = 0 if prompt is None else prompt.vectors.shape[0]

@@ -1,10 +1,9 @@
 """Assemble rows: the attended tokens of a row are exactly prompt then text, at 0 … P + T - 1.
 
 Rows are padded on the left, so that all rows end at the same index and continue from there. Pads
-are masked and not counted as positions, so a row's answer cannot depend on them or on the rows
-beside it. Distances between attended tokens are those of the row alone, which keeps sliding windows
-right too. An encoder's rows are padded on the right: many (BART) count positions from the first
-index.
+are masked and not counted as positions, so a row's answer cannot depend on them or on other rows.
+Distances between attended tokens are those of the row alone, so sliding windows are correct too. An
+encoder's rows are padded on the right: many (BART) count positions from the first index.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def load_base(
     Args:
         model: Hub repo id, local folder, path of a `.gguf` file, or a loaded transformers model. A
             GGUF file is converted to safetensors once, under `$SOFTHUB_HOME/bases`. A loaded model
-            stays as it is: the base shares its weights, but not its mode or `requires_grad`.
+            is not modified: the base shares its weights, but not its mode or `requires_grad`.
         tokenizer: Tokenizer of a loaded model; otherwise it is loaded with the model.
         revision: Commit, tag or branch on the Hub.
         dtype: `"float32"`, `"bfloat16"`, `"float16"`, `"auto"` or a `torch.dtype`; the default is
@@ -252,7 +252,7 @@ def _load(
 
 
 def _check_loaded(model: Any, tokenizer: Any, options: Any) -> PreTrainedTokenizerBase:
-    """Refuse a loaded model that is no base, or comes without its tokenizer."""
+    """Reject a loaded model that is not a base, or comes without its tokenizer."""
     from transformers import PreTrainedModel
 
     kind = type(model).__name__
@@ -286,7 +286,7 @@ def _check_continues_texts(source: str, config: Any) -> None:
 
 @contextlib.contextmanager
 def _explained_errors(source: str) -> Iterator[None]:
-    """Turn what transformers raises for a missing or unreadable model into one sentence."""
+    """Turn transformers' errors for a missing or unreadable model into one sentence."""
     try:
         yield
     except SoftHubError:
@@ -302,7 +302,7 @@ def _explained_errors(source: str) -> Iterator[None]:
 
 
 def _frozen_view(model: PreTrainedModel) -> PreTrainedModel:
-    """Return the model's modules anew around the same weights, frozen and in eval mode.
+    """Rebuild the model's modules around the same weights, frozen and in eval mode.
 
     The caller's model keeps its mode, its `requires_grad` flags and its attention function.
     """

@@ -46,7 +46,7 @@ class Candidates:
         sequences: Token ids of each word; no sequence is a prefix of another.
         owners: For each sequence, the index of its label; for multi-label tasks 2 i if it means
             yes for label i, and 2 i + 1 if it means no.
-        yes_no: Whether each label is a decision of its own (multi-label).
+        yes_no: Whether each label is a separate decision (multi-label).
     """
 
     labels: tuple[str, ...]
