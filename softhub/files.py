@@ -32,13 +32,13 @@ def _open_plain(path: str, flags: int) -> int:
 
 
 def replace_file(path: Path, data: bytes, *, staging: Path | None = None) -> None:
-    """Give `path` new content in one step, by way of a temporary file.
+    """Give `path` new content in one step, through a temporary file.
 
     Args:
         path: The file.
         data: Its new content.
         staging: Folder for the temporary file, where nobody else writes now; None for a hidden
-            name beside `path`.
+            name next to `path`.
     """
     temporary = staging / f"{path.name}.tmp" if staging else unfinished_beside(path)
     try:
@@ -55,18 +55,18 @@ def replace_file(path: Path, data: bytes, *, staging: Path | None = None) -> Non
 
 
 def unfinished_beside(path: Path) -> Path:
-    """Return a new hidden path beside `path`, for what is renamed to it when it is finished."""
+    """Return a new hidden path next to `path`, for a file that is renamed to it when complete."""
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
 
 
 def unfinished_name(name: str) -> str | None:
-    """Return what an entry of a folder was to become, or None if it is nothing unfinished."""
+    """Return the final name of an unfinished entry of a folder, or None if it is complete."""
     match = _UNFINISHED.fullmatch(name)
     return match["name"] if match else None
 
 
 def remove_abandoned(path: Path) -> None:
-    """Remove what killed writers of `path` left beside it an hour ago or longer.
+    """Remove what killed writers of `path` left next to it an hour ago or longer.
 
     A younger one may belong to a writer at work, who needs seconds.
     """

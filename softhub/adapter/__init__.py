@@ -1,1 +1,1 @@
-"""The adapter folder as bytes: names, manifest, strict checks. Knows no models and no network."""
+"""The adapter folder as bytes: names, manifest, strict checks; no models and no network."""

@@ -1,4 +1,4 @@
-"""The YAML block at the top of a card, which people edit on the web and strangers write.
+"""The YAML block at the top of a card, which is edited on the web and untrusted.
 
 It is read as text: YAML's rules turn `no` into false, `1.10` into 1.1 and `1:59:59` into a number,
 differently in each version and library, and none of it is what the author wrote.

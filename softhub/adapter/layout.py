@@ -154,7 +154,7 @@ def _check_replaceable(folder: Path) -> None:
     if unexpected:
         raise InvalidAdapter(
             f"{folder} holds {unexpected[0]!r}, which is not a file of an adapter and would be "
-            "lost; expected an empty folder or an adapter. Save into a folder of its own."
+            "lost; expected an empty folder or an adapter. Save into a separate folder."
         )
 
 

@@ -143,7 +143,7 @@ def _pickled(origin: str) -> UnsupportedAdapter:
 
 
 def _is_present(path: Path) -> bool:
-    """Return whether there is an entry of this name; what cannot be looked at is not missing."""
+    """Return whether there is an entry of this name; an unreadable one is not missing."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -256,7 +256,7 @@ def _check_tokenizer_options(config: Mapping[str, Any], origin: str) -> None:
 
 
 def _trusts_remote_code(value: Any) -> bool:
-    """Return whether an object, or any inside it, asks for the execution of a stranger's code."""
+    """Return whether an object, or any inside it, requests the execution of remote code."""
     if isinstance(value, Mapping):
         return bool(value.get("trust_remote_code")) or any(map(_trusts_remote_code, value.values()))
     return isinstance(value, list) and any(map(_trusts_remote_code, value))

@@ -1,4 +1,4 @@
-"""Checks of what callers of `Hub` pass: a wrong type is told at once, and not by what it breaks."""
+"""Checks of the arguments of `Hub`: a wrong type is reported before it causes another error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def text_argument(name: str, value: Any) -> str:
 
 
 def text_arguments(name: str, values: Any) -> tuple[str, ...]:
-    """Return `values` if they are a list of texts; one text is not taken for its letters.
+    """Return `values` if they are a list of texts; a single text is an error.
 
     Raises:
         HubError: They are not; names the argument.
@@ -68,7 +68,7 @@ def revision_argument(value: Any, *, is_remote: bool) -> str:
 
     Raises:
         RevisionNotFound: No hub can have it.
-        HubError: It is no text.
+        HubError: It is not a text.
     """
     revision = text_argument("revision", value)
     if not is_remote or "/" not in revision:

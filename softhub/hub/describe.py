@@ -1,4 +1,4 @@
-"""From an adapter's small files to what a listing says about it.
+"""Describe an adapter for a listing, from its small files.
 
 Listing is lenient where pulling is strict: a damaged or foreign adapter still appears, with a
 note on what could not be checked, and every text is made safe to print.

@@ -1,4 +1,4 @@
-"""What changed from one revision of an adapter to another."""
+"""Differences between two revisions of an adapter."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class Hub:
 
         Raises:
             InvalidAdapter: The folder is not a valid adapter, or contains a token or a path.
-            PushConflict: Somebody else pushed first.
+            PushConflict: Another push came first.
             HubError: Any other reason, with the next step.
         """
         names = text_arguments("tags", tags)
@@ -286,7 +286,7 @@ class Hub:
         return diff(self._fetch(repo_id, old), self._fetch(repo_id, new))
 
     def tag(self, repo_id: str, tag: str, *, revision: str = DEFAULT_REVISION) -> str:
-        """Give a commit a name and return the commit; the same name again is no error.
+        """Give a commit a name and return the commit; repeating the same tag is not an error.
 
         Raises:
             HubError: The name belongs to another commit.

@@ -1,4 +1,4 @@
-"""What a caller searches for in a hub, and the order of the results; the same for all hubs."""
+"""A search query: its conditions and the order of the results; the same for all hubs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "min_score": ((int, float), "a number"),
     "limit": (int, "an integer"),
 }
-"""Fields of `Query` that are no texts: their type, and how a message names it."""
+"""Fields of `Query` that are not texts: their type, and how a message names it."""
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def _texts(files: Mapping[str, bytes]) -> Iterator[tuple[str, str]]:
 
 
 def _forms(text: str) -> str:
-    """Return a text as it stands, and, if that differs, as JSON's and YAML's escapes read."""
+    """Return a text as written and, if different, with JSON's and YAML's escapes decoded."""
     text = text.replace("\\/", "/")
     read = _ESCAPES.sub(_escaped_character, text)
     return text if read == text else f"{text}\n{read}"

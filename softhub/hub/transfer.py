@@ -1,4 +1,4 @@
-"""What `Hub` passes to a local and to a remote hub, and the messages that both give."""
+"""Data that `Hub` passes to local and remote hubs, and the messages of both."""
 
 from __future__ import annotations
 

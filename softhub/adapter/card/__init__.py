@@ -1,6 +1,6 @@
 """The card of a prompt: `README.md`, for people and for the Hub's filters.
 
-Names, descriptions and templates come from strangers. In the front matter every text is a YAML
+Names, descriptions and templates are untrusted. In the front matter every text is a YAML
 scalar on one line; in the body it is a code span, a fenced block, or escaped Markdown.
 """
 

@@ -7,7 +7,7 @@ repository has not changed since, and is otherwise read again from the folder. D
 the next search rebuilds it.
 
 The file is in softhub's home and not in the hub, because a hub that was copied from somewhere may
-hold anything, and rows that a stranger wrote must not be believed.
+contain anything, and rows from it must not be trusted.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class LocalHub:
         return [self._commit_info(repo, name) for name, _ in history]
 
     def tag(self, repo_id: str, tag: str, revision: str) -> str:
-        """Give a commit another name; an equal tag is no error."""
+        """Give a commit another name; an equal tag is not an error."""
         with self._writing(repo_id, f"tagging {repo_id}") as repo:
             commit = repo.resolve(revision)
             _check_tag(repo, tag, commit)
@@ -140,7 +140,7 @@ class LocalHub:
             repo.delete_ref(tag)
 
     def delete(self, repo_id: str) -> None:
-        """Remove a repository with its whole history."""
+        """Remove a repository and its history."""
         with self._writing(repo_id, f"deleting {repo_id}") as repo:
             repo.delete()
 
@@ -164,7 +164,7 @@ class LocalHub:
 
     @contextmanager
     def _writing(self, repo_id: str, what: str, *, create: bool = False) -> Iterator[Repository]:
-        """Be the only writer of a repository, which must exist unless it may be created."""
+        """Lock a repository for writing; it must exist unless it may be created."""
         repo = self.store.repository(repo_id)
         with os_errors_as_hub_errors(what):
             if not create and not repo.exists():

@@ -185,7 +185,7 @@ class Repository:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only writer of this repository; first end what a stopped writer left.
+        """Lock this repository for writing; first finish what a stopped writer left.
 
         Raises:
             HubError: Another process holds the lock for too long, there is a link in the hub, or
@@ -311,7 +311,7 @@ class Repository:
         self._move_to_trash(self.snapshot(commit))
 
     def _discard(self, stage: Path) -> None:
-        """End a finished push; the index is told first, so that it sees the stage or the note."""
+        """End a finished push; the index is notified first, so that it sees stage or note."""
         if stage.is_dir():
             self.store.note_change(self.repo_id)
             self._move_to_trash(stage)

@@ -59,7 +59,7 @@ class Store:
                     yield repo_id
 
     def check_writable(self, *paths: Path) -> None:
-        """Refuse to write, list or delete by way of a link.
+        """Refuse to write, list or delete through a link.
 
         Raises:
             HubError: There is a link or a special file on the way to one of the paths.

@@ -147,7 +147,7 @@ class Connection:
         get_session().head(self.endpoint, timeout=ALIVE_SECONDS, follow_redirects=False)
 
     def _within(self, seconds: float, call: Callable[[HfApi], Answer]) -> Answer:
-        """Run a call in a thread of its own, so that it cannot block the caller for longer."""
+        """Run a call in a separate thread, so that it cannot block the caller for longer."""
         result: list[Answer] = []
         failure: list[BaseException] = []
 

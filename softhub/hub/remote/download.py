@@ -1,4 +1,4 @@
-"""Bytes from a remote hub into memory: capped before and during the download, then hashed."""
+"""Download files from a remote hub into memory, with limits on their size, and check hashes."""
 
 from __future__ import annotations
 

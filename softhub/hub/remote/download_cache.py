@@ -1,4 +1,4 @@
-"""What was pulled from remote hubs, stored under softhub's home for reuse and offline use.
+"""Adapters pulled from remote hubs, stored under softhub's home for reuse and offline use.
 
 ::
 
@@ -107,7 +107,7 @@ class DownloadCache:
 
     @contextmanager
     def _writing(self, repo_id: str) -> Iterator[Path]:
-        """Be the only writer of a repository's folder; first remove what a killed writer left."""
+        """Lock a repository's folder for writing; first remove what a killed writer left."""
         repo = self._repo(repo_id)
         with os_errors_as_hub_errors(f"caching {repo_id}"):
             make_folders(repo)

@@ -34,9 +34,9 @@ from softhub.hub.remote.search_cache import SearchCache
 from softhub.hub.transfer import Fetched, Push, missing_tag_message
 
 MAX_SEARCHED = 1_000
-"""Most repositories that one search considers."""
+"""Maximum number of repositories that one search considers."""
 MAX_UNMARKED_SEARCHED = 100
-"""Most of them without softhub's tags, newest first; each costs a request."""
+"""Maximum of those without softhub's tags, newest first; each costs a request."""
 _THREADS = 8
 _PROMPT_TUNING = b'"PROMPT_TUNING"'
 _NO_ADAPTER = "no adapter in this commit"
@@ -115,7 +115,7 @@ class RemoteHub:
             return list(pool.map(lambda pair: self._commit_info(repo_id, refs, *pair), shown))
 
     def tag(self, repo_id: str, tag: str, revision: str) -> str:
-        """Give a commit another name; an equal tag is no error."""
+        """Give a commit another name; an equal tag is not an error."""
         commit = self.client.commit(repo_id, revision).id
         self.client.refs(repo_id).check_tag(repo_id, tag, commit)
         self.client.create_tag(repo_id, tag, commit, f"tag {tag} of {repo_id}")
@@ -129,7 +129,7 @@ class RemoteHub:
         self.client.write(lambda api: api.delete_tag(repo_id, tag=tag), repo_id)
 
     def delete(self, repo_id: str) -> None:
-        """Remove a repository with its whole history."""
+        """Remove a repository and its history."""
         self.client.write(lambda api: api.delete_repo(repo_id), repo_id)
 
     def verify(self, repo_id: str) -> dict[str, str | None]:

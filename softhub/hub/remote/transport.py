@@ -24,7 +24,7 @@ from softhub.errors import HubError, HubUnavailable
 from softhub.hub.names import is_loopback
 
 MAX_CALL_BYTES = 64 * 1024 * 1024
-"""Most bytes that all the answers to one call may have, on the wire and unpacked."""
+"""Maximum number of bytes that all the answers to one call may have, on the wire and unpacked."""
 _PIECE_BYTES = 64 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
 
@@ -197,7 +197,7 @@ class _GuardedFactory:
 
 
 def _install() -> None:
-    """Put the transport in front of whatever client huggingface_hub was told to use."""
+    """Put the transport in front of the client that huggingface_hub is configured to use."""
     if not isinstance(_http._GLOBAL_CLIENT_FACTORY, _GuardedFactory):
         set_client_factory(_GuardedFactory(_http._GLOBAL_CLIENT_FACTORY))
 
@@ -213,7 +213,7 @@ def _expect_readable(response: httpx2.Response, call: Call) -> None:
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    """Drop the client's remarks on softhub's own calls, which softhub judges by the answers."""
+    """Drop the client's log records of softhub's own calls, whose answers softhub checks."""
     return _CALL.get() is None or record.levelno >= logging.ERROR
 
 
