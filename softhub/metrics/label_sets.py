@@ -1,6 +1,6 @@
 """Multi-label classification: sets of labels as text, in one canonical form.
 
-Each label is a decision of its own: its words ask a question after the text, which the model
+Each label is a separate decision: its words ask a question after the text, which the model
 answers with one of two words (`yes_no`). The labels of an example, and of a prediction, are one
 string, in the verbalizer's order and joined by `;`, so that comparing strings compares sets.
 """

@@ -1,4 +1,4 @@
-"""Metrics of generated texts, each equal to its library's own number over 100.
+"""Metrics of generated texts, each equal to its library's score divided by 100.
 
 The library counts n-grams. The formula over the counts is written here for arrays, so that a
 thousand resamples are scored at once.

@@ -69,7 +69,7 @@ class Task:
             where the task has no dataset.
         label_map: Maps the dataset's value (`"0"`, or a name) to the verbalizer's label.
         multilabel: Whether an example may have several labels, or none. Each label is then a
-            question of its own, which its words ask and `yes_no` answers.
+            separate question, which its words ask and `yes_no` answers.
         yes_no: The words of the two answers, for and against a label.
         decision: Turns scores into an answer: temperature, threshold, abstention.
         class_weights: Weights of the labels in the training loss against class imbalance:
@@ -80,7 +80,7 @@ class Task:
         test_column: The column of code that tests an answer; see `softhub.evaluation.sandbox`.
         metrics: Names of metrics; the first is the main one.
         hard_templates: Candidates for the zero-shot baseline; may be given as text.
-        group_column: Tells which rows belong together (a review, a patient): a group is never
+        group_column: Identifies rows that belong together (a review, a patient): a group is never
             divided over train and dev, and is resampled as a whole for intervals.
         dataset: The dataset; `None` for a task from a manifest or for rows in memory.
         max_length: Most text tokens; the text column is truncated to fit. `None` is the model's.
@@ -291,7 +291,7 @@ class Task:
         if self.kind == "generation":
             raise TaskError("labels: does not belong to a task of kind generation; remove it")
         if self.verbalizer is not None:
-            raise TaskError("labels: found beside a verbalizer; give only one of the two")
+            raise TaskError("labels: found together with a verbalizer; give only one of the two")
         # After the turn of a chat begins a new one, and words begin it without a space.
         space, end = self.system is None, "?" if self.multilabel else ""
         try:

@@ -140,7 +140,7 @@ class Verbalizer:
                 bare = word.strip()
                 if bare in owner:
                     raise TaskError(
-                        f"the word {word!r} of the label {label!r} already stands for "
+                        f"the word {word!r} of the label {label!r} is already used for "
                         f"{owner[bare]!r}; each word must belong to one label only"
                     )
                 owner[bare] = label

@@ -84,7 +84,7 @@ def test_a_task_with_another_verbalizer_or_template_is_still_sound(task: Task) -
         ({"labels": "positive"}, "labels: found 'positive'.*expected a list of labels"),
         ({"labels": [0, 1]}, "labels: found 0, expected text"),
         ({"labels": ["a", "b"], "verbalizer": Verbalizer.from_mapping({"a": " a", "b": " b"})},
-         "labels: found beside a verbalizer.*only one of the two"),
+         "labels: found together with a verbalizer.*only one of the two"),
         ({"template": 5}, "template: found 5, expected text"),
         ({"hard_templates": "{text}"}, "hard_templates: found '{text}'; expected a list"),
         ({"template": "{text} of {author}\nMood:", "text_column": "review"}, "0 times"),

@@ -126,7 +126,7 @@ def test_a_line_break_written_as_two_characters_is_warned_of(task_file: Path) ->
         ("label_column: label", "target_column: label", "target_column: does not belong"),
         ("max_length: 128", "test_column: test", "test_column: does not belong"),
         ("1: positive}", "1: pos}", "label_map: '1' is mapped to 'pos'.*expected one of: negative"),
-        ('" positive"', '" bad"', "verbalizer: .*already stands for 'positive'"),
+        ('" positive"', '" bad"', "verbalizer: .*is already used for 'positive'"),
         ('" positive"', '"positive"', "write all words alike"),
         ("positive: ", "yes: ", "verbalizer: found True.*put them in quotes"),
         ("[accuracy, macro_f1]", "[acuracy]", "unknown metric 'acuracy'; did you mean 'accuracy'"),

@@ -1,4 +1,4 @@
-"""The part that each column plays: guessed from names and values, each guess with its reason."""
+"""The role of each column: guessed from names and values, each guess with its reason."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Choices:
         texts: Columns that the template reads.
         label: The column of labels.
         target: The column of reference texts.
-        group: The column that tells which rows belong together.
+        group: The column that identifies rows that belong together.
         kind: `classification`, `multilabel` (a classification, too) or `generation`.
     """
 
@@ -72,7 +72,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Roles:
-    """The part of each column, and the reasons."""
+    """The role of each column, and the reasons."""
 
     kind: str  # of the task
     texts: tuple[str, ...]  # columns that the template reads
@@ -84,7 +84,7 @@ class Roles:
 
     @property
     def side_texts(self) -> tuple[str, ...]:
-        """Texts beside the one that may be truncated; these may be blank."""
+        """Texts other than the one that may be truncated; these may be blank."""
         return tuple(column for column in self.texts if column != self.text)
 
     @property
@@ -99,7 +99,7 @@ def describe_columns(table: SplitTable) -> list[Column]:
 
 
 def guess_roles(columns: Sequence[Column], choices: Choices) -> Roles:
-    """Guess the part of each column."""
+    """Guess the role of each column."""
     by_name = {column.name: column for column in columns}
     _check_choices(choices, by_name)
     answer = by_name[choices.target or choices.label or _guess_label(columns, choices)]
@@ -166,7 +166,7 @@ def _check_choices(choices: Choices, columns: Mapping[str, Column]) -> None:
         if name not in columns:
             raise DatasetError(f"there is no column {name!r}{did_you_mean(name, columns)}")
         if named.count(name) > 1:
-            raise DatasetError(f"the column {name!r} is given twice; give each column one part")
+            raise DatasetError(f"the column {name!r} is given twice; give each column one role")
     for name in choices.texts:
         if not columns[name].in_template:
             raise DatasetError(

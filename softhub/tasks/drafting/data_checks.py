@@ -1,4 +1,4 @@
-"""Checks of the data: what is worth knowing before a model is trained on it."""
+"""Checks of the data before a model is trained on it."""
 
 from __future__ import annotations
 

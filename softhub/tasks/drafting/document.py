@@ -17,7 +17,7 @@ def write_document(keys: Mapping[str, Any], notes: Mapping[str, str], origin: st
 
     Args:
         keys: The variables of the file's template; those that are left out are not written.
-        notes: Comments beside keys; beside a label: `verbalizer.<label>`.
+        notes: Comments next to keys; next to a label: `verbalizer.<label>`.
         origin: The data that the task is drafted from.
     """
     source = resources.files(__package__).joinpath("task.yaml.j2").read_text("utf-8")

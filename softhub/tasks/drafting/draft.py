@@ -65,7 +65,7 @@ class Draft:
         lengths: Lengths of the training texts.
         warnings: Problems of the data.
         sizes: Number of rows of each split.
-        data: Files to write beside it, by name; empty unless the data is divided.
+        data: Files to write next to it, by name; empty unless the data is divided.
     """
 
     path: Path
@@ -127,7 +127,7 @@ def draft_task(
         name: The task's name; the default is the source's.
         max_length: Most text tokens.
         counter: Counts the length of texts; the default counts words.
-        split: Divide the training rows into train, dev and test files beside the task file.
+        split: Divide the training rows into train, dev and test files next to the task file.
         seed: Chooses the division.
 
     Raises:
@@ -163,7 +163,7 @@ def _divided(source: Source, roles: Roles, path: Path, seed: int) -> _Data:
     files = {split: str(path.parent.resolve() / f"{split}.jsonl") for split in SPLITS}
     if set(files.values()) & set(source.dataset.data_files.values()):
         raise DatasetError(
-            "dividing would replace the data itself (train, dev and test.jsonl beside the task "
+            "dividing would replace the data itself (train, dev and test.jsonl next to the task "
             "file); put the task file into another folder"
         )
     table = read_rows(source.rows["train"], roles)

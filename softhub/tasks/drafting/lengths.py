@@ -17,7 +17,7 @@ class LengthCounter:
 
     Attributes:
         unit: The unit, in the plural.
-        limit: The most that fits into the base model beside a prompt and an answer, if known.
+        limit: The maximum that fits into the base model with a prompt and an answer, if known.
     """
 
     unit: str = "words"

@@ -67,7 +67,7 @@ def find_source(
         name = full.parent.name if full.stem.lower() in _PLAIN_STEMS else full.stem
     elif dev is not None or test is not None:
         raise DatasetError(
-            f"{place} is read as a dataset on the Hub, which has splits of its own; "
+            f"{place} is read as a dataset on the Hub, which has its own splits; "
             f"remove --dev and --test, or name a file that exists"
         )
     else:

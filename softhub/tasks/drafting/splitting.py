@@ -1,4 +1,4 @@
-"""Dividing one table into train, dev and test: groups stay whole, no text is on two sides."""
+"""Split one table into train, dev and test; no group and no text is in two splits."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _PLACES = {8: "dev", 9: "test"}
 def divide(table: RowSet, roles: Roles, *, seed: int) -> dict[str, RowSet]:
     """Divide the complete rows 80 : 10 : 10, the same way for the same seed.
 
-    With a group column, groups stay whole, and a row of dev or test whose text is in train too is
-    left out; without one, rows of the same text stay together, and each label is divided in the
+    With a group column, groups are not divided, and a row of dev or test whose text is in train too
+    is left out; without one, rows of the same text stay together, and each label is divided in the
     same proportions.
     """
     pieces: dict[str, list[Row]] = defaultdict(list)  # rows that stay together
