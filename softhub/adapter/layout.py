@@ -1,4 +1,4 @@
-"""Which files an adapter folder holds, how large they may be, and how a folder is written."""
+"""Which files an adapter folder contains, how large they may be, and how a folder is written."""
 
 import hashlib
 import os
@@ -56,7 +56,7 @@ def write_atomically(folder: Path, files: Mapping[str, bytes]) -> Path:
         The folder, with symbolic links in its path resolved.
 
     Raises:
-        InvalidAdapter: A name is not an adapter's, or `folder` already holds something else,
+        InvalidAdapter: A name is not an adapter's, or `folder` already contains something else,
             which must not be lost.
     """
     folder = Path(os.path.realpath(folder))
@@ -139,7 +139,7 @@ def _check_names(files: Mapping[str, bytes]) -> None:
 
 
 def _check_replaceable(folder: Path) -> None:
-    """Refuse to replace a directory that holds anything but an adapter's files."""
+    """Refuse to replace a directory that contains anything but an adapter's files."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -153,7 +153,7 @@ def _check_replaceable(folder: Path) -> None:
     unexpected = sorted(entry.name for entry in folder.iterdir() if entry.name not in FILES)
     if unexpected:
         raise InvalidAdapter(
-            f"{folder} holds {unexpected[0]!r}, which is not a file of an adapter and would be "
+            f"{folder} contains {unexpected[0]!r}, which is not a file of an adapter and would be "
             "lost; expected an empty folder or an adapter. Save into a separate folder."
         )
 

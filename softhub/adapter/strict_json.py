@@ -45,7 +45,9 @@ def parse_object(data: bytes, *, origin: str) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidAdapter(f"{origin} is not valid JSON in UTF-8: {_reason(error)}.") from None
     if not isinstance(value, dict):
-        raise InvalidAdapter(f"{origin} holds a JSON {type(value).__name__}; expected an object.")
+        raise InvalidAdapter(
+            f"{origin} contains a JSON {type(value).__name__}; expected an object."
+        )
     check_value(value, origin=origin)
     return value
 
@@ -86,10 +88,10 @@ def _children(item: object, origin: str) -> Iterable[object]:
         _check_string(item, MAX_STRING, origin)
     elif isinstance(item, float):
         if not math.isfinite(item):
-            raise InvalidAdapter(f"{origin} holds the number {item}; expected finite numbers.")
+            raise InvalidAdapter(f"{origin} contains the number {item}; expected finite numbers.")
     elif item is not None and not isinstance(item, bool | int):
         raise InvalidAdapter(
-            f"{origin} holds a {type(item).__name__}; expected a JSON value: "
+            f"{origin} contains a {type(item).__name__}; expected a JSON value: "
             "text, a number, true, false, null, a list or an object with text keys."
         )
     return ()
@@ -99,9 +101,9 @@ def _check_string(text: object, limit: int, origin: str) -> None:
     if not isinstance(text, str):
         raise InvalidAdapter(f"{origin} has the key {quoted(text)}; expected text keys.")
     if len(text) > limit:
-        raise InvalidAdapter(f"{origin} holds a text of {len(text)} characters; limit {limit}.")
+        raise InvalidAdapter(f"{origin} contains a text of {len(text)} characters; limit {limit}.")
     if _CONTROL.search(text):
-        raise InvalidAdapter(f"{origin} holds control characters: {quoted(text)}. Remove them.")
+        raise InvalidAdapter(f"{origin} contains control characters: {quoted(text)}. Remove them.")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

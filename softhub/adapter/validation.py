@@ -51,7 +51,7 @@ def check_folder(folder: str | Path) -> Adapter:
 
     Raises:
         InvalidAdapter: The folder is missing, damaged or hostile.
-        UnsupportedAdapter: It holds a valid adapter that softhub cannot use.
+        UnsupportedAdapter: It contains a valid adapter that softhub cannot use.
     """
     return check_files(read_folder(folder), origin=str(folder))
 
@@ -185,7 +185,7 @@ def _check_presence(files: Mapping[str, bytes], origin: str) -> None:
     for name in files:
         if name not in FILES:
             raise InvalidAdapter(
-                f"{origin} holds {quoted(name)}; expected only {', '.join(FILES)}."
+                f"{origin} contains {quoted(name)}; expected only {', '.join(FILES)}."
             )
     for name in REQUIRED:
         if name not in files:
@@ -336,5 +336,5 @@ def _check_card(data: bytes, origin: str) -> None:
     found = _CARD_CONTROL.search(text)
     if found:
         raise InvalidAdapter(
-            f"{CARD} of {origin} holds the control character {found.group()!a}; expected text."
+            f"{CARD} of {origin} contains the control character {found.group()!a}; expected text."
         )

@@ -49,7 +49,7 @@ class Weights(NamedTuple):
 
 
 def parse_weights(data: bytes, *, origin: str) -> Weights:
-    """Parse a safetensors file that holds one prompt and nothing else.
+    """Parse a safetensors file that contains one prompt and nothing else.
 
     Format: 8 bytes little-endian header length, a JSON header, the tensors' bytes
     (https://github.com/huggingface/safetensors#format).
@@ -71,12 +71,12 @@ def parse_weights(data: bytes, *, origin: str) -> Weights:
         raise InvalidAdapter(f"__metadata__ of {origin} is {quoted(notes)}; expected texts.")
     if WEIGHTS_KEY not in header:
         raise UnsupportedAdapter(
-            f"{origin} holds {_names(header)}; expected the one tensor {WEIGHTS_KEY!r} "
+            f"{origin} contains {_names(header)}; expected the one tensor {WEIGHTS_KEY!r} "
             "of prompt tuning. softhub loads no other adapters."
         )
     if len(header) > 1:
         raise UnsupportedAdapter(
-            f"{origin} holds {_names(header)}; expected {WEIGHTS_KEY!r} alone. "
+            f"{origin} contains {_names(header)}; expected {WEIGHTS_KEY!r} alone. "
             "Save it again in PEFT with save_embedding_layers=False and no modules_to_save."
         )
     dtype, shape = _check_tensor(header[WEIGHTS_KEY], len(body), origin)
@@ -155,6 +155,6 @@ def _check_finite(dtype: str, body: bytes, origin: str) -> None:
     bad = np.flatnonzero((words & _EXPONENT[dtype]) == _EXPONENT[dtype])
     if bad.size:
         raise InvalidAdapter(
-            f"{origin} holds {bad.size} numbers that are NaN or infinite, the first at position "
+            f"{origin} contains {bad.size} numbers that are NaN or infinite, the first at position "
             f"{bad[0]}; expected finite numbers. Training went wrong, or the file is damaged."
         )

@@ -156,7 +156,7 @@ def _read(
     chosen, rest = examples[::_DEV_SHARE], examples[:]
     del rest[::_DEV_SHARE]
     if not rest:
-        raise ConfigError(f"{texts} holds {len(rows)} text. Distillation needs two or more.")
+        raise ConfigError(f"{texts} contains {len(rows)} text. Distillation needs two or more.")
     return Splits(rest[:train], chosen[:dev], scored)
 
 

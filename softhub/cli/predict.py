@@ -147,7 +147,7 @@ def read_inputs(texts: list[str] | None, file: str | None) -> list[Text]:
         raise typer.BadParameter("give texts after the adapter, or --file FILE (- is stdin)")
     inputs: list[Text] = list(texts or []) if file is None else list(_read_file(file))
     if not inputs:
-        raise DatasetError(f"{file} holds no text. Write one text per line.")
+        raise DatasetError(f"{file} contains no text. Write one text per line.")
     return inputs
 
 

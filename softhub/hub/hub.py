@@ -169,7 +169,7 @@ class Hub:
             prompts: `namespace/name` or `namespace/name@revision` by the name to use it under.
 
         Returns:
-            Everything that the file now holds.
+            Everything that the file now contains.
 
         Raises:
             HubError: A prompt does not exist, or the file cannot be read or written.

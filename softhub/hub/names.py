@@ -112,7 +112,7 @@ def repo_folder_name(repo_id: str) -> str:
 
 
 def repo_id_of(folder_name: str) -> str | None:
-    """Return the repository that a folder of the layout holds, or None for any other folder."""
+    """Return the repository that a folder of the layout contains, or None for any other folder."""
     if not folder_name.startswith("models--"):
         return None
     repo_id = folder_name.removeprefix("models--").replace("--", "/")

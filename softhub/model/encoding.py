@@ -293,8 +293,8 @@ class Encoder:
 def render_chat(task: Task, tokenizer: PreTrainedTokenizerBase) -> Task:
     """Render a task's system text and template into one literal template in chat format.
 
-    The manifest then holds the rendered text with its control tokens, so that prediction does not
-    depend on the chat template of a later version of the tokenizer.
+    The manifest then contains the rendered text with its control tokens, so that prediction does
+    not depend on the chat template of a later version of the tokenizer.
 
     Args:
         task: A task; returned as it is if it has no system text.

@@ -1,7 +1,7 @@
 """Compute and compare fingerprints, which identify a base model beyond its name.
 
-A fingerprint holds the structure (model type, width, layers, tokenizer), exact digests of sampled
-weights, and a small numeric sketch. The digests are of the values *rounded to bfloat16* and
+A fingerprint contains the structure (model type, width, layers, tokenizer), exact digests of
+sampled weights, and a small numeric sketch. The digests are of the values *rounded to bfloat16* and
 *rounded to float16*, so that the same weights match whichever of the usual dtypes they are in.
 Quantization changes the matrices but not the one-dimensional norm weights, while any training of
 the norms changes some of them: equal norm digests with matrices within quantization error therefore

@@ -44,7 +44,7 @@ _NO_GROUPS = nn.Module()
 """Layer without `num_key_value_groups`, for which transformers does not copy keys."""
 
 _LAYOUT = "softhub_packing"
-"""Attribute of a mask that holds its packing."""
+"""Attribute of a mask that contains its packing."""
 
 _ONE_AT_A_TIME = threading.RLock()
 

@@ -77,7 +77,7 @@ class SoftPrompt:
 
         Raises:
             InvalidAdapter: The folder is missing, damaged or hostile.
-            UnsupportedAdapter: It holds a valid adapter of another kind.
+            UnsupportedAdapter: It contains a valid adapter of another kind.
         """
         return cls._from_adapter(check_folder(folder))
 

@@ -18,7 +18,7 @@ class Example:
         label: The verbalizer's label, for classification.
         target: The reference text, for generation.
         group: Group of the example (a review, a patient), which is never divided over splits.
-        text_column: The column that holds the example's own text.
+        text_column: The column that contains the example's own text.
         soft_label: The probability of each label, for classification: the target of training in
             place of the label. In a multi-label task the probabilities are independent.
     """

@@ -77,8 +77,8 @@ class ExampleReader:
         if task.label_column is None and task.target_column is None:
             key = "target_column" if task.verbalizer is None else "label_column"
             raise DatasetError(
-                f"{origin}: the task {task.name} does not name the column that holds the answers; "
-                f"set its {key}"
+                f"{origin}: the task {task.name} does not name the column that contains the "
+                f"answers; set its {key}"
             )
         for column in (*self._needed, *self._shown, task.label_column):
             if column is not None and column not in present:
@@ -104,8 +104,8 @@ class ExampleReader:
             )
         if isinstance(value, str) and _LONE_SURROGATE.search(value):
             raise DatasetError(
-                f"{self._table.place(index)}: {column!r} holds half of a surrogate pair, which is "
-                f"not a character; correct the row"
+                f"{self._table.place(index)}: {column!r} contains half of a surrogate pair, which "
+                f"is not a character; correct the row"
             )
 
     def _answer(self, index: int, value: Any) -> str:

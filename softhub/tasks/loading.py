@@ -150,7 +150,7 @@ def _complete(task: "Task", read: Sequence[Example | None], origin: str) -> list
 
 
 def _stored_split(task: "Task", split: str) -> tuple[DatasetSource, str]:
-    """Return the dataset, and its split that holds the requested one."""
+    """Return the dataset, and its split that contains the requested one."""
     if task.dataset is None:
         raise DatasetError(
             f"the task {task.name} has no dataset (a task from a manifest never has one); load a "

@@ -62,7 +62,7 @@ class Template:
             Segments whose texts, joined, are `render(row)`; empty ones are left out.
 
         Raises:
-            TaskError: If the row lacks a column, or holds `None` in it.
+            TaskError: If the row lacks a column, or contains `None` in it.
         """
         # re.split with one group alternates: literal, column, literal, column, …, literal.
         pieces = _PLACEHOLDER.split(self.text)
@@ -79,7 +79,7 @@ class Template:
             row: Values by column.
 
         Raises:
-            TaskError: If the row lacks a column, or holds `None` in it.
+            TaskError: If the row lacks a column, or contains `None` in it.
         """
         return "".join(segment.text for segment in self.segments(row))
 

@@ -125,7 +125,8 @@ class Verbalizer:
         for entry in record:
             if not isinstance(entry, Mapping) or set(entry) != {"label", "words"}:
                 raise TaskError(
-                    f"the verbalizer's record holds {entry!r:.80}; expected a label and its words"
+                    f"the verbalizer's record contains {entry!r:.80}; expected a label "
+                    "and its words"
                 )
         return cls(tuple(_entry(entry["label"], entry["words"]) for entry in record))
 

@@ -86,7 +86,7 @@ def test_standard_input_and_the_base_from_the_environment(
     [
         ('"fine"\n{"text": "cut o', "rows.jsonl:2: not valid JSON"),
         ('"fine"\n3\n', "rows.jsonl:2: found 3; expected a string"),
-        ("\n\n", "holds no text"),
+        ("\n\n", "contains no text"),
         (b"\xff\xfe\x00", "Cannot read"),
         (None, "Cannot read"),
     ],

@@ -145,7 +145,7 @@ def test_columns_within_a_column_have_dotted_names() -> None:
     ("row", "message"),
     [
         ({"text": "a", "lable": "positive"}, r"rows\[1\]: 'label' is missing"),
-        ({"text": "a\ud83d", "label": "positive"}, r"rows\[1\]: 'text' holds half of a surr"),
+        ({"text": "a\ud83d", "label": "positive"}, r"rows\[1\]: 'text' contains half of a surr"),
         ({"text": "a", "label": "good"}, r"rows\[1\]: 'label' is 'good'; expected one of 'neg"),
         ({"text": None, "label": "positive"}, r"rows\[1\]: 'text' is missing"),
         ({"text": [1], "label": "positive"}, r"rows\[1\]: 'text' was read as list; expected"),

@@ -163,7 +163,11 @@ def test_a_file_without_a_last_line_end_is_sound(task_on: TaskOn) -> None:
         ("a.jsonl", _jsonl(GOOD, {"text": "a", "label": "god"}), "line 2: 'label' is 'god'"),
         ("a.jsonl", _jsonl(GOOD, {"text": "a", "label": 1}), "line 2: 'label' is '1'"),
         ("a.jsonl", _jsonl({"text": [1], "label": "good"}), "line 1: 'text' was read as list"),
-        ("a.jsonl", '{"text": "\\ud83d", "label": "good"}', "line 1: 'text' holds half of a surr"),
+        (
+            "a.jsonl",
+            '{"text": "\\ud83d", "label": "good"}',
+            "line 1: 'text' contains half of a surr",
+        ),
         ("a.txt", "fine\n", r"ends in one of \.json, \.jsonl, \.csv, \.parquet"),
     ],
 )

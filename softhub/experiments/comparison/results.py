@@ -1,7 +1,7 @@
 """The results of a comparison's folder: a table for people, JSON for programs, a report for both.
 
-`context.json` holds the reference answers and the machine, so that a report can be written from the
-folder alone, without running or loading anything.
+`context.json` contains the reference answers and the machine, so that a report can be written from
+the folder alone, without running or loading anything.
 """
 
 from __future__ import annotations

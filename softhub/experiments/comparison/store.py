@@ -84,7 +84,7 @@ class RowStore:
             about: The conditions that all rows share: task, data, base, training.
 
         Raises:
-            ConfigError: The folder holds rows of another comparison.
+            ConfigError: The folder contains rows of another comparison.
         """
         self._opened = json.loads(json.dumps(about, default=str))
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ class RowStore:
         return FileLock(self.folder / LOCK, poll_interval=0.01)
 
     def _check_opened(self) -> None:
-        """Check that the folder holds the comparison that was opened, so that no rows get mixed."""
+        """Check that the folder contains the opened comparison, so that no rows get mixed."""
         if self._opened is None:
             return
         before, after = _conditions(self.about()), _conditions(self._opened)

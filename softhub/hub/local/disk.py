@@ -96,7 +96,7 @@ def read_file(path: Path, *, most: int) -> bytes:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all it holds, if it exists."""
+    """Remove a file or a folder with all it contains, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -56,7 +56,7 @@ class Repository:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except InvalidAdapter:
-            if (self.folder / "refs" / name).is_dir():  # `history`, which holds refs
+            if (self.folder / "refs" / name).is_dir():  # `history`, which contains refs
                 return None
             raise
         commit = content.decode("ascii", errors="replace").strip()
@@ -77,7 +77,7 @@ class Repository:
         return dict(sorted(found.items()))
 
     def ref_names(self) -> list[str]:
-        """Return the names of branches and tags, and `history`, which holds refs."""
+        """Return the names of branches and tags, and `history`, which contains refs."""
         self._check_readable(self.folder / "refs")
         try:
             with os.scandir(self.folder / "refs") as entries:
@@ -166,7 +166,7 @@ class Repository:
         }
 
     def read_all(self, commit: str) -> dict[str, bytes]:
-        """Return all files of a commit, after checking that its snapshot holds nothing else.
+        """Return all files of a commit, after checking that its snapshot contains nothing else.
 
         Raises:
             InvalidAdapter: A file is missing, altered, or not in the commit's record.
@@ -177,7 +177,7 @@ class Repository:
         unexpected = sorted(present - set(files))
         if unexpected:
             raise InvalidAdapter(
-                f"{folder} also holds {unexpected[0]!r}, which was not pushed; remove that file"
+                f"{folder} also contains {unexpected[0]!r}, which was not pushed; remove that file"
             )
         return files
 

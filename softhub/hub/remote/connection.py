@@ -249,7 +249,7 @@ def _checked_token(token: Any, source: str) -> str | Literal[False]:
     stripped = token.strip() if isinstance(token, str) else None
     if stripped is None or not all("!" <= character <= "~" for character in stripped):
         raise HubAccessDenied(
-            f"the access token from {source} holds characters that no token has (white space, "
+            f"the access token from {source} contains characters that no token has (white space, "
             "control or accented characters), or is no text; copy it again (it is not shown here)"
         )
     return stripped or False

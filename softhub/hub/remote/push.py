@@ -161,7 +161,7 @@ class RemotePush:
         return conflict_message(self.job, expected, theirs)
 
     def _is_content_of(self, commit: RemoteCommit) -> bool:
-        """Return whether a commit's tree holds exactly the files of this push."""
+        """Return whether a commit's tree contains exactly the files of this push."""
         adapter = self.job.adapter
         if {name for name in FILES if name in commit.files} != set(adapter.files):
             return False
@@ -174,7 +174,7 @@ class RemotePush:
         """Compare what the hub took with what was pushed; then, and only then, set the tags.
 
         The commit is on the branch, so nothing that fails from here on is a failed push, except
-        that the hub holds something else.
+        that the hub contains something else.
         """
         try:
             stored = self._stored(commit)

@@ -68,7 +68,7 @@ class RemoteHub:
         commit = self.client.commit(repo_id, revision)
         if WEIGHTS not in commit.files and PICKLED_WEIGHTS in commit.files:
             raise UnsupportedAdapter(
-                f"{commit.origin} holds its weights as {PICKLED_WEIGHTS}, and unpickling runs "
+                f"{commit.origin} contains its weights as {PICKLED_WEIGHTS}, and unpickling runs "
                 "code; ask its author to save it with safe_serialization=True"
             )
         adapter = self._adapter(commit, FILES)
@@ -90,7 +90,7 @@ class RemoteHub:
         info = self._describe(commit, tags=tuple(sorted(self.client.refs(repo_id).tags)))
         if not history or info is None:
             raise InvalidAdapter(
-                f"{repo_id}@{revision} holds no adapter; expected {WEIGHTS} and {CONFIG}"
+                f"{repo_id}@{revision} contains no adapter; expected {WEIGHTS} and {CONFIG}"
             )
         return replace(info, date=history[0].date, message=history[0].title)
 

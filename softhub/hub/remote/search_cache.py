@@ -28,7 +28,7 @@ class SearchCache:
     """Descriptions of the newest commits of one endpoint's repositories.
 
     A commit does not change, so a description is valid for as long as its commit is the newest.
-    None marks a repository that holds no prompt. A cache that cannot be used is empty.
+    None marks a repository that contains no prompt. A cache that cannot be used is empty.
     """
 
     def __init__(self, home: Path, endpoint: str) -> None:

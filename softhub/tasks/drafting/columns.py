@@ -109,7 +109,7 @@ def guess_roles(columns: Sequence[Column], choices: Choices) -> Roles:
     texts = choices.texts or (_guess_text(free, columns),)
     text = max((by_name[name] for name in texts), key=lambda text: (text.filled, text.longest))
     reasons = {
-        "kind": f"{answer.name!r} holds {'free text' if choices.target else 'one of a few labels'}",
+        "kind": f"{answer.name!r} contains {'free text' if choices.target else 'a few labels'}",
         "target_column" if choices.target else "label_column": _answer_reason(answer, choices),
         "text_column": _text_reason(text, len(texts)),
     }
@@ -188,8 +188,8 @@ def _guess_label(columns: Sequence[Column], choices: Choices) -> str:
     label = _best(free, _label_score)
     if label is None or choices.kind == "generation":
         raise DatasetError(
-            f"cannot tell which column holds the answers; the columns are {_listed(columns)}. Name "
-            f"it with --label COLUMN (classification) or --target COLUMN (generation)"
+            f"cannot tell which column contains the answers; the columns are {_listed(columns)}. "
+            f"Name it with --label COLUMN (classification) or --target COLUMN (generation)"
         )
     return label.name
 
@@ -218,8 +218,8 @@ def _guess_text(free: Sequence[Column], columns: Sequence[Column]) -> str:
     best = _best(texts[::-1], lambda text: text.words * text.distinct)
     if best is None:
         raise DatasetError(
-            f"cannot tell which column holds the texts; the columns are {_listed(columns)}. Name "
-            f"it with --text COLUMN"
+            f"cannot tell which column contains the texts; the columns are {_listed(columns)}. "
+            f"Name it with --text COLUMN"
         )
     return best.name
 

@@ -35,6 +35,6 @@ def quoted(text: str) -> str:
 
 
 def _comment(text: str) -> str:
-    """Return a text that cannot end a comment, and holds nothing that YAML refuses."""
+    """Return a text that cannot end a comment, and contains nothing that YAML refuses."""
     printable = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(printable.split())

@@ -52,15 +52,15 @@ def find_labels(tables: Mapping[str, RowSet], roles: Roles) -> Labels:
     long = next((value for value in found if len(value) > LONGEST_LABEL), None)
     if long is not None:
         raise DatasetError(
-            f"{column!r} holds {long[:40]!r}…, a text of {len(long)} characters; expected labels. "
-            f"If the model is to write these texts, use --target {column}"
+            f"{column!r} contains {long[:40]!r}…, a text of {len(long)} characters; expected "
+            f"labels. If the model is to write these texts, use --target {column}"
         )
     spellings = _merged(found)
     labels = sorted(set(spellings.values()), key=_order)
     if len(labels) < 2:
         raise DatasetError(
-            f"{column!r} holds {'a single label, ' + repr(labels[0]) if labels else 'no label'}; "
-            f"expected two or more. Choose another column with --label"
+            f"{column!r} contains {'a single label, ' + repr(labels[0]) if labels else 'no label'}"
+            f"; expected two or more. Choose another column with --label"
         )
     counts = dict.fromkeys(labels, 0)
     for value, count in by_split["train"].items():

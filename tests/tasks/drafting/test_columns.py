@@ -68,13 +68,13 @@ def test_free_text_is_never_guessed_as_the_answer() -> None:
 
 def test_an_answer_column_depends_on_its_values() -> None:
     assert roles({"question": SENTENCES, "answer": moods()}).kind == "classification"
-    with pytest.raises(DatasetError, match="cannot tell which column holds the answers"):
+    with pytest.raises(DatasetError, match="cannot tell which column contains the answers"):
         roles({"question": SENTENCES, "answer": SENTENCES[::-1]})
 
 
 def test_numbers_are_no_labels_unless_their_name_says_so() -> None:
     counts = [str(n % 7) for n in range(20)]
-    with pytest.raises(DatasetError, match="cannot tell which column holds the answers"):
+    with pytest.raises(DatasetError, match="cannot tell which column contains the answers"):
         roles({"text": SENTENCES, "votes": counts})
     assert roles({"text": SENTENCES, "rating": counts}).answer == "rating"
     assert roles({"text": SENTENCES, "spam": [str(n % 2) for n in range(20)]}).answer == "spam"
@@ -120,7 +120,7 @@ def test_thousands_of_labels_are_labels_if_named() -> None:
         ({"target": "text", "kind": "multilabel"}, "a target is for generation"),
         ({"target": "text", "kind": "classification"}, "a target is for generation"),
         ({"texts": ("1st note",)}, "a template cannot read the column '1st note'"),
-        ({"label": "mood", "group": "text"}, "cannot tell which column holds the texts"),
+        ({"label": "mood", "group": "text"}, "cannot tell which column contains the texts"),
     ],
 )
 def test_choices_that_cannot_be(choices: dict[str, Any], reason: str) -> None:

@@ -294,7 +294,7 @@ def test_bad_files_are_one_sentence(
 def test_a_chosen_column_that_cannot_be(tmp_path: Path) -> None:
     rows = [{"text": f"text {n}", "same": "a", "long": "x" * 200 + str(n)} for n in range(20)]
     file = write_csv(tmp_path / "t.csv", rows)
-    with pytest.raises(DatasetError, match="'same' holds a single label, 'a'"):
+    with pytest.raises(DatasetError, match="'same' contains a single label, 'a'"):
         draft(file, label="same")
     with pytest.raises(DatasetError, match="use --target long"):
         draft(file, label="long", texts=("text",))
