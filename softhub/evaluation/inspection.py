@@ -22,8 +22,8 @@ from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task
 
 CAVEAT = (
-    "Nearest tokens explain little: prompts that solve a task equally well can lie near any words "
-    "(Khashabi et al. 2022, arXiv 2112.08348), and soft prompts lie in regions without text "
+    "Nearest tokens explain little: prompts that solve a task equally well can be near any words "
+    "(Khashabi et al. 2022, arXiv 2112.08348), and soft prompts are in regions without text "
     "(Bailey et al. 2023)."
 )
 

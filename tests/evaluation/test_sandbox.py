@@ -42,7 +42,7 @@ confined = pytest.mark.skipif(REFUSED is not None, reason=f"no sandbox here: {RE
 
 @confined
 def test_what_confines_is_said() -> None:
-    assert "bwrap: no network, no other processes, no files but those of Python" in confinement()
+    assert "bwrap: no network, no other processes, no files except those of Python" in confinement()
 
 
 @confined
@@ -96,7 +96,7 @@ def test_a_program_that_pretends_does_not_pass(code: str) -> None:
 def test_a_program_that_never_ends_is_ended() -> None:
     """By its processor time if it works, by the clock if it sleeps, however it takes signals."""
     busy = run_program("while True: pass", "", limits=BRIEF)
-    assert busy == Outcome("timeout", "used up its processor time")
+    assert busy == Outcome("timeout", "exceeded its CPU time")
     deaf = "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass"
     assert run_program(deaf, "", limits=BRIEF) == Outcome("exited", "ended by SIGKILL")
     asleep = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(99)"
@@ -158,7 +158,7 @@ def test_a_verdict_written_over_is_no_pass() -> None:
         "    except OSError: pass\n"
         "os._exit(0)\n"
     )
-    assert run_program(over, CHECK) == Outcome("exited", "left before its tests were done")
+    assert run_program(over, CHECK) == Outcome("exited", "ended before its tests finished")
 
 
 @confined

@@ -63,7 +63,7 @@ def run(code: str, tests: str) -> tuple[str, str]:
         for part, text in (("program", code), ("tests", tests)):
             exec(compile(text, f"<{part}>", "exec"), module.__dict__)
     except SystemExit:
-        return "exited", "left before its tests were done"
+        return "exited", "ended before its tests finished"
     except BaseException as error:  # whatever a program raises
         return "failed", _described(error)
     return "passed", ""

@@ -36,7 +36,7 @@ class Limits:
 
     Attributes:
         seconds: Wall time, after which it is killed.
-        cpu_seconds: Processor time of each process.
+        cpu_seconds: CPU time of each process.
         memory_bytes: Address space of each process, the interpreter included.
         processes: Processes and threads that exist at the same time.
         file_bytes: Largest file that it may write.
@@ -128,7 +128,7 @@ def run_program(code: str, tests: str, *, limits: Limits = DEFAULT_LIMITS) -> Ou
     if outcome is None:  # nothing was started: raise if the sandbox has stopped working
         _bubblewrap.cache_clear()
         _bubblewrap()
-    return outcome or Outcome("exited", "left before its tests were done")
+    return outcome or Outcome("exited", "ended before its tests finished")
 
 
 def confinement() -> str:
@@ -138,7 +138,7 @@ def confinement() -> str:
         ConfigError: Bubblewrap is missing or does not work on this machine.
     """
     return (
-        f"{_bubblewrap()}: no network, no other processes, no files but those of Python's "
+        f"{_bubblewrap()}: no network, no other processes, no files except those of Python's "
         "standard library and a temporary folder"
     )
 
@@ -230,9 +230,9 @@ def _read_verdict(verdict: IO[bytes], token: str, code: int) -> tuple[Outcome | 
         return None, output.decode(errors="replace").strip()[:200]
     kind, detail = records[-1]
     if kind == "started":  # it never got to its end; bubblewrap reports a signal as 128 + number
-        kind, detail = "exited", "left before its tests were done"
+        kind, detail = "exited", "ended before its tests finished"
         if code == 128 + signal.SIGXCPU:
-            kind, detail = "timeout", "used up its processor time"
+            kind, detail = "timeout", "exceeded its CPU time"
         elif code - 128 in set(signal.Signals):
             detail = f"ended by {signal.Signals(code - 128).name}"
     return Outcome(kind, detail), ""
