@@ -101,7 +101,9 @@ def _check_string(text: object, limit: int, origin: str) -> None:
     if not isinstance(text, str):
         raise InvalidAdapter(f"{origin} has the key {quoted(text)}; expected text keys.")
     if len(text) > limit:
-        raise InvalidAdapter(f"{origin} contains a text of {len(text)} characters; limit {limit}.")
+        raise InvalidAdapter(
+            f"{origin} contains a string of {len(text)} characters; the limit is {limit}."
+        )
     if _CONTROL.search(text):
         raise InvalidAdapter(f"{origin} contains control characters: {quoted(text)}. Remove them.")
 

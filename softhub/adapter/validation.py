@@ -1,4 +1,4 @@
-"""Validation of adapters: whatever is pulled, pushed or loaded is checked here before it is used.
+"""Validation of adapters: everything pulled, pushed or loaded is checked here before use.
 
 Nothing is executed and nothing is trusted: sizes are capped before reading, both JSON files and
 the safetensors header are parsed strictly, and the parts must agree with each other.
@@ -215,23 +215,23 @@ def _check_config(config: Mapping[str, Any], origin: str) -> None:
             str(method), "softhub loads prompt tuning only; use it in PEFT."
         )
         raise UnsupportedAdapter(
-            f"{origin} says peft_type {quoted(method)}; expected 'PROMPT_TUNING'. {conversion}"
+            f"{origin} has peft_type {quoted(method)}; expected 'PROMPT_TUNING'. {conversion}"
         )
     if task_type is None:
         raise UnsupportedAdapter(
-            f"{origin} says no task_type, so it is unknown which models the prompt is for. In "
+            f"{origin} has no task_type, so it is unknown which models the prompt is for. In "
             f"{CONFIG}, set task_type to 'CAUSAL_LM' (decoder-only) or 'SEQ_2_SEQ_LM' "
             "(encoder-decoder)."
         )
     if task_type not in TASK_TYPES:
         raise UnsupportedAdapter(
-            f"{origin} says task_type {quoted(task_type)}; expected {' or '.join(TASK_TYPES)}. "
+            f"{origin} has task_type {quoted(task_type)}; expected {' or '.join(TASK_TYPES)}. "
             "A prompt for another task type depends on a head that is not part of it: train a "
             "causal or encoder-decoder model with a verbalizer instead."
         )
     if config.get("modules_to_save"):
         raise UnsupportedAdapter(
-            f"{origin} says modules_to_save {quoted(config['modules_to_save'])}; expected none: "
+            f"{origin} has modules_to_save {quoted(config['modules_to_save'])}; expected none: "
             "the prompt would depend on layers that are not part of it."
         )
     if config.get("auto_mapping"):
@@ -246,11 +246,11 @@ def _check_tokenizer_options(config: Mapping[str, Any], origin: str) -> None:
     options = config.get("tokenizer_kwargs") or {}
     if not isinstance(options, dict):
         raise InvalidAdapter(
-            f"{origin} says tokenizer_kwargs {quoted(options)}; expected options by name."
+            f"{origin} has tokenizer_kwargs {quoted(options)}; expected options by name."
         )
     if _trusts_remote_code(config):
         raise InvalidAdapter(
-            f"{origin} says trust_remote_code (tokenizer_kwargs {quoted(options)}); expected none: "
+            f"{origin} sets trust_remote_code (tokenizer_kwargs {quoted(options)}); expected none: "
             "an adapter never decides that code is run."
         )
 
@@ -268,19 +268,19 @@ def _check_shape(adapter: Adapter) -> None:
     count, declared = config.get("num_virtual_tokens"), config.get("token_dim")
     if not is_count(count, MAX_VIRTUAL_TOKENS):
         raise InvalidAdapter(
-            f"{CONFIG} of {origin} says num_virtual_tokens {quoted(count)}; expected an "
+            f"{CONFIG} of {origin} has num_virtual_tokens {quoted(count)}; expected an "
             f"integer from 1 to {MAX_VIRTUAL_TOKENS}."
         )
     submodules = _submodules(config, origin)
     if rows != count * submodules:
         raise InvalidAdapter(
             f"{WEIGHTS} of {origin} has {rows} rows; expected {count * submodules}, as {CONFIG} "
-            f"says {count} virtual tokens for {submodules} submodule(s)."
+            f"specifies {count} virtual tokens for {submodules} submodule(s)."
         )
     if declared is not None and not (is_count(declared, MAX_HIDDEN_SIZE) and declared == width):
         raise InvalidAdapter(
-            f"{WEIGHTS} of {origin} has rows of {width} numbers; expected {quoted(declared)}, as "
-            f"{CONFIG} says in token_dim."
+            f"{WEIGHTS} of {origin} has rows of {width} numbers; expected {quoted(declared)}, "
+            f"the token_dim in {CONFIG}."
         )
 
 
@@ -292,7 +292,7 @@ def _submodules(config: Mapping[str, Any], origin: str) -> int:
         return allowed[-1]
     if not is_count(submodules, 2) or submodules not in allowed:
         raise InvalidAdapter(
-            f"{CONFIG} of {origin} says num_transformer_submodules {quoted(submodules)}; expected "
+            f"{CONFIG} of {origin} has num_transformer_submodules {quoted(submodules)}; expected "
             f"{' or '.join(map(str, allowed))} for {config['task_type']}."
         )
     return submodules

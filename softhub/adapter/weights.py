@@ -68,7 +68,7 @@ def parse_weights(data: bytes, *, origin: str) -> Weights:
     header, body = _split(data, origin)
     notes = header.pop("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
-        raise InvalidAdapter(f"__metadata__ of {origin} is {quoted(notes)}; expected texts.")
+        raise InvalidAdapter(f"__metadata__ of {origin} is {quoted(notes)}; expected strings.")
     if WEIGHTS_KEY not in header:
         raise UnsupportedAdapter(
             f"{origin} contains {_names(header)}; expected the one tensor {WEIGHTS_KEY!r} "

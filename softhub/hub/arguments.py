@@ -18,26 +18,28 @@ _MAX_REVISION = 200
 
 
 def text_argument(name: str, value: Any) -> str:
-    """Return `value` if it is a text.
+    """Return `value` if it is a string.
 
     Raises:
         HubError: It is not; names the argument.
     """
     if isinstance(value, str):
         return value
-    raise HubError(f"{name} is {quoted(value)}; expected a text")
+    raise HubError(f"{name} is {quoted(value)}; expected a string")
 
 
 def text_arguments(name: str, values: Any) -> tuple[str, ...]:
-    """Return `values` if they are a list of texts; a single text is an error.
+    """Return `values` if they are a list of strings; a single string is an error.
 
     Raises:
         HubError: They are not; names the argument.
     """
     if isinstance(values, str):
-        raise HubError(f"{name} is the text {quoted(values)}; expected a list: [{quoted(values)}]")
+        raise HubError(
+            f"{name} is the string {quoted(values)}; expected a list: [{quoted(values)}]"
+        )
     if isinstance(values, bytes) or not isinstance(values, Iterable):
-        raise HubError(f"{name} is {quoted(values)}; expected a list of texts")
+        raise HubError(f"{name} is {quoted(values)}; expected a list of strings")
     return tuple(text_argument(f"an entry of {name}", value) for value in values)
 
 
@@ -45,7 +47,7 @@ def path_argument(name: str, value: Any) -> Path:
     """Return `value` as a path.
 
     Raises:
-        HubError: It is neither a text nor a path.
+        HubError: It is neither a string nor a path.
     """
     if isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str):
         return Path(value)
@@ -68,7 +70,7 @@ def revision_argument(value: Any, *, is_remote: bool) -> str:
 
     Raises:
         RevisionNotFound: No hub can have it.
-        HubError: It is not a text.
+        HubError: It is not a string.
     """
     revision = text_argument("revision", value)
     if not is_remote or "/" not in revision:

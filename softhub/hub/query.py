@@ -73,7 +73,7 @@ class Query:
             raise HubError(f"limit is {self.limit}; expected at least 1")
 
     def _check_type(self, name: str, value: Any) -> None:
-        expected, said = _TYPES.get(name, (str, "a text"))
+        expected, said = _TYPES.get(name, (str, "a string"))
         if value is not None and (not isinstance(value, expected) or isinstance(value, bool)):
             raise HubError(f"{name} is {value!r}; expected {said}")
         if isinstance(value, str):
@@ -170,7 +170,7 @@ def goodness(metric: str, value: float) -> float:
 
 
 def _readable(text: str) -> str:
-    """Return a text of the command line as it was typed, whatever the locale made of its bytes."""
+    """Return a text of the command line as it was typed, independent of the locale."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     except UnicodeEncodeError:

@@ -120,7 +120,7 @@ def plain(text: str, *, most: int = 200) -> str:
     """Return `text` on one line and safe to print, truncated to `most` characters.
 
     Control characters, the start of escape sequences, and marks that reverse the reading direction
-    or hide text are removed or become spaces, because strangers' texts end up on terminals.
+    or hide text are removed or become spaces, because untrusted texts are printed to terminals.
     """
     if len(text) <= most and text.isprintable() and "  " not in text and text == text.strip():
         return text

@@ -33,7 +33,7 @@ def answer_in_batches(
 
     Args:
         requests: All rows of a call.
-        size: Most rows of a batch.
+        size: Maximum number of rows of a batch.
         answer: Answers one batch.
         progress: Description of a progress bar on a terminal; None shows no bar.
 

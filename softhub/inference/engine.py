@@ -186,7 +186,7 @@ class PromptModel:
             ConfigError: `abstain_below` is not a probability.
         """
         if abstain_below is not None and not 0 <= abstain_below <= 1:
-            raise ConfigError(f"abstain_below is {abstain_below}; expected a number in 0 to 1.")
+            raise ConfigError(f"abstain_below is {abstain_below}; expected a number from 0 to 1.")
         fallback = self._requests.prepare(task)
         requests = [
             self._requests.classification(text, self._find(name), fallback)

@@ -1,4 +1,4 @@
-"""The hub's folders and files: created, read and locked, with errors that say what failed."""
+"""Create, read and lock the folders and files of a hub, with errors that say what failed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def find_link(root: Path, *paths: Path, plain: set[str] | None = None) -> str | 
             except OSError:
                 break  # it does not exist, or whatever is done with it next says what is wrong
             if stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) == _JUNCTION:
-                return f"{step} is a link, and a hub follows none; remove it or copy its target"
+                return (
+                    f"{step} is a link, which a hub does not follow; remove it or copy its target"
+                )
             if stat.S_ISDIR(status.st_mode):
                 plain.add(step)
             elif not stat.S_ISREG(status.st_mode):
@@ -105,7 +107,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file at `path`, as one process at a time can.
+    """Hold the lock file at `path`, which only one process can hold at a time.
 
     Raises:
         HubError: Another process holds it for too long; says that it is busy with `what`.

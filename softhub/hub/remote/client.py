@@ -37,7 +37,7 @@ class RemoteCommit:
 
 
 class LoggedCommit(NamedTuple):
-    """One entry of a history, whatever the hub sent: every text is one, and safe to print."""
+    """One entry of a history; every field is checked to be text that is safe to print."""
 
     id: str
     title: str

@@ -250,7 +250,7 @@ def _checked_token(token: Any, source: str) -> str | Literal[False]:
     if stripped is None or not all("!" <= character <= "~" for character in stripped):
         raise HubAccessDenied(
             f"the access token from {source} contains characters that no token has (white space, "
-            "control or accented characters), or is no text; copy it again (it is not shown here)"
+            "control or accented characters), or is not text; copy it again (it is not shown here)"
         )
     return stripped or False
 

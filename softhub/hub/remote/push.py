@@ -1,4 +1,4 @@
-"""One push to a remote hub: one commit on a known parent, or an error that says why not."""
+"""One push to a remote hub: one commit on a known parent, or an error with the reason."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class RemotePush:
         return str(sent.oid)
 
     def _accept_or_refuse(self, old: RemoteCommit, new: RemoteCommit) -> None:
-        """Continue where somebody else only edited the card; anything more is a conflict."""
+        """Continue if the other push only edited the card; anything else is a conflict."""
         touched = {name for name in FILES if _digest(old, name) != _digest(new, name)}
         if self.job.parent_commit is not None or touched - {CARD}:
             raise PushConflict(self._conflict(new, old.id))
@@ -189,7 +189,7 @@ class RemotePush:
         return self._finish(stored.id, parent, created=True)
 
     def _stored(self, commit: str) -> RemoteCommit:
-        """Return the pushed commit as the hub lists it, whatever name the answer gave it."""
+        """Return the pushed commit as the hub lists it, independent of the name in the answer."""
         newest = self.client.commit(self.job.repo_id, self.job.revision)
         if newest.id == commit or self._is_content_of(newest) or not is_commit(commit):
             return newest

@@ -144,7 +144,7 @@ class RemoteHub:
     def whoami(self) -> str:
         """Return the account's name."""
         if self.client.token is False and not self.client.is_offline:
-            raise HubAccessDenied(f"whoami needs a token; {self.client.login_hint()}")
+            raise HubAccessDenied(f"whoami requires a token; {self.client.login_hint()}")
         return self.client.whoami()
 
     def _adapter(self, commit: RemoteCommit, names: Sequence[str]) -> Adapter:

@@ -62,7 +62,7 @@ class SearchCache:
         self._use(lambda connection: connection.executemany(insert, rows))
 
     def _use(self, work: Callable[[sqlite3.Connection], object]) -> None:
-        """Open the cache and work on it; whatever fails with it is only logged."""
+        """Open the cache and work on it; errors are only logged."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS)
