@@ -146,7 +146,7 @@ def _load(
 
 
 def _save(fitted: "Calibration", folder: Path) -> None:
-    """Save the calibrated adapter; a card that somebody has edited stays as it is."""
+    """Save the calibrated adapter; an edited card is not changed."""
     from softhub.adapter.card import render_card
     from softhub.model.prompt import SoftPrompt
 

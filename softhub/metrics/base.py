@@ -86,7 +86,7 @@ class Metric(ABC):
 
 
 def check_pairs(predictions: Sequence[Any], references: Sequence[str]) -> None:
-    """Refuse predictions that cannot be scored.
+    """Check that predictions can be scored.
 
     Args:
         predictions: N predictions.

@@ -18,7 +18,7 @@ _LONGEST_PROGRAM = 20_000
 
 
 class ValidPython(Accuracy):
-    """Share of answers that are Python programs, whatever the references are."""
+    """Share of answers that are Python programs; the references are ignored."""
 
     name = "valid_python"
     title = "valid Python"

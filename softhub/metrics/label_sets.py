@@ -34,7 +34,7 @@ def split_labels(text: str) -> tuple[str, ...]:
 
 
 def check_separable(labels: Iterable[str]) -> None:
-    """Refuse labels that would be ambiguous when joined.
+    """Check that labels are not ambiguous when joined.
 
     Raises:
         TaskError: A label contains the separator, or has white space at an end.
@@ -48,7 +48,7 @@ def check_separable(labels: Iterable[str]) -> None:
 
 
 def check_yes_no(words: Sequence[str]) -> None:
-    """Refuse answers that would be ambiguous.
+    """Check that the two answers are not ambiguous.
 
     Raises:
         TaskError: These are not two different words.

@@ -82,7 +82,7 @@ class BaseModel:
 
     @property
     def max_positions(self) -> int | None:
-        """Most tokens of prompt, text and answer together; None if unlimited."""
+        """Maximum number of tokens of prompt, text and answer together; None if unlimited."""
         return position_limit(self.model.config)
 
     @property
@@ -197,7 +197,7 @@ def load_tokenizer(ref: str | Path) -> tuple[PreTrainedTokenizerBase, Any]:
 
 
 def position_limit(config: Any) -> int | None:
-    """Return the most tokens that a transformers configuration allows; None if unlimited."""
+    """Return the maximum number of tokens of a transformers configuration; None if unlimited."""
     config = config.get_text_config()
     if config.model_type in ("t5", "mt5", "umt5", "longt5", "switch_transformers"):
         return None  # relative positions: `n_positions` is only the training length
@@ -286,7 +286,7 @@ def _check_continues_texts(source: str, config: Any) -> None:
 
 @contextlib.contextmanager
 def _explained_errors(source: str) -> Iterator[None]:
-    """Turn transformers' errors for a missing or unreadable model into one sentence."""
+    """Convert transformers' errors for a missing or unreadable model into one sentence."""
     try:
         yield
     except SoftHubError:

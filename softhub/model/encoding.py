@@ -331,7 +331,7 @@ def render_chat(task: Task, tokenizer: PreTrainedTokenizerBase) -> Task:
 
 
 def _check_words(task: Task, chat: str) -> None:
-    """Raise an error if a task's words do not fit the end of its rendered chat."""
+    """Check that a task's words fit the end of its rendered chat."""
     if task.verbalizer is None:
         return
     word, end = task.verbalizer.words[0][1][0], chat[len(chat.rstrip()) :]

@@ -121,7 +121,7 @@ class SoftPrompt:
         return cls(vectors=rows[: manifest.num_virtual_tokens], manifest=manifest)
 
     def check_fits(self, base: BaseModel, *, force: bool = False) -> None:
-        """Refuse a base that the prompt was not made for; warn if that cannot be determined.
+        """Check that the prompt was made for a base; warn if that cannot be determined.
 
         Args:
             base: The loaded base model.

@@ -83,7 +83,8 @@ class Task:
         group_column: Identifies rows that belong together (a review, a patient): a group is never
             divided over train and dev, and is resampled as a whole for intervals.
         dataset: The dataset; `None` for a task from a manifest or for rows in memory.
-        max_length: Most text tokens; the text column is truncated to fit. `None` is the model's.
+        max_length: Maximum number of text tokens; the text column is truncated to fit. `None` is
+        the model's.
         system: System message of a chat; `None` means that the template is plain text.
         generation: Defaults for generation, such as `max_new_tokens`, or `stop`: strings of which
             the first to occur ends a text.
@@ -208,7 +209,7 @@ class Task:
 
         Args:
             split: `train`, `dev` or `test`.
-            limit: Most examples: a fixed subset, which is the same for the same seed.
+            limit: Maximum number of examples: a fixed subset, which is the same for the same seed.
             seed: Chooses the subset.
 
         Raises:
@@ -228,7 +229,7 @@ class Task:
         """Read and check the examples of all three splits.
 
         Args:
-            limits: Most examples of each split, as in `load`; None for all.
+            limits: Maximum number of examples of each split, as in `load`; None for all.
             per_label: For few-shot training: number of examples of each label in train and dev.
             seed: Chooses the examples of each label.
 

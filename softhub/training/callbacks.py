@@ -149,7 +149,7 @@ class HistoryCallback(TrainerCallback):
 
 
 def check_trackers(report_to: str | Sequence[str] | None) -> None:
-    """Refuse trackers that are unknown or not installed, before anything is loaded.
+    """Check that trackers are known and installed, before anything is loaded.
 
     Args:
         report_to: Their names; transformers has made a list of them.

@@ -23,7 +23,7 @@ _FREQUENT = 5000  # the first rows of a table are usually those of the most freq
 
 
 def check_learning_rate(rate: float | None, rule: str | None) -> None:
-    """Refuse a learning rate and a rule that cannot be used, or that contradict each other.
+    """Check that learning rate and rule are valid, and that only one of them is given.
 
     Raises:
         TrainingError: Both are given, the rate is not a number above 0, or the rule is unknown.

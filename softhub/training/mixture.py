@@ -120,7 +120,7 @@ def fit_mixture(
 
 
 def to_all_splits(tasks: Sequence[Task], data: Sequence[SplitsLike]) -> list[Splits]:
-    """Return the splits of each task, or refuse data that are not one for each task."""
+    """Return the splits of each task; there must be data for each."""
     if len(tasks) != len(data):
         raise TrainingError(
             f"Found data for {len(data)} tasks; expected splits for each of the {len(tasks)} tasks."
@@ -188,7 +188,7 @@ def _collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
 class MixtureSampler(Sampler[int]):
     """Batches of one task each, drawn by weight, of rows of similar length.
 
-    A task goes through all its rows before one comes again, whatever its weight.
+    Each task uses all of its rows before any is repeated, regardless of its weight.
 
     Args:
         lengths: For each task the tokens of its rows; row indices continue from task to task.

@@ -66,7 +66,7 @@ class FitResult:
 
 
 def check_config(base: BaseModel, config: PromptTuningConfig) -> None:
-    """Refuse a PEFT configuration that this base cannot be trained with.
+    """Check that this base can be trained with a PEFT configuration.
 
     Raises:
         TrainingError: Says what was found and what was expected.

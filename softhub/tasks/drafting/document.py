@@ -29,7 +29,7 @@ def write_document(keys: Mapping[str, Any], notes: Mapping[str, str], origin: st
 
 
 def quoted(text: str) -> str:
-    """Return a text as YAML in double quotes, on one line: any text, whatever it looks like."""
+    """Return any text as YAML in double quotes, on one line."""
     dumped = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=_WIDE)
     return str(dumped).removesuffix("\n")
 

@@ -125,7 +125,7 @@ def draft_task(
         path: Path of the task file.
         choices: The columns that the user named; the rest is guessed.
         name: The task's name; the default is the source's.
-        max_length: Most text tokens.
+        max_length: Maximum number of text tokens.
         counter: Counts the length of texts; the default counts words.
         split: Divide the training rows into train, dev and test files next to the task file.
         seed: Chooses the division.
