@@ -1,4 +1,4 @@
-"""Where softhub stores its files, and how YAML files and flags become typed settings."""
+"""Location of softhub's files, and parsing of YAML files and flags into typed settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files an adapter folder contains, how large they may be, and how a folder is written."""
+"""Files of an adapter folder, their maximum sizes, and atomic writing of a folder."""
 
 import hashlib
 import os
@@ -16,9 +16,9 @@ CONFIG = "adapter_config.json"
 CARD = "README.md"
 MANIFEST = "softhub.json"
 FILES = (CONFIG, WEIGHTS, MANIFEST, CARD)
-"""The only names an adapter may hold: the allowlist of push, pull, load and save."""
+"""The only files an adapter may contain: the allowlist of push, pull, load and save."""
 REQUIRED = (CONFIG, WEIGHTS)
-"""What plain PEFT writes, and so the least that an adapter must hold."""
+"""Files that plain PEFT writes; every adapter must contain them."""
 WEIGHTS_KEY = "prompt_embeddings"
 """The one tensor in the weights file, under PEFT's name."""
 PICKLED_WEIGHTS = "adapter_model.bin"

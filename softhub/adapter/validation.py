@@ -82,7 +82,7 @@ def read_folder(folder: str | Path) -> dict[str, bytes]:
 
 
 def check_interrupted_save(folder: Path) -> None:
-    """Say where the earlier adapter is if saving another one in its place was interrupted.
+    """Check for an interrupted save, and report where the earlier adapter is.
 
     Raises:
         InvalidAdapter: It was interrupted, and the earlier adapter has a hidden name.

@@ -34,7 +34,7 @@ _THRESHOLDS = tuple(n / 20 for n in range(1, 20))
 
 @dataclass(frozen=True)
 class Reliability:
-    """How well the probabilities of a set of predictions are calibrated.
+    """Calibration of the probabilities of a set of predictions.
 
     Attributes:
         error: Expected calibration error with the decision's temperature. For a multi-label task
@@ -63,7 +63,7 @@ class Calibration:
 
     Attributes:
         decision: Temperature, threshold of a multi-label task, and threshold of abstention.
-        dev: How well the probabilities are calibrated on dev, on which they were fitted.
+        dev: Calibration of the probabilities on dev, on which the decision was fitted.
     """
 
     decision: Decision
@@ -129,7 +129,7 @@ def calibrate(
 def reliability(
     predictions: Sequence[Prediction], references: Sequence[str], decision: Decision
 ) -> Reliability:
-    """Measure how well probabilities are calibrated.
+    """Measure the calibration of probabilities.
 
     Args:
         predictions: Predictions of N texts, of which only the scores are used.

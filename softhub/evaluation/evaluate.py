@@ -33,7 +33,7 @@ class Evaluation:
             need none.
         references: The right label or reference text of each example.
         seconds: Wall time of the model's work.
-        outcomes: How each generated program ended, if programs were run.
+        outcomes: Outcome of each generated program, if programs were run.
         details: Probabilities and scores behind each predicted label.
         programs: The programs that the generated texts make, if a metric scores code.
     """

@@ -49,7 +49,7 @@ class RunReport:
         result: What `fit` returned; its prompt is calibrated if the task is a classification.
         evaluation: Scores of the prompt on the test split, if it was evaluated.
         baselines: Evaluations on the same examples, by name.
-        details: What else goes into `report.json`: the hard prompts that were chosen, per-class
+        details: Further entries of `report.json`: the hard prompts that were chosen, per-class
             metrics, probability calibration.
         model: The base model with the prompt loaded, if this process evaluates.
         task: The task.

@@ -107,7 +107,7 @@ def _costs(row: Row) -> tuple[str, ...]:
 
 
 def print_files(result: FitResult, adapter: Path | None) -> None:
-    """Print how training went, and the files of the run if its adapter was saved."""
+    """Print a summary of training, and the files of the run if its adapter was saved."""
     best = f"best at step {result.best_step}"
     peak = f"peak memory {result.peak_memory / 1e6:,.0f} MB"
     print(f"Trained: {result.steps} steps, {best}, {peak}")

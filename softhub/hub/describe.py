@@ -23,7 +23,7 @@ NO_MANIFEST = (
 )
 _MAX_ITEMS = 100
 _NOT = frozenset({"", "false", "no", "off", "none", "null", "~"})
-"""What a card's author writes for "not deprecated"; all of it is text."""
+"""Values in a card that mean "not deprecated"; all of them are text."""
 
 
 def describe(repo_id: str, adapter: Adapter, **known: Any) -> AdapterInfo:

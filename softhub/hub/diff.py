@@ -16,7 +16,7 @@ _MANIFEST_FIELDS_SHOWN_ELSEWHERE = ("metrics", "files")
 
 @dataclass(frozen=True)
 class VectorShift:
-    """How far the vectors moved.
+    """Distance between the vectors of two revisions.
 
     Attributes:
         relative_distance: Frobenius norm of the difference over that of the old vectors.
@@ -44,7 +44,7 @@ class Difference:
             hashes.
         metrics: Changed values by `name (split)`.
         card_changed: Whether the card differs.
-        vectors: How far the vectors moved; None where the shapes differ.
+        vectors: Distance between the vectors; None where the shapes differ.
     """
 
     repo_id: str

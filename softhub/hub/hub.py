@@ -169,7 +169,7 @@ class Hub:
             prompts: `namespace/name` or `namespace/name@revision` by the name to use it under.
 
         Returns:
-            Everything that the file now contains.
+            All prompts that the file now contains.
 
         Raises:
             HubError: A prompt does not exist, or the file cannot be read or written.
@@ -270,7 +270,7 @@ class Hub:
         return self._backend.log(repo_id_argument(repo_id), revision, limit)
 
     def diff(self, repo_id: str, old: str, new: str = DEFAULT_REVISION) -> Difference:
-        """Compare two revisions: config, manifest, metrics, and how far the vectors moved.
+        """Compare two revisions: config, manifest, metrics and vectors.
 
         Args:
             repo_id: `namespace/name`.
@@ -348,7 +348,7 @@ class Hub:
         """Check every commit that can be reached: hashes, files and numbers.
 
         Returns:
-            For each commit None, or what is wrong with it.
+            For each commit None, or a description of the problem.
         """
         return self._backend.verify(repo_id_argument(repo_id))
 

@@ -121,7 +121,7 @@ def repo_id_of(folder_name: str) -> str | None:
 
 @dataclass(frozen=True)
 class HubAddress:
-    """Where a hub is: a folder on this machine, or an endpoint of Hugging Face's protocol.
+    """Address of a hub: a folder on this machine, or an endpoint of Hugging Face's protocol.
 
     Attributes:
         uri: The address in its canonical form.

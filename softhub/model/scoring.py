@@ -105,7 +105,7 @@ def _encode_packed(
     keep_cache: bool,
     keep_logits: int,
 ) -> EncodedBatch:
-    """Do what `encode_rows` does for one prompt with all rows, in one packed row."""
+    """Implement `encode_rows` for one prompt with all rows, in one packed row."""
     packing = Packing.of(shared.vectors.shape[0], rows)
     ends = packing.places[:, -keep_logits:]  # [B, k], indices in the packed row
     # A cache without a config: layers with windows would truncate the long packed row.
@@ -342,7 +342,7 @@ def _teacher_forced(
     targets: PaddedBatch,
     in_pieces: bool,
 ) -> torch.Tensor:
-    """Do what `_along_targets` does for an encoder-decoder."""
+    """Implement `_along_targets` for an encoder-decoder."""
     encoded = encode_rows(base, prompts, texts, keep_cache=False)
     # The decoder reads the start token and all target tokens but the last: [B, N].
     start = int(base.model.config.decoder_start_token_id)

@@ -1,4 +1,4 @@
-"""From scores of labels to probabilities, and from probabilities to an answer or an abstention.
+"""Convert scores of labels to probabilities, and probabilities to an answer or an abstention.
 
 All values are fitted or chosen on dev (`softhub.metrics.calibration`) and stored in the manifest,
 so that predictions are made as they were evaluated.

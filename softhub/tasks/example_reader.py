@@ -1,4 +1,4 @@
-"""From one row of a dataset to an example: every value is checked, every error names the row."""
+"""Read one row of a dataset as an example: every value is checked, every error names the row."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""From a task's dataset, or from rows in memory, to examples."""
+"""Load examples from a task's dataset, or from rows in memory."""
 
 import hashlib
 import heapq

@@ -276,7 +276,7 @@ class Task:
         return "multilabel" if self.multilabel else self.kind
 
     def training_weights(self, examples: Sequence[Example]) -> dict[str, float] | None:
-        """Return the weight of each label in the training loss, or None if all count alike.
+        """Return the weight of each label in the training loss, or None if all count the same.
 
         Args:
             examples: The training split.

@@ -154,7 +154,7 @@ class Verbalizer:
             plain = next(word for word in words if not word[0].isspace())
             raise TaskError(
                 f"{spaced[0]!r} begins with a space and {plain!r} does not; write all words "
-                f"alike, or their scores cannot be compared"
+                f"the same way, or their scores cannot be compared"
             )
 
 

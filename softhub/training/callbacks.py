@@ -134,7 +134,7 @@ class HistoryCallback(TrainerCallback):
             )
 
     def warnings(self) -> list[str]:
-        """Return what a user should know about how training went."""
+        """Return warnings for the user about the training run."""
         evaluations = [logs for logs in self.history if "eval_labels_predicted" in logs]
         best = min(evaluations, key=lambda logs: logs["eval_loss"], default={})
         if best.get("eval_labels_predicted") == 1 < best["eval_labels_present"]:
@@ -193,7 +193,7 @@ def tracked(args: TrainingArguments) -> Iterator[None]:
     A tracker that is left open would record the next run of this process under the same name.
 
     Args:
-        args: The run's arguments; those without a `run_name` have one meanwhile.
+        args: The run's arguments; those without a `run_name` have one within the context.
     """
     if not args.report_to:
         yield

@@ -29,7 +29,7 @@ Points = dict[float, float]
 
 
 def write_curve(folder: str | Path, result: FitResult) -> Path | None:
-    """Plot how training went, as `curve.png` and `curve.svg` in a folder.
+    """Plot the learning curve, as `curve.png` and `curve.svg` in a folder.
 
     Returns:
         The PNG; None if no finite value was logged.

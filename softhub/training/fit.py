@@ -64,7 +64,7 @@ def fit(
         resume: Resume from the last checkpoint in `args.output_dir`.
 
     Returns:
-        The prompt and how training went.
+        The prompt and a summary of training.
 
     Raises:
         TrainingError: The configuration cannot be trained, or the loss of all attempts is NaN.

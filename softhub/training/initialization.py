@@ -61,7 +61,7 @@ class Initialization:
     parent: Mapping[str, str] | None = None
 
     def to_record(self) -> str | dict[str, Any]:
-        """Return what the manifest says of it: its name, or the hashes of its parent."""
+        """Return its record for the manifest: its name, or the hashes of its parent."""
         return self.name if self.parent is None else {"parent": dict(self.parent)}
 
 

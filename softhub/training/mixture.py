@@ -74,7 +74,7 @@ def fit_mixture(
         resume: Resume from the last checkpoint in `args.output_dir`.
 
     Returns:
-        The prompt, which has no task, and how training went.
+        The prompt, which has no task, and a summary of training.
 
     Raises:
         TrainingError: The configuration cannot be trained, or the loss is NaN or infinite.

@@ -1,4 +1,4 @@
-"""Automatic restarts: when a run has failed, and how the next attempt differs.
+"""Automatic restarts: detection of failed runs, and the settings of the next attempt.
 
 The decisions are stored with the checkpoints, so that a resumed run does not repeat them.
 """
@@ -42,7 +42,7 @@ _FACTOR = 4.0  # between the learning rates of two attempts
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run failed.
+    """The reason for the failure of a run.
 
     Attributes:
         reason: A clause for messages, with the step.

@@ -32,7 +32,7 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 @dataclass(frozen=True)
 class FitResult:
-    """A trained prompt, and how training went.
+    """A trained prompt, with a summary of training.
 
     Attributes:
         prompt: The soft prompt of the best checkpoint on dev.
@@ -45,7 +45,7 @@ class FitResult:
             process: the time before a resumed run was interrupted is not known.
         examples_per_second: Training examples per second, without dev evaluations.
         peak_memory: Largest resident memory of this process in bytes, or of the GPU.
-        warnings: What a user should know about the run.
+        warnings: Warnings for the user about the run.
         init: Name of the initialization.
         range_test: The learning rate range test, if one was run.
         restarts: Why earlier attempts failed, one line each.

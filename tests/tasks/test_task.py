@@ -127,7 +127,7 @@ def test_a_line_break_written_as_two_characters_is_warned_of(task_file: Path) ->
         ("max_length: 128", "test_column: test", "test_column: does not belong"),
         ("1: positive}", "1: pos}", "label_map: '1' is mapped to 'pos'.*expected one of: negative"),
         ('" positive"', '" bad"', "verbalizer: .*is already used for 'positive'"),
-        ('" positive"', '"positive"', "write all words alike"),
+        ('" positive"', '"positive"', "write all words the same way"),
         ("positive: ", "yes: ", "verbalizer: found True.*put them in quotes"),
         ("[accuracy, macro_f1]", "[acuracy]", "unknown metric 'acuracy'; did you mean 'accuracy'"),
         ("[accuracy, macro_f1]", "accuracy", "metrics: found 'accuracy', expected a list"),

@@ -49,7 +49,7 @@ def test_a_word_may_begin_another_because_scores_end_in_a_terminator() -> None:
         ({"a": [" x", " x"], "b": " y"}, "is already used for 'a'"),
         ({"a": " x", "b": [" y", " x"]}, "is already used for 'a'"),
         ({"a": " x", "b": "x"}, "is already used for 'a'"),
-        ({"a": " x", "b": "y"}, "write all words alike"),
+        ({"a": " x", "b": "y"}, "write all words the same way"),
         ({"a": " x", "b": []}, "'b' has no words"),
         ({"a": " x", "b": "  "}, "'b' has an empty word"),
         ({"a": " x", "b": ""}, "'b' has an empty word"),

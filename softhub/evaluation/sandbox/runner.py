@@ -32,7 +32,7 @@ _MOST_WORKERS = 4
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use.
+    """Resource limits of a program.
 
     Attributes:
         seconds: Wall time, after which it is killed.
@@ -66,7 +66,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended.
+    """The outcome of a program.
 
     Attributes:
         kind: `passed` (its tests ran to their end), `failed` (an exception was raised, by a test or
@@ -112,7 +112,7 @@ def run_programs(
         limits: What each program may use.
 
     Returns:
-        How each program ended, in order.
+        The outcome of each program, in order.
 
     Raises:
         ConfigError: Bubblewrap is missing or does not work on this machine.
@@ -222,7 +222,7 @@ def _run(bwrap: str, code: str, tests: str, limits: Limits) -> tuple[Outcome | N
 
 
 def _read_verdict(verdict: IO[bytes], token: str, code: int) -> tuple[Outcome | None, str]:
-    """Return what the script wrote with the token; without it, what the exit code means."""
+    """Return the outcome that the script wrote with the token, or else that of the exit code."""
     verdict.seek(0)
     output = verdict.read(_VERDICT_BYTES)
     records = [record for line in output.splitlines() if (record := _parsed(line, token))]

@@ -1,4 +1,4 @@
-"""What is compared: the options, a recipe's settings, and one task with one base and its data."""
+"""Setup of a comparison: options, a recipe's settings, and one task, base and dataset."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class ComparedRow:
         history: Dev scores by step.
         details: Further facts: the template, the dev scores that chose it, …
         judged: What metrics evaluate instead of the answers: the programs that the answers make
-            (`code`), and how running these ended (`outcomes`).
+            (`code`), and their outcomes (`outcomes`).
     """
 
     method: str

@@ -25,7 +25,7 @@ from softhub.training.trainer import PromptTrainer
 
 @dataclass(frozen=True)
 class WeightsResult:
-    """How training of the weights went; the base now has the best ones.
+    """Summary of the training of weights; the base now has the best ones.
 
     Attributes:
         history: Logged losses, learning rates and dev scores, each with its step.

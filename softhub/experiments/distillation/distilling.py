@@ -53,7 +53,7 @@ def distill(
         resume: Resume from the last checkpoint in `args.output_dir`; the teacher answers again.
 
     Returns:
-        The prompt, whose provenance records the teacher, and how training went.
+        The prompt, whose provenance records the teacher, and a summary of training.
 
     Raises:
         TrainingError: The teacher has other labels, or its texts are empty; as in `fit`.

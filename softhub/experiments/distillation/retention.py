@@ -1,4 +1,4 @@
-"""How much of its teacher's quality a student retains: score, answers and cost of a request."""
+"""Comparison of a student with its teacher: score, answers and cost of a request."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ _logger = logging.getLogger("softhub")
 def find_link(root: Path, *paths: Path, plain: set[str] | None = None) -> str | None:
     """Return a message about the first link or special file on the way from `root` to the paths.
 
-    Archives, version control and USB sticks carry links, and whatever is written, listed or
-    deleted by way of one is the user's own. `root` itself may be a link.
+    Archives, version control and USB sticks can contain links, and writing, listing or deleting
+    through a link would affect the user's own files. `root` itself may be a link.
 
     Args:
         root: A hub's root.

@@ -36,7 +36,7 @@ _WARN_AFTER_SECONDS = 2.0
 _WORST = -1e308
 _MAX_NOTES = 1 << 24  # bytes; beyond that reading every folder is as fast
 _UNUSABLE = (sqlite3.DatabaseError, HubError, ValueError, TypeError, KeyError, AttributeError)
-"""What damaged rows raise; a damaged repository raises nothing, but is described as damaged."""
+"""Errors of damaged rows; a damaged repository raises none, but is described as damaged."""
 _DAMAGED = re.compile("no such|has no column")
 # Records are in a table of their own, so that a search through the texts reads few pages.
 _TABLES = f"""

@@ -296,7 +296,7 @@ class Repository:
         self.store.sweep_trash()
 
     def _complete(self, commit: str, intent: _Intent) -> None:
-        """Do what remains of a push whose branch has moved."""
+        """Complete a push whose branch has moved."""
         for tag in intent.tags:
             if self.ref(tag) is None:
                 self._set_ref(tag, commit)
@@ -412,7 +412,7 @@ _FOLDERS = ("refs/history", "branches", "snapshots", "commits")
 
 @dataclass(frozen=True)
 class _Intent:
-    """What a staged push does after placing its commit: move a branch, then set tags."""
+    """The steps of a staged push after placing its commit: move a branch, then set tags."""
 
     branch: str
     tags: tuple[str, ...]

@@ -12,7 +12,7 @@
                 /changes                               names of changed repositories, for the index
     HUB/.gitattributes                                 stops git from converting line ends
 
-A push is prepared in `staging` and takes effect at the one moment in which its branch's ref is
+A push is prepared in `staging` and takes effect atomically when its branch's ref is
 replaced. If it is stopped earlier, the next writer undoes it, and readers do not see it. If it is
 stopped later, readers already see its tags, and the next writer writes them. Whatever `staging`
 says, a commit that a ref reaches is never undone. No link below the root is followed.

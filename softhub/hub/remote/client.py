@@ -21,7 +21,7 @@ class RemoteCommit:
     Attributes:
         repo_id: The repository.
         id: The commit's hash.
-        date: When it was made, ISO 8601, as far as the hub says.
+        date: When it was made, ISO 8601; empty if the hub does not say.
         files: What the tree lists, by name.
     """
 

@@ -1,4 +1,4 @@
-"""How softhub talks to a remote hub: access token, deadlines, retries, and readable errors.
+"""Connection to a remote hub: access token, deadlines, retries, and readable errors.
 
 The client of huggingface_hub waits 20 seconds and more for an endpoint that does not answer, sets
 no deadline on most calls, and sends a token to any endpoint that it is given. This module adds
@@ -83,13 +83,13 @@ class Connection:
 
         Args:
             call: The call, which gets the client.
-            what: What a 404 says is missing, for messages: `me/sentiment@main`.
+            what: Name of the requested object in messages, such as `me/sentiment@main`.
 
         Returns:
             What the call returns.
 
         Raises:
-            HubError: A subclass of it, depending on what the hub answered.
+            HubError: A subclass of it, depending on the hub's answer.
         """
         self._check_alive()
         for remaining in range(TRIES - 1, -1, -1):
@@ -113,14 +113,14 @@ class Connection:
             What the call returns.
 
         Raises:
-            HubError: A subclass of it, depending on what the hub answered.
+            HubError: A subclass of it, depending on the hub's answer.
         """
         self._check_alive()
         with self._translating_errors(what):
             return self._within(5 * CALL_SECONDS, call)
 
     def login_hint(self) -> str:
-        """Return how to get a token for this hub."""
+        """Return a hint on how to get a token for this hub."""
         if self.endpoint == HUGGING_FACE:
             return "check the token's permissions" if self.token else "log in with `softhub login`"
         return "set SOFTHUB_TOKEN to a token for this hub, and SOFTHUB_HUB to the hub"

@@ -31,7 +31,7 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 @dataclass
 class Call:
-    """What one call to a hub may still do.
+    """Remaining limits of one call to a hub.
 
     Attributes:
         endpoint: The hub; no other address gets the token.

@@ -171,7 +171,7 @@ def _check_choices(choices: Choices, columns: Mapping[str, Column]) -> None:
         if not columns[name].in_template:
             raise DatasetError(
                 f"a template cannot read the column {name!r}: its name must begin with a letter "
-                f"and hold letters, digits, spaces, '.', '-' or '_'; rename it in the data"
+                f"and contain letters, digits, spaces, '.', '-' or '_'; rename it in the data"
             )
     known = (*KINDS, "multilabel")
     if choices.kind is not None and choices.kind not in known:

@@ -137,7 +137,7 @@ def _balance(labels: Labels) -> Iterator[DataWarning]:
         yield DataWarning(
             "imbalance",
             f"{most!r} has {counts[most]} training rows and {least!r} {counts[least]}; the task "
-            f"file therefore has class_weights and macro_f1, which count all labels alike",
+            f"file therefore has class_weights and macro_f1, which weight all labels equally",
         )
     few = [label for label, count in counts.items() if count < FEW_ROWS]
     if few:

@@ -1,4 +1,4 @@
-"""From data to a task file: guess, propose, warn, and write on request."""
+"""Draft a task file from data: guess, propose, warn, and write on request."""
 
 from __future__ import annotations
 
