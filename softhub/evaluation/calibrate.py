@@ -101,7 +101,7 @@ def calibrate(
         task: The task; its first metric chooses the threshold of a multi-label task.
         dev: Examples that were not used for training; never the test split.
         prompt: Name of a loaded prompt; None calibrates the bare base.
-        accuracy: Abstain so that at least this share of the answers is right on dev.
+        accuracy: Abstain so that at least this share of the answers is correct on dev.
         abstain_below: Abstain below this confidence instead; without either, as the task says.
         batch_size: Examples per batch.
 
@@ -133,7 +133,7 @@ def reliability(
 
     Args:
         predictions: Predictions of N texts, of which only the scores are used.
-        references: N right labels, or sets of labels.
+        references: N correct labels, or sets of labels.
         decision: Provides the temperature and the threshold.
 
     Raises:
@@ -163,7 +163,7 @@ def decide_again(predictions: Sequence[Prediction], decision: Decision) -> list[
 def _choices(
     predictions: Sequence[Prediction], references: Sequence[str]
 ) -> tuple[list[list[float]], list[int]]:
-    """Return scores `[M, K]` and right indices `[M]`; in multi-label, a label is a row of two."""
+    """Return scores `[M, K]` and correct indices `[M]`; in multi-label, a label is a row of two."""
     if predictions and predictions[0].labels is None:
         names = list(predictions[0].scores)
         scores = [list(each.scores.values()) for each in predictions]
@@ -179,7 +179,7 @@ def _choices(
 def _answers(
     predictions: Sequence[Prediction], references: Sequence[str]
 ) -> tuple[list[float], list[bool]]:
-    """Return the confidence of each answer, and whether it is right, `[N]` each."""
+    """Return the confidence of each answer, and whether it is correct, `[N]` each."""
     right = [each.best == b for each, b in zip(predictions, references, strict=True)]
     return [each.confidence for each in predictions], right
 
@@ -187,7 +187,7 @@ def _answers(
 def _decisions(
     predictions: Sequence[Prediction], references: Sequence[str]
 ) -> tuple[list[float], list[bool]]:
-    """Return the confidence of each decision, of a text or of a label, and whether it is right."""
+    """Return the confidence of each decision (text or label), and whether it is correct."""
     if predictions and predictions[0].labels is None:
         return _answers(predictions, references)
     sure, right = [], []
@@ -219,7 +219,7 @@ def _abstention(
     accuracy: float,
     prompt: str | None,
 ) -> float:
-    """Return the threshold of abstention at which a share of the answers is right."""
+    """Return the threshold of abstention at which a share of the answers is correct."""
     decided = decide_again(predictions, decision)
     point = threshold_for_accuracy(*_answers(decided, references), accuracy)
     if point is None:

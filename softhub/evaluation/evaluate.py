@@ -31,7 +31,7 @@ class Evaluation:
         metrics: The value and 95 % interval of each metric, resampled by group.
         predictions: The predicted label or generated text of each example; empty if the metrics
             need none.
-        references: The right label or reference text of each example.
+        references: The correct label or reference text of each example.
         seconds: Wall time of the model's work.
         outcomes: Outcome of each generated program, if programs were run.
         details: Probabilities and scores behind each predicted label.
@@ -221,7 +221,7 @@ def _score(
 
 
 def references_of(task: Task, examples: Sequence[Example]) -> list[str]:
-    """Return the right answers: labels, or reference texts.
+    """Return the correct answers: labels, or reference texts.
 
     Raises:
         DatasetError: An example has none.

@@ -61,7 +61,7 @@ class LabelReport:
         console.print(table)
         if self.classes.confusion and len(self.classes.classes) <= _MOST_COLUMNS:
             console.print(
-                "\nConfusion matrix (rows: right label, columns: predicted label, same order):"
+                "\nConfusion matrix (rows: true label, columns: predicted label, same order):"
             )
             console.print(_matrix(self.classes))
 

@@ -101,7 +101,7 @@ def _dataset_name(provenance: Mapping[str, Any]) -> Any:
 
 
 def _config_fields(adapter: Adapter) -> dict[str, Any]:
-    """Return what plain PEFT's config says; only a pull checks whether it is right."""
+    """Return what plain PEFT's config says; only a pull checks whether it is correct."""
     try:
         config = adapter.config
     except InvalidAdapter:

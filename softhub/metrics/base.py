@@ -67,7 +67,7 @@ class Metric(ABC):
 
         Args:
             predictions: N predictions of the metric's `input_kind`.
-            references: N right answers.
+            references: N correct answers.
 
         Returns:
             Array `[N, K]`; K depends on the metric and the labels.
@@ -90,7 +90,7 @@ def check_pairs(predictions: Sequence[Any], references: Sequence[str]) -> None:
 
     Args:
         predictions: N predictions.
-        references: N right answers.
+        references: N correct answers.
 
     Raises:
         DatasetError: There is nothing to score, or the numbers differ.

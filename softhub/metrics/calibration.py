@@ -23,10 +23,10 @@ def fit_temperature(scores: ArrayLike, right: ArrayLike) -> float:
 
     Args:
         scores: Log-probabilities or logits, `[N, L]`.
-        right: Index of the right label of each row, `[N]`.
+        right: Index of the correct label of each row, `[N]`.
 
     Returns:
-        A temperature between 0.05 and 20; 1 if every row is predicted right, because then the
+        A temperature between 0.05 and 20; 1 if every row is predicted correctly, because then the
         likelihood has no maximum.
 
     Raises:
@@ -37,7 +37,7 @@ def fit_temperature(scores: ArrayLike, right: ArrayLike) -> float:
         raise DatasetError("there is nothing to calibrate on; give at least one dev example")
     if np.array_equal(logits.argmax(axis=1), answers):
         return 1.0
-    # At the maximum, the expected logit equals the logit of the right label, summed over the rows.
+    # At the maximum, the expected logit equals that of the correct label, summed over the rows.
     wanted = np.take_along_axis(logits, answers[:, None], axis=1).sum()
     low, high = np.log(1 / _HIGHEST), np.log(1 / _LOWEST)  # of the logarithm of 1 / temperature
     for _ in range(_BISECTIONS):
@@ -54,7 +54,7 @@ def expected_calibration_error(
 
     Args:
         confidences: Probability of each answer, `[N]`.
-        correct: Whether it was right, `[N]`.
+        correct: Whether it was correct, `[N]`.
         bins: Number of equally wide bins of confidence; a bin includes its upper edge.
 
     Returns:
@@ -79,7 +79,7 @@ class OperatingPoint:
     Attributes:
         abstain_below: The confidence.
         coverage: Share of the texts that are answered.
-        accuracy: Share of right answers among them; None if none is answered.
+        accuracy: Share of correct answers among them; None if none is answered.
     """
 
     abstain_below: float
@@ -98,7 +98,7 @@ def operating_point(
 
     Args:
         confidences: Probability of each answer, `[N]`.
-        correct: Whether it was right, `[N]`.
+        correct: Whether it was correct, `[N]`.
         abstain_below: The threshold.
 
     Raises:
@@ -128,8 +128,8 @@ def threshold_for_accuracy(
 
     Args:
         confidences: Probability of each answer, `[N]`.
-        correct: Whether it was right, `[N]`.
-        accuracy: The least share of answered texts that must be right.
+        correct: Whether it was correct, `[N]`.
+        accuracy: The least share of answered texts that must be correct.
 
     Returns:
         The operating point, or None if no threshold reaches that accuracy.

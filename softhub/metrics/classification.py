@@ -12,16 +12,16 @@ class Accuracy(Metric):
     """Share of predictions that equal the reference."""
 
     name = "accuracy"
-    description = "Share of examples with the right label, or with exactly the right set of labels."
+    description = "Share of examples with the correct label, or exactly the correct set of labels."
     kinds: tuple[str, ...] = ("classification", "multilabel")
 
     def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> Floats:
-        """Return `[N, 2]`: 1 if right, else 0; and 1."""
+        """Return `[N, 2]`: 1 if correct, else 0; and 1."""
         pairs = zip(predictions, references, strict=True)
         return np.array([[self._right(*pair), 1.0] for pair in pairs], dtype=np.float64)
 
     def score(self, totals: Floats) -> Floats:
-        """Return the share of right answers."""
+        """Return the share of correct answers."""
         return np.asarray(totals[..., 0] / totals[..., 1])
 
     def _right(self, prediction: str, reference: str) -> bool:

@@ -97,7 +97,7 @@ class Resamples:
 
         Args:
             runs: The N predictions of each of its runs, of the metric's `input_kind`.
-            references: N right answers.
+            references: N correct answers.
             metric: Name of the metric.
 
         Raises:
@@ -147,7 +147,7 @@ def bootstrap_interval(
 
     Args:
         predictions: N predictions of the metric's `input_kind`.
-        references: N right answers.
+        references: N correct answers.
         metric: Name of the metric.
         groups: N group names; a group is drawn as a unit, and `None` is a group of one.
         resamples: Number of bootstrap samples.
@@ -175,7 +175,7 @@ def paired_difference(
     Groups are drawn once for both (paired), the seeds of A and B independently; see `Resamples`.
 
     Args:
-        a_correct: Per-example scores of A, such as 1 for right and 0 for wrong: `[N]`, or `[S, N]`
+        a_correct: Per-example scores of A, such as 1 if correct and 0 if wrong: `[N]`, or `[S, N]`
             of S seeds.
         b_correct: The same of B, `[N]` or `[S', N]`.
         groups: N group names; a group is drawn as a unit, and `None` is a group of one.

@@ -19,7 +19,7 @@ class ClassScores:
 
     Attributes:
         label: The label.
-        precision: Share of right predictions among all predictions of the label; 0 without any.
+        precision: Share of correct predictions among all predictions of the label; 0 without any.
         recall: Share of the label's examples for which it was predicted; 0 without any.
         f1: Harmonic mean of the two.
         support: Number of examples with the label.
@@ -40,7 +40,7 @@ class ClassReport:
 
     Attributes:
         classes: The labels, in the verbalizer's order.
-        confusion: Number of examples by right label (row) and predicted label (column); None for
+        confusion: Number of examples by true label (row) and predicted label (column); None for
             multi-label tasks, in which labels do not exclude one another.
     """
 
@@ -71,7 +71,7 @@ def class_report(
 
     Args:
         predictions: N labels, or sets of labels.
-        references: N right labels, or sets of labels.
+        references: N correct labels, or sets of labels.
         labels: All labels, in order.
         multilabel: Whether predictions and references are sets of labels joined by `;`.
         groups: N group names; a group is drawn as a unit, and `None` is a group of one.

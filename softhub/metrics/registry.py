@@ -54,7 +54,7 @@ def compute(name: str, predictions: Sequence[Any], references: Sequence[str]) ->
     Args:
         name: A key of `METRICS`.
         predictions: N predictions of the metric's `input_kind`.
-        references: N right answers.
+        references: N correct answers.
 
     Raises:
         TaskError: There is no such metric.

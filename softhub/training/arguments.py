@@ -36,7 +36,7 @@ class PromptTrainingArguments(TrainingArguments):
     """All of transformers' `TrainingArguments`; the fields below are new or have other defaults.
 
     A soft prompt needs a learning rate about a thousand times that of fine-tuning: with the default
-    of transformers, 5e-5, it learns nothing. The right rate depends on the base's embeddings, so
+    of transformers, 5e-5, it learns nothing. The best rate depends on the base's embeddings, so
     the default is a rule rather than a number; see `softhub.training.learning_rate`.
 
     The best checkpoint is the one with the lowest dev loss, because accuracy on a few hundred dev
@@ -66,7 +66,7 @@ class PromptTrainingArguments(TrainingArguments):
     )
     lr_scheduler_type: str = field(default="linear", metadata={"help": "Decay after warm-up."})
     warmup_steps: float = field(default=0.05, metadata={"help": "Steps, or a fraction below 1."})
-    weight_decay: float = field(default=0.0, metadata={"help": "Pulls the prompt towards 0."})
+    weight_decay: float = field(default=0.0, metadata={"help": "Pulls the prompt toward 0."})
     per_device_train_batch_size: int = field(default=8, metadata={"help": "Examples per step."})
     per_device_eval_batch_size: int = field(default=32, metadata={"help": "Examples per batch."})
     eval_strategy: str = field(default="steps", metadata={"help": "When to evaluate on dev."})
