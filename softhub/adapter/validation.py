@@ -323,7 +323,7 @@ def _check_agreement(adapter: Adapter) -> None:
     for field, (stored, declared) in pairs.items():
         if stored != declared:
             raise InvalidAdapter(
-                f"{origin} contradicts itself about {field}: {CONFIG} and weights say "
+                f"{origin} is inconsistent in {field}: {CONFIG} and weights say "
                 f"{quoted(stored)}, {MANIFEST} says {quoted(declared)}."
             )
 

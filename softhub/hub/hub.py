@@ -325,7 +325,7 @@ class Hub:
         """
         notice = {"reason": plain(text_argument("reason", reason))}
         if not notice["reason"]:
-            raise HubError("a deprecation needs a reason: one sentence, which pulls will show")
+            raise HubError("a deprecation requires a reason: one sentence, which pulls will show")
         if replacement is not None:
             notice["replacement"] = repo_id_argument(replacement)
         if replacement == repo_id:
@@ -375,7 +375,7 @@ class Hub:
         own = self._adapter(prompt)
         base = describe("this/prompt", own, revision="").base_model
         if base is None:
-            raise InvalidAdapter(f"{prompt} does not name its base model, so nothing is comparable")
+            raise InvalidAdapter(f"{prompt} does not name its base model, so it cannot be compared")
         ranked = []
         for info in self.list(base_model=base):
             if info.repo_id == str(prompt):

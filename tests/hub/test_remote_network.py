@@ -137,7 +137,7 @@ def test_the_next_page_of_a_listing_is_on_the_same_hub(
         "http": "http://example.invalid",
     }
     server.faults.next_page(route, f"{addresses[host]}/api/models", times=None)
-    with pytest.raises(HubError, match="token is for the hub alone"):
+    with pytest.raises(HubError, match="token is only for the hub"):
         CALLS[route](remote_hub)
     assert server.leaks() == []
 

@@ -134,7 +134,8 @@ class Connection:
         if self.is_offline:
             raise HubUnavailable(
                 "softhub is offline (--offline, SOFTHUB_OFFLINE or HF_HUB_OFFLINE), so "
-                f"{self.endpoint} was not contacted; go online, or use what was pulled before"
+                f"{self.endpoint} was not contacted; go online, or use an adapter that "
+                "was pulled before"
             )
         if not self._alive:
             with self._translating_errors(self.endpoint):

@@ -63,7 +63,7 @@ class RemoteFile:
         """
         if self.size is None or not 0 <= self.size <= MAX_BYTES[self.name]:
             raise InvalidAdapter(
-                f"{self.name} of {origin} has {self.size} bytes by the hub's listing; expected at "
+                f"{self.name} of {origin} has {self.size} bytes according to the hub; expected at "
                 f"most {MAX_BYTES[self.name]}, so it was not downloaded"
             )
         length = 40 if self.sha256 is None else 64

@@ -54,7 +54,7 @@ class Call:
         if "authorization" in request.headers and origin_of(url) != origin_of(self.endpoint):
             raise HubError(
                 f"{self.endpoint} names an address on {host!r} for the next request; the access "
-                "token is for the hub alone, so the address was not followed"
+                "token is only for the hub, so the address was not followed"
             )
         is_local = is_loopback(host) and is_loopback(urlsplit(self.endpoint).hostname or "")
         if request.url.scheme != "https" and not is_local:

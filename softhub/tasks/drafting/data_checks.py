@@ -57,7 +57,7 @@ def missing_rows(tables: Mapping[str, RowSet]) -> Iterator[DataWarning]:
                 "missing",
                 f"{table.place(table.missing[0])}: "
                 f"{' or '.join(map(repr, table.incomplete_columns))} is missing, as in "
-                f"{len(table.missing)} of {table.size} rows in all; they are left out",
+                f"{len(table.missing)} of {table.size} rows in total; these rows are left out",
             )
 
 
@@ -125,8 +125,8 @@ def _spellings(labels: Labels) -> Iterator[DataWarning]:
     if labels.are_numbers:
         yield DataWarning(
             "numbers",
-            f"the labels are numbers ({_list([*labels.words])}); if they stand for words, write "
-            f"the words into the verbalizer, which tell a model more",
+            f"the labels are numbers ({_list([*labels.words])}); if they represent words, put "
+            f"those in the verbalizer, because words tell a model more",
         )
 
 

@@ -163,7 +163,7 @@ def _divided(source: Source, roles: Roles, path: Path, seed: int) -> _Data:
     files = {split: str(path.parent.resolve() / f"{split}.jsonl") for split in SPLITS}
     if set(files.values()) & set(source.dataset.data_files.values()):
         raise DatasetError(
-            "dividing would replace the data itself (train, dev and test.jsonl next to the task "
+            "splitting would overwrite the data itself (train, dev and test.jsonl next to the task "
             "file); put the task file into another folder"
         )
     table = read_rows(source.rows["train"], roles)

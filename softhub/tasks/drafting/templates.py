@@ -53,7 +53,7 @@ def find_labels(tables: Mapping[str, RowSet], roles: Roles) -> Labels:
     if long is not None:
         raise DatasetError(
             f"{column!r} contains {long[:40]!r}…, a text of {len(long)} characters; expected "
-            f"labels. If the model is to write these texts, use --target {column}"
+            f"labels. If the model should generate these texts, use --target {column}"
         )
     spellings = _merged(found)
     labels = sorted(set(spellings.values()), key=_order)

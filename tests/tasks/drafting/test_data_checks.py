@@ -65,8 +65,8 @@ def test_missing_values_are_said_with_the_first_line() -> None:
     tables = {"train": dict(text=["a", None, "c"], label=["x", "y", None])}
     (finding,) = missing_rows(read(tables, CLASSIFY))
     assert finding.text == (
-        "data.csv, line 3: 'text' or 'label' is missing, as in 2 of 3 rows in all; "
-        "they are left out"
+        "data.csv, line 3: 'text' or 'label' is missing, as in 2 of 3 rows in total; "
+        "these rows are left out"
     )
 
 

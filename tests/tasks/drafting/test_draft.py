@@ -115,7 +115,7 @@ def test_nothing_is_replaced_unless_asked(tmp_path: Path) -> None:
 def test_the_data_itself_is_never_replaced(tmp_path: Path) -> None:
     file = tmp_path / "train.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    with pytest.raises(DatasetError, match="dividing would replace the data itself"):
+    with pytest.raises(DatasetError, match="splitting would overwrite the data itself"):
         draft(file, split=True)
 
 
