@@ -110,7 +110,7 @@ def _end_of(node: Any) -> int:
 
 
 def _check_events(block: str) -> None:
-    """Refuse aliases, whose expansion can fill the memory, deep nesting, and tags of programs.
+    """Reject aliases, whose expansion can fill the memory, deep nesting, and tags of programs.
 
     Raises:
         yaml.YAMLError: The block has one of them, or is not YAML.

@@ -165,7 +165,7 @@ def _is_working_folder(folder: Path) -> bool:
 
 
 def _move_into_place(staging: Path, folder: Path) -> None:
-    """Rename `staging` to `folder`; if that fails, what was there stays."""
+    """Rename `staging` to `folder`; if that fails, the existing folder is kept."""
     if not folder.exists():
         staging.rename(folder)
         return

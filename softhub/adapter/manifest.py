@@ -216,7 +216,7 @@ def _wrong(field: str, found: object, expected: str) -> InvalidAdapter:
 
 
 def _check_line(value: object, field: str) -> None:
-    """Refuse text that a table cannot show: several lines, control or direction marks."""
+    """Reject text that a table cannot show: several lines, control or direction marks."""
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_LINE or _UNPRINTABLE.search(value):
         raise _wrong(field, value, f"one printable line of 1 to {_MAX_LINE} characters")
 

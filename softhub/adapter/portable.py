@@ -40,7 +40,7 @@ def check_base_model(name: object) -> None:
 
 
 def to_hub_name(text: str) -> str:
-    """Return the text without what a name on the Hub may not have; perhaps nothing is left."""
+    """Remove characters that a name on the Hub may not have; the result may be empty."""
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
     return re.sub(r"[.-]{2,}", "-", plain)[:_MAX_PART].strip("-.")
 

@@ -168,7 +168,7 @@ def _read_file(folder: Path, name: str) -> bytes:
 
 
 def _check_link(folder: Path, path: Path) -> None:
-    """Refuse a link that would make the adapter out of a file from elsewhere."""
+    """Reject a link to a file outside of the adapter's folder."""
     home, target = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
     allowed = [home]
     allowed += [parent.parent / "blobs" for parent in home.parents if parent.name == "snapshots"]

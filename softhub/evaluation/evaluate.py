@@ -160,7 +160,7 @@ def _answer(
     batch_size: int,
     options: Mapping[str, Any],
 ) -> tuple[dict[str, Sequence[Any]], Sequence[Prediction]]:
-    """Return what the metrics score, by `Metric.input_kind`, and a classification's predictions."""
+    """Return inputs of metrics by `Metric.input_kind`, and a classification's predictions."""
     kinds = {find_metric(name).input_kind for name in names}
     if task.kind == "classification":
         found = predict_examples(model, task, examples, prompt=prompt, batch_size=batch_size)

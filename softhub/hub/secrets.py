@@ -38,7 +38,7 @@ _PATHS = re.compile(
 def check_secrets(
     files: Mapping[str, bytes], texts: Mapping[str, str], *, leaves_machine: bool
 ) -> None:
-    """Refuse a push with an access token, or with a local path if it leaves this machine.
+    """Reject a push with an access token, or with a local path if it leaves this machine.
 
     Args:
         files: The files of an adapter.

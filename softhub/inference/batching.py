@@ -1,4 +1,4 @@
-"""Turn requests into batches of similar length and equal options; share their beginning."""
+"""Group requests into batches of similar length and equal options; share their beginning."""
 
 from __future__ import annotations
 

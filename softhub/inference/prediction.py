@@ -51,7 +51,7 @@ def decide(
     decision: Decision,
     abstain_below: float | None = None,
 ) -> Prediction:
-    """Turn the scores of a text's labels into a prediction.
+    """Convert the scores of a text's labels to a prediction.
 
     Args:
         candidates: The labels.

@@ -1,4 +1,4 @@
-"""One row of a call: its text as token ids, the prompt before it, and what is requested."""
+"""One row of a call: its text as token ids, the prompt before it, and the requested output."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class Metric(ABC):
 
     @abstractmethod
     def score(self, totals: Floats) -> Floats:
-        """Turn totals into scores.
+        """Compute scores from totals.
 
         Args:
             totals: Sums (or weighted sums) of statistics, `[..., K]`.

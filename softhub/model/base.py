@@ -272,7 +272,7 @@ def _check_loaded(model: Any, tokenizer: Any, options: Any) -> PreTrainedTokeniz
 
 
 def _check_continues_texts(source: str, config: Any) -> None:
-    """Refuse encoders such as BERT, which transformers loads as decoders that see both ways."""
+    """Reject encoders such as BERT, which transformers loads as decoders without a causal mask."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     if config.is_encoder_decoder or getattr(config, "is_decoder", False):

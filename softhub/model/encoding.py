@@ -1,4 +1,4 @@
-"""Turn text into token ids: templates, truncation of the text column, and label words in context.
+"""Convert text to token ids: templates, truncation of the text column, and label words in context.
 
 User columns can never become control tokens: they are tokenized with `split_special_tokens`, and
 only control tokens that the template contains literally (e.g. a rendered chat) are encoded as such.

@@ -64,7 +64,7 @@ def load_splits(
 
 
 def to_examples(task: "Task", rows: ExampleRows, origin: str = "rows") -> list[Example]:
-    """Check rows in memory and turn them into examples; see `Task.to_examples`.
+    """Check rows in memory and convert them to examples; see `Task.to_examples`.
 
     Args:
         task: Names the columns and labels.
@@ -82,7 +82,7 @@ def to_examples(task: "Task", rows: ExampleRows, origin: str = "rows") -> list[E
 
 
 def to_splits(task: "Task", data: SplitsLike) -> Splits:
-    """Turn data in memory into splits; see `Task.to_splits`."""
+    """Convert data in memory to splits; see `Task.to_splits`."""
     if isinstance(data, Splits):
         return data
     if not isinstance(data, Mapping):
@@ -128,7 +128,7 @@ def _check_split_names(data: Mapping[str, ExampleRows]) -> None:
 
 
 def _complete(task: "Task", read: Sequence[Example | None], origin: str) -> list[Example]:
-    """Return the examples without the rows that were dropped, and warn about what was found."""
+    """Return the examples without the rows that were dropped, and warn about problems."""
     examples = [example for example in read if example is not None]
     dropped, total = len(read) - len(examples), len(read)
     lacking = f"{origin}: {dropped} of {total} rows lack a value that the task reads"

@@ -111,7 +111,7 @@ def _load(origin: str, *arguments: Any, fix: str = _HUB_FIX, **options: Any) -> 
 
 @contextmanager
 def dataset_errors(origin: str, fix: str = _HUB_FIX) -> Iterator[None]:
-    """Turn the exceptions of `datasets` into one sentence.
+    """Convert exceptions of `datasets` to one-sentence errors.
 
     Args:
         origin: The dataset that is read, for the message.

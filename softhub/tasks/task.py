@@ -242,7 +242,7 @@ class Task:
         return load_splits(self, limits or {}, per_label=per_label, seed=seed)
 
     def to_examples(self, rows: ExampleRows) -> list[Example]:
-        """Check rows in memory and turn them into examples.
+        """Check rows in memory and convert them to examples.
 
         Args:
             rows: Dicts by column or a `datasets.Dataset`, whose class labels are known by name;
@@ -256,7 +256,7 @@ class Task:
         return to_examples(self, rows)
 
     def to_splits(self, data: SplitsLike) -> Splits:
-        """Turn data in memory into splits.
+        """Convert data in memory to splits.
 
         Args:
             data: Splits, which are returned as they are, or rows (see `to_examples`) for `train`

@@ -59,7 +59,7 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
 
 
 def parse_task(content: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """Turn plain values into the arguments of `Task`.
+    """Convert plain values to the arguments of `Task`.
 
     Args:
         content: Values by key, as YAML or JSON gives them.

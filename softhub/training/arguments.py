@@ -116,7 +116,7 @@ class PromptTrainingArguments(TrainingArguments):
         return self.with_learning_rate(scaled_rate(base, self.optim)) if self.rule else self
 
     def to_provenance(self, rule: str | None = None) -> dict[str, Any]:
-        """Return the settings that decide what is learned, for the manifest.
+        """Return the settings that affect the result of training, for the manifest.
 
         Args:
             rule: The rule that chose the learning rate, where that is a number by now.

@@ -107,7 +107,7 @@ class NonFiniteLoss(TrainingError):
 
 
 class HistoryCallback(TrainerCallback):
-    """Records what is logged, and warns if the best checkpoint predicts a single label.
+    """Records logged values, and warns if the best checkpoint predicts a single label.
 
     Attributes:
         history: Every logged mapping, with its step.
@@ -119,7 +119,7 @@ class HistoryCallback(TrainerCallback):
     def on_log(
         self, args: Any, state: TrainerState, control: Any, logs: Logs = None, **kwargs: Any
     ) -> None:
-        """Record what is logged, and end the run at a loss that is NaN or infinite.
+        """Record logged values, and end the run at a loss that is NaN or infinite.
 
         Raises:
             NonFiniteLoss: The loss is NaN or infinite.

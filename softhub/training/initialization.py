@@ -156,7 +156,7 @@ def _from_prompt(
 
 
 def _instructions(base: BaseModel, task: Task) -> set[str]:
-    """Return what the hard templates have before the text and the task's own template does not."""
+    """Return the text before the input in each hard template, without the task's own."""
     own = re.split(r"\{\w+\}", task.template.text)[0]
     texts = [re.split(r"\{\w+\}", hard.text)[0].removesuffix(own) for hard in task.hard_templates]
     return {text for text in texts if len(_token_ids(base, text)) >= _SHORTEST}

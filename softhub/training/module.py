@@ -26,7 +26,7 @@ from softhub.training.data import IGNORE_INDEX
 
 
 class LossModule(nn.Module):
-    """A base and the loss of a batch; subclasses say what is trained.
+    """A base and the loss of a batch; subclasses define the trained parameters.
 
     Args:
         base: The base model.
@@ -182,7 +182,7 @@ class PromptTuningModule(LossModule):
         self._longest_packed = longest_packed(base)
 
     def _prepared_prompt(self, columns: int) -> PreparedPrompt:
-        """Return what the rows can share of the prompt: a packed row, keys and values, or neither.
+        """Return the prompt as the rows can share it: a packed row, keys and values, or neither.
 
         All three give the same loss. Packing encodes prompt and texts in one pass, keys and values
         in two; where a base supports neither, each row is encoded with its own copy of the prompt.

@@ -88,7 +88,7 @@ def render_card(manifest: Manifest, *, title: str | None = None) -> str:
 
 
 def _snippet_values(manifest: Manifest, task: Task | None) -> dict[str, Any]:
-    """Return what the code in the card needs, which a reader runs after inserting the folder."""
+    """Return the values for the code in the card, which readers run with their own folder."""
     generation = task.generation if task else {}
     return {
         "adapter": ADAPTER,

@@ -1,4 +1,4 @@
-"""The card's front matter: what the Hub's filters, leaderboards and model pages read."""
+"""The card's front matter, for the Hub's filters, leaderboards and model pages."""
 
 import re
 from collections.abc import Mapping

@@ -94,7 +94,7 @@ class Summary:
 
     @property
     def scale(self) -> int:
-        """Factor from values of the main metric to what is shown: 100 for percentages."""
+        """Factor from values of the main metric to displayed values: 100 for percentages."""
         return find_metric(self.metric).scale
 
     @property
@@ -226,7 +226,7 @@ def _metrics(rows: Sequence[ComparedRow]) -> list[str]:
 def _judged(
     rows: Sequence[ComparedRow], references: Sequence[str], metric: str
 ) -> tuple[list[list[str]], Sequence[str]]:
-    """Return what a metric evaluates in each of the runs, and its references."""
+    """Return the inputs of a metric in each of the runs, and its references."""
     kind = find_metric(metric).input_kind
     if kind == "answers":
         return [row.predictions for row in rows], references

@@ -69,7 +69,7 @@ def append(path: Path, data: bytes) -> None:
 
 
 def make_folders(folder: Path) -> None:
-    """Create `folder` and what is missing above it, each entry flushed to the disk."""
+    """Create `folder` and its missing parents, each entry flushed to the disk."""
     if folder.is_dir():
         return
     make_folders(folder.parent)
@@ -139,7 +139,7 @@ def after_publication(what: str) -> Iterator[None]:
 
 @contextmanager
 def os_errors_as_hub_errors(what: str) -> Iterator[None]:
-    """Turn an operating-system error inside the block into a `HubError` that says `what` failed.
+    """Convert an operating-system error inside the block to a `HubError` that says `what` failed.
 
     Raises:
         HubError: For a full disk, missing permissions, or read-only media.

@@ -216,7 +216,7 @@ class LocalHub:
 
 
 def _check_tag(repo: Repository, tag: str, commit: str | None) -> None:
-    """Refuse a tag that another commit (or any, if `commit` does not exist yet) already has."""
+    """Reject a tag that another commit (or any, if `commit` does not exist yet) already has."""
     _check_case(tag, repo.ref_names())
     present = repo.ref(tag)
     if present is None or (present == commit and not repo.is_branch(tag)):
@@ -225,7 +225,7 @@ def _check_tag(repo: Repository, tag: str, commit: str | None) -> None:
 
 
 def _check_case(name: str, others: Iterable[str]) -> None:
-    """Refuse a branch or tag that would be another's file on macOS and Windows."""
+    """Reject a branch or tag that differs from another only in case: one file on some systems."""
     for other in others:
         if other != name and other.lower() == name.lower():
             raise HubError(
@@ -235,7 +235,7 @@ def _check_case(name: str, others: Iterable[str]) -> None:
 
 
 def _verify(repo: Repository, commit: str) -> tuple[str | None, str | None]:
-    """Return what is wrong with one commit, or None and its parent."""
+    """Return a description of the problem with a commit, or None and its parent."""
     try:
         check_files(repo.read_all(commit), origin=f"{repo.repo_id}@{commit}")
         return None, repo.commit(commit).parent

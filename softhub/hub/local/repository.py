@@ -342,7 +342,7 @@ class Repository:
         }
 
     def _intent(self, commit: str) -> _Intent | None:
-        """Return what a push is about to do; None if the note is damaged."""
+        """Return the remaining steps of a push; None if the note is damaged."""
         try:
             data = self._read_file(self._staging / commit / "intent.json", most=MAX_COMMIT_BYTES)
             note: dict[str, Any] = json.loads(data)

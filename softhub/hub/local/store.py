@@ -69,7 +69,7 @@ class Store:
             raise HubError(found)
 
     def check_case(self, folder: Path) -> None:
-        """Refuse a new repository that differs from another only in the case of its letters.
+        """Reject a new repository that differs from another only in the case of its letters.
 
         The two would be one folder on macOS and Windows.
 
@@ -103,7 +103,7 @@ class Store:
             raise
 
     def sweep_trash(self) -> None:
-        """Delete what was discarded; what cannot be deleted now is tried again the next time."""
+        """Delete discarded files; failures are retried the next time."""
         with suppress(OSError):
             for entry in list((self.hidden / "trash").iterdir()):
                 remove(entry)

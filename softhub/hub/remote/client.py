@@ -71,7 +71,7 @@ class Refs(NamedTuple):
         return tuple(sorted(tag for tag, target in self.tags.items() if target == commit))
 
     def check_tag(self, repo_id: str, tag: str, commit: str | None) -> None:
-        """Refuse a tag that another commit (or any, if `commit` does not exist yet) already has.
+        """Reject a tag that another commit (or any, if `commit` does not exist yet) already has.
 
         Raises:
             HubError: It is taken.

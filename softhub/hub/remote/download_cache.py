@@ -52,13 +52,13 @@ class DownloadCache:
         return folder
 
     def set_ref(self, repo_id: str, revision: str, commit: str) -> None:
-        """Record what a branch or tag names now, for offline use."""
+        """Record the current commit of a branch or tag, for offline use."""
         if not is_commit(revision) and self._ref(repo_id, revision) != commit:
             with self._writing(repo_id) as repo:
                 _write(repo / "refs" / _ref_name(revision), commit.encode())
 
     def fetch(self, repo_id: str, revision: str) -> Fetched:
-        """Return what was pulled before under this name.
+        """Return the adapter that was pulled before under this name.
 
         Raises:
             HubUnavailable: Nothing was, or it was altered since.

@@ -97,7 +97,7 @@ class RemotePush:
             refs.check_tag(self.job.repo_id, tag, commit)
 
     def _try(self, head: RemoteCommit) -> tuple[str | None, RemoteCommit]:
-        """Send the commit on `head`; return its name, or None and what the branch is now."""
+        """Send the commit on `head`; return its name, or None and the current branch head."""
         try:
             return self.client.write(lambda api: self._send(api, head), self.what), head
         except HubError as error:
@@ -171,7 +171,7 @@ class RemotePush:
         )
 
     def _published(self, commit: str, parent: str) -> CommitInfo:
-        """Compare what the hub took with what was pushed; then, and only then, set the tags.
+        """Compare the stored commit with the pushed files; only then set the tags.
 
         The commit is on the branch, so nothing that fails from here on is a failed push, except
         that the hub contains something else.

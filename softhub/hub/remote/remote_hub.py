@@ -76,11 +76,11 @@ class RemoteHub:
         return Fetched(repo_id, commit.id, adapter)
 
     def to_folder(self, fetched: Fetched) -> Path:
-        """Return the folder under softhub's home with what was fetched."""
+        """Return the folder under softhub's home with the fetched files."""
         return self.download_cache.store(fetched)
 
     def info(self, repo_id: str, revision: str) -> AdapterInfo:
-        """Describe one revision; offline, what was pulled of it."""
+        """Describe one revision; offline, use the pulled files."""
         if self.client.is_offline:
             found = self.download_cache.fetch(repo_id, revision)
             total = found.adapter.total_bytes
@@ -191,7 +191,7 @@ class RemoteHub:
         )
 
     def _candidates(self, query: Query) -> dict[str, str]:
-        """Return what a search considers, with its commit: what has softhub's tags, and PEFT's."""
+        """Return the repositories with softhub's or PEFT's tags, and their commits."""
         base = query.base_model or ""
         of_base = [f"base_model:adapter:{base}"] if "/" in base else []
         licensed = [f"license:{query.license.lower()}"] if query.license else []

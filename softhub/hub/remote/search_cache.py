@@ -37,7 +37,7 @@ class SearchCache:
         self.endpoint = endpoint
 
     def lookup(self, heads: Mapping[str, str]) -> Descriptions:
-        """Return what is known of repositories, by name, at exactly these commits."""
+        """Return the known descriptions of repositories, by name, at exactly these commits."""
         query = "SELECT record FROM described WHERE endpoint = ? AND repo_id = ? AND revision = ?"
         found: Descriptions = {}
 

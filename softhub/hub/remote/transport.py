@@ -203,7 +203,7 @@ def _install() -> None:
 
 
 def _expect_readable(response: httpx2.Response, call: Call) -> None:
-    """Refuse a form of packing that was not asked for; what is unpacked here has none left."""
+    """Reject a content encoding that was not requested; unpacked content has none left."""
     packing = response.headers.pop("Content-Encoding", "identity")
     if packing not in ("gzip", "identity", ""):
         response.close()
