@@ -149,7 +149,7 @@ def _load(
 
 def _save(fitted: "Calibration", folder: Path) -> None:
     """Save the calibrated adapter; a card that somebody has edited stays as it is."""
-    from softhub.adapter.card import render_card
+    from softhub.adapter.card.render import render_card
     from softhub.model.prompt import SoftPrompt
 
     prompt, card = SoftPrompt.from_pretrained(folder), folder / "README.md"
