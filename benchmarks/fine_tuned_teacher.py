@@ -31,7 +31,7 @@ from record import (
 
 from softhub import PromptModel, Task, load_base
 from softhub.evaluation.evaluate import evaluate
-from softhub.experiments.comparison.weights import fit_weights
+from softhub.experiments.comparison.fine_tuning import fit_weights
 from softhub.experiments.distillation import ModelTeacher, distill
 from softhub.metrics.intervals import Resamples
 from softhub.tasks import Splits

@@ -18,7 +18,7 @@ import softhub
 
 ROOT = Path(softhub.__file__).parent
 
-PUBLIC = {"_asdict", "_replace", "_exit"}
+PUBLIC = {"_asdict", "_fields", "_replace", "_exit"}
 """Documented, in spite of the underscore: of named tuples and `os`."""
 
 
@@ -37,6 +37,18 @@ PRIVATE = [
         "_actions",
         "argparse:ArgumentParser",
         "lists the known flags, to name the closest to an unknown one",
+    ),
+    Private(
+        "hub/remote/transport.py",
+        "_GLOBAL_CLIENT_FACTORY",
+        "huggingface_hub.utils:_http",
+        "the client factory that the caller has set, which softhub's wraps instead of replacing it",
+    ),
+    Private(
+        "hub/remote/transport.py",
+        "_http",
+        "huggingface_hub:utils",
+        "the module that holds the client factory",
     ),
     Private(
         "metrics/evaluate_metric.py",

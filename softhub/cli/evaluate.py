@@ -147,7 +147,7 @@ def _load(
 
 def _save(fitted: "Calibration", folder: Path) -> None:
     """Save the calibrated adapter; an edited card is not changed."""
-    from softhub.adapter.card import render_card
+    from softhub.adapter.card.render import render_card
     from softhub.model.prompt import SoftPrompt
 
     prompt, card = SoftPrompt.from_pretrained(folder), folder / "README.md"

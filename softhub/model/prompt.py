@@ -11,7 +11,7 @@ import torch
 from softhub._version import __version__
 from softhub.adapter import layout
 from softhub.adapter.adapter import Adapter
-from softhub.adapter.card import render_card
+from softhub.adapter.card.render import render_card
 from softhub.adapter.manifest import Manifest
 from softhub.adapter.portable import UNKNOWN_BASE, portable_base_name, without_local_paths
 from softhub.adapter.validation import check_files, check_folder

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from softhub.adapter.card import ADAPTER, render_card
 from softhub.adapter.card.markdown import block, cell, code, line, one_line
+from softhub.adapter.card.render import ADAPTER, render_card
 from softhub.adapter.card.terms import license_of, terms_of
 from softhub.adapter.manifest import Manifest, RecordedMetric
 from softhub.model.prompt import SoftPrompt

@@ -231,7 +231,7 @@ def test_training_cuts_a_text_where_prediction_does(encoder):
     for room in (None, 512):
         rows = encode_examples(encoder, task, [Example(row, label="good")], candidates, room)
         assert rows.inputs == (predicted,)
-        assert rows.cut == 1
+        assert rows.truncated == 1
     answer = max(map(len, candidates.sequences))
     (tight,) = encode_examples(encoder, task, [Example(row, label="good")], candidates, 30).inputs
     assert len(tight) <= 30 - answer

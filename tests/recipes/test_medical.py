@@ -73,7 +73,7 @@ def test_findings_are_sorted_and_the_example_is_shown(medical, tiny_base):
         SYSTEMS.values()
     )
     assert report["reliability_on_dev"]["operating_points"]
-    for name in ("bare base", "soft prompt"):
+    for name in ("base model", "soft prompt"):
         (line,) = [line for line in out.splitlines() if line.startswith(f"{name}: '{EXAMPLE}'")]
         assert line.rpartition("-> ")[2].strip("'") in SYSTEMS.values()
     assert "not for clinical use" in out

@@ -18,6 +18,7 @@ from softhub.evaluation.few_shot import (
     shown_tokens,
 )
 from softhub.evaluation.hard_prompts import choose_label, majority_class, mean_log_probabilities
+from softhub.experiments.comparison.fine_tuning import WeightsResult, fit_weights
 from softhub.experiments.comparison.method_names import (
     BIAS_CORRECTED,
     ENSEMBLE,
@@ -31,7 +32,6 @@ from softhub.experiments.comparison.method_names import (
 )
 from softhub.experiments.comparison.setup import ComparisonSetup
 from softhub.experiments.comparison.store import ComparedRow
-from softhub.experiments.comparison.weights import WeightsResult, fit_weights
 from softhub.experiments.report import folder_bytes
 from softhub.inference.engine import PromptModel
 from softhub.inference.ensemble import predict_ensemble

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from softhub.config import softhub_home
 from softhub.errors import ConfigError, HubError
+from softhub.hub.local.repository import Repository
 from softhub.hub.local.store import Store
 from softhub.hub.names import repo_folder_name, repo_id_of
 from softhub.hub.query import Query, goodness, searched_text
@@ -190,7 +191,7 @@ class Index:
     def _refs_time(self, repo_id: str) -> int:
         """Return when refs last changed: every changed ref is a rename in their folder."""
         try:
-            return (self.store.repository(repo_id).folder / "refs").stat().st_mtime_ns
+            return (Repository(self.store, repo_id).folder / "refs").stat().st_mtime_ns
         except OSError:
             return 0
 

@@ -93,17 +93,17 @@ class LocalHub:
 
     def fetch(self, repo_id: str, revision: str) -> Fetched:
         """Read one commit's files, checked against the commit's record."""
-        repo = self.store.repository(repo_id)
+        repo = Repository(self.store, repo_id)
         commit = repo.resolve(revision)
         return Fetched(repo_id, commit, Adapter(repo.read_all(commit), f"{repo_id}@{commit}"))
 
     def to_folder(self, fetched: Fetched) -> Path:
         """Return the hub's own folder; nothing is copied."""
-        return self.store.repository(fetched.repo_id).snapshot(fetched.revision)
+        return Repository(self.store, fetched.repo_id).snapshot(fetched.revision)
 
     def info(self, repo_id: str, revision: str) -> AdapterInfo:
         """Describe one revision."""
-        repo = self.store.repository(repo_id)
+        repo = Repository(self.store, repo_id)
         return self._describe(repo, repo.resolve(revision))
 
     def select(self, query: Query) -> list[AdapterInfo]:
@@ -119,7 +119,7 @@ class LocalHub:
 
     def log(self, repo_id: str, revision: str, limit: int) -> list[CommitInfo]:
         """Return the history, newest first."""
-        repo = self.store.repository(repo_id)
+        repo = Repository(self.store, repo_id)
         history = islice(repo.history(repo.resolve(revision)), limit)
         return [self._commit_info(repo, name) for name, _ in history]
 
@@ -146,7 +146,7 @@ class LocalHub:
 
     def verify(self, repo_id: str) -> dict[str, str | None]:
         """Check every commit that a branch or tag reaches."""
-        repo = self.store.repository(repo_id)
+        repo = Repository(self.store, repo_id)
         repo.resolve(DEFAULT_REVISION)
         results: dict[str, str | None] = {}
         for head in repo.refs().values():
@@ -165,7 +165,7 @@ class LocalHub:
     @contextmanager
     def _writing(self, repo_id: str, what: str, *, create: bool = False) -> Iterator[Repository]:
         """Lock a repository for writing; it must exist unless it may be created."""
-        repo = self.store.repository(repo_id)
+        repo = Repository(self.store, repo_id)
         with os_errors_as_hub_errors(what):
             if not create and not repo.exists():
                 repo.resolve(DEFAULT_REVISION)
@@ -174,7 +174,7 @@ class LocalHub:
 
     def _describe_main(self, repo_id: str) -> AdapterInfo | None:
         """Describe `main` of a repository; None if it has none, a note if it is damaged."""
-        repo = self.store.repository(repo_id)
+        repo = Repository(self.store, repo_id)
         try:
             commit = repo.ref(DEFAULT_REVISION)
             return self._describe(repo, commit) if commit else None

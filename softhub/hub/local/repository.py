@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from softhub.adapter.layout import FILES, MAX_BYTES, write_durably
 from softhub.errors import HubError, InvalidAdapter, RepositoryNotFound, RevisionNotFound
@@ -22,17 +22,16 @@ from softhub.hub.local.disk import (
     read_file,
     remove,
 )
+from softhub.hub.local.store import Store
 from softhub.hub.names import (
     DEFAULT_REVISION,
+    check_repo_id,
     check_revision,
     check_revision_name,
     is_commit,
     repo_folder_name,
 )
 from softhub.hub.records import MAX_COMMIT_BYTES, Commit, FileEntry
-
-if TYPE_CHECKING:
-    from softhub.hub.local.store import Store
 
 
 class Repository:
@@ -41,7 +40,7 @@ class Repository:
     def __init__(self, store: Store, repo_id: str) -> None:
         """Use the folder of `repo_id`, which need not exist yet."""
         self.store = store
-        self.repo_id = repo_id
+        self.repo_id = check_repo_id(repo_id)
         self.folder = store.root / repo_folder_name(repo_id)
         self._staging = store.hidden / "staging" / self.folder.name
         self._plain: set[str] = set()

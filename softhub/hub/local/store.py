@@ -28,8 +28,7 @@ from pathlib import Path
 from softhub.errors import HubError
 from softhub.files import replace_file
 from softhub.hub.local.disk import append, find_link, remove
-from softhub.hub.local.repository import Repository
-from softhub.hub.names import check_repo_id, repo_id_of
+from softhub.hub.names import repo_id_of
 
 HIDDEN = ".softhub"
 _GIT_ATTRIBUTES = b"* -text\n"
@@ -43,10 +42,6 @@ class Store:
         self.root = root
         self.hidden = root / HIDDEN
         self.changes = self.hidden / "changes"
-
-    def repository(self, repo_id: str) -> Repository:
-        """Return the place of a repository, whether or not it exists."""
-        return Repository(self, check_repo_id(repo_id))
 
     def repo_ids(self) -> Iterator[str]:
         """Yield the names of all folders that could be repositories."""

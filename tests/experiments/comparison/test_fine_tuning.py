@@ -7,8 +7,8 @@ import torch
 from peft import LoraConfig
 from transformers import TrainerState
 
-from softhub.experiments.comparison.weights import _BestWeights as BestWeights
-from softhub.experiments.comparison.weights import fit_weights
+from softhub.experiments.comparison.fine_tuning import _BestWeights as BestWeights
+from softhub.experiments.comparison.fine_tuning import fit_weights
 from softhub.model.base import load_base
 from softhub.tasks import Splits
 from softhub.training import PromptTrainingArguments
