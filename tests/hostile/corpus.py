@@ -180,7 +180,7 @@ HEADERS = [
     ),
     _with_raw_header("NUL in a tensor's name", b'{"a\\u0000":' + _ENTRY + b"}", "control"),
     _with_raw_header("half a surrogate pair", b'{"\\ud800":' + _ENTRY + b"}", "control"),
-    _with_raw_header("name of 300 characters", b'{"' + b"a" * 300 + b'":1}', "limit 256"),
+    _with_raw_header("name of 300 characters", b'{"' + b"a" * 300 + b'":1}', "the limit is 256"),
 ]
 
 TENSORS = [
@@ -359,7 +359,7 @@ MANIFESTS = [
     _with_manifest("base has look-alike letters", "never a path", base_model="\u043erg/base"),
     _with_manifest("another P", "is inconsistent in num", num_virtual_tokens=P + 1),
     _with_manifest("another H", "is inconsistent in hidden", hidden_size=H * 2),
-    _with_manifest("another task type", "about task_type", task_type="SEQ_2_SEQ_LM"),
+    _with_manifest("another task type", "inconsistent in task_type", task_type="SEQ_2_SEQ_LM"),
     _with_manifest("task type of a head", "task_type", task_type="SEQ_CLS"),
     _with_manifest("P said by true", "num_virtual_tokens", num_virtual_tokens=True),
     _with_manifest("P of 10**12", "num_virtual_tokens", num_virtual_tokens=10**12),
@@ -371,8 +371,8 @@ MANIFESTS = [
     _with_manifest("text direction in its name", "task.name", task={"name": "a\u202eb"}),
     _with_manifest("task's name is long", "task.name", task={"name": "a" * 300}),
     _with_manifest("forty levels", "nested deeper", task={"a": json.loads("[" * 40 + "]" * 40)}),
-    _with_manifest("long text", "limit 65536", task={"a": "x" * 70_000}),
-    _with_manifest("long key", "limit 256", provenance={"x" * 300: 1}),
+    _with_manifest("long text", "the limit is 65536", task={"a": "x" * 70_000}),
+    _with_manifest("long key", "the limit is 256", provenance={"x" * 300: 1}),
     _with_manifest("licence over two lines", "license", license="mit\ntags: [x]"),
     _with_manifest("metrics are an object", "metrics", metrics={}),
     _with_manifest("metric is text", "metrics", metrics=["0.99"]),
