@@ -98,7 +98,8 @@ class RunReport:
         """
         adapter = Path(folder) / "adapter"
         if PartialState().is_main_process:
-            self.adapter = self.prompt.save_pretrained(adapter)
+            self.prompt.save_pretrained(adapter)
+            self.adapter = adapter  # as it was given, because people copy the printed path
             details = {**self.details, **training_record(self.result)}
             if config is not None:
                 details["config"] = asdict(config)
