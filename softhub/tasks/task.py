@@ -84,7 +84,7 @@ class Task:
             divided over train and dev, and is resampled as a whole for intervals.
         dataset: The dataset; `None` for a task from a manifest or for rows in memory.
         max_length: Maximum number of text tokens; the text column is truncated to fit. `None` is
-        the model's.
+            the model's.
         system: System message of a chat; `None` means that the template is plain text.
         generation: Defaults for generation, such as `max_new_tokens`, or `stop`: strings of which
             the first to occur ends a text.
