@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from softhub.errors import IncompatiblePrompt, SoftHubError
+from softhub.hub.vectors import similarity
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Encoder
 from softhub.model.prompt import SoftPrompt
@@ -88,8 +89,8 @@ class Comparison:
 
     Attributes:
         name: Name of the other prompt.
-        similarity: Mean cosine similarity over all pairs of virtual tokens (Vu et al. 2022, SPoT,
-            arXiv 2110.07904); their order does not matter.
+        similarity: Cosine similarity of the mean vectors, as `Hub.similar` ranks by; 1 of a prompt
+            with itself.
         by_position: Cosine similarity of the virtual tokens at each position; None if the prompts
             differ in length.
         distance: Frobenius norm of the difference relative to the other's norm; None if the
@@ -284,7 +285,7 @@ def _compared(prompt: SoftPrompt, name: str, other: SoftPrompt) -> Comparison:
     cosines = (_directions(a) * _directions(b)).sum(dim=1).tolist() if alike else None
     return Comparison(
         name=name,
-        similarity=float(_directions(a).mean(dim=0) @ _directions(b).mean(dim=0)),
+        similarity=similarity(a.numpy(), b.numpy()),
         by_position=None if cosines is None else tuple(cosines),
         distance=float((a - b).norm() / b.norm().clamp_min(_TINY)) if alike else None,
     )

@@ -106,15 +106,16 @@ def test_the_prompt_beside_itself_and_others(llama):
     assert torch.tensor(found.similarity) == pytest.approx(expected, abs=1e-6)
     own, different, short = found.others
     assert own.distance == 0
+    assert own.similarity == pytest.approx(1, abs=1e-6)
     assert own.by_position == pytest.approx([1.0] * 4)
     pairs = cosine_similarity(prompt.vectors[:, None], other.vectors[None], dim=-1)
-    assert different.similarity == pytest.approx(pairs.mean().item(), abs=1e-6)
+    means = [each.vectors.mean(dim=0) for each in (prompt, other, shorter)]
+    cosines = [cosine_similarity(means[0], mean, dim=0).item() for mean in means[1:]]
+    assert [different.similarity, short.similarity] == pytest.approx(cosines, abs=1e-6)
     assert different.by_position == pytest.approx(pairs.diagonal().tolist(), abs=1e-6)
     gap = (prompt.vectors - other.vectors).norm() / other.vectors.norm()
     assert different.distance == pytest.approx(gap.item(), rel=1e-6)
     assert (short.by_position, short.distance) == (None, None)
-    pairs = cosine_similarity(prompt.vectors[:, None], shorter.vectors[None], dim=-1)
-    assert short.similarity == pytest.approx(pairs.mean().item(), abs=1e-6)
 
 
 def test_drift_from_the_words_of_the_labels(llama):
