@@ -187,7 +187,8 @@ def _show_calibration(fitted: "Calibration", split: str, *, multilabel: bool) ->
     emit(f"temperature {decision.temperature:.3f}")
     if multilabel:
         emit(f"threshold {decision.threshold:.2f}")
-    emit(f"abstain below {decision.abstain_below:.3f}")
+    if decision.abstain_below:
+        emit(dev.answered.sentence())
     errors = f"{100 * dev.error_before:.1f} % before, {100 * dev.error:.1f} % after calibration"
     emit(f"expected calibration error on {split}: {errors}")
     columns = ("abstain below", "coverage, %", "accuracy of answers, %")

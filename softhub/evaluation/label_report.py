@@ -13,7 +13,6 @@ from rich.text import Text
 from softhub.errors import TaskError
 from softhub.evaluation.calibrate import Reliability, reliability
 from softhub.evaluation.evaluate import Evaluation
-from softhub.metrics.calibration import OperatingPoint, operating_point
 from softhub.metrics.intervals import Interval
 from softhub.metrics.per_class import ClassReport, class_report
 from softhub.tasks import Example, Task
@@ -28,15 +27,13 @@ class LabelReport:
 
     Attributes:
         classes: Precision, recall and F1 of each label, and the confusion matrix.
-        reliability: Calibration error, and coverage at several thresholds.
+        reliability: Calibration error, and coverage with abstention.
         decision: The prompt's temperature and thresholds.
-        answered: Coverage and accuracy at the prompt's threshold of abstention.
     """
 
     classes: ClassReport
     reliability: Reliability
     decision: Decision
-    answered: OperatingPoint
 
     def to_record(self) -> dict[str, Any]:
         """Return plain JSON values, for `report.json`."""
@@ -44,7 +41,6 @@ class LabelReport:
             "per_class": self.classes.to_record(),
             "reliability": self.reliability.to_record(),
             "decision": self.decision.to_record(),
-            "answered": self.answered.to_record(),
         }
 
     def print_classes(self) -> None:
@@ -72,12 +68,7 @@ class LabelReport:
         print(f"\nExpected calibration error: {100 * before:.1f} %", end="")
         print(f", {100 * after:.1f} % at temperature {temperature:.2f}." * (temperature != 1))
         if self.decision.abstain_below:
-            right = self.answered.accuracy
-            accuracy = "" if right is None else f", {100 * right:.1f} % of them correctly"
-            print(
-                f"Abstention below a probability of {self.decision.abstain_below:.3f}: "
-                f"{100 * self.answered.coverage:.1f} % of the texts are answered{accuracy}."
-            )
+            print(self.reliability.answered.sentence())
 
 
 def report_labels(
@@ -97,8 +88,6 @@ def report_labels(
     if task.verbalizer is None or not evaluation.details:
         raise TaskError("Per-class metrics need the predictions of a classification task.")
     details, references = evaluation.details, evaluation.references
-    right = [each.best == b for each, b in zip(details, references, strict=True)]
-    sure = [each.confidence for each in details]
     return LabelReport(
         classes=class_report(
             evaluation.predictions,
@@ -109,7 +98,6 @@ def report_labels(
         ),
         reliability=reliability(details, references, decision),
         decision=decision,
-        answered=operating_point(sure, right, decision.abstain_below),
     )
 
 

@@ -89,9 +89,9 @@ def class_report(
     classes = []
     for column, label in enumerate(labels):
         g, r = given[:, column], right[:, column]  # [N]
-        precision, recall, f1 = (
-            _interval(draws, parts, whole) for parts, whole in ((g * r, g), (g * r, r), (2 * g * r, g + r))
-        )
+        both = g * r
+        ratios = ((both, g), (both, r), (2 * both, g + r))
+        precision, recall, f1 = (_interval(draws, parts, whole) for parts, whole in ratios)
         classes.append(ClassScores(label, precision, recall, f1, int(r.sum()), int(g.sum())))
     counts = (right.T @ given).astype(int)  # [L, L]
     confusion = None if multilabel else tuple(map(tuple, counts.tolist()))
