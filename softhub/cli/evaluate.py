@@ -7,23 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softhub.cli.options import (
+    PROMPT,
     AdapterArgument,
+    AdapterOnBase,
     BaseOption,
     BatchSizeOption,
-    DeviceMapOption,
+    DeviceOption,
     ForceOption,
-    HubOption,
     JsonOption,
-    RevisionOption,
     SplitOption,
     SubsetOption,
     TaskOption,
-    adapter_folder,
     is_folder,
     option,
+    takes_adapter,
 )
 from softhub.cli.output import emit, emit_json, emit_table
-from softhub.cli.predict import PROMPT, load_model
 from softhub.config import expand_user
 from softhub.errors import ConfigError
 
@@ -47,20 +46,16 @@ AbstainOption = Annotated[
 ]
 
 
+@takes_adapter
 def evaluate(
-    adapter: AdapterArgument,
+    source: AdapterOnBase,
     *,
-    base: BaseOption,
     task: TaskOption,
     split: SplitOption = "test",
     limit: SubsetOption = None,
     per_class: PerClassOption = False,
     run_generated_code: RunCodeOption = False,
-    revision: RevisionOption = None,
-    hub: HubOption = None,
     batch_size: BatchSizeOption = 32,
-    device_map: DeviceMapOption = None,
-    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate an adapter on a split of a task.
@@ -68,8 +63,7 @@ def evaluate(
     Prints the task's metrics with 95 % intervals; for classification also the calibration error
     and, if the adapter abstains, coverage and accuracy. Template and labels are the adapter's.
     """
-    folder = adapter_folder(adapter, hub=hub, revision=revision)
-    model, data, examples = _load(base, folder, task, split, limit, device_map, force)
+    model, data, examples = _load(source, source.folder(), task, split, limit)
     from softhub.evaluation.evaluate import evaluate as run_evaluation
     from softhub.evaluation.label_report import report_labels
 
@@ -96,7 +90,7 @@ def calibrate(
     accuracy: AccuracyOption = None,
     abstain_below: AbstainOption = None,
     batch_size: BatchSizeOption = 32,
-    device_map: DeviceMapOption = None,
+    device: DeviceOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -112,7 +106,8 @@ def calibrate(
             f"softhub pull {adapter} --to FOLDER"
         )
     folder = expand_user(adapter)
-    model, data, examples = _load(base, folder, task, split, limit, device_map, force)
+    source = AdapterOnBase(adapter, base, device, force=force)
+    model, data, examples = _load(source, folder, task, split, limit)
     from softhub.evaluation.calibrate import calibrate as fit
 
     options = {"accuracy": accuracy, "abstain_below": abstain_below}
@@ -125,13 +120,7 @@ def calibrate(
 
 
 def _load(
-    base: str,
-    folder: Path,
-    task: Path,
-    split: str,
-    limit: int | None,
-    device_map: str | None,
-    force: bool,
+    source: AdapterOnBase, folder: Path, task: Path, split: str, limit: int | None
 ) -> tuple["PromptModel", "Task", "list[Example]"]:
     """Return the model, the task and its examples; an adapter with a task keeps its own."""
     from softhub.model.prompt import SoftPrompt
@@ -140,9 +129,7 @@ def _load(
     data = Task.from_file(task)
     examples = data.load(split, limit=limit)
     foreign = SoftPrompt.from_pretrained(folder).manifest.task is None
-    used = task if foreign else None
-    model = load_model(base, folder, task=used, device_map=device_map, force=force)
-    return model, data, examples
+    return source.load(folder, task if foreign else None), data, examples
 
 
 def _save(fitted: "Calibration", folder: Path) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from softhub.cli.options import JsonOption, option
 from softhub.cli.output import emit, emit_json, emit_table
-from softhub.experiments.console import one_line, printable, say
+from softhub.experiments.console import note, one_line, printable, say
 
 if TYPE_CHECKING:
     from softhub.tasks.drafting import Draft, LengthCounter
@@ -138,7 +138,7 @@ def _show(draft: "Draft", written: list[Path], base: str | None) -> None:
     recipe = [] if draft.task.kind == "classification" else ["--recipe", draft.task.kind]
     command = ["softhub", "train", *recipe, "--task", str(draft.path), "--base-model"]
     run = shlex.join([*command, base or "MODEL", "--output-dir", f"runs/{draft.task.name}"])
-    say(f"next: read {draft.path}, then run: {run}")
+    note(f"next: read {draft.path}, then run: {run}")
 
 
 def _answer(answer: str) -> str:

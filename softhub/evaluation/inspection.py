@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import torch
 
 from softhub.errors import IncompatiblePrompt, SoftHubError
-from softhub.hub.vectors import similarity
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Encoder
 from softhub.model.prompt import SoftPrompt
@@ -285,7 +284,7 @@ def _compared(prompt: SoftPrompt, name: str, other: SoftPrompt) -> Comparison:
     cosines = (_directions(a) * _directions(b)).sum(dim=1).tolist() if alike else None
     return Comparison(
         name=name,
-        similarity=similarity(a.numpy(), b.numpy()),
+        similarity=float(torch.cosine_similarity(a.mean(dim=0), b.mean(dim=0), dim=0)),
         by_position=None if cosines is None else tuple(cosines),
         distance=float((a - b).norm() / b.norm().clamp_min(_TINY)) if alike else None,
     )

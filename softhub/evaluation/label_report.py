@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +16,7 @@ from softhub.metrics.intervals import Interval
 from softhub.metrics.per_class import ClassReport, class_report
 from softhub.tasks import Example, Task
 from softhub.tasks.decision import Decision
+from softhub.terminal import print_whole
 
 _MOST_COLUMNS = 12  # of a confusion matrix on a terminal; report.json contains all of it
 
@@ -45,21 +45,18 @@ class LabelReport:
 
     def print_classes(self) -> None:
         """Print the scores of each label and the confusion matrix to stdout."""
-        console = Console(highlight=False)
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-        table.add_column("label", overflow="ellipsis", no_wrap=True, max_width=20)
+        table.add_column("label", overflow="fold", max_width=20)
         for heading in ("precision, %", "recall, %", "F1, %", "texts"):
             table.add_column(heading, justify="right", no_wrap=True)
         for each in self.classes.classes:
             scores = map(_percent, (each.precision, each.recall, each.f1))
             table.add_row(Text(each.label), *scores, str(each.support))
-        console.print()
-        console.print(table)
+        print()
+        print_whole(table)
         if self.classes.confusion and len(self.classes.classes) <= _MOST_COLUMNS:
-            console.print(
-                "\nConfusion matrix (rows: true label, columns: predicted label, same order):"
-            )
-            console.print(_matrix(self.classes))
+            print("\nConfusion matrix (rows: true label, columns: predicted label, same order):")
+            print_whole(_matrix(self.classes))
 
     def print_reliability(self) -> None:
         """Print the calibration error and, if the prompt abstains, its coverage to stdout."""
@@ -108,7 +105,7 @@ def _percent(interval: Interval) -> str:
 
 def _matrix(report: ClassReport) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
-    table.add_column(overflow="ellipsis", no_wrap=True, max_width=20)
+    table.add_column(overflow="fold", max_width=20)
     for _ in report.classes:
         table.add_column(justify="right", no_wrap=True)
     for each, counts in zip(report.classes, report.confusion or (), strict=True):

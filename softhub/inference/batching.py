@@ -9,12 +9,12 @@ from itertools import takewhile
 from typing import TypeVar
 
 import torch
-from tqdm.auto import tqdm
 
 from softhub.errors import ConfigError, SoftHubWarning
 from softhub.inference.requests import LoadedPrompt, Request
 from softhub.model.base import BaseModel
 from softhub.model.encoding import EncodedText
+from softhub.terminal import phase
 
 _Answer = TypeVar("_Answer")
 
@@ -35,7 +35,7 @@ def answer_in_batches(
         requests: All rows of a call.
         size: Maximum number of rows of a batch.
         answer: Answers one batch.
-        progress: Description of a progress bar on a terminal; None shows no bar.
+        progress: What `terminal.phase` says is being done; None says nothing.
 
     Returns:
         The answers in the order of the requests.
@@ -47,12 +47,11 @@ def answer_in_batches(
         raise ConfigError(f"batch_size is {size}; expected 1 or more.")
     warn_about_truncation([request.text for request in requests])
     answers: dict[int, _Answer] = {}
-    disable = True if progress is None else None  # None: shown on a terminal only
-    with tqdm(total=len(requests), desc=progress, unit="text", disable=disable) as bar:
+    with phase(progress, len(requests), "text") as advance:
         for indices in _batches(requests, size):
             found = answer([requests[index] for index in indices])
             answers.update(zip(indices, found, strict=True))
-            bar.update(len(indices))
+            advance(len(indices))
     return [answers[index] for index in range(len(requests))]
 
 

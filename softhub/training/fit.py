@@ -15,6 +15,7 @@ from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Splits, SplitsLike, Task
+from softhub.terminal import phase
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
 from softhub.training.initialization import Initialization, choose_initialization, load_init
@@ -76,7 +77,8 @@ def fit(
     splits, init = task.to_splits(data), load_init(init)
     set_seed(args.seed)
     tokens = int(config.num_virtual_tokens)
-    encoded = encode_task(base, task, splits.train, splits.dev, virtual_tokens=tokens)
+    with phase("Encoding the texts of train and dev"):
+        encoded = encode_task(base, task, splits.train, splits.dev, virtual_tokens=tokens)
     if not resume:
         set_aside_checkpoints(args.output_dir)
     began = time.perf_counter()
@@ -144,7 +146,8 @@ def _run_state(
                 "range test and the training run cannot share a process. Use 'scaled', or pass a "
                 "learning_rate found on a single GPU."
             )
-        test = range_test(base, encoded, start.vectors, args)
+        with phase("Running the learning rate range test"):
+            test = range_test(base, encoded, start.vectors, args)
     rate = test.chosen if test else args.resolved_for(base).learning_rate
     state = RunState(float(rate or 0.0), test)
     state.about = {

@@ -1,0 +1,96 @@
+"""What a terminal shows: phases of long work with what is left of them, and tables that fit.
+
+Where stderr is no terminal, as in a log, a phase is a line, and libraries show no bars.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+QUIET = "SOFTHUB_QUIET"
+"""Environment variable of `--quiet`, which the processes of a recipe inherit."""
+
+# Modules with progress bars, and the function that turns them off.
+_BARS = {
+    "huggingface_hub.utils.tqdm": "disable_progress_bars",
+    "transformers.utils.logging": "disable_progress_bar",
+    "datasets.utils.tqdm": "disable_progress_bars",
+}
+_WIDEST = 10_000  # characters of a cell that is measured
+_within: ContextVar[bool] = ContextVar("within a phase", default=False)
+
+
+def is_quiet() -> bool:
+    """Return whether only data, warnings and errors are wanted."""
+    return os.environ.get(QUIET, "") not in ("", "0")
+
+
+@contextmanager
+def phase(
+    what: str | None, total: int | None = None, unit: str = "step"
+) -> Iterator[Callable[[int], None]]:
+    """Say on stderr what is being done, unless quiet; only the first process of several does.
+
+    On a terminal, a phase with a total is a bar with the time that is left. Elsewhere, as in a log,
+    a phase is one line, and those within it are none.
+
+    Args:
+        what: The work, as `Comparing initializations`; None says nothing.
+        total: Number of steps, if it is known.
+        unit: What is counted, in the singular.
+
+    Yields:
+        A function that takes the number of further steps that are done.
+    """
+    outermost = not _within.get()
+    token = _within.set(True)
+    try:
+        if what is None or is_quiet() or os.environ.get("RANK", "0") != "0":
+            yield lambda _: None
+        elif total is not None and sys.stderr.isatty():
+            from tqdm.auto import tqdm
+
+            with tqdm(total=total, desc=what, unit=unit, leave=outermost) as bar:
+                yield bar.update
+        else:
+            if outermost:
+                count = "" if total is None else f": {total} {unit}{'' if total == 1 else 's'}"
+                print(f"{what}{count} …", file=sys.stderr, flush=True)
+            yield lambda _: None
+    finally:
+        _within.reset(token)
+
+
+def quiet_libraries() -> None:
+    """Turn off the progress bars of libraries, unless stderr is a terminal and not quiet."""
+    if sys.stderr.isatty() and not is_quiet():
+        return
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(name, "1")  # for those that are not imported yet
+    for name, function in _BARS.items():
+        if name in sys.modules:
+            getattr(sys.modules[name], function)()
+
+
+def print_whole(table: Table) -> None:
+    """Print a table to stdout; where its figures do not fit, it is wider than the terminal."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console(highlight=False)
+    unlimited = console.options.update(width=_WIDEST)
+    needed = len(table.columns) * (1 + table.padding[1] + table.padding[3])
+    for column in table.columns:
+        cells = [column.header, *column.cells]
+        sizes = [Measurement.get(console, unlimited, cell) for cell in cells]
+        whole = [size.maximum if column.no_wrap else size.minimum for size in sizes]
+        needed += min(max(whole), column.max_width or max(whole))
+    Console(highlight=False, width=max(console.width, needed)).print(table)
