@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from softhub.errors import SoftHubWarning
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +29,15 @@ _BARS = {
     "datasets.utils.tqdm": "disable_progress_bars",
 }
 _WIDEST = 10_000  # characters of a cell that is measured
-_within: ContextVar[bool] = ContextVar("within a phase", default=False)
+
+
+@dataclass(frozen=True)
+class _Phase:
+    path: str  # its name after those of the phases around it
+    warned: set[str]  # what was said in the outermost phase
+
+
+_current: ContextVar[_Phase | None] = ContextVar("the current phase", default=None)
 
 
 def is_quiet() -> bool:
@@ -50,23 +62,44 @@ def phase(
     Yields:
         A function that takes the number of further steps that are done.
     """
-    outermost = not _within.get()
-    token = _within.set(True)
+    outer = _current.get()
+    if what is None:
+        token = _current.set(outer)
+    elif outer is None:
+        token = _current.set(_Phase(what, set()))
+    else:
+        token = _current.set(_Phase(f"{outer.path}: {what}", outer.warned))
     try:
         if what is None or is_quiet() or os.environ.get("RANK", "0") != "0":
             yield lambda _: None
         elif total is not None and sys.stderr.isatty():
             from tqdm.auto import tqdm
 
-            with tqdm(total=total, desc=what, unit=unit, leave=outermost) as bar:
+            with tqdm(total=total, desc=what, unit=unit, leave=outer is None) as bar:
                 yield bar.update
         else:
-            if outermost:
+            if outer is None:
                 count = "" if total is None else f": {total} {unit}{'' if total == 1 else 's'}"
                 print(f"{what}{count} …", file=sys.stderr, flush=True)
             yield lambda _: None
     finally:
-        _within.reset(token)
+        _current.reset(token)
+
+
+def warn_in_phase(message: str, stacklevel: int) -> None:
+    """Issue a `SoftHubWarning` that names the current phase, once while the outermost one lasts.
+
+    Args:
+        message: The warning.
+        stacklevel: As in `warnings.warn`, from the caller's point of view.
+    """
+    current = _current.get()
+    if current is not None:
+        if current.path in current.warned:
+            return
+        current.warned.add(current.path)
+        message = f"{current.path}: {message}"
+    warnings.warn(message, SoftHubWarning, stacklevel=stacklevel + 1)
 
 
 def quiet_libraries() -> None:

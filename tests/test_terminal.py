@@ -2,11 +2,12 @@
 
 import io
 import sys
+import warnings
 
 import pytest
 from rich.table import Table
 
-from softhub.terminal import QUIET, phase, print_whole
+from softhub.terminal import QUIET, phase, print_whole, warn_in_phase
 
 
 class Terminal(io.StringIO):
@@ -54,6 +55,23 @@ def test_a_phase_that_failed_does_not_silence_the_next(capsys: pytest.CaptureFix
     with phase("Second"):
         pass
     assert capsys.readouterr().err == "First …\nSecond …\n"
+
+
+def test_warnings_name_split_and_method_once() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            with phase("Comparing on dev"):
+                for _ in range(3):
+                    with phase("Evaluating zero-shot", 3, "text"), phase(None):
+                        warn_in_phase("1 of 3 texts is too long.", stacklevel=1)
+        warn_in_phase("Outside.", stacklevel=1)
+    texts = [str(each.message) for each in caught]
+    assert texts == [
+        *["Comparing on dev: Evaluating zero-shot: 1 of 3 texts is too long."] * 2,
+        "Outside.",
+    ]
+    assert {each.filename for each in caught} == {__file__}
 
 
 @pytest.mark.parametrize("width", [20, 40, 80])

@@ -95,7 +95,10 @@ def distill(
         value = adapter_folder(value, hub=hub, revision=revision)
     from softhub.inference.engine import PromptModel
     from softhub.model.base import load_base
+    from softhub.training.running import check_resumable
 
+    if resume:
+        check_resumable(output_dir)
     with phase(f"Loading {base}"):
         model = PromptModel(load_base(base, name=base_name, device_map=device))
     imitated = _teacher(model, loaded_task, kind, value, seed)

@@ -25,6 +25,7 @@ from softhub.cli.options import (
 from softhub.cli.output import emit, emit_json, emit_table
 from softhub.config import expand_user
 from softhub.errors import ConfigError
+from softhub.terminal import phase
 
 if TYPE_CHECKING:
     from softhub.evaluation.calibrate import Calibration
@@ -67,9 +68,10 @@ def evaluate(
     from softhub.evaluation.evaluate import evaluate as run_evaluation
     from softhub.evaluation.label_report import report_labels
 
-    evaluation = run_evaluation(
-        model, data, examples, prompt=PROMPT, batch_size=batch_size, run_code=run_generated_code
-    )
+    with phase(f"Evaluating on {split}"):
+        evaluation = run_evaluation(
+            model, data, examples, prompt=PROMPT, batch_size=batch_size, run_code=run_generated_code
+        )
     own = model.task_of(PROMPT)
     report = None
     if own is not None and own.verbalizer is not None:
@@ -111,7 +113,8 @@ def calibrate(
     from softhub.evaluation.calibrate import calibrate as fit
 
     options = {"accuracy": accuracy, "abstain_below": abstain_below}
-    fitted = fit(model, data, examples, prompt=PROMPT, batch_size=batch_size, **options)
+    with phase(f"Calibrating on {split}"):
+        fitted = fit(model, data, examples, prompt=PROMPT, batch_size=batch_size, **options)
     _save(fitted, folder)
     if as_json:
         emit_json({"decision": fitted.decision.to_record(), "dev": fitted.dev.to_record()})

@@ -44,7 +44,10 @@ Kind = Annotated[str | None, option("classification, multilabel or generation.",
 Name = Annotated[str | None, option("Name of the task. [default: the data's]", "NAME")]
 MaxLength = Annotated[int | None, option("Tokens at which a text is truncated.", "N", min=1)]
 Base = Annotated[
-    str | None, option("Base model whose tokens are counted; the default counts words.", "REF")
+    str | None,
+    option(
+        "Base model whose tokens are counted; without one, words.", "REF", envvar="SOFTHUB_BASE"
+    ),
 ]
 Subset = Annotated[str | None, option("Subset (configuration) of a Hub dataset.", "NAME")]
 Revision = Annotated[str | None, option("Commit, tag or branch of a Hub dataset.", "REV")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
@@ -10,11 +9,11 @@ from typing import TypeVar
 
 import torch
 
-from softhub.errors import ConfigError, SoftHubWarning
+from softhub.errors import ConfigError
 from softhub.inference.requests import LoadedPrompt, Request
 from softhub.model.base import BaseModel
 from softhub.model.encoding import EncodedText
-from softhub.terminal import phase
+from softhub.terminal import phase, warn_in_phase
 
 _Answer = TypeVar("_Answer")
 
@@ -45,9 +44,9 @@ def answer_in_batches(
     """
     if size < 1:
         raise ConfigError(f"batch_size is {size}; expected 1 or more.")
-    warn_about_truncation([request.text for request in requests])
     answers: dict[int, _Answer] = {}
     with phase(progress, len(requests), "text") as advance:
+        warn_about_truncation([request.text for request in requests])
         for indices in _batches(requests, size):
             found = answer([requests[index] for index in indices])
             answers.update(zip(indices, found, strict=True))
@@ -100,9 +99,8 @@ def warn_about_truncation(texts: Sequence[EncodedText]) -> None:
     """Warn the caller of a public method how many texts were truncated."""
     truncated = [text.truncated for text in texts if text.truncated]
     if truncated:
-        warnings.warn(
+        warn_in_phase(
             f"{len(truncated)} of {len(texts)} texts were too long and have been truncated; "
             f"{sum(truncated)} characters at their ends were dropped.",
-            SoftHubWarning,
             stacklevel=4,
         )

@@ -28,7 +28,13 @@ from softhub.training.restarts import (
     run_with_restarts,
     uses_fsdp,
 )
-from softhub.training.running import FitResult, check_config, result_of, set_aside_checkpoints
+from softhub.training.running import (
+    FitResult,
+    check_config,
+    check_resumable,
+    result_of,
+    set_aside_checkpoints,
+)
 
 
 def fit(
@@ -73,6 +79,8 @@ def fit(
         TaskError: The template, the label words and the tokenizer do not fit together.
     """
     args = args or PromptTrainingArguments()
+    if resume:
+        check_resumable(args.output_dir)
     check_config(base, config)
     splits, init = task.to_splits(data), load_init(init)
     set_seed(args.seed)
