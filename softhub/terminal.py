@@ -63,12 +63,8 @@ def phase(
         A function that takes the number of further steps that are done.
     """
     outer = _current.get()
-    if what is None:
-        token = _current.set(outer)
-    elif outer is None:
-        token = _current.set(_Phase(what, set()))
-    else:
-        token = _current.set(_Phase(f"{outer.path}: {what}", outer.warned))
+    path = ": ".join(name for name in (outer and outer.path, what) if name)
+    token = _current.set(_Phase(path, outer.warned if outer else set()) if path else None)
     try:
         if what is None or is_quiet() or os.environ.get("RANK", "0") != "0":
             yield lambda _: None
