@@ -109,14 +109,20 @@ def quiet_libraries() -> None:
             getattr(sys.modules[name], function)()
 
 
-def print_whole(table: Table) -> None:
-    """Print a table to stdout; where its figures do not fit, it is wider than the terminal."""
+def print_whole(table: Table, width: int | None = None) -> None:
+    """Print a table without a box to stdout; where its figures do not fit, it is wider.
+
+    Args:
+        table: The table; columns that must not be cut have `no_wrap`.
+        width: Characters of a line; None for those of the terminal.
+    """
     from rich.console import Console
     from rich.measure import Measurement
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=width)
     unlimited = console.options.update(width=_WIDEST)
-    needed = len(table.columns) * (1 + table.padding[1] + table.padding[3])
+    pads = len(table.columns) - (not table.pad_edge)
+    needed = pads * (table.padding[1] + table.padding[3])
     for column in table.columns:
         cells = [column.header, *column.cells]
         sizes = [Measurement.get(console, unlimited, cell) for cell in cells]

@@ -33,7 +33,7 @@ def print_table(summary: Summary, *, title: str = "") -> None:
         console.print(f"\n{title}", markup=False, soft_wrap=True)
     for table in (scores, prices):
         console.print()
-        print_whole(table)
+        print_whole(table, width=100)
     console.print(f"\n{plain(_note(summary))}", markup=False)
 
 
