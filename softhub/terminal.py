@@ -124,8 +124,7 @@ def print_whole(table: Table, width: int | None = None) -> None:
     pads = len(table.columns) - (not table.pad_edge)
     needed = pads * (table.padding[1] + table.padding[3])
     for column in table.columns:
-        cells = [column.header, *column.cells]
-        sizes = [Measurement.get(console, unlimited, cell) for cell in cells]
-        whole = [size.maximum if column.no_wrap else size.minimum for size in sizes]
-        needed += min(max(whole), column.max_width or max(whole))
+        sizes = [Measurement.get(console, unlimited, cell) for cell in column.cells]
+        whole = max((s.maximum if column.no_wrap else s.minimum for s in sizes), default=0)
+        needed += min(whole, column.max_width or whole)
     Console(highlight=False, width=max(console.width, needed)).print(table)
