@@ -9,7 +9,7 @@ import typer
 
 from softhub.cli.options import (
     BaseOption,
-    DeviceMapOption,
+    DeviceOption,
     HubOption,
     RevisionOption,
     SubsetOption,
@@ -20,6 +20,7 @@ from softhub.cli.options import (
 from softhub.cli.output import emit_facts
 from softhub.cli.predict import read_inputs
 from softhub.errors import ConfigError, TaskError
+from softhub.terminal import phase
 
 if TYPE_CHECKING:
     from softhub.experiments.distillation import Teacher
@@ -72,7 +73,7 @@ def distill(
     ] = False,
     revision: RevisionOption = None,
     hub: HubOption = None,
-    device_map: DeviceMapOption = None,
+    device: DeviceOption = None,
 ) -> None:
     """Distill a long prompt into a short soft prompt.
 
@@ -94,8 +95,12 @@ def distill(
         value = adapter_folder(value, hub=hub, revision=revision)
     from softhub.inference.engine import PromptModel
     from softhub.model.base import load_base
+    from softhub.training.running import check_resumable
 
-    model = PromptModel(load_base(base, name=base_name, device_map=device_map))
+    if resume:
+        check_resumable(output_dir)
+    with phase(f"Loading {base}"):
+        model = PromptModel(load_base(base, name=base_name, device_map=device))
     imitated = _teacher(model, loaded_task, kind, value, seed)
     if bias_corrected:
         from softhub.experiments.distillation import BiasCorrectedTeacher

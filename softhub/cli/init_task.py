@@ -8,7 +8,7 @@ import typer
 
 from softhub.cli.options import JsonOption, option
 from softhub.cli.output import emit, emit_json, emit_table
-from softhub.experiments.console import one_line, printable, say
+from softhub.experiments.console import note, one_line, printable, say
 
 if TYPE_CHECKING:
     from softhub.tasks.drafting import Draft, LengthCounter
@@ -44,7 +44,10 @@ Kind = Annotated[str | None, option("classification, multilabel or generation.",
 Name = Annotated[str | None, option("Name of the task. [default: the data's]", "NAME")]
 MaxLength = Annotated[int | None, option("Tokens at which a text is truncated.", "N", min=1)]
 Base = Annotated[
-    str | None, option("Base model whose tokens are counted; the default counts words.", "REF")
+    str | None,
+    option(
+        "Base model whose tokens are counted; without one, words.", "REF", envvar="SOFTHUB_BASE"
+    ),
 ]
 Subset = Annotated[str | None, option("Subset (configuration) of a Hub dataset.", "NAME")]
 Revision = Annotated[str | None, option("Commit, tag or branch of a Hub dataset.", "REV")]
@@ -138,7 +141,7 @@ def _show(draft: "Draft", written: list[Path], base: str | None) -> None:
     recipe = [] if draft.task.kind == "classification" else ["--recipe", draft.task.kind]
     command = ["softhub", "train", *recipe, "--task", str(draft.path), "--base-model"]
     run = shlex.join([*command, base or "MODEL", "--output-dir", f"runs/{draft.task.name}"])
-    say(f"next: read {draft.path}, then run: {run}")
+    note(f"next: read {draft.path}, then run: {run}")
 
 
 def _answer(answer: str) -> str:

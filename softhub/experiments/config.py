@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
+
+from softhub.errors import ConfigError
 
 
 def option(default: Any, text: str) -> Any:
@@ -18,13 +21,23 @@ class TaskConfig:
     """Settings of every recipe: the task, its limits and the base; `--help` describes each."""
 
     task: str = field(metadata={"help": "Task file: data, template, label words, metrics."})
-    base_model: str = field(metadata={"help": "Hub id, folder or .gguf file of the base model."})
+    base_model: str = field(
+        default_factory=lambda: os.environ.get("SOFTHUB_BASE", ""),
+        metadata={"help": "Hub id, folder or .gguf file of the base model; or SOFTHUB_BASE."},
+    )
     base_name: str | None = option(None, "Canonical name of the base model, for cards.")
     dtype: str | None = option(None, "Data type: float32, bfloat16, float16 or auto.")
     max_train_examples: int | None = option(None, "Train on a fixed subset of this size.")
     max_dev_examples: int | None = option(None, "Select on a fixed subset of this size.")
     max_test_examples: int | None = option(None, "Evaluate on a fixed subset of this size.")
     run_generated_code: bool = option(False, "Run generated code in the sandbox (docs/sandbox.md).")
+
+    def __post_init__(self) -> None:
+        """Check that there is a base model."""
+        if not self.base_model:
+            raise ConfigError(
+                "there is no base model; set base_model (--base-model MODEL), or SOFTHUB_BASE"
+            )
 
     @property
     def limits(self) -> dict[str, int | None]:

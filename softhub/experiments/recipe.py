@@ -46,12 +46,15 @@ def _run(main: Callable[[Any, Any], object], config_class: type, default: str | 
             f"(softhub train --recipe {script.stem} -- --help lists them)."
         )
     from softhub.training import PromptTrainingArguments
+    from softhub.training.running import check_resumable
 
     configs = script.parent / "configs"
     config, args = parse_config(
         config_class, PromptTrainingArguments, default=configs / default if default else None
     )
     _check_metrics(config)
+    if getattr(config, "resume", False):
+        check_resumable(args.output_dir)
     main(config, args)
 
 

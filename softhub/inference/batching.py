@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import TypeVar
 
 import torch
-from tqdm.auto import tqdm
 
-from softhub.errors import ConfigError, SoftHubWarning
+from softhub.errors import ConfigError
 from softhub.inference.requests import LoadedPrompt, Request
 from softhub.model.base import BaseModel
 from softhub.model.encoding import EncodedText
+from softhub.terminal import phase, warn_in_phase
 
 _Answer = TypeVar("_Answer")
 
@@ -35,7 +34,7 @@ def answer_in_batches(
         requests: All rows of a call.
         size: Maximum number of rows of a batch.
         answer: Answers one batch.
-        progress: Description of a progress bar on a terminal; None shows no bar.
+        progress: What `terminal.phase` says is being done; None says nothing.
 
     Returns:
         The answers in the order of the requests.
@@ -45,14 +44,13 @@ def answer_in_batches(
     """
     if size < 1:
         raise ConfigError(f"batch_size is {size}; expected 1 or more.")
-    warn_about_truncation([request.text for request in requests])
     answers: dict[int, _Answer] = {}
-    disable = True if progress is None else None  # None: shown on a terminal only
-    with tqdm(total=len(requests), desc=progress, unit="text", disable=disable) as bar:
+    with phase(progress, len(requests), "text") as advance:
+        warn_about_truncation([request.text for request in requests])
         for indices in _batches(requests, size):
             found = answer([requests[index] for index in indices])
             answers.update(zip(indices, found, strict=True))
-            bar.update(len(indices))
+            advance(len(indices))
     return [answers[index] for index in range(len(requests))]
 
 
@@ -101,9 +99,8 @@ def warn_about_truncation(texts: Sequence[EncodedText]) -> None:
     """Warn the caller of a public method how many texts were truncated."""
     truncated = [text.truncated for text in texts if text.truncated]
     if truncated:
-        warnings.warn(
+        warn_in_phase(
             f"{len(truncated)} of {len(texts)} texts were too long and have been truncated; "
             f"{sum(truncated)} characters at their ends were dropped.",
-            SoftHubWarning,
             stacklevel=4,
         )

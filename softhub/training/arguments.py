@@ -10,6 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from softhub.model.base import BaseModel
+from softhub.terminal import is_quiet
 from softhub.training.callbacks import check_trackers
 from softhub.training.learning_rate import check_learning_rate, scaled_rate
 
@@ -92,7 +93,7 @@ class PromptTrainingArguments(TrainingArguments):
         check_learning_rate(self.learning_rate)
         self.dataloader_pin_memory &= torch.accelerator.is_available()
         if self.disable_tqdm is None:
-            self.disable_tqdm = not sys.stderr.isatty()
+            self.disable_tqdm = is_quiet() or not sys.stderr.isatty()
         super().__post_init__()
         check_trackers(self.report_to)
 

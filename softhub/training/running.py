@@ -19,7 +19,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
-from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import InterruptCallback
 from softhub.training.provenance import peak_memory
 from softhub.training.trainer import PromptTrainer
@@ -101,7 +100,9 @@ def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
     trainer.add_callback(interrupt)
     if args.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
-    checkpoint = _checkpoint_to_resume(args) if resume else None
+    if resume:
+        check_resumable(args.output_dir)
+    checkpoint = last_checkpoint(args.output_dir) if resume else None
     start = time.perf_counter()
     if checkpoint and trainer.restore_complete_run(checkpoint):
         return 0.0
@@ -170,14 +171,17 @@ def set_aside_checkpoints(folder: str | Path) -> None:
     state.wait_for_everyone()
 
 
-def _checkpoint_to_resume(args: PromptTrainingArguments) -> str:
-    checkpoint = last_checkpoint(args.output_dir)
-    if checkpoint is None:
+def check_resumable(folder: str | Path) -> None:
+    """Check that a run has a checkpoint, in its folder or in one of its parts, before it is loaded.
+
+    Raises:
+        TrainingError: There is no complete checkpoint.
+    """
+    if not any(map(last_checkpoint, (Path(folder), *Path(folder).glob("*/")))):
         raise TrainingError(
-            f"Nothing to resume in {args.output_dir!r}: no checkpoint was found there. Check "
+            f"Nothing to resume in {str(folder)!r}: no checkpoint was found there. Check "
             "output_dir, or start without resume."
         )
-    return checkpoint
 
 
 def _checkpoints(folder: Path) -> list[Path]:

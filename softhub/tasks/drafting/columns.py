@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from softhub.errors import DatasetError, did_you_mean
+from softhub.tasks.drafting.words import count_words, word_unit
 from softhub.tasks.split_table import SplitTable
 from softhub.tasks.task import KINDS
 from softhub.tasks.template import Template
@@ -37,6 +38,7 @@ class Column:
     distinct: int = 0  # different values
     words: float = 0  # in a value, on average
     longest: int = 0  # characters of the longest value
+    unit: str = "words"  # or characters, in a script without spaces between words
 
     @property
     def in_template(self) -> bool:
@@ -145,11 +147,11 @@ def _describe(name: str, table: SplitTable) -> Column:
     if any(not isinstance(value, str | int | float) for value in values):
         return Column(name, "other", len(values))
     texts = [str(value) for value in values]
-    words = sum(len(text.split()) for text in texts) / max(1, len(texts))
+    words = sum(map(count_words, texts)) / max(1, len(texts))
     kind = "number" if texts and all(map(_is_number, texts)) else "text"
     kind = "classes" if table.class_names(name) else kind
     longest = max(map(len, texts), default=0)
-    return Column(name, kind, len(texts), len(set(texts)), words, longest)
+    return Column(name, kind, len(texts), len(set(texts)), words, longest, word_unit(texts))
 
 
 def _is_number(text: str) -> bool:
@@ -237,7 +239,7 @@ def _guess_group(free: Sequence[Column]) -> str | None:
 
 def _answer_reason(answer: Column, choices: Choices) -> str:
     if choices.target:
-        return f"free text of {answer.words:.0f} words on average"
+        return f"free text of {_average(answer)} on average"
     if answer.kind == "classes":
         return f"the dataset declares {answer.distinct} classes"
     values = "numbers" if answer.kind == "number" else "short values"
@@ -246,8 +248,13 @@ def _answer_reason(answer: Column, choices: Choices) -> str:
 
 def _text_reason(text: Column, count: int) -> str:
     share = text.distinct / max(1, text.filled)
-    found = f"{text.words:.0f} words on average, {share:.0%} of them different"
+    found = f"{_average(text)} on average, {share:.0%} of the texts different"
     return f"{found}; of {count} texts the one to truncate" if count > 1 else found
+
+
+def _average(column: Column) -> str:
+    number = round(column.words)
+    return f"{number} {column.unit.removesuffix('s') if number == 1 else column.unit}"
 
 
 def _listed(columns: Sequence[Column]) -> str:
