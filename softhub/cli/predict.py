@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,13 +21,15 @@ from softhub.cli.options import (
     option,
 )
 from softhub.cli.output import emit, emit_json, emit_table
+from softhub.config import expand_user
 from softhub.errors import DatasetError
 
 if TYPE_CHECKING:
     from softhub.inference.engine import Prediction, PromptModel
+    from softhub.tasks.split_table import SplitTable
 
 Text = str | dict[str, Any]
-"""A text, or a row with a value for each column of the template (a line of a JSONL file)."""
+"""A text, or a row with a value for each column of the template."""
 
 PROMPT = "prompt"  # the name of the adapter in the model
 _SHOWN_LABELS = 3
@@ -37,8 +38,8 @@ TextsArgument = Annotated[list[str] | None, typer.Argument(metavar="TEXT", help=
 FileOption = Annotated[
     str | None,
     option(
-        "Input file with one text per line; - is stdin. Lines of a .jsonl file are strings, or "
-        "objects with the columns of the template.",
+        "A .txt file with one text per line, or a csv, tsv, xlsx, json, jsonl, parquet or arrow "
+        "file with the columns of the template; - is stdin, one text per line.",
         "FILE",
         "--file",
     ),
@@ -81,6 +82,7 @@ def predict(
     """
     inputs = read_inputs(texts, file)
     folder = adapter_folder(adapter, hub=hub, revision=revision)
+    inputs = check_inputs(inputs, folder, task)
     model = load_model(base, folder, task=task, device_map=device_map, force=force)
     results = model.predict(
         inputs,
@@ -124,6 +126,7 @@ def generate(
     """
     inputs = read_inputs(texts, file)
     folder = adapter_folder(adapter, hub=hub, revision=revision)
+    inputs = check_inputs(inputs, folder, task)
     model = load_model(base, folder, task=task, device_map=device_map, force=force)
     options: dict[str, Any] = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     outputs = model.generate(
@@ -136,8 +139,8 @@ def generate(
             emit(output)
 
 
-def read_inputs(texts: list[str] | None, file: str | None) -> list[Text]:
-    """Return the texts of the command line or those of a file.
+def read_inputs(texts: list[str] | None, file: str | None) -> "list[Text] | SplitTable":
+    """Return the texts of the command line or of stdin, or the rows of a file.
 
     Raises:
         typer.BadParameter: Both were given, or neither.
@@ -145,34 +148,37 @@ def read_inputs(texts: list[str] | None, file: str | None) -> list[Text]:
     """
     if bool(texts) == (file is not None):
         raise typer.BadParameter("give texts after the adapter, or --file FILE (- is stdin)")
-    inputs: list[Text] = list(texts or []) if file is None else list(_read_file(file))
+    if file is not None and file != "-":
+        from softhub.tasks.loading import read_inputs as read_table
+
+        return read_table(expand_user(file))
+    inputs: list[Text] = [*(texts or _stdin_lines())]
     if not inputs:
-        raise DatasetError(f"{file} contains no text. Write one text per line.")
+        raise DatasetError("stdin contains no text. Write one text per line.")
     return inputs
 
 
-def _read_file(file: str) -> Iterator[Text]:
+def _stdin_lines() -> list[str]:
     try:
-        content = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DatasetError(f"Cannot read {file!r}: {reason}.") from error
-    for number, line in enumerate(content.split("\n"), start=1):
-        if line.strip():
-            yield _parse(line, f"{file}:{number}") if file.endswith(".jsonl") else line.rstrip("\r")
+        lines = sys.stdin.read().split("\n")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"stdin is not {error.encoding} text ({error.reason}).") from error
+    return [line.rstrip("\r") for line in lines if line.strip()]
 
 
-def _parse(line: str, where: str) -> Text:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise DatasetError(f"{where}: not valid JSON: {error}; is the line truncated?") from error
-    if isinstance(value, str | dict):
-        return value
-    raise DatasetError(
-        f"{where}: found {line.strip():.40}; expected a string, or an object with the template's "
-        'columns, such as {"text": "…"}'
-    )
+def check_inputs(
+    inputs: "list[Text] | SplitTable", folder: Path, task: Path | None
+) -> "list[Text]":
+    """Check the rows of a file against the adapter's task, before the base model is loaded."""
+    if isinstance(inputs, list):
+        return inputs
+    from softhub.model.prompt import SoftPrompt
+    from softhub.tasks import Task
+    from softhub.tasks.loading import to_inputs
+
+    record = SoftPrompt.from_pretrained(folder).manifest.task
+    own = Task.from_record(record) if record else None
+    return to_inputs(Task.from_file(task) if task else own, inputs)
 
 
 def load_model(

@@ -268,7 +268,6 @@ def test_declared_classes_are_labels_by_name(tmp_path: Path) -> None:
         ("empty.csv", b"", "is empty"),
         ("header.csv", b"text,label\n", "is empty"),
         ("latin.csv", "text,label\ncaf\xe9,a\n".encode("latin-1"), "line 2: is not UTF-8"),
-        ("semicolons.csv", b"text;label\nx;a\n", "separated by ';'; expected commas"),
         ("one.csv", b"text\nx\ny\n", "has a single column, 'text'"),
         (
             "cut.jsonl",
