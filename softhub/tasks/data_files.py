@@ -23,6 +23,9 @@ _USUAL = {".csv": ",", ".tsv": "\t"}
 _JSON = (".json", ".jsonl", ".ndjson")
 ENDINGS = (*_JSON, *_USUAL, ".xlsx", *TYPED)
 
+_CHAT_KEYS = (("role", "content"), ("from", "value"))  # of OpenAI's form, and of ShareGPT's
+_ROLES = {"human": "user", "gpt": "assistant"}
+
 PLAIN = ""
 """The column of an input that is only a text: a line of a `.txt` file, or a string in JSON."""
 
@@ -112,16 +115,19 @@ def is_chat(value: Any) -> bool:
     return (
         isinstance(value, list | tuple)
         and bool(value)
-        and all(isinstance(item, Mapping) and {"role", "content"} <= set(item) for item in value)
+        and all(isinstance(item, Mapping) for item in value)
+        and any(all({*keys} <= set(item) for item in value) for keys in _CHAT_KEYS)
     )
 
 
 def _by_role(value: list[Any]) -> Any:
+    """Return the messages of a chat by role if each role has one; else the value as it is."""
     if not is_chat(value):
         return value
-    roles = {str(message["role"]): message["content"] for message in value}
-    single = len(roles) == len(value) and all(isinstance(text, str) for text in roles.values())
-    return roles if single else value
+    role, content = next(keys for keys in _CHAT_KEYS if keys[0] in value[0])
+    found = {_ROLES.get(item[role], str(item[role])): item[content] for item in value}
+    single = len(found) == len(value) and all(isinstance(text, str) for text in found.values())
+    return found if single else value
 
 
 def _plain_rows(file: TextFile) -> Iterator[FileRow]:

@@ -274,9 +274,9 @@ def test_declared_classes_are_labels_by_name(tmp_path: Path) -> None:
             b'{"text": "a", "label": "b"}\n{"text": "c',
             "line 2: the file ends in",
         ),
-        ("list.jsonl", b'{"text": ["a"], "label": "b"}\n' * 4, "cannot tell"),
+        ("list.jsonl", b'{"text": ["a"], "label": "b"}\n' * 4, "'label' has the same value in all rows"),
         ("notes.txt", b"text", "ends in one of"),
-        ("one-label.csv", b"text,label\nx y,a\nz y,a\n", "cannot tell which column"),
+        ("one-label.csv", b"text,label\nx y,a\nz y,a\n", "'label' has the same value in all"),
     ],
 )
 def test_bad_files_are_one_sentence(
