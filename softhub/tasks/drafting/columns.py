@@ -120,7 +120,7 @@ def guess_roles(columns: Sequence[Column], choices: Choices) -> Roles:
     group = choices.group or _guess_group(others)
     free = [column for column in others if column.name != group]
     texts = choices.texts or _guess_texts(free, columns)
-    text = max((by_name[name] for name in texts), key=lambda text: (text.filled, text.longest))
+    text = max((by_name[name] for name in texts), key=_cut_rank)
     reasons = {
         "kind": f"{answer.name!r} contains {'free text' if choices.target else 'a few labels'}",
         "target_column" if choices.target else "label_column": _answer_reason(answer, choices),
@@ -216,13 +216,13 @@ def _guess_label(columns: Sequence[Column], choices: Choices) -> str:
     label = _best(free, _label_score)
     if label is None or choices.kind == "generation":
         raise DatasetError(
-            f"{_why_no_label(free)}; the columns are {_listed(columns)}. "
+            f"{_why_no_label(columns, free)}; the columns are {_listed(columns)}. "
             f"Name it with --label COLUMN (classification) or --target COLUMN (generation)"
         )
     return label.name
 
 
-def _why_no_label(free: Sequence[Column]) -> str:
+def _why_no_label(columns: Sequence[Column], free: Sequence[Column]) -> str:
     """Return the cause, as far as the columns tell it: chats, one class, few rows."""
     chat = next((column.name for column in free if column.is_chat), None)
     if chat is not None:
@@ -230,6 +230,8 @@ def _why_no_label(free: Sequence[Column]) -> str:
             f"{chat!r} contains chats of several turns; expected one text and one answer in a row. "
             f"Write a row for each answer, with the messages before it as a column of text"
         )
+    if len(columns) == 1:
+        return f"the data has a single column, {columns[0].name!r}; expected texts and answers"
     rows = max((column.filled for column in free), default=0)
     single = next((c for c in free if c.distinct == 1 and c.rank(_LABELS)), None)
     if single is not None:
@@ -271,12 +273,16 @@ def _guess_texts(free: Sequence[Column], columns: Sequence[Column]) -> tuple[str
     return tuple(text.name for text in texts if text is best or _is_peer(text, best))
 
 
+def _cut_rank(text: Column) -> tuple[int, bool, int]:
+    """Return how well a text is the one to truncate: not one that is the same in all rows."""
+    return text.filled, text.distinct > 1, text.longest
+
+
 def _is_peer(text: Column, best: Column) -> bool:
     """Return whether a column is another text to read, in no fewer rows, and not the answer."""
     repeated = text.filled / max(1, text.distinct)
-    answers = text.rank(_ANSWERS) or text.name.endswith(".assistant")
-    is_text = text.words >= _FEWEST_WORDS and repeated <= _MOST_REPEATED and not answers
-    return is_text and text.filled >= best.filled
+    is_text = text.words >= _FEWEST_WORDS and repeated <= _MOST_REPEATED
+    return is_text and not text.rank(_ANSWERS) and text.filled >= best.filled
 
 
 def _guess_group(free: Sequence[Column]) -> str | None:

@@ -76,8 +76,6 @@ def find_source(
     else:
         dataset, name = _hub(place, subset, revision), place.rpartition("/")[2]
     rows = {split: read_split(dataset, split) for split in dataset.split_names}
-    for table in rows.values():
-        _check_columns(table)
     return Source(dataset, rows, name, path.name if dataset.path is None else place)
 
 
@@ -149,11 +147,3 @@ def _hub(place: str, subset: str | None, revision: str | None) -> DatasetSource:
         )
     name = None if subset == "default" else subset
     return DatasetSource(path=place, name=name, revision=revision, splits=splits)
-
-
-def _check_columns(table: SplitTable) -> None:
-    columns = table.columns
-    if len(columns) == 1:
-        raise DatasetError(
-            f"{table.origin}: has a single column, {columns[0]!r}; expected texts and answers"
-        )
