@@ -70,6 +70,9 @@ def distill(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume from the last checkpoint in --output-dir.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the finished run in --output-dir.")
+    ] = False,
     revision: RevisionOption = None,
     hub: HubOption = None,
     device_map: DeviceMapOption = None,
@@ -84,8 +87,11 @@ def distill(
     how many tokens it saves. Adapter, checkpoints and report.json are in --output-dir. After Ctrl-C
     the run can be resumed with --resume.
     """
+    from softhub.experiments.recipe import refuse_finished_run
     from softhub.tasks import Task
 
+    if not (resume or overwrite):
+        refuse_finished_run(output_dir)
     loaded_task = Task.from_file(task)
     options = {"template": template, "shots": shots, "system": system, "teacher": teacher}
     kind, value = _chosen_teacher(loaded_task, options)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
 
+from softhub.config import Alternatives
 from softhub.model.base import BaseModel
 from softhub.training.callbacks import check_trackers
 from softhub.training.learning_rate import check_learning_rate, scaled_rate
@@ -54,6 +55,12 @@ class PromptTrainingArguments(TrainingArguments):
         early_stopping_patience: Stop after this many evaluations without improvement; 0 turns
             early stopping off.
     """
+
+    # See `softhub.config.parse_config`.
+    ALTERNATIVES: ClassVar[Alternatives] = {
+        "max_steps": ("-1", ("num_train_epochs",)),
+        "learning_rate": (None, ("learning_rate_rule",)),
+    }
 
     output_dir: str = field(default="runs/prompt", metadata={"help": "Folder of the checkpoints."})
     max_steps: int = field(default=120, metadata={"help": "Optimizer steps; -1: by epochs."})
