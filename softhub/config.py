@@ -167,7 +167,9 @@ def _without_replaced(
     offs = {name: off for name, off, _ in alternatives}
     for name, _, other in alternatives:
         pair = {name, other}
-        here, there = ({f.name for f in part if f.value != offs.get(f.name)} for part in (file, line))
+        here, there = (
+            {f.name for f in part if f.value != offs.get(f.name)} for part in (file, line)
+        )
         for place, given in (("the config", here), ("the flags", there)):
             if pair <= given:
                 raise ConfigError(
@@ -212,7 +214,9 @@ def _file_flags(path: Path | None) -> list[str]:
     import yaml
 
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"), lambda key: str(key).replace("-", "_"))
+        content = load_yaml(
+            path.read_text(encoding="utf-8"), lambda key: str(key).replace("-", "_")
+        )
     except OSError as error:
         raise ConfigError(f"Cannot read the config {str(path)!r}: {error.strerror}.") from error
     except UnicodeDecodeError as error:

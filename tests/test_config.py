@@ -142,8 +142,16 @@ def test_a_path_in_a_flag_is_the_caller_s(read):
         ("- a\n- b", [], r"my\.yaml has no 'key: value' lines"),
         ("", [], "has no 'key: value' lines"),
         ("tags: []", [], "--tags.*expected at least one"),
-        ("seed: 1\nmax_steps: 1\nseed: 2", [], r"my\.yaml .* line 3: the key 'seed' repeats line 1"),
-        ("max_steps: 1\nmax-steps: 2", [], r"my\.yaml .* line 2: the key 'max-steps' repeats line 1"),
+        (
+            "seed: 1\nmax_steps: 1\nseed: 2",
+            [],
+            r"my\.yaml .* line 3: the key 'seed' repeats line 1",
+        ),
+        (
+            "max_steps: 1\nmax-steps: 2",
+            [],
+            r"my\.yaml .* line 2: the key 'max-steps' repeats line 1",
+        ),
         ('{"task": "a", "task": "b"}', [], r"my\.yaml .* line 1: the key 'task' repeats line 1"),
         ("tags: {a: 1, a: 2}", [], r"my\.yaml .* line 1: the key 'a' repeats line 1"),
         ("task: [unclosed", [], r"my\.yaml is not valid YAML"),

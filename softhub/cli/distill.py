@@ -151,13 +151,16 @@ def _read(
     task: "Task", texts: str | None, train: int | None, dev: int | None, test: int | None
 ) -> "Splits":
     from softhub.tasks import Example, Splits
+    from softhub.tasks.loading import to_inputs
 
     has_test = task.dataset is not None and "test" in task.dataset.split_names
     scored = task.load("test", limit=test) if has_test else []
     if texts is None:
         return Splits(task.load("train", limit=train), task.load("dev", limit=dev), scored)
     column = task.text_column
-    rows = [{column: text} if isinstance(text, str) else text for text in read_inputs(None, texts)]
+    found = read_inputs(None, texts)
+    inputs = found if isinstance(found, list) else to_inputs(task, found)
+    rows = [{column: text} if isinstance(text, str) else text for text in inputs]
     examples = [Example(row, text_column=column) for row in rows]
     chosen, rest = examples[::_DEV_SHARE], examples[:]
     del rest[::_DEV_SHARE]

@@ -44,6 +44,7 @@ History = list[CommitInfo]
 Locked = dict[str, LockedPrompt]
 Similar = list[tuple[AdapterInfo, float]]
 
+
 class Hub:
     """Push, pull and find soft prompts.
 

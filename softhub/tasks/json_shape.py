@@ -50,13 +50,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _columns(document: Mapping[str, Any]) -> tuple[str, Sequence[Any]] | None:
     """Return the rows of a table that pandas or datasets wrote by column or by index."""
     values = [*document.values()]
-    names, data = document.get("columns"), document.get("data")
-    if _all(names, str, list) and _all(data, list) and {len(row) for row in data} == {len(names)}:
+    names: Any = document.get("columns")
+    data: Any = document.get("data")
+    if _all(names, str) and _all(data, list) and {len(row) for row in data} == {len(names)}:
         return "pandas' split form", [dict(zip(names, row, strict=True)) for row in data]
-    if len(values) > 1 and _all(values, list) and len({*map(len, values)}) == 1:
-        if not any(_all(value, dict) for value in values):
-            rows = zip(*values, strict=True)
-            return "lists by column", [dict(zip(document, row, strict=True)) for row in rows]
+    rows_below = any(_all(value, dict) for value in values)
+    if len(values) > 1 and not rows_below and _all(values, list) and len({*map(len, values)}) == 1:
+        cells = zip(*values, strict=True)
+        return "lists by column", [dict(zip(document, row, strict=True)) for row in cells]
     if not (_all(values, dict) and len({tuple(value) for value in values}) == 1):
         return None
     if _numbers(values[0]):
@@ -66,7 +67,7 @@ def _columns(document: Mapping[str, Any]) -> tuple[str, Sequence[Any]] | None:
 
 
 def _under_key(path: Path, document: Mapping[str, Any]) -> tuple[str, Sequence[Any]] | None:
-    found = [name for name, value in document.items() if _all(value, dict, list)]
+    found = [name for name, value in document.items() if _all(value, dict)]
     if len(found) == 1:
         return f"rows under the key {found[0]!r}", document[found[0]]
     if not found:
@@ -78,11 +79,9 @@ def _under_key(path: Path, document: Mapping[str, Any]) -> tuple[str, Sequence[A
     )
 
 
-def _all(values: Any, kind: type, container: type = object) -> bool:
-    """Return whether there are values, and all are of a kind."""
-    if isinstance(values, str | int | float | None) or not isinstance(values, container):
-        return False
-    return bool(values) and all(isinstance(value, kind) for value in values)
+def _all(values: Any, kind: type) -> bool:
+    """Return whether this is a list that has items, all of a kind."""
+    return isinstance(values, list) and bool(values) and all(isinstance(v, kind) for v in values)
 
 
 def _numbers(names: Mapping[str, Any]) -> bool:

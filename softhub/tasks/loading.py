@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softhub.errors import DatasetError, SoftHubWarning, TaskError, did_you_mean
+from softhub.tasks.data_files import PLAIN, check_table
 from softhub.tasks.dataset import (
     SPLITS,
     DatasetSource,
@@ -16,7 +17,6 @@ from softhub.tasks.dataset import (
     Splits,
     SplitsLike,
 )
-from softhub.tasks.data_files import PLAIN, check_table
 from softhub.tasks.example_reader import ExampleReader, join_lines
 from softhub.tasks.sampling import choose_shots
 from softhub.tasks.split_table import SplitTable, read_split, read_table

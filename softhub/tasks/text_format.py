@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from softhub.errors import DatasetError, SoftHubWarning
 
@@ -80,7 +80,7 @@ class TextFile:
                 yield number, line
 
     def _binary(self) -> IO[bytes]:
-        return gzip.open(self.path) if self.is_compressed else self.path.open("rb")
+        return cast(IO[bytes], gzip.open(self.path)) if self.is_compressed else self.path.open("rb")
 
     def _check(self, number: int, line: str) -> None:
         try:
@@ -107,7 +107,7 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DatasetError(
-            f"{path}: the compressed file is damaged or truncated ({error}); copy or create it again"
+            f"{path}: the compressed file is damaged or truncated ({error}); create it again"
         ) from error
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error

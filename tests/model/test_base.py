@@ -6,8 +6,8 @@ import shutil
 import gguf
 import numpy as np
 import pytest
-from huggingface_hub import constants
 import torch
+from huggingface_hub import constants
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -19,7 +19,7 @@ from transformers import (
 
 from softhub.adapter.portable import is_hub_name
 from softhub.errors import BaseModelError, InvalidAdapter, MissingDependency
-from softhub.model.base import load_base
+from softhub.model.base import load_base, load_tokenizer
 from tests.references import assert_equal_in_float32
 from tests.tiny import BUILDERS, HIDDEN_SIZE, build_tokenizer
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from softhub.config import expand_user
 from softhub.errors import DatasetError
-from softhub.tasks.data_files import check_table, ending, is_saved_dataset, is_table
+from softhub.tasks.data_files import check_table, is_saved_dataset, is_table
 from softhub.tasks.dataset import SPLITS, DatasetSource
 from softhub.tasks.split_table import SplitTable, dataset_errors, read_split
 

@@ -274,7 +274,11 @@ def test_declared_classes_are_labels_by_name(tmp_path: Path) -> None:
             b'{"text": "a", "label": "b"}\n{"text": "c',
             "line 2: the file ends in",
         ),
-        ("list.jsonl", b'{"text": ["a"], "label": "b"}\n' * 4, "'label' has the same value in all rows"),
+        (
+            "list.jsonl",
+            b'{"text": ["a"], "label": "b"}\n' * 4,
+            "'label' has the same value in all rows",
+        ),
         ("notes.txt", b"text", "ends in one of"),
         ("one-label.csv", b"text,label\nx y,a\nz y,a\n", "'label' has the same value in all"),
     ],
