@@ -71,6 +71,9 @@ def distill(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume from the last checkpoint in --output-dir.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the finished run in --output-dir.")
+    ] = False,
     revision: RevisionOption = None,
     hub: HubOption = None,
     device: DeviceOption = None,
@@ -85,8 +88,11 @@ def distill(
     how many tokens it saves. Adapter, checkpoints and report.json are in --output-dir. After Ctrl-C
     the run can be resumed with --resume.
     """
+    from softhub.experiments.recipe import refuse_finished_run
     from softhub.tasks import Task
 
+    if not (resume or overwrite):
+        refuse_finished_run(output_dir)
     loaded_task = Task.from_file(task)
     options = {"template": template, "shots": shots, "system": system, "teacher": teacher}
     kind, value = _chosen_teacher(loaded_task, options)
@@ -150,13 +156,16 @@ def _read(
     task: "Task", texts: str | None, train: int | None, dev: int | None, test: int | None
 ) -> "Splits":
     from softhub.tasks import Example, Splits
+    from softhub.tasks.loading import to_inputs
 
     has_test = task.dataset is not None and "test" in task.dataset.split_names
     scored = task.load("test", limit=test) if has_test else []
     if texts is None:
         return Splits(task.load("train", limit=train), task.load("dev", limit=dev), scored)
     column = task.text_column
-    rows = [{column: text} if isinstance(text, str) else text for text in read_inputs(None, texts)]
+    found = read_inputs(None, texts)
+    inputs = found if isinstance(found, list) else to_inputs(task, found)
+    rows = [{column: text} if isinstance(text, str) else text for text in inputs]
     examples = [Example(row, text_column=column) for row in rows]
     chosen, rest = examples[::_DEV_SHARE], examples[:]
     del rest[::_DEV_SHARE]

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,13 +19,15 @@ from softhub.cli.options import (
     takes_adapter,
 )
 from softhub.cli.output import check_one_format, emit, emit_json, emit_table, write_records
+from softhub.config import expand_user
 from softhub.errors import DatasetError
 
 if TYPE_CHECKING:
     from softhub.inference.engine import Prediction
+    from softhub.tasks.split_table import SplitTable
 
 Text = str | dict[str, Any]
-"""A text, or a row with a value for each column of the template (a line of a JSONL file)."""
+"""A text, or a row with a value for each column of the template."""
 
 _SHOWN_LABELS = 3
 
@@ -35,8 +37,8 @@ TextsArgument = Annotated[
 FileOption = Annotated[
     str | None,
     option(
-        "Input file with one text per line; - is stdin. Lines of a .jsonl file are strings, or "
-        "objects with the columns of the template.",
+        "A .txt file with one text per line, or a csv, tsv, xlsx, json, jsonl, parquet or arrow "
+        "file with the columns of the template; - is stdin, one text per line.",
         "FILE",
         "--file",
     ),
@@ -77,7 +79,9 @@ def predict(
     """
     check_one_format(output, as_json)
     inputs = read_inputs(texts, file)
-    model = source.load(source.folder(), task)
+    folder = source.folder()
+    inputs = check_inputs(inputs, folder, task)
+    model = source.load(folder, task)
     results = model.predict(
         inputs,
         prompt=PROMPT,
@@ -117,7 +121,9 @@ def generate(
     """
     check_one_format(output, as_json)
     inputs = read_inputs(texts, file)
-    model = source.load(source.folder(), task)
+    folder = source.folder()
+    inputs = check_inputs(inputs, folder, task)
+    model = source.load(folder, task)
     options: dict[str, Any] = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     outputs = model.generate(
         inputs, prompt=PROMPT, batch_size=batch_size, progress="Generating", **options
@@ -139,8 +145,8 @@ def _write(output: Path | None, records: Sequence[Mapping[str, Any]]) -> None:
             emit_json(record, indent=None)
 
 
-def read_inputs(texts: list[str] | None, file: str | None) -> list[Text]:
-    """Return the texts of the command line, those of a file, or the lines of stdin.
+def read_inputs(texts: list[str] | None, file: str | None) -> "list[Text] | SplitTable":
+    """Return the texts of the command line, the rows of a file, or the lines of stdin.
 
     Raises:
         typer.BadParameter: Both were given, or neither and stdin is a terminal.
@@ -152,35 +158,37 @@ def read_inputs(texts: list[str] | None, file: str | None) -> list[Text]:
         raise typer.BadParameter(
             "give texts after the adapter, or --file FILE, or pipe one text per line to stdin"
         )
-    inputs: list[Text] = list(texts or []) if file is None else list(_read_file(file))
+    if file is not None and file != "-":
+        from softhub.tasks.loading import read_inputs as read_table
+
+        return read_table(expand_user(file))
+    inputs: list[Text] = [*(texts or _stdin_lines())]
     if not inputs:
-        where = "stdin" if file == "-" else file
-        raise DatasetError(f"{where} contains no text. Write one text per line.")
+        raise DatasetError("stdin contains no text. Write one text per line.")
     return inputs
 
 
-def _read_file(file: str) -> Iterator[Text]:
+def _stdin_lines() -> list[str]:
     try:
-        content = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DatasetError(f"Cannot read {file!r}: {reason}.") from error
-    for number, line in enumerate(content.split("\n"), start=1):
-        if line.strip():
-            yield _parse(line, f"{file}:{number}") if file.endswith(".jsonl") else line.rstrip("\r")
+        lines = sys.stdin.read().split("\n")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"stdin is not {error.encoding} text ({error.reason}).") from error
+    return [line.rstrip("\r") for line in lines if line.strip()]
 
 
-def _parse(line: str, where: str) -> Text:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise DatasetError(f"{where}: not valid JSON: {error}; is the line truncated?") from error
-    if isinstance(value, str | dict):
-        return value
-    raise DatasetError(
-        f"{where}: found {line.strip():.40}; expected a string, or an object with the template's "
-        'columns, such as {"text": "…"}'
-    )
+def check_inputs(
+    inputs: "list[Text] | SplitTable", folder: Path, task: Path | None
+) -> "list[Text]":
+    """Check the rows of a file against the adapter's task, before the base model is loaded."""
+    if isinstance(inputs, list):
+        return inputs
+    from softhub.model.prompt import SoftPrompt
+    from softhub.tasks import Task
+    from softhub.tasks.loading import to_inputs
+
+    record = SoftPrompt.from_pretrained(folder).manifest.task
+    own = Task.from_record(record) if record else None
+    return to_inputs(Task.from_file(task) if task else own, inputs)
 
 
 def _record(prediction: "Prediction") -> dict[str, Any]:

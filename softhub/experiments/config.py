@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+from softhub.config import Alternatives
 from softhub.errors import ConfigError
 
 
@@ -64,6 +65,19 @@ class RunConfig(TaskConfig):
     )
     init_text: str | None = option(None, "Text to initialize from, for init 'text' and 'auto'.")
     resume: bool = option(False, "Resume from the last checkpoint in output_dir.")
+    overwrite: bool = option(False, "Replace the finished run in output_dir.")
+
+    def __post_init__(self) -> None:
+        """Check that no setting would be without effect.
+
+        Raises:
+            ConfigError: There is a text to initialize from, and another initialization.
+        """
+        if self.init_text is not None and self.init not in ("auto", "text"):
+            raise ConfigError(
+                f"init_text has no effect with init {self.init!r}; remove it, or set init to "
+                "'text' or 'auto'"
+            )
 
     @property
     def prompt_options(self) -> dict[str, Any]:
@@ -85,6 +99,21 @@ class MultitaskConfig(RunConfig):
     mixture: str = option("temperature", "Task sampling: temperature, proportional or equal.")
     hub: str | None = option(None, "Hub to push to: local, hf, or hf+https://host.")
     namespace: str = option("me", "Namespace of the adapters on the hub.")
+
+    # See `softhub.config.parse_config`.
+    ALTERNATIVES: ClassVar[Alternatives] = {"steps": (None, ("max_steps", "num_train_epochs"))}
+
+    def __post_init__(self) -> None:
+        """Check that no setting would be without effect.
+
+        Raises:
+            ConfigError: There is a mixture of tasks, and no shared prompt to train on it.
+        """
+        super().__post_init__()
+        if self.mixture != "temperature" and not self.shared_steps:
+            raise ConfigError(
+                f"mixture {self.mixture!r} has no effect without a shared prompt; set shared_steps"
+            )
 
     @property
     def schedule(self) -> dict[str, Any]:

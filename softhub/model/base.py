@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 
 from softhub.adapter.portable import check_base_model, is_hub_name, to_hub_name
-from softhub.config import expand_user
+from softhub.config import expand_user, hub_answers
 from softhub.errors import BaseModelError, MissingDependency, SoftHubError
 from softhub.model.fingerprint import compute_fingerprint
 from softhub.model.gguf import convert_gguf, read_record
@@ -191,9 +191,10 @@ def load_tokenizer(ref: str | Path) -> tuple[PreTrainedTokenizerBase, Any]:
 
     source = _source(ref, None)
     with _explained_errors(source):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        options = {"trust_remote_code": False, "local_files_only": _is_offline(source, None)}
+        config = AutoConfig.from_pretrained(source, **options)
         _check_continues_texts(source, config)
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False), config
+        return AutoTokenizer.from_pretrained(source, **options), config
 
 
 def position_limit(config: Any) -> int | None:
@@ -221,6 +222,24 @@ def _source(ref: str | Path, name: str | None) -> str:
     return source
 
 
+def _is_offline(source: str, revision: str | None) -> bool:
+    """Ask the Hub once whether it answers: transformers would try half a minute for each file.
+
+    Raises:
+        BaseModelError: It does not, and the model was not downloaded before.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(source).is_dir() or hub_answers():
+        return False
+    if isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str):
+        return True
+    raise BaseModelError(
+        f"There is no folder {source!r}, and no model of that name can be downloaded, because the "
+        "Hugging Face Hub does not answer or offline mode is on. Check the path or the network."
+    )
+
+
 def _load(
     source: str,
     revision: str | None,
@@ -234,7 +253,7 @@ def _load(
         raise BaseModelError(f"Unknown dtype {dtype!r}: expected one of {', '.join(_DTYPES)}.")
     with _explained_errors(source):
         # Without this, transformers would ask at the terminal whether to run unknown code.
-        trust = {"trust_remote_code": False}
+        trust = {"trust_remote_code": False, "local_files_only": _is_offline(source, revision)}
         config = hf.AutoConfig.from_pretrained(source, revision=revision, **trust)
         _check_continues_texts(source, config)
         seq2seq = config.is_encoder_decoder

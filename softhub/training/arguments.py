@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
 
+from softhub.config import Alternatives
 from softhub.model.base import BaseModel
 from softhub.terminal import is_quiet
 from softhub.training.callbacks import check_trackers
@@ -53,6 +54,11 @@ class PromptTrainingArguments(TrainingArguments):
         early_stopping_patience: Stop after this many evaluations without improvement; 0 turns
             early stopping off.
     """
+
+    # See `softhub.config.parse_config`.
+    ALTERNATIVES: ClassVar[Alternatives] = {
+        "max_steps": ("-1", ("num_train_epochs",)),
+    }
 
     output_dir: str = field(default="runs/prompt", metadata={"help": "Folder of the checkpoints."})
     max_steps: int = field(default=120, metadata={"help": "Optimizer steps; -1: by epochs."})

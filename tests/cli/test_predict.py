@@ -99,11 +99,11 @@ def test_empty_standard_input_is_told_as_such(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ('"fine"\n{"text": "cut o', "rows.jsonl:2: not valid JSON"),
-        ('"fine"\n3\n', "rows.jsonl:2: found 3; expected a string"),
+        ('"fine"\n{"text": "cut o', "rows.jsonl, line 2: the file ends in the middle"),
+        ('"fine"\n3\n', "rows.jsonl, line 2: found 3; expected an object"),
         ("\n\n", "contains no text"),
-        (b"\xff\xfe\x00", "Cannot read"),
-        (None, "Cannot read"),
+        (b'"fine"\n"\xff"\n', "rows.jsonl, line 2: is not UTF-8"),
+        (None, "there is no such file; check the path"),
     ],
 )
 def test_a_bad_file_is_refused_with_file_and_line(
