@@ -84,14 +84,13 @@ class LossModule(nn.Module):
     @contextmanager
     def base_left_as_it_was(self) -> Iterator[None]:
         """Restore the base afterwards: its checkpointing, its dropout and its mode."""
-        before = [
-            (module, {name: value for name, value in vars(module).items() if _changes(name, value)})
-            for module in self.model.modules()
-        ]
+        before = [(module, _changeable(module)) for module in self.model.modules()]
         try:
             yield
         finally:
             for module, values in before:
+                for name in _changeable(module).keys() - values.keys():
+                    delattr(module, name)  # which hid the class's own value
                 vars(module).update(values)
 
     # Trainer calls it by this name before transformers 5.23, which Python 3.10 cannot have.
@@ -209,10 +208,14 @@ class PromptTuningModule(LossModule):
         return self.prompt
 
 
-def _changes(name: str, value: object) -> bool:
-    """Return whether training with activation checkpointing sets this attribute of a layer."""
-    of_checkpointing = name in ("training", "gradient_checkpointing")
-    return of_checkpointing or ("dropout" in name and isinstance(value, float))
+def _changeable(module: nn.Module) -> dict[str, Any]:
+    """Return the attributes of a layer that training with activation checkpointing sets."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name in ("training", "gradient_checkpointing")
+        or ("dropout" in name and isinstance(value, float))
+    }
 
 
 def weight_tensor(
