@@ -130,7 +130,7 @@ def _explained_failures(trainer: PromptTrainer) -> Iterator[None]:
     try:
         yield
     except (OSError, CheckpointNotWritten) as error:
-        folder = trainer.args.output_dir
+        folder = str(trainer.args.output_dir)
         checkpoint = last_checkpoint(folder)
         rest = "There is no complete checkpoint to resume from."
         if checkpoint is not None:

@@ -83,7 +83,7 @@ def test_special_tokens_without_a_role_are_control_tokens_too():
     assert found.count(header) == 1
 
 
-MARKS = ["<think>", "</tool_call>", "|||EMAIL|||", "<｜end▁of▁turn｜>"]
+MARKS = ["<think>", "</tool_call>", "|||EMAIL|||", "<\uff5cend\uff5c>"]
 WORDS = ["covid19", "  ", "c++", "\n\n"]
 
 
@@ -103,9 +103,10 @@ def test_marks_that_are_not_special_are_control_tokens_and_words_are_not(added):
         assert added.convert_tokens_to_ids(mark) not in found
         assert added.decode(found) == f"a {mark} b"
         template = Template(f"{mark}\n{{text}}:")
-        assert encoder.encode(template, {"text": mark}).ids.count(
-            added.convert_tokens_to_ids(mark)
-        ) == 1
+        assert (
+            encoder.encode(template, {"text": mark}).ids.count(added.convert_tokens_to_ids(mark))
+            == 1
+        )
     for word in WORDS:
         found = list(encoder.encode_plain(f"a{word}b").ids)
         assert found == ids_of(encoder, f"a{word}b") == added(f"a{word}b")["input_ids"]

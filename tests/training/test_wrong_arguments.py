@@ -65,7 +65,7 @@ def test_report_to_none_reports_to_nothing():
 def test_the_number_of_virtual_tokens_is_a_whole_number(tokens, tiny_base, toy_task):
     base = load_base(tiny_base("llama"))
     config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens)
-    with pytest.raises(TrainingError, match="num_virtual_tokens is .*; expected a whole number"):
+    with pytest.raises(TrainingError, match=r"num_virtual_tokens is .*; expected a whole number"):
         fit(base, toy_task, config, {"train": []})
 
 
