@@ -101,3 +101,17 @@ def test_a_loaded_prompt_is_a_copy(loaded):
     model.load_prompt(soft_prompt(loaded("llama"), 4, MOOD), name="again")
     assert model.predict(TEXTS, prompt="again") == before == model.predict(TEXTS, prompt="mood")
     assert not prompt.vectors.equal(expected)
+
+
+def test_on_the_command_line_it_is_one_line(softhub, recipe, loaded, tiny_base, tmp_path):
+    folder = soft_prompt(loaded("llama"), 4, MOOD).save_pretrained(tmp_path / "mood")
+    done = softhub("predict", folder, LONE, "--base", tiny_base("llama"))
+    assert (done.code, done.out) == (1, "")
+    assert done.err.splitlines()[-1].startswith(r"error: A text contains '\ud83d'")
+    assert "Traceback" not in done.err
+    arguments = ["--task", "task.yaml", "--base-model", str(tiny_base("llama"))]
+    done = recipe("classification", *arguments, "--label-smoothing-factor", "0.1")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.splitlines()[-1].startswith(
+        "error: The training argument label_smoothing_factor"
+    )
