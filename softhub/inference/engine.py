@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from softhub.errors import ConfigError, PromptNotLoaded, TaskError
-from softhub.inference.batching import answer_in_batches, share_beginning
+from softhub.inference.batching import answer_in_batches, share_beginning, widest
 from softhub.inference.generation import generate_texts, reads_text_tokens
 from softhub.inference.prediction import Prediction, decide
 from softhub.inference.requests import LoadedPrompt, Request, RequestEncoder, Text, per_row
-from softhub.model.assembly import pad_rows
+from softhub.model.assembly import group_rows, pad_rows
 from softhub.model.base import BaseModel, load_base
 from softhub.model.encoding import Candidates, Encoder
 from softhub.model.kv_cache import shares_prefixes
@@ -120,6 +120,7 @@ class PromptModel:
 
         Raises:
             IncompatiblePrompt: The prompt was made for another base.
+            BaseModelError: The base cannot have soft prompts.
             InvalidAdapter: The folder is damaged.
         """
         if isinstance(source, SoftPrompt):
@@ -127,6 +128,7 @@ class PromptModel:
         else:
             soft_prompt, default = SoftPrompt.from_pretrained(source), Path(source).name
         soft_prompt.check_fits(self.base, force=force)
+        self.base.capabilities.require_prompts()
         record = soft_prompt.manifest.task
         task = task or (Task.from_record(record) if record else None)
         name = name or (task.name if task else default) or "prompt"
@@ -291,19 +293,20 @@ class PromptModel:
                 f"No prompt {name!r} is loaded (loaded: {loaded}); call load_prompt first."
             ) from None
 
-    @cached_property
-    def _shares_prefixes(self) -> bool:
-        return shares_prefixes(self.base)
-
     def _share_beginning(self, requests: list[Request]) -> list[Request]:
-        return share_beginning(self.base, requests) if self._shares_prefixes else requests
+        if shares_prefixes(self.base, widest(requests)):
+            return share_beginning(self.base, requests)
+        return requests
 
     def _prepared(self, requests: Sequence[Request]) -> list[PreparedPrompt]:
         """Return each row's prompt as keys and values if the base can share them, else vectors."""
-        shared = self._shares_prefixes
+        prompts = [request.prompt for request in requests]
+        if not any(prompts):
+            return [None] * len(prompts)
+        shared = shares_prefixes(self.base, widest(requests))
         return [
             None if prompt is None else prompt.prefix(self.base) if shared else prompt.vectors
-            for prompt in (request.prompt for request in requests)
+            for prompt in prompts
         ]
 
     # --- batches ---
@@ -333,9 +336,15 @@ class PromptModel:
         return [predictions[row] for row in range(len(requests))]
 
     def _generate_batch(self, requests: Sequence[Request]) -> list[str]:
-        prompts = [request.prompt for request in requests]
-        texts = [request.text.ids for request in requests]
-        return generate_texts(self.base, prompts, texts, dict(requests[0].options))
+        prompted = any(request.prompt for request in requests)
+        answers = self.base.capabilities.texts(widest(requests), prompted=prompted)
+        texts: dict[int, str] = {}
+        for group in group_rows([request.length for request in requests], answers.batching):
+            prompts = [requests[row].prompt for row in group]
+            rows, options = [requests[row].text.ids for row in group], dict(requests[0].options)
+            found = generate_texts(self.base, prompts, rows, options, from_cache=answers.from_cache)
+            texts.update(zip(group, found, strict=True))
+        return [texts[row] for row in range(len(requests))]
 
     @torch.no_grad()
     def _score_batch(self, requests: Sequence[Request]) -> list[tuple[float, ...]]:

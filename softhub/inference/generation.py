@@ -18,7 +18,8 @@ from softhub.errors import ConfigError
 from softhub.inference.requests import LoadedPrompt
 from softhub.model.assembly import PaddedBatch, embed_rows, pad_rows
 from softhub.model.base import BaseModel
-from softhub.model.kv_cache import join_prefixes, select_rows, shares_prefixes
+from softhub.model.kv_cache import join_prefixes, select_rows
+from softhub.model.scoring import encode_rows
 
 # Options with which `generate` makes a cache of its own, or none.
 _OWN_CACHE = (
@@ -56,6 +57,8 @@ def generate_texts(
     prompts: Sequence[LoadedPrompt | None],
     texts: Sequence[Sequence[int]],
     options: Mapping[str, Any],
+    *,
+    from_cache: bool,
 ) -> list[str]:
     """Continue rows until the end-of-sequence token, a stop string, or `max_new_tokens`.
 
@@ -65,6 +68,7 @@ def generate_texts(
         texts: Token ids of each row.
         options: Options of transformers' `generate`, and `stop`: a text ends before the first of
             these strings.
+        from_cache: Whether prompts are given as a filled cache, and not as embeddings.
 
     Returns:
         The generated text of each row.
@@ -79,7 +83,7 @@ def generate_texts(
     if base.is_encoder_decoder:
         inputs, shown = _encoder_inputs(base, prompts, rows), 0
     else:
-        inputs = _decoder_inputs(base, prompts, rows, arguments)
+        inputs = _decoder_inputs(base, prompts, rows, arguments, from_cache)
         shown = inputs["input_ids"].shape[1]
     if stop:
         criteria = [*arguments.pop("stopping_criteria", ()), _StopStrings(base, stop, shown)]
@@ -94,11 +98,12 @@ def _decoder_inputs(
     prompts: Sequence[LoadedPrompt | None],
     rows: PaddedBatch,
     options: Mapping[str, Any],
+    from_cache: bool,
 ) -> dict[str, Any]:
     inputs: dict[str, Any] = {}
     if not any(prompts):
         mask = rows.mask
-    elif shares_prefixes(base) and not _keeps_own_cache(base, options):
+    elif from_cache and not _keeps_own_cache(base, options):
         cache, prefix_mask = join_prefixes(base, [p.prefix(base) if p else None for p in prompts])
         mask = torch.cat([prefix_mask, rows.mask], dim=1)  # [B, P + T]
         beams = int(options.get("num_beams") or base.model.generation_config.num_beams or 1)
@@ -131,11 +136,12 @@ def _shown_ids(rows: PaddedBatch, width: int) -> torch.Tensor:
 def _encoder_inputs(
     base: BaseModel, prompts: Sequence[LoadedPrompt | None], rows: PaddedBatch
 ) -> dict[str, Any]:
-    embedded, mask = embed_rows(base, _vectors(prompts), rows)  # [B, P + T, H]
-    hidden = base.model.get_encoder()(inputs_embeds=embedded, attention_mask=mask.long())
+    encoded = encode_rows(base, _vectors(prompts), rows, keep_cache=False)
+    # The type that `generate` expects; transformers declares another.
+    states: Any = encoded.encoder  # [B, P + T, H]
     return {
-        "encoder_outputs": BaseModelOutput(hidden.last_hidden_state),
-        "attention_mask": mask.long(),
+        "encoder_outputs": BaseModelOutput(states),
+        "attention_mask": encoded.mask.long(),
     }
 
 

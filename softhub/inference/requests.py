@@ -78,6 +78,18 @@ class Request:
     options: tuple[tuple[str, Any], ...] = ()
     decision: Decision = ALWAYS_ANSWER
 
+    @property
+    def length(self) -> int:
+        """Number of tokens of prompt and text, P + T."""
+        return len(self.text.ids) + (0 if self.prompt is None else len(self.prompt.vectors))
+
+    @property
+    def answer(self) -> int:
+        """The most tokens that may follow the text."""
+        words = [] if self.candidates is None else self.candidates.sequences
+        new = int(dict(self.options).get("max_new_tokens") or 0)
+        return max(len(self.target), new, *map(len, words))
+
 
 class RequestEncoder:
     """Turns texts into requests for one base.

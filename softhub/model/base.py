@@ -28,6 +28,8 @@ from softhub.model.projection import ends_in_plain_head
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from softhub.model.probe import Capabilities
+
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -81,6 +83,11 @@ class BaseModel:
         return self.embedding.dtype
 
     @property
+    def start_id(self) -> int:
+        """The token that an encoder-decoder's decoder starts from."""
+        return int(self.model.config.decoder_start_token_id)
+
+    @property
     def max_positions(self) -> int | None:
         """Maximum number of tokens of prompt, text and answer together; None if unlimited."""
         return position_limit(self.model.config)
@@ -123,11 +130,19 @@ class BaseModel:
         """Identity of the weights beyond their name; see `softhub.model.fingerprint`."""
         return compute_fingerprint(self.model, self.tokenizer, self.quantization)
 
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """What the model computes exactly, found out by asking it; see `softhub.model.probe`."""
+        from softhub.model.probe import Capabilities
+
+        return Capabilities(self)
+
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Embed token ids of any shape as the model itself does: `ids.shape + (H,)`."""
-        # Call the module, because some models scale the rows of its weight.
+        # Call the module, because some models scale the rows of its weight, others its output.
         embedded: torch.Tensor = self.model.get_input_embeddings()(ids.to(self.device))
-        return embedded
+        scale = self.capabilities.embedding_scale
+        return embedded if scale in (None, 1.0) else embedded * scale
 
 
 def load_base(

@@ -177,6 +177,7 @@ class PromptTuningModule(LossModule):
         label_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(base, candidates, label_weights)
+        base.capabilities.require_prompts()
         # float32 whatever the dtype of the base: a step is too small for half precision.
         self.prompt = nn.Parameter(vectors.to(base.device, torch.float32, copy=True))  # [P, H]
         self._longest_packed = longest_packed(base)
@@ -191,7 +192,7 @@ class PromptTuningModule(LossModule):
         # Packing replaces the layers' attention, which would break a compiler's graph.
         if fits and not torch.compiler.is_compiling():
             return SharedPrompt(self.prompt)
-        if shares_prefixes(self.base):
+        if shares_prefixes(self.base, self.prompt.shape[0] + columns):
             return encode_prefix(self.base, self.prompt)
         return self.prompt
 
