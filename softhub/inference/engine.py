@@ -337,9 +337,11 @@ class PromptModel:
 
     def _generate_batch(self, requests: Sequence[Request]) -> list[str]:
         prompted = any(request.prompt for request in requests)
-        answers = self.base.capabilities.texts(widest(requests), prompted=prompted)
+        lengths = [request.length for request in requests]
+        width = widest(requests)
+        answers = self.base.capabilities.texts(min(lengths), width, prompted=prompted)
         texts: dict[int, str] = {}
-        for group in group_rows([request.length for request in requests], answers.batching):
+        for group in group_rows(lengths, answers.batching):
             prompts = [requests[row].prompt for row in group]
             rows, options = [requests[row].text.ids for row in group], dict(requests[0].options)
             found = generate_texts(self.base, prompts, rows, options, from_cache=answers.from_cache)

@@ -12,14 +12,13 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
-from transformers.modeling_outputs import BaseModelOutput
 
 from softhub.errors import ConfigError
 from softhub.inference.requests import LoadedPrompt
 from softhub.model.assembly import PaddedBatch, embed_rows, pad_rows
 from softhub.model.base import BaseModel
 from softhub.model.kv_cache import join_prefixes, select_rows
-from softhub.model.scoring import encode_rows
+from softhub.model.scoring import encode_rows, encoder_output
 
 # Options with which `generate` makes a cache of its own, or none.
 _OWN_CACHE = (
@@ -140,7 +139,7 @@ def _encoder_inputs(
     # The type that `generate` expects; transformers declares another.
     states: Any = encoded.encoder  # [B, P + T, H]
     return {
-        "encoder_outputs": BaseModelOutput(states),
+        "encoder_outputs": encoder_output(states),
         "attention_mask": encoded.mask.long(),
     }
 

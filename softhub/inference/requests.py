@@ -189,11 +189,10 @@ class RequestEncoder:
 
     def _room(self, prompt: LoadedPrompt | None, task: Task | None, answer: int) -> int | None:
         """Return the maximum number of tokens of a text, given its prompt and answer."""
-        limits = [task.max_length] if task and task.max_length else []
-        if self._base.max_positions is not None:
-            virtual = 0 if prompt is None else prompt.vectors.shape[0]
-            limits.append(self._base.max_positions - virtual - answer)
-        return min(limits, default=None)
+        virtual = 0 if prompt is None else prompt.vectors.shape[0]
+        context = self._base.room_for_text(virtual, answer)
+        limits = (task.max_length if task else None, context)
+        return min((limit for limit in limits if limit), default=None)
 
 
 def per_row(

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from softhub.adapter.portable import check_base_model, is_hub_name, to_hub_name
 from softhub.config import expand_user
-from softhub.errors import BaseModelError, MissingDependency, SoftHubError
+from softhub.errors import BaseModelError, MissingDependency, SoftHubError, TaskError
 from softhub.model.fingerprint import compute_fingerprint
 from softhub.model.gguf import convert_gguf, read_record
 from softhub.model.projection import ends_in_plain_head
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from softhub.model.probe import Capabilities
+
+_POSITIONS = ("max_encoder_position_embeddings", "max_position_embeddings", "max_seq_len")
+"""Names of the limit in configs, to which transformers maps further ones (`n_positions`)."""
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -91,6 +94,30 @@ class BaseModel:
     def max_positions(self) -> int | None:
         """Maximum number of tokens of prompt, text and answer together; None if unlimited."""
         return position_limit(self.model.config)
+
+    def room_for_text(self, virtual_tokens: int, answer: int) -> int | None:
+        """Return how many tokens a text may have between its prompt and its answer.
+
+        Args:
+            virtual_tokens: Virtual tokens of the prompt.
+            answer: The most tokens that may follow the text.
+
+        Returns:
+            The number, or None if the context is unlimited.
+
+        Raises:
+            TaskError: Prompt and answer leave no room for a text.
+        """
+        if self.max_positions is None:
+            return None
+        room = self.max_positions - virtual_tokens - answer
+        if room < 1:
+            raise TaskError(
+                f"{virtual_tokens} virtual tokens and an answer of up to {answer} tokens leave no "
+                f"room for a text in the base model's context of {self.max_positions} tokens: "
+                "use fewer virtual tokens, or a shorter answer (max_new_tokens)."
+            )
+        return room
 
     @property
     def checkpoints_activations(self) -> bool:
@@ -212,12 +239,20 @@ def load_tokenizer(ref: str | Path) -> tuple[PreTrainedTokenizerBase, Any]:
 
 
 def position_limit(config: Any) -> int | None:
-    """Return the maximum number of tokens of a transformers configuration; None if unlimited."""
-    config = config.get_text_config()
-    if config.model_type in ("t5", "mt5", "umt5", "longt5", "switch_transformers"):
-        return None  # relative positions: `n_positions` is only the training length
-    positions = getattr(config, "max_position_embeddings", None)
-    return int(positions) if positions else None
+    """Return the maximum number of tokens of a transformers configuration; None if unlimited.
+
+    Of an encoder-decoder it is the encoder's, which reads the text.
+    """
+    config = (
+        config.get_text_config(encoder=True)
+        if config.is_encoder_decoder
+        else (config.get_text_config())
+    )
+    fields = config.to_dict()
+    if "relative_attention_num_buckets" in fields:
+        return None  # relative positions (T5): `n_positions` is only the training length
+    limits = [getattr(config, name, None) for name in _POSITIONS]
+    return next((int(limit) for limit in limits if isinstance(limit, int) and limit > 0), None)
 
 
 def _source(ref: str | Path, name: str | None) -> str:

@@ -143,7 +143,7 @@ def longest_packed(base: BaseModel) -> int:
     Returns:
         The number of tokens; 0 if packed rows are not exact.
     """
-    if not base.capabilities.rows(0).packs:
+    if not base.capabilities.packs:
         return 0
     return min(base.capabilities.windows, default=sys.maxsize)
 

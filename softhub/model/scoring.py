@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from softhub.model.assembly import (
     PADDED,
@@ -347,12 +347,17 @@ def _decode_again(base: BaseModel, encoded: EncodedBatch, row: tuple[int, ...]) 
     return _log_softmax(again.logits)
 
 
+def encoder_output(states: Any) -> MoeModelOutputWithPast:
+    """Wrap an encoder's states `[B, L, H]` as decoders expect them, which may route to experts."""
+    return MoeModelOutputWithPast(last_hidden_state=states)
+
+
 def _decoder_logits(
     base: BaseModel, encoder: torch.Tensor | None, mask: torch.Tensor, ids: torch.Tensor
 ) -> torch.Tensor:
     """Return logits `[N, steps, V]` of decoder inputs `[N, steps]` over encoder states."""
     output = base.model(
-        encoder_outputs=BaseModelOutput(last_hidden_state=encoder),
+        encoder_outputs=encoder_output(encoder),
         attention_mask=mask.long(),
         decoder_input_ids=ids,
         use_cache=False,
