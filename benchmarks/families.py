@@ -13,6 +13,7 @@ and otherwise from the prompt and the embedded text. The largest deviation of a 
 relative to the largest one, if that is above 1.
 """
 
+import gc
 import json
 import multiprocessing
 import sys
@@ -24,7 +25,7 @@ from pathlib import Path
 import torch
 import transformers
 from peft import PromptTuningConfig
-from record import RESULTS, command_line, keep_row, read_rows, write
+from record import RESULTS, command_line, keep_row, read_rows
 from small_models import NotSmallError, build_tokenizer, families, small_model
 
 import softhub
@@ -34,10 +35,10 @@ from softhub.training.module import PromptTuningModule
 
 TOLERANCE = 2e-4
 SECONDS = 240  # for one family
-NEW_TOKENS = 4
+NEW_TOKENS = 3
 PROMPTS = {"three": 3, "seven": 7}
-ROWS = ((None, 2), ("three", 5), ("seven", 30), (None, 25), ("three", 25), ("seven", 3))
-WORDS = {"a": " w70", "b": [" w71 w72 w73", " w74 w75"]}
+ROWS = ((None, 2), ("three", 5), ("seven", 28), (None, 25), ("three", 22))
+WORDS = {"a": " w70", "b": " w71 w72 w73"}
 PAGE = Path("docs/families.md")
 OPERATIONS = ("predict", "generate", "logprobs", "step", "fit")
 
@@ -50,7 +51,7 @@ def texts():
 
 IDS, TEXTS = texts()
 NAMES = [name for name, _ in ROWS]
-TARGETS = (" w80 w81", " w82", " w83 w84 w85 w86", " w87 w88 w89", " w90", " w91 w92")
+TARGETS = (" w80 w81", " w82", " w83 w84 w85 w86", " w87 w88 w89", " w90")
 TASK = softhub.Task(template="{text}", labels=WORDS)
 WRITING = softhub.Task(template="{text}", kind="generation")
 
@@ -88,9 +89,8 @@ class Reference:
 
     def scores(self, row):
         """Return the log-probabilities of the labels among each other."""
-        of_word = [self.logprobs(row, answer).sum() for answer in ((70,), (71, 72, 73), (74, 75))]
-        both = torch.stack([of_word[0], torch.stack(of_word[1:]).logsumexp(0)])
-        return both.log_softmax(0)
+        of_word = [self.logprobs(row, answer).sum() for answer in ((70,), (71, 72, 73))]
+        return torch.stack(of_word).log_softmax(0)
 
     def generated(self, row):
         """Return the greedy tokens, and the smallest margin between the best two."""
@@ -166,7 +166,7 @@ def fit(model, reference):
         args = softhub.PromptTrainingArguments(
             output_dir=folder, max_steps=2, eval_steps=2, save_steps=2, use_cpu=True, max_restarts=0
         )
-        softhub.fit(model.base, TASK, config, {"train": rows, "dev": rows}, args=args)
+        softhub.fit(model.base, TASK, config, {"train": rows, "dev": rows[:2]}, args=args)
     return 0.0
 
 
@@ -178,7 +178,10 @@ def verdict(operation, model, reference):
     except Exception as found:
         last = traceback.extract_tb(found.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
-        return {"verdict": "TRACEBACK", "reason": f"{type(found).__name__}: {found} ({where})"[:400]}
+        return {
+            "verdict": "TRACEBACK",
+            "reason": f"{type(found).__name__}: {found} ({where})"[:400],
+        }
     return {"verdict": "exact" if error <= TOLERANCE else "WRONG", "deviation": error}
 
 
@@ -208,34 +211,56 @@ def ask(kind, family):
             config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 1, 2
             if model.config.is_encoder_decoder:
                 config.decoder_start_token_id = 0
-        for name in ("forced_bos_token_id", "forced_eos_token_id", "max_length", "min_length", "num_beams", "no_repeat_ngram_size"):
+        for name in (
+            "forced_bos_token_id",
+            "forced_eos_token_id",
+            "max_length",
+            "min_length",
+            "num_beams",
+            "no_repeat_ngram_size",
+        ):
             setattr(model.generation_config, name, None)
         model(**_plain_inputs(model))
     except NotSmallError as reason:
         return {"class": kind, "family": family, "not_built": str(reason)}
     except Exception as error:
-        return {"class": kind, "family": family, "not_built": f"{type(error).__name__}: {error}"[:200]}
+        return {
+            "class": kind,
+            "family": family,
+            "not_built": f"{type(error).__name__}: {error}"[:200],
+        }
     try:
         base = softhub.load_base(model, tokenizer=tokenizer, name=family)
         row["operations"] = operations(base)
         row["slower"] = how(base)
         row["embedding_scale"] = base.capabilities.embedding_scale
     except SoftHubError as refused:
-        row["operations"] = {name: {"verdict": "refused", "reason": str(refused)} for name in OPERATIONS}
-    except Exception as error:
-        row["operations"] = {name: {"verdict": "TRACEBACK", "reason": traceback.format_exc()[-600:]} for name in OPERATIONS}
+        row["operations"] = {
+            name: {"verdict": "refused", "reason": str(refused)} for name in OPERATIONS
+        }
+    except Exception:
+        row["operations"] = {
+            name: {"verdict": "TRACEBACK", "reason": traceback.format_exc()[-600:]}
+            for name in OPERATIONS
+        }
     return row
 
 
 def _plain_inputs(model):
     ids = {"input_ids": torch.tensor([[100, 110, 120, 130]])}
-    return {**ids, "decoder_input_ids": torch.tensor([[0, 99]])} if model.config.is_encoder_decoder else ids
+    return (
+        {**ids, "decoder_input_ids": torch.tensor([[0, 99]])}
+        if model.config.is_encoder_decoder
+        else ids
+    )
 
 
 def operations(base):
     drawn = torch.Generator().manual_seed(2)
     width, size = base.hidden_size, float(base.embed(torch.arange(100, 140)).std())
-    vectors = {name: size * torch.randn(count, width, generator=drawn) for name, count in PROMPTS.items()}
+    vectors = {
+        name: size * torch.randn(count, width, generator=drawn) for name, count in PROMPTS.items()
+    }
     model, reference = softhub.PromptModel(base), Reference(base, vectors)
     found = {}
     try:
@@ -300,6 +325,8 @@ def main():
     path = RESULTS / "families.jsonl"
     if not options.tables:
         ask("LlamaForCausalLM", "llama")  # imports what every process then has from the start
+        gc.collect()
+        gc.freeze()
     rows = {row["class"]: row for row in read_rows(path)}
     for kind, family in families().items():
         if options.tables or (options.only and kind not in options.only):
@@ -308,8 +335,7 @@ def main():
             continue
         row = run(kind, family)
         print(json.dumps(row), file=sys.stderr, flush=True)
-        if not options.only:
-            keep_row(path, row)
+        keep_row(path, row)
 
 
 if __name__ == "__main__":

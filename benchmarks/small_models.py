@@ -21,7 +21,7 @@ SIZES = [
     (r"(pad|decoder_start)_token_id", 0),
     (r"eos_token_id", 2),
     (r"num_kv_shared_layers", 0),
-    (r"hidden_layers|_layers$|n_layer$", 6),
+    (r"hidden_layers|_layers$|n_layer$", 4),
     (r"(key_value|kv|query)_(heads|groups)|experts_per_tok|num_key_value|top_?k$", 2),
     (r"(attention|num|n|mamba_n|linear_num_\w+|lightning)_heads?$|experts$|attention_heads", 4),
     (r"vocab_size(_per_layer_input)?$", VOCABULARY),
@@ -44,7 +44,10 @@ class NotSmallError(Exception):
 def families():
     """Return each family with the name of its class, decoders first."""
     decoders = {name: (name, kind) for name, kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()}
-    both = {f"{name} ": (name, kind) for name, kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.items()}
+    both = {
+        f"{name} ": (name, kind)
+        for name, kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.items()
+    }
     found = {}
     for name, kind in [*decoders.values(), *both.values()]:
         kind = kind if isinstance(kind, str) else kind[0]
@@ -97,11 +100,11 @@ def small_config(config_class, kind, kept):
         if name in fields:
             sizes[name] = 2.0 if name == "initializer_factor" else 0.15
     if "attention_types" in fields:
-        sizes["attention_types"] = [[["global", "local"], 3]]
+        sizes["attention_types"] = [[["global", "local"], 2]]
     if isinstance(fields.get("attention_window"), list | int):
-        sizes["attention_window"] = [WINDOW] * 6
+        sizes["attention_window"] = [WINDOW] * 4
     if "attn_layer_indices" in fields:
-        sizes["attn_layer_indices"] = [1, 4]
+        sizes["attn_layer_indices"] = [1, 3]
     if kind.endswith(("ForCausalLM", "LMHeadModel")) and "is_decoder" in fields:
         sizes["is_decoder"] = True
     config = config_class(**sizes)
@@ -115,7 +118,7 @@ def small_config(config_class, kind, kept):
 @torch.no_grad()
 def draw_weights(model):
     drawn = torch.Generator().manual_seed(1)
-    for name, weight in sorted(model.named_parameters()):
+    for _, weight in sorted(model.named_parameters()):
         if weight.is_floating_point() and weight.numel() > 1 and weight.std() == 0:
             weight.add_(0.2 * torch.randn(weight.shape, generator=drawn))
 

@@ -51,6 +51,9 @@ def _bart_like(model, config, **extra):
             encoder_ffn_dim=64,
             decoder_ffn_dim=64,
             init_std=0.2,
+            pad_token_id=0,
+            eos_token_id=1,
+            decoder_start_token_id=0,
             forced_eos_token_id=None,
             **extra,
         )

@@ -36,6 +36,13 @@ _WINDOW = re.compile(r"(window|window_size|original_max_position_embeddings|chun
 _SHORTEST_WINDOW = 8
 """Windows below are exceeded by every row that is asked about."""
 
+_IN_WORDS = {
+    PADDED: "exact, with pads",
+    EQUAL: "exact, by equal length",
+    ALONE: "exact, one at a time",
+    "": "refused",
+}
+
 _SCALE = re.compile(r"scale|multiplier")
 
 
@@ -176,6 +183,30 @@ class Capabilities:
                 "embeddings than from token ids, so that soft prompts cannot precede its texts; "
                 "expected a base that needs no ids. Use it without a prompt, or another base."
             )
+
+    def findings(self) -> dict[str, Any]:
+        """Ask about rows within the shortest window, and return what was found in plain words."""
+        rows, prompts = self.rows(0), self.embedding_scale is not None
+        decoder = not self._base.is_encoder_decoder
+        found = {
+            "base model": self._base.name,
+            "context": self._base.max_positions or "unlimited",
+            "soft prompts": "exact" if prompts else "refused: embeddings are not answered as ids",
+            "embedding scale": self.embedding_scale,
+            "texts in a batch": _IN_WORDS[rows.batching],
+        }
+        if decoder and prompts:
+            found["prompt in a batch"] = "shared" if rows.shares_keys else "in each row"
+            found["prompt in a training step"] = "packed" if self.packs else "not packed"
+        if decoder:
+            found["long label words"] = "from the cache" if rows.continues else "recomputed"
+        for name, prompted in {"generate": False, "generate with a prompt": True}.items():
+            try:
+                found[name] = _IN_WORDS[self.texts(0, 0, prompted=prompted).batching]
+            except BaseModelError as refused:
+                found[name] = f"refused: {refused}"
+        found["asked again beyond"] = ", ".join(f"{each} tokens" for each in self.windows)
+        return {**found, **{f"not exact: {way}": why for way, why in rows.reasons.items()}}
 
     @property
     def _kind(self) -> str:

@@ -10,16 +10,10 @@ import torch
 from transformers import LogitsProcessor
 
 from softhub.model.assembly import PADDED, PaddedBatch, embed_rows, group_rows, pad_rows
+from softhub.model.grouping import PreparedPrompt, row_lengths
 from softhub.model.kv_cache import Prefix, encode_prefix, join_prefixes
 from softhub.model.packing import SharedPrompt
-from softhub.model.scoring import (
-    EncodedBatch,
-    PreparedPrompt,
-    along_rows,
-    encode_rows,
-    encoder_output,
-    row_lengths,
-)
+from softhub.model.scoring import EncodedBatch, along_rows, encode_rows, encoder_output
 
 if TYPE_CHECKING:
     from softhub.model.base import BaseModel

@@ -10,12 +10,11 @@ width, V vocabulary, N target tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
@@ -23,21 +22,15 @@ from softhub.model.assembly import (
     PADDED,
     PaddedBatch,
     embed_rows,
-    group_rows,
     pad_rows,
     position_arguments,
 )
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates
+from softhub.model.grouping import PreparedPrompt, row_lengths, row_width, run_in_groups
 from softhub.model.kv_cache import Prefix, join_prefixes, select_rows
 from softhub.model.packing import Packing, SharedPrompt, run_packed
 from softhub.model.projection import token_logprobs, trunk_of
-
-PreparedPrompt = torch.Tensor | Prefix | SharedPrompt | None
-"""A row's prompt: vectors `[P, H]`, their keys and values, or None for the bare base.
-
-A `SharedPrompt` belongs to all rows of a batch, so that the base runs over it once.
-"""
 
 _MAX_CONTINUATIONS = 256
 """Continuations scored at once without gradient; bounds memory and does not change the result."""
@@ -114,7 +107,7 @@ def encode_rows(
         part = _encode_together(base, some, of_them, False, keep_logits)
         return cast(torch.Tensor, part.logits if part.encoder is None else part.encoder)
 
-    found, lengths = _in_groups(base, prompts, rows, batching, run), row_lengths(prompts, rows)
+    found, lengths = run_in_groups(base, prompts, rows, batching, run), row_lengths(prompts, rows)
     columns = torch.arange(max(lengths), device=rows.mask.device)
     counts = torch.tensor(lengths, device=rows.mask.device)[:, None]
     if base.is_encoder_decoder:
@@ -136,44 +129,6 @@ def _encode_together(
         return EncodedBatch(None, mask, prompts, rows, encoder=encoder.last_hidden_state)
     logits, cache = _decode(base, inputs, mask, width, keep_logits, use_cache=keep_cache)
     return EncodedBatch(logits, mask, prompts, rows, cache)
-
-
-def row_lengths(prompts: Sequence[PreparedPrompt], rows: PaddedBatch) -> list[int]:
-    """Return the number of tokens P + T of each row."""
-    texts = rows.mask.sum(dim=1).tolist()
-    return [virtual_tokens(prompt) + text for prompt, text in zip(prompts, texts, strict=True)]
-
-
-def row_width(prompts: Sequence[PreparedPrompt], rows: PaddedBatch) -> int:
-    """Return the most columns that a padded batch can have: the longest P and the longest T."""
-    return max(map(virtual_tokens, prompts), default=0) + rows.ids.shape[1]
-
-
-def virtual_tokens(prompt: PreparedPrompt) -> int:
-    """Return the number of virtual tokens of a row's prompt; 0 for the bare base."""
-    if isinstance(prompt, Prefix):
-        return prompt.length
-    vectors = prompt.vectors if isinstance(prompt, SharedPrompt) else prompt
-    return 0 if vectors is None else vectors.shape[0]
-
-
-def _in_groups(
-    base: BaseModel,
-    prompts: Sequence[PreparedPrompt],
-    rows: PaddedBatch,
-    batching: str,
-    run: Callable[[Sequence[PreparedPrompt], PaddedBatch], torch.Tensor],
-) -> torch.Tensor:
-    """Run rows in groups, and return `[B, n, …]` in their order, padded as the base's rows are."""
-    groups = group_rows(row_lengths(prompts, rows), batching)
-    parts = [run([prompts[i] for i in group], rows.select(group)) for group in groups]
-    if len(parts) == 1:
-        return parts[0]
-    side = "right" if base.is_encoder_decoder else "left"
-    pieces = [piece for part in parts for piece in part]
-    padded = pad_sequence(pieces, batch_first=True, padding_side=side)  # [B, n, …]
-    order = torch.tensor([index for group in groups for index in group], device=padded.device)
-    return padded[order.argsort()]
 
 
 def _encode_packed(
@@ -273,15 +228,32 @@ def _step_logprobs(
     first = None if encoded.logits is None else _log_softmax(encoded.logits[:, -1])
     # The other tokens need a pass along each continuation: [B, steps, V] each.
     rows, later = candidates.continuations, list[torch.Tensor]()
+    if first is not None and any(rows) and not _continues(base, encoded, max(map(len, rows))):
+        return _steps_again(base, encoded, candidates, first)
     if first is None or any(rows):
         most = max(1, _MAX_CONTINUATIONS // encoded.mask.shape[0])
         chunk = len(rows) if torch.is_grad_enabled() else most
         for start in range(0, len(rows), chunk):
-            later += _continue(base, encoded, rows[start : start + chunk])
+            later += along_rows(base, encoded, rows[start : start + chunk])
     return [
         _gather(first, later[candidates.row_of(word)] if later else None, word)
         for word in candidates.sequences
     ]
+
+
+def _steps_again(
+    base: BaseModel, encoded: EncodedBatch, candidates: Candidates, first: torch.Tensor
+) -> list[torch.Tensor]:
+    """Implement `_step_logprobs` without a cache: each word's row runs again, as it would alone."""
+    found: dict[tuple[int, ...], torch.Tensor] = {(): first.unsqueeze(1)}
+    for word in candidates.sequences:
+        before = word[:-1]
+        if before not in found:
+            padded = pad_rows([before] * encoded.mask.shape[0], side="right").to(base.device)
+            joined, steps = _join_rows(encoded.rows, padded), len(word)
+            again = encode_rows(base, encoded.prompts, joined, keep_cache=False, keep_logits=steps)
+            found[before] = _log_softmax(cast(torch.Tensor, again.logits))  # [B, steps, V]
+    return [_gather(None, found[word[:-1]], word) for word in candidates.sequences]
 
 
 def _gather(
@@ -298,23 +270,14 @@ def _gather(
     return torch.cat(parts, dim=1)
 
 
-def _continue(
-    base: BaseModel, encoded: EncodedBatch, rows: Sequence[tuple[int, ...]]
-) -> list[torch.Tensor]:
-    """Return log-probabilities along each continuation, `[B, steps, V]` each.
-
-    A decoder's step j predicts what follows the continuation's token j; an encoder-decoder's what
-    follows the start token (j = 0) or the token j - 1.
-    """
-    if encoded.encoder is None and not _continues(base, encoded, max(map(len, rows))):
-        return [_decode_again(base, encoded, row) for row in rows]
-    return along_rows(base, encoded, rows)
-
-
 def along_rows(
     base: BaseModel, encoded: EncodedBatch, rows: Sequence[tuple[int, ...]]
 ) -> list[torch.Tensor]:
-    """Implement `_continue` from an encoder's states or a cache, exact or not."""
+    """Return log-probabilities along each continuation, `[B, steps, V]` each, exact or not.
+
+    From a cache, step j predicts what follows the continuation's token j; from an encoder's states
+    what follows the start token (j = 0) or the token j - 1.
+    """
     size = encoded.mask.shape[0]
     # Every text meets every continuation: text i is repeated at rows i * R … (i + 1) * R - 1.
     index = torch.arange(size, device=encoded.mask.device).repeat_interleave(len(rows))
@@ -336,15 +299,6 @@ def _continues(base: BaseModel, encoded: EncodedBatch, steps: int) -> bool:
     """Return whether a batch has a cache from which `steps` more tokens are exact."""
     width = encoded.mask.shape[1] + steps
     return encoded.cache is not None and base.capabilities.rows(width).continues
-
-
-def _decode_again(base: BaseModel, encoded: EncodedBatch, row: tuple[int, ...]) -> torch.Tensor:
-    """Return log-probabilities `[B, steps, V]` without a cache, e.g. with checkpointing."""
-    padded = pad_rows([row] * encoded.mask.shape[0], side="right").to(base.device)
-    joined = _join_rows(encoded.rows, padded)
-    again = encode_rows(base, encoded.prompts, joined, keep_cache=False, keep_logits=len(row))
-    assert again.logits is not None
-    return _log_softmax(again.logits)
 
 
 def encoder_output(states: Any) -> MoeModelOutputWithPast:
@@ -439,7 +393,7 @@ def _along_targets(
         return cast(torch.Tensor, output.last_hidden_state[:, -steps - 1 : -1])
 
     batching = base.capabilities.batching(row_width(prompts, joined))
-    return _in_groups(base, prompts, joined, batching, run)
+    return run_in_groups(base, prompts, joined, batching, run)
 
 
 def _teacher_forced(

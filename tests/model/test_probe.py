@@ -12,8 +12,8 @@ import torch
 from softhub.errors import BaseModelError, TaskError
 from softhub.inference.engine import PromptModel
 from softhub.model.assembly import pad_rows
-from softhub.model.base import load_base, position_limit
-from softhub.model.kv_cache import encode_prefix, shares_prefixes
+from softhub.model.base import position_limit
+from softhub.model.kv_cache import shares_prefixes
 from softhub.model.packing import longest_packed
 from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from softhub.tasks import Task
@@ -22,7 +22,7 @@ from tests.families import BUILDERS, WINDOW, family_base
 from tests.model.test_scoring import CANDIDATES
 from tests.prompts import soft_prompt
 from tests.references import assert_equal_in_float32
-from tests.tiny import HIDDEN_SIZE, build_tokenizer
+from tests.tiny import HIDDEN_SIZE
 
 # Shorter and longer than windows; rows 1 and 4 have prompts of other lengths, row 3 grows beyond.
 LENGTHS = (2, 5, WINDOW + 9, WINDOW - 1, WINDOW + 4, WINDOW + 13)
@@ -221,7 +221,7 @@ def test_rows_beyond_a_switch_of_rotary_factors_run_by_length(base_of):
     assert longest_packed(base) == WINDOW
 
 
-def test_a_base_is_asked_once(base_of, monkeypatch):
+def test_a_base_is_asked_once():
     base, passes = family_base("gpt_neo"), []
     base.model.register_forward_hook(lambda *_: passes.append(1))
     base.capabilities.batching(0)
@@ -270,7 +270,7 @@ def test_a_prompt_longer_than_the_context_is_named(base_of):
     model = PromptModel(base)
     task = Task(template="{text} Sentiment:", labels={"a": " positive", "b": " negative"})
     model.load_prompt(soft_prompt(base, 130, task), name="long")
-    with pytest.raises(TaskError, match="130 virtual tokens .* context of 128"):
+    with pytest.raises(TaskError, match=r"130 virtual tokens .* context of 128"):
         model.predict(["good"], prompt="long")
-    with pytest.raises(TaskError, match="answer of up to 500 .* context of 128"):
+    with pytest.raises(TaskError, match=r"answer of up to 500 .* context of 128"):
         model.generate(["good"], max_new_tokens=500)
