@@ -220,7 +220,6 @@ def ask(kind, family):
             "no_repeat_ngram_size",
         ):
             setattr(model.generation_config, name, None)
-        model(**_plain_inputs(model))
     except NotSmallError as reason:
         return {"class": kind, "family": family, "not_built": str(reason)}
     except Exception as error:
@@ -244,15 +243,6 @@ def ask(kind, family):
             for name in OPERATIONS
         }
     return row
-
-
-def _plain_inputs(model):
-    ids = {"input_ids": torch.tensor([[100, 110, 120, 130]])}
-    return (
-        {**ids, "decoder_input_ids": torch.tensor([[0, 99]])}
-        if model.config.is_encoder_decoder
-        else ids
-    )
 
 
 def operations(base):

@@ -22,9 +22,10 @@ from softhub.inference.requests import LoadedPrompt, Request, RequestEncoder, Te
 from softhub.model.assembly import group_rows, pad_rows
 from softhub.model.base import BaseModel, load_base
 from softhub.model.encoding import Candidates, Encoder
+from softhub.model.grouping import PreparedPrompt
 from softhub.model.kv_cache import shares_prefixes
 from softhub.model.prompt import SoftPrompt
-from softhub.model.scoring import PreparedPrompt, encode_rows, label_scores, target_logprobs
+from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from softhub.tasks import Task
 
 if TYPE_CHECKING:

@@ -30,11 +30,16 @@ _BATCHINGS = (PADDED, EQUAL, ALONE)
 _SOME, _ALL = (0, 1), (0, 1, 2)
 """Rows that show whether pads matter, and those that also show whether equal lengths do."""
 
-_WINDOW = re.compile(r"(window|window_size|original_max_position_embeddings|chunk_size)$")
+_WINDOW = re.compile(
+    r"(window|window_size|original_max_position_embeddings|chunk_size|compress_rates)$"
+)
 """Names of the lengths in a config beyond which a model may compute something else."""
 
 _SHORTEST_WINDOW = 8
-"""Windows below are exceeded by every row that is asked about."""
+"""Prompt, text and word of the shortest rows that are asked about; shorter windows are not seen."""
+
+_LONG = 16
+"""Tokens of the longer rows, or by how much they exceed a window."""
 
 _IN_WORDS = {
     PADDED: "exact, with pads",
@@ -99,7 +104,8 @@ class Capabilities:
     @cached_property
     def windows(self) -> tuple[int, ...]:
         """Lengths, in order, beyond which the base is asked again."""
-        return tuple(length for length in self._lengths if length >= _SHORTEST_WINDOW)
+        lengths = _named_lengths(self._base.model.config.get_text_config().to_dict())
+        return tuple(sorted(length for length in lengths if length >= _SHORTEST_WINDOW))
 
     @cached_property
     def embedding_scale(self) -> float | None:
@@ -216,23 +222,17 @@ class Capabilities:
         return sum(window < width for window in self.windows)
 
     @cached_property
-    def _lengths(self) -> tuple[int, ...]:
-        """Lengths that the config names, in order, at which the base may change."""
-        return tuple(sorted(_named_lengths(self._base.model.config.get_text_config().to_dict())))
-
-    @cached_property
     def _short_rows(self) -> Rows:
-        below = (length for length in self._lengths if length < _SHORTEST_WINDOW)
-        return Rows(self._base, max(below, default=0))
+        return Rows(self._base, min(_LONG, min(self.windows, default=_LONG + 4) - 4))
 
     def _asked(self, level: int) -> Rows:
-        return Rows(self._base, self._longer_than(level)) if level else self._short_rows
+        return Rows(self._base, self._longer_than(level) + _LONG) if level else self._short_rows
 
     def _ask_texts(self, level: int, grows: bool, prompted: bool) -> TextAnswers:
         base, some = self._base, _ALL if level else _SOME
         every = [self._asked(level)]
         if grows:
-            every.append(Rows(base, self._longer_than(level), growing=True))
+            every.append(Rows(base, self._longer_than(level)))  # exceeds it with what follows
         shares = prompted and not base.is_encoder_decoder
         shares = shares and self.rows(self._longer_than(level) + 1).shares_keys
         embeds = prompted or base.is_encoder_decoder
@@ -260,11 +260,12 @@ def _named_lengths(config: Mapping[str, Any]) -> set[int]:
     """Return the lengths in a config, also in nested entries such as those of rotary positions."""
     found: set[int] = set()
     for name, value in config.items():
-        if isinstance(value, Mapping):
-            found |= _named_lengths(value)
-        elif _WINDOW.search(str(name)):
-            lengths = value if isinstance(value, list | tuple) else [value]
+        values = [*value.values()] if isinstance(value, Mapping) else value
+        if _WINDOW.search(str(name)):
+            lengths = values if isinstance(values, list | tuple) else [values]
             found |= {length for length in lengths if type(length) is int}
+        elif isinstance(value, Mapping):
+            found |= _named_lengths(value)
     return found
 
 
@@ -293,9 +294,18 @@ class _Reasons:
 def _find_scale(base: BaseModel, rows: Rows) -> float | None:
     """Return the factor with which embeddings are what the model makes of ids; None without one."""
     expected = rows.expected([0])[0]
+
+    def same(scale: float) -> list[Pair]:
+        return [(rows.alone(0, scale=scale), expected)]
+
+    def runs(scale: float) -> list[Pair]:
+        found = rows.alone(1, scale=scale)
+        return [(found, found)]
+
     for scale in _scales(base):
-        if why_not(lambda by=scale: [(rows.alone(0, scale=by), expected)], base.dtype) is None:
-            return scale
+        if why_not(partial(same, scale), base.dtype) is None:
+            # A prompt is no token's embedding, of which some models look up the id (Gemma 4).
+            return scale if why_not(partial(runs, 1.01 * scale), base.dtype) is None else None
     return None
 
 

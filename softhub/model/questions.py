@@ -26,6 +26,7 @@ _ROUGH = 0.05
 """Largest deviation in half precision, relative to the largest log-probability."""
 
 _UNABLE = (
+    AssertionError,
     AttributeError,
     IndexError,
     KeyError,
@@ -46,14 +47,12 @@ class Rows:
 
     Args:
         base: The base model.
-        window: Length that the longer rows exceed; 0 if they need not be long.
-        growing: Whether they exceed it only with what follows, as texts do that grow beyond it.
+        length: Tokens of the longer rows.
     """
 
-    def __init__(self, base: BaseModel, window: int, *, growing: bool = False) -> None:
+    def __init__(self, base: BaseModel, length: int) -> None:
         self.base = base
         self.prompt, self.word = _ordinary_tokens(base, 2, 40), _ordinary_tokens(base, 2, 70)
-        length = window if growing else window + 4
         texts = [_ordinary_tokens(base, n, 7 * n) for n in (length, 1, length - 2)]
         self._rows = [(None, texts[0]), (self.prompt, texts[1]), (self.prompt, texts[2])]
         self._alone: dict[int, torch.Tensor] = {}

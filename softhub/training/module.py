@@ -19,9 +19,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from softhub.model.assembly import PaddedBatch
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates
+from softhub.model.grouping import PreparedPrompt
 from softhub.model.kv_cache import encode_prefix, shares_prefixes
 from softhub.model.packing import SharedPrompt, attending_packed, longest_packed
-from softhub.model.scoring import PreparedPrompt, encode_rows, label_scores, target_logprobs
+from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from softhub.training.data import IGNORE_INDEX
 
 

@@ -126,6 +126,8 @@ def test_the_vocabulary_meets_rows_that_lie_together(kind, tiny_base, monkeypatc
     """A slice would make torch multiply it row by row; a base on several devices needs one."""
     base, texts = load_base(tiny_base(kind)), pad_rows(TEXTS)
     together = []
+    for width in (0, WIDTH):
+        base.capabilities.batching(width)  # asking uses the head too
     head = base.model.get_output_embeddings()
     head.register_forward_pre_hook(lambda _, inputs: together.append(inputs[0].is_contiguous()))
     found = encode_rows(base, vectors, texts, keep_cache=False, keep_logits=2)
