@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 import transformers
 from peft import PromptTuningConfig
-from record import RESULTS, command_line, keep_row, read_rows
+from record import RESULTS, command_line, keep_row, read_rows, write
 from small_models import NotSmallError, build_tokenizer, families, small_model
 
 import softhub
@@ -40,6 +40,7 @@ PROMPTS = {"three": 3, "seven": 7}
 ROWS = ((None, 2), ("three", 5), ("seven", 28), (None, 25), ("three", 22))
 WORDS = {"a": " w70", "b": " w71 w72 w73"}
 PAGE = Path("docs/families.md")
+SHORT = {"exact": "exact", "refused": "refused", "WRONG": "**wrong**", "TRACEBACK": "**error**"}
 OPERATIONS = ("predict", "generate", "logprobs", "step", "fit")
 
 
@@ -307,6 +308,65 @@ def run(kind, family):
         process.join()
 
 
+def outcome(row):
+    """Return a family's verdicts in one cell for each operation."""
+    found = row["operations"]
+    return [SHORT[found[name]["verdict"]] for name in OPERATIONS]
+
+
+def in_words(row):
+    """Return the fallbacks and refusals of a family."""
+    of_operations = row["operations"].values()
+    reasons = {each["reason"] for each in of_operations if each["verdict"] == "refused"}
+    worst = max((each.get("deviation", 0.0) for each in of_operations), default=0.0)
+    words = [*row.get("slower", ()), *(_why(reason) for reason in sorted(reasons))]
+    return "; ".join(dict.fromkeys(words)), worst
+
+
+def _why(reason):
+    return (
+        "embeddings are not ids" if "from embeddings than" in reason else reason.split(": ", 1)[-1]
+    )
+
+
+def tables(rows):
+    """Write the figures and the page of the families that were asked."""
+    built = [row for row in rows if "operations" in row]
+    verdicts = {
+        row["class"]: {each["verdict"] for each in row["operations"].values()} for row in built
+    }
+    bad = [name for name, found in verdicts.items() if found & {"WRONG", "TRACEBACK"}]
+    refusing = [name for name, found in verdicts.items() if "refused" in found and name not in bad]
+    counts = {
+        "asked": len(rows),
+        "of": len(families()),
+        "built": len(built),
+        "exact": len(built) - len(bad) - len(refusing),
+        "exact_or_refused": len(refusing),
+        "wrong_or_traceback": bad,
+        "not_built": {row["class"]: row["not_built"] for row in rows if "not_built" in row},
+    }
+    write("families", {**counts, "families": built})
+    lines = [
+        f"{counts['asked']} of the {counts['of']} classes of decoders and encoder-decoders of "
+        f"transformers {transformers.__version__} were asked; {counts['built']} could be built "
+        f"small. {counts['exact']} of them are exact in everything, {counts['exact_or_refused']} "
+        f"are exact or refused in a sentence, and {len(bad)} are neither.",
+        "",
+        "| class | predict | generate | target log-probabilities | training step | fit | how |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(built, key=lambda row: row["class"]):
+        words, _ = in_words(row)
+        cells = [row["class"], *outcome(row), words.replace("|", "/")]
+        lines.append(f"| {' | '.join(cells)} |")
+    begin, end = "<!-- families -->", "<!-- end of families -->"
+    page = PAGE.read_text()
+    before, rest = page.split(begin)
+    table = "\n".join(lines)
+    PAGE.write_text(f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}")
+
+
 def main():
     parser = command_line(__doc__)
     parser.add_argument("--only", nargs="+", metavar="CLASS")
@@ -325,7 +385,9 @@ def main():
             continue
         row = run(kind, family)
         print(json.dumps(row), file=sys.stderr, flush=True)
+        rows[kind] = row
         keep_row(path, row)
+    tables([*rows.values()])
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ SIZES = [
     (r"sliding_window$|window_size$|attention_window$|original_max_position", WINDOW),
     (r"max_(position|seq)|n_positions|encoder_position|decoder_position", 256),
     (
-        r"head_(dim|size)|rotary_dim|rope_head_dim|nope_head_dim|d_kv|d_head|kv_channels",
+        r"(?<!qk_)head_(dim|size)|rotary_dim|rope_head_dim|nope_head_dim|d_kv|d_head|kv_channels",
         8,
     ),
     (r"(q|kv|o)_lora_rank|dt_rank|lora_rank", 16),
