@@ -40,7 +40,13 @@ SIZES = [
 ]
 
 SIZE_NAMES = {4: "layers and heads", 2: "key heads", 8: "head size"}
-CHANGES = ({}, {"key heads": 4}, {"layers and heads": 8}, {"layers and heads": 8, "key heads": 8})
+CHANGES = (
+    {},
+    {"key heads": 4},
+    {"layers and heads": 8},
+    {"layers and heads": 8, "key heads": 8},
+    {"head size": None},
+)
 
 
 class NotSmallError(Exception):
@@ -98,9 +104,11 @@ def small_config(config_class, kind, change):
         size = next((size for pattern, size in SIZES if re.search(pattern, name)), None)
         if size is None or isinstance(value, bool) or not isinstance(value, int | type(None)):
             continue
-        if value is None and not name.endswith("token_id"):
+        if value is None and not name.endswith(("token_id", "experts_per_tok")):
             continue
-        sizes[name] = change.get(SIZE_NAMES.get(size), size)
+        size = change.get(SIZE_NAMES.get(size), size)
+        if size is not None:
+            sizes[name] = size
     for name in ("initializer_range", "init_std", "initializer_factor"):
         if name in fields:
             sizes[name] = 2.0 if name == "initializer_factor" else 0.15

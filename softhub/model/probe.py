@@ -27,7 +27,7 @@ from softhub.model.packing import can_run_packed
 from softhub.model.questions import Pair, Rows, why_not
 
 _BATCHINGS = (PADDED, EQUAL, ALONE)
-_SOME, _ALL = (0, 1), (0, 1, 2)
+_SOME, _ALL = (0, 1), (0, 1, 2, 3)
 """Rows that show whether pads matter, and those that also show whether equal lengths do."""
 
 _WINDOW = re.compile(

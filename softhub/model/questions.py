@@ -42,8 +42,9 @@ class Rows:
     """Rows to ask about, and the model's own log-probabilities for each of them alone, from ids.
 
     Prompts are the embeddings of tokens, so that a row with a prompt can also run from ids. The
-    rows are: a long one without a prompt, a short one and a long one with it. The two long ones
-    have equal lengths, so that the short one has pads however it is run.
+    rows are: a long one without a prompt, and with it one that is a few tokens shorter, one of the
+    same length, and a short one. The shorter ones have pads however they run, some of them within
+    a block or a window and some beyond it.
 
     Args:
         base: The base model.
@@ -53,8 +54,9 @@ class Rows:
     def __init__(self, base: BaseModel, length: int) -> None:
         self.base = base
         self.prompt, self.word = _ordinary_tokens(base, 2, 40), _ordinary_tokens(base, 2, 70)
-        texts = [_ordinary_tokens(base, n, 7 * n) for n in (length, 1, length - 2)]
-        self._rows = [(None, texts[0]), (self.prompt, texts[1]), (self.prompt, texts[2])]
+        lengths = (length, max(1, length - 7), length - 2, 1)
+        texts = [_ordinary_tokens(base, n, 7 * n) for n in lengths]
+        self._rows = [(None, texts[0]), *((self.prompt, text) for text in texts[1:])]
         self._alone: dict[int, torch.Tensor] = {}
 
     @cached_property
