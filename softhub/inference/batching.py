@@ -67,6 +67,14 @@ def _batches(requests: Sequence[Request], size: int) -> Iterator[list[int]]:
             yield indices[start : start + size]
 
 
+def widest(requests: Sequence[Request]) -> int:
+    """Return the most columns that a batch of rows can have, with their answers."""
+    virtual = max(
+        (0 if each.prompt is None else len(each.prompt.vectors) for each in requests), default=0
+    )
+    return virtual + max((len(each.text.ids) + each.answer for each in requests), default=0)
+
+
 def share_beginning(base: BaseModel, requests: Sequence[Request]) -> list[Request]:
     """Take the tokens that all texts of the bare base begin with as if they were a prompt.
 

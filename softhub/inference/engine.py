@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import torch
 
 from softhub.errors import ConfigError, InvalidAdapter, PromptNotLoaded, TaskError
-from softhub.inference.batching import answer_in_batches, share_beginning
+from softhub.inference.batching import answer_in_batches, share_beginning, widest
 from softhub.inference.generation import generate_texts
 from softhub.inference.prediction import Prediction, decide
 from softhub.inference.requests import (
@@ -29,12 +29,13 @@ from softhub.inference.requests import (
     targets_of,
     with_seeds,
 )
-from softhub.model.assembly import pad_rows
+from softhub.model.assembly import group_rows, pad_rows
 from softhub.model.base import BaseModel, load_base
 from softhub.model.encoding import Candidates
+from softhub.model.grouping import PreparedPrompt
 from softhub.model.kv_cache import shares_prefixes
 from softhub.model.prompt import SoftPrompt
-from softhub.model.scoring import PreparedPrompt, encode_rows, label_scores, target_logprobs
+from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from softhub.tasks import Task
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class PromptModel:
 
         Raises:
             IncompatiblePrompt: The prompt was made for another base.
+            BaseModelError: The base cannot have soft prompts.
             InvalidAdapter: The folder is damaged.
         """
         if not isinstance(source, SoftPrompt | str | Path):
@@ -141,6 +143,7 @@ class PromptModel:
         else:
             soft_prompt, default = SoftPrompt.from_pretrained(source), Path(source).name
         soft_prompt.check_fits(self.base, force=force)
+        self.base.capabilities.require_prompts()
         record = soft_prompt.manifest.task
         task = task or (Task.from_record(record) if record else None)
         name = name or (task.name if task else default) or "prompt"
@@ -335,19 +338,20 @@ class PromptModel:
                 f"No prompt {name!r} is loaded (loaded: {loaded}); call load_prompt first."
             ) from None
 
-    @cached_property
-    def _shares_prefixes(self) -> bool:
-        return shares_prefixes(self.base)
-
     def _share_beginning(self, requests: list[Request]) -> list[Request]:
-        return share_beginning(self.base, requests) if self._shares_prefixes else requests
+        if shares_prefixes(self.base, widest(requests)):
+            return share_beginning(self.base, requests)
+        return requests
 
     def _prepared(self, requests: Sequence[Request]) -> list[PreparedPrompt]:
         """Return each row's prompt as keys and values if the base can share them, else vectors."""
-        shared = self._shares_prefixes
+        prompts = [request.prompt for request in requests]
+        if not any(prompts):
+            return [None] * len(prompts)
+        shared = shares_prefixes(self.base, widest(requests))
         return [
             None if prompt is None else prompt.prefix(self.base) if shared else prompt.vectors
-            for prompt in (request.prompt for request in requests)
+            for prompt in prompts
         ]
 
     # --- batches ---
@@ -377,10 +381,22 @@ class PromptModel:
         return [predictions[row] for row in range(len(requests))]
 
     def _generate_batch(self, requests: Sequence[Request]) -> list[str]:
-        prompts = [request.prompt for request in requests]
-        texts = [request.text.ids for request in requests]
-        seeds = [request.seed for request in requests]
-        return generate_texts(self.base, prompts, texts, dict(requests[0].options), seeds)
+        prompted = any(request.prompt for request in requests)
+        lengths = [request.length for request in requests]
+        answers = self.base.capabilities.texts(min(lengths), widest(requests), prompted=prompted)
+        texts: dict[int, str] = {}
+        for group in group_rows(lengths, answers.batching):
+            part = [requests[row] for row in group]
+            found = generate_texts(
+                self.base,
+                [request.prompt for request in part],
+                [request.text.ids for request in part],
+                dict(part[0].options),
+                [request.seed for request in part],
+                from_cache=answers.from_cache,
+            )
+            texts.update(zip(group, found, strict=True))
+        return [texts[row] for row in range(len(requests))]
 
     @torch.no_grad()
     def _score_batch(self, requests: Sequence[Request]) -> list[tuple[float, ...]]:

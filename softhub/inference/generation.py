@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import GenerationConfig, StoppingCriteria
-from transformers.modeling_outputs import BaseModelOutput
 
 from softhub.inference.options import Options
 from softhub.inference.processors import Row, RowProcessors, generate_with
 from softhub.inference.requests import LoadedPrompt
 from softhub.model.assembly import PaddedBatch, embed_rows, pad_rows
 from softhub.model.base import BaseModel
-from softhub.model.kv_cache import join_prefixes, select_rows, shares_prefixes
+from softhub.model.kv_cache import join_prefixes, select_rows
+from softhub.model.scoring import encode_rows, encoder_output
 
 # The options by which transformers itself runs a batch; all others belong to the processors.
 _OF_THE_BATCH = (
@@ -42,6 +42,8 @@ def generate_texts(
     texts: Sequence[Sequence[int]],
     options: Options,
     seeds: Sequence[int],
+    *,
+    from_cache: bool,
 ) -> list[str]:
     """Continue rows until the end-of-sequence token, a stop string, or `max_new_tokens`.
 
@@ -51,6 +53,7 @@ def generate_texts(
         texts: Token ids of each row.
         options: Options from `resolve_options`; a text ends before the first of its `stop` strings.
         seeds: Where the random numbers of each row start, if it is sampled.
+        from_cache: Whether prompts are given as a filled cache, and not as embeddings.
 
     Returns:
         The generated text of each row.
@@ -68,7 +71,7 @@ def generate_texts(
     if base.is_encoder_decoder:
         inputs, shown = _encoder_inputs(base, prompts, rows), 1
     else:
-        inputs = _decoder_inputs(base, prompts, rows, options.get("num_beams", 1))
+        inputs = _decoder_inputs(base, prompts, rows, options.get("num_beams", 1), from_cache)
         shown = inputs["attention_mask"].shape[1]
         # The model reads the texts' ids only; processors also see what stands before them.
         ids = pad_rows([row.ids for row in own]).ids.to(base.device)
@@ -93,12 +96,16 @@ def _config(base: BaseModel, options: Options) -> GenerationConfig:
 
 
 def _decoder_inputs(
-    base: BaseModel, prompts: Sequence[LoadedPrompt | None], rows: PaddedBatch, beams: int
+    base: BaseModel,
+    prompts: Sequence[LoadedPrompt | None],
+    rows: PaddedBatch,
+    beams: int,
+    from_cache: bool,
 ) -> dict[str, Any]:
     inputs: dict[str, Any] = {}
     if not any(prompts):
         mask = rows.mask
-    elif shares_prefixes(base):
+    elif from_cache:
         cache, prefix_mask = join_prefixes(base, [p.prefix(base) if p else None for p in prompts])
         mask = torch.cat([prefix_mask, rows.mask], dim=1)  # [B, P + T]
         if cache is not None and beams > 1:  # `generate` repeats rows for beams, but not a cache
@@ -118,11 +125,12 @@ def _vectors(prompts: Sequence[LoadedPrompt | None]) -> list[torch.Tensor | None
 def _encoder_inputs(
     base: BaseModel, prompts: Sequence[LoadedPrompt | None], rows: PaddedBatch
 ) -> dict[str, Any]:
-    embedded, mask = embed_rows(base, _vectors(prompts), rows)  # [B, P + T, H]
-    hidden = base.model.get_encoder()(inputs_embeds=embedded, attention_mask=mask.long())
+    encoded = encode_rows(base, _vectors(prompts), rows, keep_cache=False)
+    # The type that `generate` expects; transformers declares another.
+    states: Any = encoded.encoder  # [B, P + T, H]
     return {
-        "encoder_outputs": BaseModelOutput(hidden.last_hidden_state),
-        "attention_mask": mask.long(),
+        "encoder_outputs": encoder_output(states),
+        "attention_mask": encoded.mask.long(),
     }
 
 

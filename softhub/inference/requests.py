@@ -89,6 +89,18 @@ class Request:
     seed: int = 0
     decision: Decision = ALWAYS_ANSWER
 
+    @property
+    def length(self) -> int:
+        """Number of tokens of prompt and text, P + T."""
+        return len(self.text.ids) + (0 if self.prompt is None else len(self.prompt.vectors))
+
+    @property
+    def answer(self) -> int:
+        """The most tokens that may follow the text."""
+        words = [] if self.candidates is None else self.candidates.sequences
+        new = int(dict(self.options).get("max_new_tokens") or 0)
+        return max(len(self.target), new, *map(len, words))
+
 
 class RequestEncoder:
     """Turns texts into requests for one base.
@@ -190,11 +202,10 @@ class RequestEncoder:
 
     def _room(self, prompt: LoadedPrompt | None, task: Task | None, answer: int) -> int | None:
         """Return the maximum number of tokens of a text, given its prompt and answer."""
-        limits = [task.max_length] if task and task.max_length else []
-        if self._base.max_positions is not None:
-            virtual = 0 if prompt is None else prompt.vectors.shape[0]
-            limits.append(self._base.max_positions - virtual - answer)
-        return min(limits, default=None)
+        virtual = 0 if prompt is None else prompt.vectors.shape[0]
+        context = self._base.room_for_text(virtual, answer)
+        limits = (task.max_length if task else None, context)
+        return min((limit for limit in limits if limit), default=None)
 
 
 def is_one(texts: Any) -> TypeGuard[Text]:

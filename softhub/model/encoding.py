@@ -144,6 +144,12 @@ class Encoder:
                 best, low = trial, middle + 1
             else:
                 high = middle - 1
+        if room < 1:
+            raise TaskError(
+                f"The virtual tokens and the answer take {1 - room} tokens more than the base "
+                "model's context leaves for a text: use fewer virtual tokens, or shorter reference "
+                "texts."
+            )
         if not best:
             raise TaskError(
                 f"A row has {len(ids)} tokens, and its template alone has more than the {room} "

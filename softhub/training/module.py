@@ -19,9 +19,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from softhub.model.assembly import PaddedBatch
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates
+from softhub.model.grouping import PreparedPrompt
 from softhub.model.kv_cache import encode_prefix, shares_prefixes
 from softhub.model.packing import SharedPrompt, attending_packed, longest_packed
-from softhub.model.scoring import PreparedPrompt, encode_rows, label_scores, target_logprobs
+from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from softhub.training.data import IGNORE_INDEX
 
 
@@ -189,6 +190,7 @@ class PromptTuningModule(LossModule):
         label_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(base, candidates, label_weights)
+        base.capabilities.require_prompts()
         # float32 whatever the dtype of the base: a step is too small for half precision.
         self.prompt = nn.Parameter(vectors.to(base.device, torch.float32, copy=True))  # [P, H]
         self._longest_packed = longest_packed(base)
@@ -203,7 +205,7 @@ class PromptTuningModule(LossModule):
         # Packing replaces the layers' attention, which would break a compiler's graph.
         if fits and not torch.compiler.is_compiling():
             return SharedPrompt(self.prompt)
-        if shares_prefixes(self.base):
+        if shares_prefixes(self.base, self.prompt.shape[0] + columns):
             return encode_prefix(self.base, self.prompt)
         return self.prompt
 
