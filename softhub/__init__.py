@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from softhub.hub import Hub as Hub
     from softhub.inference.engine import PromptModel as PromptModel
     from softhub.inference.prediction import Prediction as Prediction
+    from softhub.inference.predictor import Predictor as Predictor
     from softhub.model.base import load_base as load_base
     from softhub.model.prompt import SoftPrompt as SoftPrompt
     from softhub.tasks import Example as Example
@@ -36,6 +37,7 @@ _HOME_OF = {
     "Example": "softhub.tasks",
     "Hub": "softhub.hub",
     "Prediction": "softhub.inference.prediction",
+    "Predictor": "softhub.inference.predictor",
     "PromptModel": "softhub.inference.engine",
     "PromptTrainingArguments": "softhub.training",
     "SoftPrompt": "softhub.model.prompt",

@@ -13,6 +13,7 @@ Each error is also the builtin that a caller would expect, so `except ValueError
     ├── PromptNotLoaded        (LookupError)  the name of a prompt that is not loaded
     ├── TrainingError          (RuntimeError) training cannot start or has gone wrong
     ├── TrainingInterrupted                   Ctrl-C during training; a checkpoint was saved
+    ├── PredictionInterrupted                 Ctrl-C during a file; the answered rows are saved
     ├── MissingDependency      (ImportError)  an extra that is not installed
     └── HubError               (OSError)
         ├── RepositoryNotFound (LookupError)
@@ -90,6 +91,10 @@ class TrainingError(SoftHubError, RuntimeError):
 
 class TrainingInterrupted(SoftHubError):
     """Ctrl-C during training; a checkpoint was saved, and the run can be resumed from it."""
+
+
+class PredictionInterrupted(SoftHubError):
+    """Ctrl-C while a file was answered; the answers so far are saved, and it can be continued."""
 
 
 class MissingDependency(SoftHubError, ImportError):

@@ -79,6 +79,12 @@ def remove_abandoned(path: Path) -> None:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
+def sync_file(path: Path) -> None:
+    """Flush a file's content to the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def sync_directory(folder: Path) -> None:
     """Flush a directory's entries to the disk, where the platform can (Windows cannot)."""
     if os.name == "nt":

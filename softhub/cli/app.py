@@ -59,11 +59,11 @@ softhub runs
 softhub runs --task sentiment --sort score
 softhub runs runs/sentiment --json
 softhub predict me/sentiment 'Worth every penny.' --base ORG/BASE-MODEL
-softhub predict runs/sentiment/adapter --file reviews.txt --base ./my-base
-softhub predict me/sentiment --file reviews.txt --output labels.csv
+softhub predict runs/sentiment/adapter --input reviews.txt --base ./my-base
+softhub predict me/sentiment --input reviews.txt --output labels.csv
 softhub predict me/sentiment < reviews.txt   (base model from $SOFTHUB_BASE)
 softhub generate me/summary 'A long text …' --base ./my-base --max-new-tokens 40
-softhub generate me/summary --file texts.jsonl --json > summaries.jsonl
+softhub generate me/summary --input texts.jsonl --json > summaries.jsonl
 softhub push runs/sentiment/adapter me/sentiment --tag v1 -m 'First release'
 softhub push runs/sentiment/adapter me/sentiment --hub local:/shared/hub
 softhub pull me/sentiment

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ from softhub.terminal import QUIET, phase, quiet_libraries
 
 if TYPE_CHECKING:
     from softhub.inference.engine import PromptModel
+    from softhub.inference.predictor import Predictor
 
 PROMPT = "prompt"  # the name of the adapter in the model
 
@@ -164,6 +165,26 @@ class AdapterOnBase:
             model = PromptModel(load_base(self.base, device_map=self.device))
         model.load_prompt(prompt, name=PROMPT, task=own_task, force=self.force)
         return model
+
+    def predictor(
+        self,
+        task: Path | None,
+        method: Literal["predict", "generate"],
+        options: Mapping[str, Any],
+    ) -> "Predictor":
+        """Return a `Predictor` with the adapter as its only prompt; see `load`."""
+        from softhub.inference.predictor import Predictor
+        from softhub.tasks import Task
+
+        return Predictor(
+            self.base,
+            self.folder(),
+            method=method,
+            task=Task.from_file(task) if task else None,
+            load={"device_map": self.device},
+            force=self.force,
+            **options,
+        )
 
 
 def takes_adapter(verb: Callable[..., None]) -> Callable[..., None]:

@@ -12,11 +12,10 @@ from softhub.config import expand_user
 from softhub.errors import ConfigError
 from softhub.experiments.console import note, one_line, printable
 from softhub.files import replace_file
+from softhub.tasks.table_writing import ENDINGS, csv_cell
 
 if TYPE_CHECKING:
     from softhub.adapter.manifest import RecordedMetric
-
-_FORMATS = (".csv", ".jsonl", ".parquet")
 
 
 def emit(text: str) -> None:
@@ -84,8 +83,8 @@ def check_output(path: Path | None) -> Path | None:
     """
     if path is not None:
         path = expand_user(path)
-        if path.suffix.lower() not in _FORMATS:
-            raise typer.BadParameter(f"{path} must end in {', '.join(_FORMATS)}")
+        if path.suffix.lower() not in ENDINGS:
+            raise typer.BadParameter(f"{path} must end in {', '.join(ENDINGS)}")
         if not path.parent.is_dir():
             raise typer.BadParameter(f"there is no folder {str(path.parent)!r}; create it first")
     return path
@@ -113,7 +112,7 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         buffer.write("".join(lines).encode())
     elif path.suffix.lower() == ".csv":
-        table.map(_csv_cell).to_csv(buffer, index=False)
+        table.map(csv_cell).to_csv(buffer, index=False)
     else:
         table.to_parquet(buffer, index=False)
     try:
@@ -121,10 +120,3 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     except OSError as error:
         raise ConfigError(f"Cannot write {str(path)!r}: {error.strerror}.") from error
     note(f"Wrote {len(records)} rows to {path}")
-
-
-def _csv_cell(value: Any) -> Any:
-    if isinstance(value, list):
-        words = all(isinstance(item, str) for item in value)
-        return ";".join(value) if words else json.dumps(value, ensure_ascii=False)
-    return value

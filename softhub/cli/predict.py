@@ -2,9 +2,10 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,29 +19,33 @@ from softhub.cli.options import (
     option,
     takes_adapter,
 )
-from softhub.cli.output import check_one_format, emit, emit_json, emit_table, write_records
+from softhub.cli.output import check_one_format, emit, emit_json, emit_table
 from softhub.config import expand_user
-from softhub.errors import DatasetError
+from softhub.errors import DatasetError, SoftHubWarning
+from softhub.experiments.console import note
+from softhub.terminal import phase
 
 if TYPE_CHECKING:
     from softhub.inference.engine import Prediction
+    from softhub.tasks.row_source import RowSource
     from softhub.tasks.split_table import SplitTable
 
 Text = str | dict[str, Any]
 """A text, or a row with a value for each column of the template."""
 
 _SHOWN_LABELS = 3
+_BATCHES_SAVED = 16  # batches after which the answers are saved
 
 TextsArgument = Annotated[
     list[str] | None, typer.Argument(metavar="TEXT", help="Input texts; - is stdin.")
 ]
-FileOption = Annotated[
+InputOption = Annotated[
     str | None,
     option(
         "A .txt file with one text per line, or a csv, tsv, xlsx, json, jsonl, parquet or arrow "
         "file with the columns of the template; - is stdin, one text per line.",
         "FILE",
-        "--file",
+        "--input",
     ),
 ]
 TaskOption = Annotated[
@@ -64,7 +69,7 @@ def predict(
     source: AdapterOnBase,
     texts: TextsArgument = None,
     *,
-    file: FileOption = None,
+    file: InputOption = None,
     task: TaskOption = None,
     abstain_below: AbstainOption = None,
     batch_size: BatchSizeOption = 32,
@@ -73,11 +78,16 @@ def predict(
 ) -> None:
     """Classify texts and print each label with its probability.
 
-    Without texts and --file, the lines of stdin are read. --json prints an object per line with
+    Without texts and --input, the lines of stdin are read. --json prints an object per line with
     input, label (null if the adapter abstains), probabilities and scores, and labels if the task is
-    multi-label.
+    multi-label. --output adds the columns predicted_label, probabilities.LABEL and error to those
+    of the input; if it is interrupted, the same command continues.
     """
     check_one_format(output, as_json)
+    if output is not None:
+        options = {"batch_size": batch_size, "abstain_below": abstain_below}
+        _write(source, _rows(texts, file), output, task, "predict", options)
+        return
     inputs = read_inputs(texts, file)
     folder = source.folder()
     inputs = check_inputs(inputs, folder, task)
@@ -90,8 +100,9 @@ def predict(
         progress="Classifying",
     )
     pairs = list(zip(inputs, results, strict=True))
-    if output is not None or as_json:
-        _write(output, [{"input": text, **_record(result)} for text, result in pairs])
+    if as_json:
+        for text, result in pairs:
+            emit_json({"input": text, **_record(result)}, indent=None)
     else:
         rows = [(_label(result), _most_probable(result), _shown(text)) for text, result in pairs]
         emit_table(("label", "probabilities", "text"), rows)
@@ -102,7 +113,7 @@ def generate(
     source: AdapterOnBase,
     texts: TextsArgument = None,
     *,
-    file: FileOption = None,
+    file: InputOption = None,
     task: TaskOption = None,
     max_new_tokens: Annotated[
         int | None,
@@ -116,33 +127,64 @@ def generate(
 ) -> None:
     """Generate a text for each input text.
 
-    Without texts and --file, the lines of stdin are read. --json prints an object per line with
-    input and output.
+    Without texts and --input, the lines of stdin are read. --json prints an object per line with
+    input and output. --output adds the columns generated_text and error to those of the input; if
+    it is interrupted, the same command continues.
     """
     check_one_format(output, as_json)
+    options: dict[str, Any] = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
+    if output is not None:
+        options["batch_size"] = batch_size
+        _write(source, _rows(texts, file), output, task, "generate", options)
+        return
     inputs = read_inputs(texts, file)
     folder = source.folder()
     inputs = check_inputs(inputs, folder, task)
     model = source.load(folder, task)
-    options: dict[str, Any] = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     outputs = model.generate(
         inputs, prompt=PROMPT, batch_size=batch_size, progress="Generating", **options
     )
-    if output is not None or as_json:
-        pairs = zip(inputs, outputs, strict=True)
-        _write(output, [{"input": text, "output": found} for text, found in pairs])
-    else:
-        for found in outputs:
+    for text, found in zip(inputs, outputs, strict=True):
+        if as_json:
+            emit_json({"input": text, "output": found}, indent=None)
+        else:
             emit(found)
 
 
-def _write(output: Path | None, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write records to a file, or print each as a line of JSON."""
-    if output is not None:
-        write_records(output, records)
-    else:
-        for record in records:
-            emit_json(record, indent=None)
+def _write(
+    source: AdapterOnBase,
+    rows: "RowSource",
+    output: Path,
+    task: Path | None,
+    method: Literal["predict", "generate"],
+    options: Mapping[str, Any],
+) -> None:
+    """Answer rows and write them with their answers to a file."""
+    from softhub.inference.file_prediction import check_file, predict_file
+
+    predictor = source.predictor(task, method, options)
+    check_file(predictor, rows, output)
+    with phase(f"Loading {source.base}"):
+        predictor.model  # noqa: B018  # loads it
+    progress = "Classifying" if method == "predict" else "Generating"
+    chunk = _BATCHES_SAVED * options["batch_size"]
+    report = predict_file(predictor, rows, output, chunk_size=chunk, progress=progress)
+    if report.failed:
+        warnings.warn(
+            f"{report.failed} of {report.rows} rows have no answer; the first is "
+            f"{report.first_error} The column 'error' has the reason of each.",
+            SoftHubWarning,
+            stacklevel=2,
+        )
+    note(f"Wrote {report.rows} rows to {output}")
+
+
+def _rows(texts: list[str] | None, file: str | None) -> "RowSource":
+    """Return the rows of `read_inputs` as a source that is read a few at a time."""
+    from softhub.tasks.row_source import RowSource
+
+    given = _given(texts, file)
+    return RowSource.of_file(given) if isinstance(given, Path) else RowSource.of_texts(given)
 
 
 def read_inputs(texts: list[str] | None, file: str | None) -> "list[Text] | SplitTable":
@@ -152,17 +194,25 @@ def read_inputs(texts: list[str] | None, file: str | None) -> "list[Text] | Spli
         typer.BadParameter: Both were given, or neither and stdin is a terminal.
         DatasetError: The file cannot be read, is empty, or has an invalid line.
     """
+    given = _given(texts, file)
+    if isinstance(given, Path):
+        from softhub.tasks.loading import read_inputs as read_table
+
+        return read_table(given)
+    return [*given]
+
+
+def _given(texts: list[str] | None, file: str | None) -> list[str] | Path:
+    """Return the texts of the command line or of stdin, or the file to read."""
     if file is None and (texts == ["-"] or (not texts and not sys.stdin.isatty())):
         texts, file = None, "-"
     if bool(texts) == (file is not None):
         raise typer.BadParameter(
-            "give texts after the adapter, or --file FILE, or pipe one text per line to stdin"
+            "give texts after the adapter, or --input FILE, or pipe one text per line to stdin"
         )
     if file is not None and file != "-":
-        from softhub.tasks.loading import read_inputs as read_table
-
-        return read_table(expand_user(file))
-    inputs: list[Text] = [*(texts or _stdin_lines())]
+        return expand_user(file)
+    inputs = texts or _stdin_lines()
     if not inputs:
         raise DatasetError("stdin contains no text. Write one text per line.")
     return inputs

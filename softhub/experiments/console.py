@@ -9,7 +9,12 @@ import warnings
 from collections.abc import Callable
 from typing import TextIO
 
-from softhub.errors import SoftHubError, SoftHubWarning, TrainingInterrupted
+from softhub.errors import (
+    PredictionInterrupted,
+    SoftHubError,
+    SoftHubWarning,
+    TrainingInterrupted,
+)
 from softhub.terminal import is_quiet, quiet_libraries
 
 FAILED, INTERRUPTED = 1, 130
@@ -80,7 +85,7 @@ def exit_code_of(call: Callable[[], object]) -> int:
     """
     try:
         call()
-    except TrainingInterrupted as stopped:
+    except (PredictionInterrupted, TrainingInterrupted) as stopped:
         say(str(stopped))
         return INTERRUPTED
     except KeyboardInterrupt:

@@ -135,13 +135,7 @@ class RequestEncoder:
         """
         prepared = _task_of(prompt, fallback)
         if prepared is None or prepared.candidates is None:
-            found = "none"
-            if prepared is not None:
-                found = f"one of kind {prepared.task.kind!r}, for generate (softhub generate)"
-            raise TaskError(
-                f"predict requires a classification task; found {found}. Pass task=Task.from_file"
-                "('task.yaml') (--task task.yaml), or use a prompt that has a task."
-            )
+            raise requires_labels(prepared.task if prepared else None)
         answer = max(map(len, prepared.candidates.sequences))
         encoded = self._encode(prepared.task, text, prompt, answer)
         return Request(encoded, prompt, prepared.candidates, decision=prepared.task.decision)
@@ -206,6 +200,17 @@ class RequestEncoder:
         context = self._base.room_for_text(virtual, answer)
         limits = (task.max_length if task else None, context)
         return min((limit for limit in limits if limit), default=None)
+
+
+def requires_labels(task: Task | None) -> TaskError:
+    """Return the error for classifying with a task that has no labels, or with none."""
+    found = "none"
+    if task is not None:
+        found = f"one of kind {task.kind!r}, for generate (softhub generate)"
+    return TaskError(
+        f"predict requires a classification task; found {found}. Pass task=Task.from_file"
+        "('task.yaml') (--task task.yaml), or use a prompt that has a task."
+    )
 
 
 def is_one(texts: Any) -> TypeGuard[Text]:

@@ -94,15 +94,7 @@ def to_inputs(task: "Task | None", table: SplitTable) -> list[str | dict[str, An
     Raises:
         DatasetError: If a row lacks a column or a value; names the columns that there are.
     """
-    columns = task.template.columns if task else ()
-    needed = [name for name in columns if set(table.columns) != {PLAIN}]
-    for name in needed:
-        if name not in table.columns:
-            there_are = ", ".join(filter(None, table.columns)) or "none"
-            raise DatasetError(
-                f"{table.origin}: has no column {name!r}, which the template of the task "
-                f"{task and task.name} reads; its columns are {there_are}. Rename one of them"
-            )
+    needed = check_columns(task, table.columns, table.origin)
     inputs: list[str | dict[str, Any]] = []
     for index, row in enumerate(table.rows):
         row = {name: join_lines(row[name]) if name in needed else row[name] for name in row}
@@ -111,6 +103,31 @@ def to_inputs(task: "Task | None", table: SplitTable) -> list[str | dict[str, An
             raise DatasetError(f"{table.place(index)}: {missing[0]!r} is missing; fill it")
         inputs.append(row.get(PLAIN, row))
     return inputs
+
+
+def check_columns(task: "Task | None", columns: Sequence[str], origin: str) -> list[str]:
+    """Check that a file has the columns of a task's template, unless it has texts alone.
+
+    Args:
+        task: The task; None if there is none to check against.
+        columns: Names of the columns.
+        origin: The file, for messages.
+
+    Returns:
+        The columns that the template reads.
+
+    Raises:
+        DatasetError: If one is missing.
+    """
+    needed = [] if task is None or {*columns} == {PLAIN} else [*task.template.columns]
+    for name in needed:
+        if name not in columns:
+            there_are = ", ".join(filter(None, columns)) or "none"
+            raise DatasetError(
+                f"{origin}: has no column {name!r}, which the template of the task "
+                f"{task and task.name} reads; its columns are {there_are}. Rename one of them"
+            )
+    return needed
 
 
 def to_examples(task: "Task", rows: ExampleRows, origin: str = "rows") -> list[Example]:

@@ -127,7 +127,7 @@ def test_warnings_of_softhub_are_one_line(
 @pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX")
 def test_interrupt_is_130_and_one_line() -> None:
     process = subprocess.Popen(
-        [*SOFTHUB, "predict", "me/x", "--file", "-", "--base", "none"],
+        [*SOFTHUB, "predict", "me/x", "--input", "-", "--base", "none"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -54,7 +54,7 @@ def test_batch_size_does_not_change_the_answer(
     answers = []
     for size in (1, 3):
         done = softhub(
-            "predict", adapter, "--file", file, "--base", base, "--json", "--batch-size", size
+            "predict", adapter, "--input", file, "--base", base, "--json", "--batch-size", size
         )
         answers.append([json.loads(line) for line in done.out.splitlines()])
     assert [item["input"] for item in answers[0]] == [f"{t} {n}" for n in range(5) for t in TEXTS]
@@ -67,13 +67,13 @@ def test_jsonl_holds_strings_or_rows(
 ) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(TEXTS[0]) + "\n" + json.dumps({"text": TEXTS[0], "id": 7}) + "\n")
-    done = softhub("predict", adapter, "--file", file, "--base", base, "--json")
+    done = softhub("predict", adapter, "--input", file, "--base", base, "--json")
     first, second = (json.loads(line) for line in done.out.splitlines())
     assert first["scores"] == second["scores"]
     assert second["input"] == {"text": TEXTS[0], "id": 7}
 
 
-@pytest.mark.parametrize("arguments", [(), ("-",), ("--file", "-")])
+@pytest.mark.parametrize("arguments", [(), ("-",), ("--input", "-")])
 def test_standard_input_and_the_base_from_the_environment(
     softhub: Command,
     adapter: Path,
@@ -112,12 +112,12 @@ def test_a_bad_file_is_refused_with_file_and_line(
     file = tmp_path / "rows.jsonl"
     if content is not None:
         file.write_bytes(content.encode() if isinstance(content, str) else content)
-    done = softhub("predict", "me/sentiment", "--file", file, "--base", "unused")
+    done = softhub("predict", "me/sentiment", "--input", file, "--base", "unused")
     assert (done.code, done.out) == (1, "")
     assert reason in done.err
 
 
-@pytest.mark.parametrize("extra", [[], ["text", "--file", "texts.txt"]])
+@pytest.mark.parametrize("extra", [[], ["text", "--input", "texts.txt"]])
 def test_texts_or_a_file_but_not_both(
     softhub: Command, extra: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +126,7 @@ def test_texts_or_a_file_but_not_both(
     monkeypatch.setattr(sys, "stdin", terminal)
     done = softhub("predict", "me/sentiment", "--base", "unused", *extra)
     assert done.code == 2
-    assert "--file" in done.err
+    assert "--input" in done.err
 
 
 def test_a_prompt_for_another_base_is_refused_unless_forced(
@@ -219,13 +219,13 @@ def test_results_are_written_in_the_format_of_the_ending(
     printed = softhub("predict", adapter, *TEXTS, "--base", base, "--json").out
     expected = [json.loads(line) for line in printed.splitlines()]
     if ending == "jsonl":
-        assert [json.loads(line) for line in file.read_text().splitlines()] == expected
-        return
-    table = pd.read_csv(file) if ending == "csv" else pd.read_parquet(file)
-    assert [*table["input"]] == TEXTS
-    assert [*table["label"]] == [record["label"] for record in expected]
+        table = pd.read_json(file, lines=True)
+    else:
+        table = pd.read_csv(file) if ending == "csv" else pd.read_parquet(file)
+    assert [*table["text"]] == TEXTS
+    assert [*table["predicted_label"]] == [record["label"] for record in expected]
     assert table["probabilities.positive"][0] == pytest.approx(
-        expected[0]["probabilities"]["positive"]
+        expected[0]["probabilities"]["positive"], abs=1e-5
     )
 
 
@@ -234,12 +234,12 @@ def test_generated_texts_and_rows_are_written_too(
 ) -> None:
     rows, file = tmp_path / "rows.jsonl", tmp_path / "texts.csv"
     rows.write_text(json.dumps({"text": TEXTS[0], "id": 7}) + "\n")
-    ask = ("generate", make_adapter(task=SUMMARY), "--file", rows, "--base", base)
+    ask = ("generate", make_adapter(task=SUMMARY), "--input", rows, "--base", base)
     done = softhub(*ask, "--output", file, "--quiet")
     assert (done.code, done.out, done.err) == (0, "", "")
     written = pd.read_csv(file)
-    assert list(written.columns) == ["output", "input.text", "input.id"]
-    assert softhub(*ask, "--quiet").out.strip() == str(written["output"][0]).strip()
+    assert list(written.columns) == ["text", "id", "generated_text", "error"]
+    assert softhub(*ask, "--quiet").out.strip() == str(written["generated_text"][0]).strip()
 
 
 @pytest.mark.parametrize(
