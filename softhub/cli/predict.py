@@ -2,7 +2,6 @@
 
 import json
 import sys
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,8 +20,8 @@ from softhub.cli.options import (
 )
 from softhub.cli.output import check_one_format, emit, emit_json, emit_table
 from softhub.config import expand_user
-from softhub.errors import DatasetError, SoftHubWarning
-from softhub.experiments.console import note
+from softhub.errors import DatasetError
+from softhub.experiments.console import note, say
 from softhub.terminal import phase
 
 if TYPE_CHECKING:
@@ -80,8 +79,8 @@ def predict(
 
     Without texts and --input, the lines of stdin are read. --json prints an object per line with
     input, label (null if the adapter abstains), probabilities and scores, and labels if the task is
-    multi-label. --output adds the columns predicted_label, probabilities.LABEL and error to those
-    of the input; if it is interrupted, the same command continues.
+    multi-label. --output adds the columns predicted_label, abstained, probabilities.LABEL and
+    error to those of the input; if it is interrupted, the same command continues.
     """
     check_one_format(output, as_json)
     if output is not None:
@@ -170,11 +169,9 @@ def _write(
     chunk = _BATCHES_SAVED * options["batch_size"]
     report = predict_file(predictor, rows, output, chunk_size=chunk, progress=progress)
     if report.failed:
-        warnings.warn(
-            f"{report.failed} of {report.rows} rows have no answer; the first is "
-            f"{report.first_error} The column 'error' has the reason of each.",
-            SoftHubWarning,
-            stacklevel=2,
+        say(
+            f"warning: {report.failed} of {report.rows} rows have no answer (see the column "
+            f"'error'); the first: {report.first_error}"
         )
     note(f"Wrote {report.rows} rows to {output}")
 

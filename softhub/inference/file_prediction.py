@@ -28,7 +28,6 @@ from softhub.tasks.table_writing import ENDINGS, open_table
 from softhub.terminal import phase
 
 _Item = TypeVar("_Item")
-_WRITTEN = 500  # rows that are written at a time
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def predict_file(
         predictor: Answers a chunk of rows.
         source: The rows.
         output: The file to write, one of `ENDINGS`; it is replaced when all rows are answered.
-        chunk_size: Rows that are answered and saved at a time; at most these are lost by a kill.
+        chunk_size: Rows that are answered, saved and written at a time; a kill loses at most these.
         progress: Description of the progress bar; None shows no bar.
 
     Raises:
@@ -91,7 +90,7 @@ def predict_file(
                     f"Interrupted: {done} of {source.count} rows are answered and saved. Run the "
                     f"same command again to continue."
                 ) from None
-        report = _write(predictor, source, saved, output)
+        report = _write(predictor, source, saved, output, chunk_size)
         saved.path.unlink()
     return report
 
@@ -125,17 +124,20 @@ def _alone(saved: Path, output: Path) -> Iterator[None]:
     """Refuse to run beside another process that writes the same output."""
     from filelock import FileLock, Timeout
 
-    lock = Path(f"{saved}.lock")
+    lock = FileLock(f"{saved}.lock", timeout=0)
     try:
-        with FileLock(lock, timeout=0):
-            yield
-            lock.unlink(missing_ok=True)
+        lock.acquire()
     except Timeout:
         raise ConfigError(
             f"Another process is writing {output}; wait for it, or choose another output."
         ) from None
     except OSError as error:
         raise ConfigError(f"Cannot write {str(output)!r}: {error.strerror}.") from error
+    try:
+        yield
+        Path(lock.lock_file).unlink(missing_ok=True)
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)
@@ -195,13 +197,7 @@ def _parsed(line: bytes) -> Any:
 
 def _answered(predictor: Predictor, rows: Sequence[FileRow]) -> list[dict[str, Any]]:
     """Return the answer of each row by column; an error says where the row is."""
-    values = [_named(row, predictor) for row in rows]
-    names = dict.fromkeys(name for row in values for name in row)
-    found = predictor({name: [row.get(name) for row in values] for name in names})
-    columns = [found[name].to_pylist() for name in predictor.answer_types]
-    answers = [
-        dict(zip(predictor.answer_types, each, strict=True)) for each in zip(*columns, strict=True)
-    ]
+    answers = predictor.answer_rows([_named(row, predictor) for row in rows])
     for row, answer in zip(rows, answers, strict=True):
         if answer["error"] is not None:
             answer["error"] = f"{row.place}: {answer['error']}"
@@ -215,7 +211,9 @@ def _named(row: FileRow, predictor: Predictor) -> dict[str, Any]:
     }
 
 
-def _write(predictor: Predictor, source: RowSource, saved: _Saved, output: Path) -> FileReport:
+def _write(
+    predictor: Predictor, source: RowSource, saved: _Saved, output: Path, chunk_size: int
+) -> FileReport:
     """Write the rows with their answers to a temporary file, and rename it."""
     types = {
         predictor.text_column if name == PLAIN else name: source.types[name]
@@ -226,7 +224,7 @@ def _write(predictor: Predictor, source: RowSource, saved: _Saved, output: Path)
     try:
         with open_table(temporary, output.suffix.lower(), types | predictor.answer_types) as write:
             pairs = zip(source.read(), saved.answers(), strict=True)
-            for part in _chunks(pairs, _WRITTEN):
+            for part in _chunks(pairs, chunk_size):
                 write([_named(row, predictor) | answer for row, answer in part])
                 errors = [answer["error"] for _, answer in part if answer["error"] is not None]
                 rows, failed = rows + len(part), failed + len(errors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from softhub.tasks.example_reader import join_lines
 Adapter = str | Path | SoftPrompt
 Row = Mapping[str, Any]
 
+_BLANK = {"string": "", "double": math.nan, "bool": False}
 _ONLY = "prompt"  # the name of a prompt that is given without one
 
 
@@ -129,7 +131,8 @@ class Predictor:
             label for task in self.tasks if task.verbalizer for label in task.verbalizer.labels
         ]
         chances = {f"probabilities.{label}": "double" for label in labels}
-        return {"predicted_label": "string", **chances, "error": "string"}
+        answers = {"predicted_label": "string", "abstained": "bool", **chances}
+        return {**answers, "error": "string"}
 
     def check_columns(self, columns: Collection[str]) -> None:
         """Check that a table has no column that the answers would replace.
@@ -170,25 +173,39 @@ class Predictor:
                 `frame.to_dict("list")` of a pandas DataFrame.
 
         Returns:
-            The columns with those of the answers: `predicted_label` (None if the prompt abstains;
-            the labels that apply, joined by `;`, for a multi-label task) and `probabilities.LABEL`,
-            or `generated_text`; and `error`, which says why a row has no answer, else None. They
-            are Arrow arrays, which have a type even if all values of a batch are None.
+            The columns, and lists of answers: `predicted_label` (for a multi-label task those that
+            apply, joined by `;`), `abstained` and `probabilities.LABEL`, or `generated_text`; and
+            `error`, which says why a row has no answer. What a row does not have is `""`, False or
+            NaN rather than None, so that a batch without any has columns of the same types.
 
         Raises:
             ConfigError: A column has the name of an answer's column, or an option is invalid.
         """
-        import pyarrow as pa
-
         self.check_columns(columns)
-        values = [_plain(columns[name]) for name in columns]
+        values = [_listed(columns[name]) for name in columns]
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
-        found = [self._columns_of(answer) for answer in self._answers(rows)]
+        found = self.answer_rows(rows)
         answers = {
-            name: pa.array([row.get(name) for row in found], pa.type_for_alias(kind))
+            name: [_BLANK[kind] if (value := row[name]) is None else value for row in found]
             for name, kind in self.answer_types.items()
         }
         return {**columns, **answers}
+
+    def answer_rows(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """Answer rows.
+
+        Args:
+            rows: Values by column.
+
+        Returns:
+            For each row the columns of `answer_types`, None where it has no value.
+
+        Raises:
+            ConfigError: An option is invalid.
+        """
+        plain = [{name: _plain(row[name]) for name in row} for row in rows]
+        answers = map(self._columns_of, self._answers(plain))
+        return [{name: answer.get(name) for name in self.answer_types} for answer in answers]
 
     def _answers(self, rows: Sequence[Row]) -> list[Prediction | str | Exception]:
         """Answer rows; one that cannot be answered has an error, which is found by bisection."""
@@ -206,7 +223,9 @@ class Predictor:
         return self._answers(rows[:middle]) + self._answers(rows[middle:])
 
     def _prompt_of(self, row: Row) -> Any:
-        return next(iter(self._prompts)) if self.prompt_column is None else row[self.prompt_column]
+        return (
+            next(iter(self._prompts)) if self.prompt_column is None else row.get(self.prompt_column)
+        )
 
     def _text_of(self, row: Row, name: Any) -> Text:
         if name not in self._prompts:
@@ -226,15 +245,17 @@ class Predictor:
         if isinstance(answer, str):
             return {"generated_text": answer}
         chances = {f"probabilities.{label}": p for label, p in answer.probabilities.items()}
-        return {"predicted_label": answer.label, **chances}
+        return {"predicted_label": answer.label, "abstained": answer.abstained, **chances}
 
 
-def _plain(column: Sequence[Any]) -> list[Any]:
-    """Return the values of a column with None for what is missing, and lines of text joined."""
+def _listed(column: Sequence[Any]) -> Sequence[Any]:
+    """Return a column as Python values, also if it is an array of numpy or pandas."""
+    return column.tolist() if hasattr(column, "tolist") else column
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with None for each way to write that it is missing, and lines joined."""
     import pandas as pd
 
-    listed = column.tolist() if hasattr(column, "tolist") else column
-    return [
-        None if pd.api.types.is_scalar(value) and pd.isna(value) else join_lines(value)
-        for value in listed
-    ]
+    missing = not isinstance(value, str) and pd.api.types.is_scalar(value) and pd.isna(value)
+    return None if missing else join_lines(value)

@@ -16,13 +16,13 @@ KILLED = """
 import os, signal
 from softhub.cli import main
 from softhub.inference.predictor import Predictor
-answer, calls = Predictor.__call__, []
-def killed(self, columns):
-    calls.append(columns)
+answer, calls = Predictor.answer_rows, []
+def killed(self, rows):
+    calls.append(rows)
     if len(calls) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-    return answer(self, columns)
-Predictor.__call__ = killed
+    return answer(self, rows)
+Predictor.answer_rows = killed
 main()
 """
 
@@ -60,7 +60,7 @@ def test_a_kill_in_the_middle_changes_nothing(
     done = softhub(*ask, output)
     assert (done.code, done.out) == (0, ""), done.err
     place = "line 52" if given == "csv" else "line 51" if given == "jsonl" else "row 51"
-    assert f"1 of 80 rows have no answer; the first is {place}: " in done.err
+    assert f"1 of 80 rows have no answer (see the column 'error'); the first: {place}: " in done.err
     assert f"Wrote 80 rows to {output}" in done.err
     assert output.read_bytes() == whole.read_bytes()
     assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".")]
@@ -78,15 +78,15 @@ def test_ctrl_c_says_how_to_continue(
     source, output = tmp_path / "texts.txt", tmp_path / "out.csv"
     source.write_text("".join(f"Text {n}\n" for n in range(40)))
     ask = ("predict", adapter, "--base", base, "--input", source, "--output", output)
-    answer, calls = Predictor.__call__, []
+    answer, calls = Predictor.answer_rows, []
 
-    def interrupted(self, columns):  # type: ignore[no-untyped-def]
-        calls.append(columns)
+    def interrupted(self, rows):  # type: ignore[no-untyped-def]
+        calls.append(rows)
         if len(calls) == 2:
             signal.raise_signal(signal.SIGINT)
-        return answer(self, columns)
+        return answer(self, rows)
 
-    monkeypatch.setattr(Predictor, "__call__", interrupted)
+    monkeypatch.setattr(Predictor, "answer_rows", interrupted)
     stopped = softhub(*ask, "--batch-size", 1)
     assert stopped.code == 130
     assert "16 of 40 rows are answered and saved. Run the same command again" in stopped.err

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -21,10 +22,19 @@ from tests.prompts import PROMPTS, TEXTS, soft_prompt
 Loaded = Callable[[str], BaseModel]
 
 
-def called(predictor: Predictor, **columns: Sequence[object]) -> dict[str, list[object]]:
-    """Call it, with the answers as lists."""
+def called(predictor: Predictor, **columns: Sequence[object]) -> dict[str, list[Any]]:
+    """Call it, with its answers as a file shows them: None for what there is none of."""
     found = predictor(columns)
-    return {name: [*found[name]] if name in columns else found[name].to_pylist() for name in found}
+    blank = {"error": [""], "predicted_label": [""]}
+    return {
+        name: [
+            None if value != value or value in blank.get(name, []) else value
+            for value in found[name]
+        ]
+        if name not in columns
+        else [*found[name]]
+        for name in found
+    }
 
 
 @pytest.fixture
@@ -52,7 +62,15 @@ def test_a_call_adds_the_answers_of_the_model_to_the_columns(
     expected = model_of("llama").predict(TEXTS, prompt="mood")
     found = called(mood, id=range(5), text=TEXTS)
     assert list(found) == [
-        *("id", "text", "predicted_label", "probabilities.good", "probabilities.bad", "error")
+        *(
+            "id",
+            "text",
+            "predicted_label",
+            "abstained",
+            "probabilities.good",
+            "probabilities.bad",
+            "error",
+        )
     ]
     assert found["id"] == [0, 1, 2, 3, 4]
     assert found["predicted_label"] == [each.label for each in expected]
@@ -152,15 +170,21 @@ def test_another_process_loads_the_base_itself(mood: Predictor, tmp_path: Path) 
 
 
 def test_datasets_map(mood: Predictor) -> None:
-    rows = datasets.Dataset.from_dict({"id": [*range(7)], "text": [*TEXTS, "", TEXTS[0]]})
-    mapped = rows.map(mood, batched=True, batch_size=3)
-    expected = called(mood, text=rows["text"])
-    assert mapped["id"] == rows["id"]
-    assert mapped["predicted_label"] == expected["predicted_label"]
-    assert mapped["probabilities.good"] == pytest.approx(
-        [value and pytest.approx(value, abs=1e-5) for value in expected["probabilities.good"]]
-    )
-    assert mapped["error"][5] == expected["error"][5] != None  # noqa: E711
+    # The first batch has no error and the second no answer: the types of both must agree.
+    texts = [*TEXTS[:3], "", " ", "", *TEXTS[3:]]
+    rows = datasets.Dataset.from_dict({"id": [*range(8)], "text": texts})
+    for given in (rows, rows.select([3, 4, 5, 0, 1, 2, 6, 7])):
+        mapped = given.map(mood, batched=True, batch_size=3)
+        expected = mood({"text": given["text"]})
+        assert mapped["id"] == given["id"]
+        for name in ("predicted_label", "abstained", "error"):
+            assert [*mapped[name]] == expected[name]
+        assert [*mapped["probabilities.good"]] == pytest.approx(
+            expected["probabilities.good"], abs=1e-5, nan_ok=True
+        )
+        assert [error != "" for error in mapped["error"]] == [
+            text.strip() == "" for text in given["text"]
+        ]
 
 
 def test_columns_of_numpy_and_pandas(mood: Predictor) -> None:
