@@ -78,19 +78,19 @@ def predict_file(
     )
     with _alone(saved.path, output):
         done = saved.resume(chunk_size, source.count)
-        with phase(progress, source.count, "row") as advance:
-            advance(done)
-            try:
+        try:
+            with phase(progress, source.count, "row") as advance:
+                advance(done)
                 for rows in _chunks(islice(source.read(), done, None), chunk_size):
                     saved.append(_answered(predictor, rows))
                     done += len(rows)
                     advance(len(rows))
-            except KeyboardInterrupt:
-                raise PredictionInterrupted(
-                    f"Interrupted: {done} of {source.count} rows are answered and saved. Run the "
-                    f"same command again to continue."
-                ) from None
-        report = _write(predictor, source, saved, output, chunk_size)
+            report = _write(predictor, source, saved, output, chunk_size)
+        except KeyboardInterrupt:
+            raise PredictionInterrupted(
+                f"Interrupted: {done} of {source.count} rows are answered and saved. Run the same "
+                f"command again to continue."
+            ) from None
         saved.path.unlink()
     return report
 

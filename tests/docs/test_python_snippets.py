@@ -77,7 +77,7 @@ def write_data(folder: Path) -> None:
     (folder / "triage.yaml").write_text(text, encoding="utf-8")
 
 
-def test_the_start_page_and_the_calibration_of_its_prompt(
+def test_the_start_page_and_the_calibration_and_use_of_its_prompt(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run("index.md", 0, NO_ARGUMENTS)
@@ -87,6 +87,11 @@ def test_the_start_page_and_the_calibration_of_its_prompt(
     changes = {"runs/triage/adapter": "sentiment-adapter", "accuracy=0.95": "accuracy=0.1"}
     run("classification.md", 0, changes)
     assert Path("runs/triage/calibrated/softhub.json").is_file()
+    paths = {"runs/reviews/adapter": "sentiment-adapter"}
+    scope = run("large_files.md", 0, paths | {"reviews.csv": "test.csv"})
+    assert {*scope["scored"]["predicted_label"]} <= {"positive", "negative"}
+    run("large_files.md", 1, paths | {"runs/triage/adapter": "runs/triage/calibrated"}, scope)
+    assert scope["answers"]["error"] == ["", ""]
 
 
 def test_the_recipe_of_classification(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
