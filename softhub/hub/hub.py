@@ -110,8 +110,8 @@ class Hub:
             HubError: Any other reason, with the next step.
         """
         names = text_arguments("tags", tags)
-        _check_names(repo_id, text_argument("revision", revision), names)
         texts = {} if message is None else {"the message": text_argument("message", message)}
+        _check_names(repo_id, text_argument("revision", revision), names)
         adapter = check_folder(path_argument("folder", folder))
         self._check_secrets(adapter.files, texts | {f"the tag {name}": name for name in names})
         commit = self._backend.push(
