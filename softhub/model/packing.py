@@ -31,14 +31,12 @@ from transformers.masking_utils import sdpa_mask
 from softhub.model.assembly import PaddedBatch, pad_rows, positions_of
 from softhub.model.base import BaseModel
 from softhub.model.kv_cache import filled_layers
+from softhub.model.device_settings import settings_of
 
 _NAME = "softhub_packed"
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 _ROUGH = 0.05
 """Largest deviation in half precision, relative to the largest logit, in the test for packing."""
-
-_IN_GROUPS = ("cpu",)
-"""Devices where grouped heads attend without copies of keys; other kernels may copy the mask."""
 
 _NO_GROUPS = nn.Module()
 """Layer without `num_key_value_groups`, for which transformers does not copy keys."""
@@ -272,7 +270,7 @@ def _attend(
     prompt, _ = sdpa_attention_forward(module, *own, None, **options)
     # Each text attends to the prompt and itself: [B, T, heads, d].
     both = queries[1], packing.join(*keys), packing.join(*values)
-    if query.device.type in _IN_GROUPS:
+    if settings_of(query.device).attends_in_groups:
         texts = _attend_in_groups(packing, *both, **options)
     else:
         texts, _ = sdpa_attention_forward(module, *both, attention_mask, **options)

@@ -24,15 +24,13 @@ from softhub.model.encoding import Candidates
 from softhub.model.kv_cache import Prefix, join_prefixes, select_rows
 from softhub.model.packing import Packing, SharedPrompt, run_packed
 from softhub.model.projection import token_logprobs, trunk_of
+from softhub.model.device_settings import settings_of
 
 PreparedPrompt = torch.Tensor | Prefix | SharedPrompt | None
 """A row's prompt: vectors `[P, H]`, their keys and values, or None for the bare base.
 
 A `SharedPrompt` belongs to all rows of a batch, so that the base runs over it once.
 """
-
-_MAX_CONTINUATIONS = 256
-"""Continuations scored at once without gradient; bounds memory and does not change the result."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +188,8 @@ def _step_logprobs(
     # The other tokens need a pass along each continuation: [B, steps, V] each.
     rows, later = candidates.continuations, list[torch.Tensor]()
     if first is None or any(rows):
-        most = max(1, _MAX_CONTINUATIONS // encoded.mask.shape[0])
+        at_once = settings_of(encoded.mask.device).continuations_at_once
+        most = max(1, at_once // encoded.mask.shape[0])
         chunk = len(rows) if torch.is_grad_enabled() else most
         for start in range(0, len(rows), chunk):
             later += _continue(base, encoded, rows[start : start + chunk])
