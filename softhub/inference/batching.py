@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 from softhub.errors import ConfigError, SoftHubWarning
 from softhub.inference.requests import LoadedPrompt, Request
 from softhub.model.base import BaseModel
-from softhub.model.encoding import EncodedText
 from softhub.model.device_settings import settings_of
+from softhub.model.encoding import EncodedText
 
 _Answer = TypeVar("_Answer")
 

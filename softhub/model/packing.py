@@ -30,8 +30,8 @@ from transformers.masking_utils import sdpa_mask
 
 from softhub.model.assembly import PaddedBatch, pad_rows, positions_of
 from softhub.model.base import BaseModel
-from softhub.model.kv_cache import filled_layers
 from softhub.model.device_settings import settings_of
+from softhub.model.kv_cache import filled_layers
 
 _NAME = "softhub_packed"
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}

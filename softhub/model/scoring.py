@@ -20,11 +20,11 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from softhub.model.assembly import PaddedBatch, embed_rows, pad_rows, position_arguments
 from softhub.model.base import BaseModel
+from softhub.model.device_settings import settings_of
 from softhub.model.encoding import Candidates
 from softhub.model.kv_cache import Prefix, join_prefixes, select_rows
 from softhub.model.packing import Packing, SharedPrompt, run_packed
 from softhub.model.projection import token_logprobs, trunk_of
-from softhub.model.device_settings import settings_of
 
 PreparedPrompt = torch.Tensor | Prefix | SharedPrompt | None
 """A row's prompt: vectors `[P, H]`, their keys and values, or None for the bare base.
