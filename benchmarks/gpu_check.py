@@ -10,6 +10,7 @@ writes the documentation's table of what ran where. docs/hardware.md says what t
 without a network.
 """
 
+import os
 import re
 import signal
 import sys
@@ -129,6 +130,8 @@ def find_machine(tiny):
     """Return the device to check: the CPU in a dry run, else the accelerator."""
     if tiny:
         return Machine(torch.device("cpu"), tiny=True), "CPU", DRY_RUN
+    # Of several GPUs the first one: transformers would split batches among all of them.
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     if not torch.accelerator.is_available():
         sys.exit("Found no GPU; expected one. For a dry run on the CPU, pass --tiny.")
     device = torch.accelerator.current_accelerator()

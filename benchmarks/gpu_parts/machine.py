@@ -53,7 +53,7 @@ class Machine:
             torch.cuda.empty_cache()
 
     def peak_memory(self, run):
-        """Return the most bytes of the device that were in use while something ran; None on CPUs."""
+        """Return the most bytes of a GPU that were in use while something ran; None on CPUs."""
         if self.device.type != "cuda":
             run()
             return None
@@ -62,6 +62,22 @@ class Machine:
         run()
         self.wait()
         return torch.cuda.max_memory_allocated(self.device)
+
+    def try_out(self, run):
+        """Run twice; return the peak memory, or an error where memory is not sufficient."""
+        try:
+            memory = self.peak_memory(run)
+            run()
+        except torch.OutOfMemoryError:
+            return {"error": "out of memory"}
+        return {"peak_memory": memory, "rounds": []}
+
+    def reached(self, *bars):
+        """Return whether all bars are reached.
+
+        None in a dry run, whose times mean nothing, and where a figure could not be measured.
+        """
+        return None if self.tiny or None in bars else all(bars)
 
     def seconds(self, run):
         """Return the seconds that one call takes."""
@@ -85,13 +101,11 @@ class Machine:
         rounds = rounds or (1 if self.tiny else 5)
         found, able = {}, {}
         for name, run in sides.items():
-            try:
-                found[name] = {"peak_memory": self.peak_memory(run), "rounds": []}
-                run()
-                able[name] = run
-            except torch.OutOfMemoryError:
-                found[name] = {"error": "out of memory"}
+            found[name] = self.try_out(run)
+            if "error" in found[name]:
                 self.free()
+            else:
+                able[name] = run
         for _ in range(rounds):
             for name, run in able.items():
                 found[name]["rounds"].append(self.seconds(run))

@@ -49,7 +49,7 @@ def using(machine, chosen):
 
 
 def compare_settings(machine, run, best, field, values):
-    """Return the seconds of a run for each value of one field; None where memory did not suffice."""
+    """Return the seconds of a run for each value of a field; None where memory did not suffice."""
 
     def run_with(value):
         with using(machine, replace(best, **{field: value})):
