@@ -154,7 +154,7 @@ def main(arguments=None):
         figures = {"dry_run": options.tiny, "date": date.today().isoformat(), "device": name}
         write(file, {**figures, "parts": parts}, options.folder)
     print("\n".join(table(parts)))
-    entry = parts["device settings, 1B"].get("entry")
+    entry = parts.get("device settings, 1B", {}).get("entry")
     if entry and not options.tiny:
         print(f"\nFor DEVICE_SETTINGS in softhub/model/device_settings.py:\n    {entry},")
     sys.exit(any(verdict(record) in ("failed", "FAILED") for record in parts.values()))

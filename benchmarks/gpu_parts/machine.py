@@ -36,6 +36,10 @@ class Machine:
             self._bases[name] = llama_base(name, self.device, self.dtype)
         return self._bases[name]
 
+    def sized(self, numbers):
+        """Return sizes such as P, B and T; a quarter of each in a dry run."""
+        return tuple(number // 4 or 1 for number in numbers) if self.tiny else numbers
+
     def forget(self):
         """Free the large model."""
         self._bases.clear()
@@ -64,10 +68,11 @@ class Machine:
         return torch.cuda.max_memory_allocated(self.device)
 
     def try_out(self, run):
-        """Run twice; return the peak memory, or an error where memory is not sufficient."""
+        """Warm up; return the peak memory, or an error where memory is not sufficient."""
         try:
             memory = self.peak_memory(run)
-            run()
+            if not self.tiny:
+                run()
         except torch.OutOfMemoryError:
             return {"error": "out of memory"}
         return {"peak_memory": memory, "rounds": []}
@@ -92,7 +97,7 @@ class Machine:
 
         Args:
             sides: Functions without arguments, by name.
-            rounds: How often each is timed after it was run twice; 5, or 1 in a dry run.
+            rounds: How often each is timed after it was run twice (once in a dry run); 5, or 1.
 
         Returns:
             For each side its median of `seconds` and its `peak_memory` in bytes, or `error` where

@@ -7,14 +7,13 @@ from unittest import mock
 import torch
 
 from gpu_parts.models import WORDS, random_vectors, token_rows
-from gpu_parts.speed import own_step, token_batch
+from gpu_parts.speed import SHAPES, own_step, token_batch
 from softhub import PromptModel
 from softhub.model.device_settings import DEVICE_SETTINGS, settings_of
 from softhub.model.encoding import Candidates
 from softhub.model.scoring import encode_rows, label_scores
 from softhub.training.module import PromptTuningModule
 
-STEPS = ((20, 8, 48), (100, 8, 32))
 SHARED = (8, 16, 32, 64, 128)  # common tokens at the beginning of texts
 GAIN = 0.97
 """A choice wins only if it takes less than this part of the default's time."""
@@ -70,7 +69,7 @@ def winner(seconds, default):
 
 def training_run(machine, base):
     """Return a function that makes a training step of each size."""
-    steps = [own_step(machine, base, *case)[0] for case in STEPS]
+    steps = [own_step(machine, base, *machine.sized(case))[0] for case in SHAPES[:2]]
     return lambda: [step() for step in steps]
 
 

@@ -14,10 +14,10 @@ GOOD, BAD = range(100, 105), range(200, 205)
 LABELS = {"good": " w30", "bad": " w31 w32"}
 TEMPLATE = "{text} w40"
 SETTINGS = {
-    "max_steps": 40,
+    "max_steps": 24,
     "learning_rate": 0.1,
-    "eval_steps": 10,
-    "save_steps": 10,
+    "eval_steps": 8,
+    "save_steps": 8,
     "max_restarts": 0,
     "disable_tqdm": True,
 }

@@ -66,8 +66,7 @@ def same_environment():
 
 def checkpointing(machine, shape):
     """Compare time, memory and gradient of a long step with and without checkpointing."""
-    case = (20, 4, 32) if machine.tiny else SHAPES[-1]
-    base = machine.llama(shape)
+    base, case = machine.llama(shape), machine.sized(SHAPES[-1])
     step, module, plain = first_step(machine, base, case)
     found = machine.compare({"plain": step}, rounds=2)
     module.activation_checkpointing_enable()
@@ -96,7 +95,7 @@ def first_step(machine, base, case):
 
 def compiled(machine, shape):
     """Compare a compiled step with a packed one, and count the steps that pay for compilation."""
-    base, case = machine.llama(shape), SHAPES[0]
+    base, case = machine.llama(shape), machine.sized(SHAPES[0])
     packed, _ = own_step(machine, base, *case)
     step, module = own_step(machine, base, *case)
     backend = "eager" if machine.tiny else "inductor"

@@ -8,6 +8,10 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
+QUICK = (
+    *("training step, 1B", "prefill, 1B", "many prompts, 1B", "generate, 1B"),
+    *("device settings, 1B", "checkpointing, 1B"),
+)
 
 
 @pytest.fixture
@@ -35,11 +39,17 @@ def run(gpu_check, tmp_path, capsys):
     return dry_run
 
 
-def test_a_dry_run_runs_every_part_and_says_what_it_is(run, gpu_check):
-    code, record, shown = run("--minutes", "20")
+@pytest.mark.parametrize(
+    "names", [pytest.param(QUICK, id="quick"), pytest.param(None, id="all", marks=pytest.mark.slow)]
+)
+def test_a_dry_run_runs_the_parts_and_says_what_it_is(names, run, gpu_check, monkeypatch):
+    wanted = [part for part in gpu_check.PARTS if names is None or part[0] in names]
+    assert len(wanted) == len(names or gpu_check.PARTS)
+    monkeypatch.setattr(gpu_check, "PARTS", wanted)
+    code, record, shown = run("--minutes", "9")
     assert record["dry_run"] is True and record["device"] == "CPU"
     assert record["packages"]["torch"] == torch.__version__ and record["date"]
-    assert list(record["parts"]) == [name for name, *_ in gpu_check.PARTS]
+    assert list(record["parts"]) == [name for name, *_ in wanted]
     verdicts = {name: gpu_check.verdict(part) for name, part in record["parts"].items()}
     skipped = {name for name, verdict in verdicts.items() if verdict == "skipped"}
     assert skipped == {name for name in verdicts if "flash" in name}
@@ -68,13 +78,12 @@ def test_a_part_that_fails_leaves_the_others(run, gpu_check, monkeypatch):
     def works(machine):
         return {"passed": None, "summary": "measured"}
 
-    idle = ("device settings, 1B", 0, works)
-    monkeypatch.setattr(gpu_check, "PARTS", (("one", 0, fails), idle))
+    monkeypatch.setattr(gpu_check, "PARTS", (("one", 0, fails), ("two", 0, works)))
     code, record, shown = run()
     assert code == 1
     assert record["parts"]["one"]["error"] == "ValueError: found this"
-    assert record["parts"]["device settings, 1B"]["summary"] == "measured"
-    assert "failed    ValueError: found this" in shown
+    assert record["parts"]["two"]["summary"] == "measured"
+    assert "one  failed    ValueError: found this" in shown
 
 
 def test_a_wrong_answer_is_found(gpu_check, machine, monkeypatch):
