@@ -154,6 +154,8 @@ def main(arguments=None):
         figures = {"dry_run": options.tiny, "date": date.today().isoformat(), "device": name}
         write(file, {**figures, "parts": parts}, options.folder)
     print("\n".join(table(parts)))
+    if options.tiny:
+        print("\nA dry run: it shows that the check works. The times of tiny models mean nothing.")
     entry = parts.get("device settings, 1B", {}).get("entry")
     if entry and not options.tiny:
         print(f"\nFor DEVICE_SETTINGS in softhub/model/device_settings.py:\n    {entry},")

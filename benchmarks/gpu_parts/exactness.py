@@ -8,17 +8,22 @@ import torch
 from transformers.utils import is_flash_attn_2_available
 
 from gpu_parts.models import FAMILIES, random_vectors, soft_prompt, tiny_base, token_rows
-from softhub import PromptModel
+from softhub import PromptModel, Task
 from softhub.model.assembly import pad_rows
 from softhub.model.encoding import Candidates
-from softhub.model.kv_cache import encode_prefix, shares_prefixes
 from softhub.model.packing import SharedPrompt, longest_packed
 from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 
 TEXTS = token_rows((37, 5, 20, 1))
 PROMPTS = (5, None, 12, 5)  # virtual tokens of the rows of a mixed batch
 LABELS = ((70,), (71, 72, 73), (74, 75), (76,))  # tokens of the label words
+WORDS = [" ".join(f"w{token}" for token in text) for text in TEXTS]
+NAMES = [None if count is None else f"p{count}" for count in PROMPTS]
 CANDIDATES = Candidates(("a", "b", "c", "d"), LABELS, (0, 1, 2, 3))
+TASK = Task(
+    template="{text}",
+    labels={n: "".join(f" w{t}" for t in word) for n, word in zip("abcd", LABELS, strict=True)},
+)
 TARGETS = ((80, 81), (82,), (83, 84, 85, 86), (87, 88, 89))
 NEW_TOKENS = 8
 FEW = ("llama", "gemma2", "bloom")  # all that a dry run asks but with the first of the settings
@@ -102,17 +107,32 @@ def gradient(base, vectors, form):
     return prompt.grad.float().cpu()
 
 
-def pairs(base):
+def predicted(model):
+    """Return label scores `[B, labels]` of `predict`, which shares keys where that is exact."""
+    found = model.predict(WORDS, prompt=NAMES, task=TASK)
+    return torch.tensor([[*each.scores.values()] for each in found])
+
+
+def loaded(base):
+    """Return the base with the prompts of a mixed batch."""
+    model = PromptModel(base)
+    for count in {*PROMPTS} - {None}:
+        vectors = random_vectors(base, count, seed=count)
+        model.load_prompt(soft_prompt(base, vectors), name=f"p{count}")
+    return model
+
+
+def pairs(model):
     """Yield the name of each comparison, what was found, and what was expected."""
+    base = model.base
     vectors = random_vectors(base, PROMPTS[0])
     mixed = [None if n is None else random_vectors(base, n, seed=n) for n in PROMPTS]
     same = [vectors] * len(TEXTS)
     expected = {"batch": labels_alone(base, same), "mixed prompts": labels_alone(base, mixed)}
     yield "batch", in_a_batch(base, same), expected["batch"]
     yield "mixed prompts", in_a_batch(base, mixed), expected["mixed prompts"]
-    if shares_prefixes(base):
-        prefixes = [None if each is None else encode_prefix(base, each) for each in mixed]
-        yield "shared keys", in_a_batch(base, prefixes), expected["mixed prompts"]
+    if not base.is_encoder_decoder:  # whose prompts have no keys and values of their own
+        yield "predict, shared keys", predicted(model), expected["mixed prompts"]
     if longest_packed(base) > max(map(len, TEXTS)) + PROMPTS[0]:
         yield "packed", in_a_batch(base, [SharedPrompt(vectors)] * len(TEXTS)), expected["batch"]
         packed, rows = (gradient(base, vectors, form) for form in (SharedPrompt, lambda v: v))
@@ -127,18 +147,14 @@ def pairs(base):
         yield from ((f"pads {side}", padded(base, side), stock) for side in ("left", "right"))
 
 
-def texts(base, tolerance):
+def texts(model, tolerance):
     """Return how many generated texts differ from the stock model's, and how many near ties."""
-    model, words = PromptModel(base), [" ".join(f"w{n}" for n in text) for text in TEXTS]
-    names = [None if n is None else f"p{n}" for n in PROMPTS]
-    vectors = {f"p{n}": random_vectors(base, n, seed=n) for n in PROMPTS if n is not None}
-    for name, each in vectors.items():
-        model.load_prompt(soft_prompt(base, each), name=name)
-    options = {"max_new_tokens": NEW_TOKENS, "do_sample": False}
-    found = model.generate(words, prompt=names, **options)
+    base, options = model.base, {"max_new_tokens": NEW_TOKENS, "do_sample": False}
+    found = model.generate(WORDS, prompt=NAMES, **options)
     wrong, ties = 0, 0
-    for text, name, new in zip(TEXTS, names, found, strict=True):
-        inputs = stock_inputs(base, vectors.get(name), text)
+    for text, count, new in zip(TEXTS, PROMPTS, found, strict=True):
+        vectors = None if count is None else random_vectors(base, count, seed=count)
+        inputs = stock_inputs(base, vectors, text)
         mask = torch.ones(next(iter(inputs.values())).shape[:2], device=base.device).long()
         stock = base.model.generate(
             **inputs,
@@ -159,12 +175,12 @@ def texts(base, tolerance):
 
 def check_family(base, tolerance):
     """Return the deviation of each comparison for one base, and what is wrong."""
-    deviations = {}
-    for name, found, expected in pairs(base):
+    model, deviations = loaded(base), {}
+    for name, found, expected in pairs(model):
         scale = expected.abs().max()
         deviation = (found - expected).abs().max() / scale
         deviations[name] = float(deviation.nan_to_num(torch.inf))
-    generated = texts(base, tolerance)
+    generated = texts(model, tolerance)
     wrong = [name for name, deviation in deviations.items() if not deviation <= tolerance]
     wrong += ["texts"] * bool(generated["texts_wrong"])
     return {"deviations": deviations, **generated, "wrong": wrong}
