@@ -1,4 +1,4 @@
-"""Train the toy task with FSDP 2 in one process, and write what it learned.
+"""Train the toy task with FSDP 2 in one process, as the launch file has it, and write the result.
 
 Accelerate shards for accelerators alone, so in a dry run this CPU is presented to it as a GPU.
 """
@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 
 import torch
+import yaml
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
 from gpu_parts.toy import train
+
+LAUNCH_FILE = Path(__file__).parents[2] / "recipes/configs/accelerate/fsdp.yaml"
 
 
 def present_cpu_as_gpu():
@@ -27,13 +30,10 @@ def present_cpu_as_gpu():
 
 
 def main(device, out):
-    os.environ |= {
-        "ACCELERATE_USE_FSDP": "true",
-        "FSDP_VERSION": "2",
-        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-        "FSDP_RESHARD_AFTER_FORWARD": "true",
-        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
-    }
+    os.environ["ACCELERATE_USE_FSDP"] = "true"
+    for name, value in yaml.safe_load(LAUNCH_FILE.read_text())["fsdp_config"].items():
+        # Accelerate hands true and false on in lower case, and names as they are.
+        os.environ[name.upper()] = str(value).lower() if isinstance(value, bool) else str(value)
     if torch.device(device).type == "cpu":
         present_cpu_as_gpu()
     base, result = train(device)

@@ -76,17 +76,21 @@ def needed_operations(base, tokens, rows, columns):
     """Return the floating point operations that a step cannot do without.
 
     The prompt once and every text once, forward and backward with respect to activations alone (the
-    base is frozen), and the vocabulary at the labels.
+    base is frozen), and the vocabulary where the label is predicted, which itself is not run.
     """
-    config = base.model.config
-    linear = (part for part in base.model.base_model.modules() if isinstance(part, torch.nn.Linear))
-    weights = sum(part.weight.numel() for part in linear)
-    head = base.hidden_size * config.vocab_size
+    config, columns = base.model.config, columns - 1
     # Pairs of positions: causal within the prompt and the texts, and of texts with the prompt.
     pairs = tokens**2 / 2 + rows * (columns * tokens + columns**2 / 2)
     width = config.num_attention_heads * config.head_dim
     attention = 12 * pairs * width * config.num_hidden_layers
-    return 4 * weights * (tokens + rows * columns) + 4 * head * rows + attention
+    return products_with_weights(base, tokens + rows * columns, rows) + attention
+
+
+def products_with_weights(base, positions, predictions):
+    """Return the operations of all products with weights: layers at positions, head at labels."""
+    linear = (part for part in base.model.base_model.modules() if isinstance(part, torch.nn.Linear))
+    weights = sum(part.weight.numel() for part in linear)
+    return 4 * weights * positions + 4 * base.embedding.numel() * predictions
 
 
 def matmul_rate(machine):

@@ -106,13 +106,24 @@ def test_a_setting_changes_only_if_another_is_clearly_faster(gpu_check):
     assert winner({64: None, 256: 2.0}, 64) == 256  # memory did not suffice for the default
 
 
-def test_the_needed_operations_are_those_of_a_packed_step(gpu_check, machine):
-    """As torch counts them; it counts all pairs of positions, and not only those that are seen."""
-    from gpu_parts.speed import needed_operations, own_step
+def test_the_needed_products_are_those_of_a_packed_step(gpu_check, machine):
+    """As torch counts them; it counts no attention on CPUs."""
+    from gpu_parts.speed import needed_operations, own_step, products_with_weights
     from torch.utils.flop_counter import FlopCounterMode
 
-    base, case = machine.llama("1B"), (20, 8, 48)
-    step, _ = own_step(machine, base, *case)
+    base, (tokens, rows, columns) = machine.llama("1B"), (20, 8, 48)
+    step, _ = own_step(machine, base, tokens, rows, columns)
     with FlopCounterMode(display=False) as counter:
         step()
-    assert 1 <= counter.get_total_flops() / needed_operations(base, *case) < 1.5
+    products = products_with_weights(base, tokens + rows * (columns - 1), rows)
+    assert counter.get_total_flops() == products
+    assert products < needed_operations(base, tokens, rows, columns) < 1.5 * products
+
+
+def test_the_demo_is_compared_with_the_interval_in_the_readme(gpu_check):
+    from gpu_parts.training import DEMO_ACCURACY
+
+    low, high = (f"{100 * end:.1f}" for end in DEMO_ACCURACY)
+    rows = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    (row,) = (each for each in rows if each.startswith("soft prompt "))
+    assert row.split()[3] == f"({low}-{high})"
