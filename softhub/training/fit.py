@@ -13,6 +13,7 @@ from transformers import set_seed
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Splits, SplitsLike, Task
+from softhub.terminal import phase
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
 from softhub.training.initialization import Initialization, choose_initialization, load_init
@@ -23,7 +24,13 @@ from softhub.training.restarts import (
     best_attempt,
     run_with_restarts,
 )
-from softhub.training.running import FitResult, check_config, result_of, set_aside_checkpoints
+from softhub.training.running import (
+    FitResult,
+    check_config,
+    check_resumable,
+    result_of,
+    set_aside_checkpoints,
+)
 
 
 def fit(
@@ -68,11 +75,14 @@ def fit(
         TaskError: The template, the label words and the tokenizer do not fit together.
     """
     args = args or PromptTrainingArguments()
+    if resume:
+        check_resumable(args.output_dir)
     check_config(base, config)
     splits, init = task.to_splits(data), load_init(init)
     set_seed(args.seed)
     tokens = int(config.num_virtual_tokens)
-    encoded = encode_task(base, task, splits.train, splits.dev, virtual_tokens=tokens)
+    with phase("Encoding the texts of train and dev"):
+        encoded = encode_task(base, task, splits.train, splits.dev, virtual_tokens=tokens)
     if not resume:
         set_aside_checkpoints(args.output_dir)
     began = time.perf_counter()
