@@ -13,13 +13,11 @@ import torch
 from softhub.errors import ConfigError
 from softhub.inference.requests import LoadedPrompt, Request
 from softhub.model.base import BaseModel
+from softhub.model.device_settings import settings_of
 from softhub.model.encoding import EncodedText
 from softhub.terminal import phase, warn_in_phase
 
 _Answer = TypeVar("_Answer")
-
-_LEAST_SHARED = 32
-"""Minimum number of common tokens that are worth a separate pass."""
 
 
 def answer_in_batches(
@@ -90,7 +88,7 @@ def share_beginning(base: BaseModel, requests: Sequence[Request]) -> list[Reques
     most = min(map(len, bare), default=1) - 1
     columns = zip(*(ids[:most] for ids in bare), strict=True)
     length = sum(1 for _ in takewhile(lambda column: len({*column}) == 1, columns))
-    if len(bare) < 2 or length < _LEAST_SHARED:
+    if len(bare) < 2 or length < settings_of(base.device).least_shared:
         return list(requests)
     with torch.no_grad():
         vectors = base.embed(torch.tensor(bare[0][:length]))  # [P, H]
