@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from softhub.errors import TaskError
+from softhub.errors import ConfigError, TaskError
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates, EncodedText, Encoder, render_chat
 from softhub.model.kv_cache import Prefix, encode_prefix
@@ -41,20 +41,42 @@ class LoadedPrompt:
     """A prompt on the base's device; its keys and values are computed on first use.
 
     Attributes:
-        vectors: `[P, H]` in the base's dtype.
+        stored: Vectors `[P, H]` in the base's dtype, or the keys and values of a prefix.
         prepared: The task of its manifest, or the one it was loaded with.
     """
 
-    vectors: torch.Tensor
+    stored: torch.Tensor | Prefix
     prepared: PreparedTask | None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _prefix: Prefix | None = None
 
+    @property
+    def length(self) -> int:
+        """Number of virtual tokens P."""
+        return self.stored.length if isinstance(self.stored, Prefix) else self.stored.shape[0]
+
+    @property
+    def vectors(self) -> torch.Tensor:
+        """The input embeddings `[P, H]`.
+
+        Raises:
+            ConfigError: It is a prefix, which has none.
+        """
+        if isinstance(self.stored, Prefix):
+            raise ConfigError(
+                "A prefix cannot be combined with an option by which `generate` makes a cache of "
+                "its own, such as assistant_model, cache_implementation or use_cache: a prefix is "
+                "keys and values in the cache. Leave the option out, or use a prompt."
+            )
+        return self.stored
+
     def prefix(self, base: BaseModel) -> Prefix:
         """Return its keys and values, for a base that can share them."""
+        if isinstance(self.stored, Prefix):
+            return self.stored
         with self._lock:
             if self._prefix is None:
-                self._prefix = encode_prefix(base, self.vectors)
+                self._prefix = encode_prefix(base, self.stored)
         return self._prefix
 
 
@@ -179,7 +201,7 @@ class RequestEncoder:
         """Return the maximum number of tokens of a text, given its prompt and answer."""
         limits = [task.max_length] if task and task.max_length else []
         if self._base.max_positions is not None:
-            virtual = 0 if prompt is None else prompt.vectors.shape[0]
+            virtual = 0 if prompt is None else prompt.length
             limits.append(self._base.max_positions - virtual - answer)
         return min(limits, default=None)
 

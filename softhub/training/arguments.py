@@ -111,9 +111,11 @@ class PromptTrainingArguments(TrainingArguments):
         """Return the same arguments with a number in place of a rule."""
         return replace(self, learning_rate=rate, learning_rate_rule=None)
 
-    def resolved_for(self, base: BaseModel) -> PromptTrainingArguments:
+    def resolved_for(self, base: BaseModel, *, prefix: bool) -> PromptTrainingArguments:
         """Return the same arguments with a number: for either rule, the scaled learning rate."""
-        return self.with_learning_rate(scaled_rate(base, self.optim)) if self.rule else self
+        if self.rule is None:
+            return self
+        return self.with_learning_rate(scaled_rate(base, self.optim, prefix=prefix))
 
     def to_provenance(self, rule: str | None = None) -> dict[str, Any]:
         """Return the settings that affect the result of training, for the manifest.

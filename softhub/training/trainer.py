@@ -34,8 +34,8 @@ from softhub.training.callbacks import ProgressLines, tracked
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate, count_items
 from softhub.training.module import LossModule
 
-_PROMPT = "prompt"
-"""Name of the trained parameter, and so its key in a checkpoint."""
+_PROMPT, _UNIT = "prompt", "unit"
+"""Names of the trained parameter and of its unit, and so their keys in a checkpoint."""
 
 
 class PromptTrainer(Trainer):
@@ -62,7 +62,8 @@ class PromptTrainer(Trainer):
         dev: EncodedExamples,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        self.prompt_arguments = args = args.resolved_for(module.base)
+        args = args.resolved_for(module.base, prefix=module.prefix is not None)
+        self.prompt_arguments = args
         self._task = task
         self._evaluation_seconds = 0.0
         self._trained = 0
@@ -89,13 +90,15 @@ class PromptTrainer(Trainer):
         self.add_callback(ProgressLines())
 
     def prompt_vectors(self) -> torch.Tensor:
-        """Return the current prompt, `[P, H]`, float32 on the CPU.
+        """Return the current prompt, `[P, H]` or of a prefix `[P, width]`, float32 on the CPU.
 
         Under FSDP it is gathered from all processes, each of which has to call this.
         """
-        prompt = self.accelerator.unwrap_model(self._module).prompt
+        module = self.accelerator.unwrap_model(self._module)
+        prompt = module.prompt
         whole: torch.Tensor = prompt.full_tensor() if hasattr(prompt, "full_tensor") else prompt
-        return whole.detach().float().cpu().clone()
+        vectors: torch.Tensor = module.vectors_from(whole.detach())
+        return vectors.float().cpu().clone()
 
     def restore_complete_run(self, checkpoint: str) -> bool:
         """Restore a run that has made all its steps; transformers would make one more.
@@ -227,7 +230,8 @@ class PromptTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the prompt alone: a checkpoint never contains the frozen base."""
         state = self._module.state_dict() if state_dict is None else state_dict
-        super()._save(output_dir, state_dict={k: v for k, v in state.items() if k == _PROMPT})
+        own = {name: value for name, value in state.items() if name in (_PROMPT, _UNIT)}
+        super()._save(output_dir, state_dict=own)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Only the prompt is in a checkpoint; the base's weights are not missing."""
