@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +120,6 @@ def print_files(result: FitResult, adapter: Path | None) -> None:
 
 def training_record(result: FitResult) -> dict[str, Any]:
     """Return a report's entries on training: date, provenance, settings found and history."""
-    test = result.range_test
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "provenance": dict(result.prompt.manifest.provenance),
@@ -132,7 +131,6 @@ def training_record(result: FitResult) -> dict[str, Any]:
             "examples_per_second": result.examples_per_second,
             "peak_memory_bytes": result.peak_memory,
             "init": result.init,
-            "range_test": asdict(test) if test else None,
             "restarts": result.restarts,
         },
         "history": result.history,

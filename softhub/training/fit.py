@@ -7,25 +7,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from accelerate import PartialState
 from peft import PromptTuningConfig
 from transformers import set_seed
 
-from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Splits, SplitsLike, Task
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
 from softhub.training.initialization import Initialization, choose_initialization, load_init
-from softhub.training.lr_finder import range_test, write_range_test
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
 from softhub.training.restarts import (
     Attempt,
     RunState,
     best_attempt,
     run_with_restarts,
-    uses_fsdp,
 )
 from softhub.training.running import FitResult, check_config, result_of, set_aside_checkpoints
 
@@ -101,7 +97,6 @@ def fit(
         steps=sum(attempt.trainer.state.global_step for attempt in attempts),
         examples_per_second=best.trainer.training_speed(best.seconds),
         init=best.start.name,
-        range_test=state.range_test,
         restarts=[failure["reason"] for failure in state.failures],
     )
 
@@ -136,17 +131,7 @@ def _run_state(
     state = RunState.read(args.output_dir) if resume else None
     if state is not None:
         return state
-    test = None
-    if args.rule == "auto":
-        if uses_fsdp(args):
-            raise TrainingError(
-                "learning_rate_rule='auto' is not supported under FSDP, because the learning rate "
-                "range test and the training run cannot share a process. Use 'scaled', or pass a "
-                "learning_rate found on a single GPU."
-            )
-        test = range_test(base, encoded, start.vectors, args)
-    rate = test.chosen if test else args.resolved_for(base).learning_rate
-    state = RunState(float(rate or 0.0), test)
+    state = RunState(float(args.resolved_for(base).learning_rate or 0.0))
     state.about = {
         "task": encoded.task.name,
         "base_model": base.name,
@@ -154,6 +139,4 @@ def _run_state(
         "seed": args.seed,
     }
     state.write(args.output_dir)
-    if test is not None and PartialState().is_main_process:
-        write_range_test(args.output_dir, test)
     return state

@@ -21,7 +21,6 @@ from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import InterruptCallback
-from softhub.training.lr_finder import RangeTest
 from softhub.training.provenance import peak_memory
 from softhub.training.trainer import PromptTrainer
 
@@ -41,13 +40,12 @@ class FitResult:
             or None.
         best_step: Its step.
         steps: Optimizer steps in total, those of failed attempts included.
-        seconds: Wall time of training with dev evaluations, range test and restarts, in this
-            process: the time before a resumed run was interrupted is not known.
+        seconds: Wall time of training with dev evaluations and restarts, in this process:
+            the time before a resumed run was interrupted is not known.
         examples_per_second: Training examples per second, without dev evaluations.
         peak_memory: Largest resident memory of this process in bytes, or of the GPU.
         warnings: Warnings for the user about the run.
         init: Name of the initialization.
-        range_test: The learning rate range test, if one was run.
         restarts: Why earlier attempts failed, one line each.
     """
 
@@ -61,7 +59,6 @@ class FitResult:
     peak_memory: int
     warnings: list[str] = field(default_factory=list)
     init: str | None = None
-    range_test: RangeTest | None = None
     restarts: list[str] = field(default_factory=list)
 
 
