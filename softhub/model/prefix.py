@@ -32,8 +32,8 @@ def prefix_template(base: BaseModel) -> Prefix:
         with torch.no_grad():
             _TEMPLATES[base] = encode_prefix(base, base.embed(torch.tensor([1])))
     if reason is None and len(sizes := _sizes(_TEMPLATES[base])) > 1:
-        found = ", ".join(f"{heads} × {width}" for heads, width in sorted(sizes))
-        reason = f"its keys and values have different sizes (heads × width: {found})"
+        found = ", ".join(f"{heads} x {width}" for heads, width in sorted(sizes))
+        reason = f"its keys and values have different sizes (heads x width: {found})"
     if reason is not None:
         raise BaseModelError(
             f"{base.name} cannot run a prefix: {reason}. Use a prompt of input embeddings instead "
@@ -93,7 +93,7 @@ def prefix_of(vectors: torch.Tensor, template: Prefix) -> Prefix:
 
 
 def vectors_of(prefix: Prefix) -> torch.Tensor:
-    """Return the matrix `[P, width]` of a prefix, float32 on the CPU; the reverse of `prefix_of`."""
+    """Return the matrix `[P, width]` of a prefix, float32 on the CPU."""
     parts = torch.stack([part[0].float().cpu() for layer in prefix.layers for part in layer])
     return parts.permute(2, 0, 1, 3).flatten(1)  # [layers * 2, heads, P, head_dim] to [P, width]
 
@@ -124,4 +124,5 @@ def units_of(vectors: torch.Tensor, shape: PrefixShape) -> torch.Tensor:
     """
     parts = vectors.unflatten(1, (-1, shape.layer_width))  # [P, layers * 2, layer width]
     sizes = parts.square().mean(dim=(0, 2)).sqrt()  # [layers * 2]
-    return sizes.masked_fill(sizes == 0, 1.0).repeat_interleave(shape.layer_width)
+    units: torch.Tensor = sizes.masked_fill(sizes == 0, 1.0)
+    return units.repeat_interleave(shape.layer_width)

@@ -156,8 +156,9 @@ class SoftPrompt:
         """
         made_for = f"This {self.prompt_type} was made for {self.manifest.base_model}"
         task_type = self.manifest.task_type
-        own, needed = self.manifest.prefix or self.hidden_size, base.hidden_size
-        if task_type == base.task_type and self.manifest.prefix is not None:
+        own: PrefixShape | int | None = self.manifest.prefix or self.hidden_size
+        needed: PrefixShape | int = base.hidden_size
+        if self.manifest.prefix is not None and task_type == base.task_type:
             needed = prefix_shape(base)
         if own != needed or task_type != base.task_type:
             raise IncompatiblePrompt(
@@ -205,7 +206,6 @@ class SoftPrompt:
         check_files(files, origin=str(folder))
         return layout.write_atomically(Path(folder), files)
 
-
     def _stored(self) -> torch.Tensor:
         rounded = self.vectors.bfloat16()
         return rounded if torch.equal(rounded.float(), self.vectors) else self.vectors
@@ -214,7 +214,7 @@ class SoftPrompt:
 def _size(size: PrefixShape | int | None) -> str:
     if not isinstance(size, PrefixShape):
         return f"width {size}"
-    return f"{size.num_layers} layers of {size.num_key_value_heads} × {size.head_dim} keys"
+    return f"{size.num_layers} layers of {size.num_key_value_heads} x {size.head_dim} keys"
 
 
 def _config_bytes(manifest: Manifest) -> bytes:
@@ -237,9 +237,7 @@ def _config_bytes(manifest: Manifest) -> bytes:
     config: PromptTuningConfig | PrefixTuningConfig
     if (prefix := manifest.prefix) is None:
         init = PromptTuningInit.RANDOM
-        config = PromptTuningConfig(
-            token_dim=manifest.hidden_size, prompt_tuning_init=init, **shared
-        )
+        config = PromptTuningConfig(token_dim=manifest.width, prompt_tuning_init=init, **shared)
     else:
         config = PrefixTuningConfig(
             token_dim=prefix.layer_width,

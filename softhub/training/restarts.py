@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
-from peft import PromptTuningConfig
 from transformers import TrainerCallback, TrainerState
 
 from softhub.errors import TrainingError
@@ -28,6 +26,7 @@ from softhub.training.encoded_task import EncodedTask
 from softhub.training.initialization import Initialization, choose_initialization, dev_loss
 from softhub.training.learning_rate import scaled_rate
 from softhub.training.module import PromptTuningModule
+from softhub.training.peft_config import PromptConfig, uses_fsdp
 from softhub.training.running import last_checkpoint, run_trainer
 from softhub.training.trainer import PromptTrainer
 
@@ -199,7 +198,7 @@ class Attempt:
 
 def run_with_restarts(
     base: BaseModel,
-    config: PromptTuningConfig,
+    config: PromptConfig,
     encoded: EncodedTask,
     start: Initialization,
     state: RunState,
@@ -216,7 +215,8 @@ def run_with_restarts(
     baseline = loss_without_learning(base, encoded, start, args.per_device_eval_batch_size)
     attempts: list[Attempt] = []
     while True:
-        own = state.attempt_arguments(args, scaled_rate(base, args.optim))
+        usual = scaled_rate(base, args.optim, prefix=start.prefix is not None)
+        own = state.attempt_arguments(args, usual)
         if len(state.failures) > 1:  # another learning rate alone did not help
             other = "vocabulary" if start.name != "vocabulary" else "random"
             start = choose_initialization(base, config, [encoded], other, seed=args.seed + 1)
@@ -235,11 +235,6 @@ def run_with_restarts(
         state.failures.append({"reason": failure.reason, "too_slow": failure.too_slow, **settings})
         state.write(args.output_dir)
         logger.warning("The run failed: %s. Restarting it.", failure.reason)
-
-
-def uses_fsdp(args: PromptTrainingArguments) -> bool:
-    """Whether FSDP is on, which can shard a base only once in a process."""
-    return bool(args.fsdp) or bool(parse_flag_from_env("ACCELERATE_USE_FSDP"))
 
 
 def best_attempt(attempts: Sequence[Attempt]) -> Attempt:
@@ -264,7 +259,8 @@ def loss_without_learning(
         return encoded.label_entropy
     if start.trained:  # a prompt that was trained before may be hard to improve
         return None
-    return dev_loss(base, encoded, start.vectors, limit=None, batch_size=batch_size)
+    vectors, prefix = start.vectors, start.prefix
+    return dev_loss(base, encoded, vectors, prefix=prefix, limit=None, batch_size=batch_size)
 
 
 def _run(
@@ -277,7 +273,8 @@ def _run(
     resume: bool,
 ) -> Attempt:
     history = HistoryCallback()
-    module = PromptTuningModule(base, start.vectors, encoded.candidates, encoded.label_weights)
+    words, weights = encoded.candidates, encoded.label_weights
+    module = PromptTuningModule(base, start.vectors, words, weights, start.prefix)
     splits = (encoded.train, encoded.dev)
     trainer = PromptTrainer(module, encoded.task, args, *splits, [history, guard])
     began = time.perf_counter()

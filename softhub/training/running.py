@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import PartialState
-from peft import PeftType, PromptTuningConfig
 from transformers import EarlyStoppingCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
 from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
-from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import InterruptCallback
@@ -60,27 +58,6 @@ class FitResult:
     warnings: list[str] = field(default_factory=list)
     init: str | None = None
     restarts: list[str] = field(default_factory=list)
-
-
-def check_config(base: BaseModel, config: PromptTuningConfig) -> None:
-    """Check that this base can be trained with a PEFT configuration.
-
-    Raises:
-        TrainingError: Says what was found and what was expected.
-    """
-    if config.peft_type != PeftType.PROMPT_TUNING:
-        raise TrainingError(
-            f"Found a PEFT configuration of type {config.peft_type}; expected PromptTuningConfig."
-        )
-    if config.task_type is not None and str(config.task_type) != base.task_type:
-        raise TrainingError(
-            f"The PEFT configuration has task_type={config.task_type}, but {base.name} is "
-            f"{base.task_type}: use task_type=base.task_type."
-        )
-    if int(config.num_virtual_tokens or 0) < 1:
-        raise TrainingError(
-            f"num_virtual_tokens is {config.num_virtual_tokens}; expected 1 or more, e.g. 20."
-        )
 
 
 def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
