@@ -120,5 +120,5 @@ def test_texts_generated_in_a_mixed_batch(options, loaded, folder_of):
 def test_an_option_with_a_cache_of_its_own_is_refused(loaded):
     model = model_with(loaded("llama"), prompts_of(loaded("llama"), SUMMARY))
     assert model.generate(TEXTS[:1], prompt="prompt", use_cache=False)
-    with pytest.raises(ConfigError, match="A prefix cannot be combined .*use_cache"):
+    with pytest.raises(ConfigError, match=r"A prefix cannot be combined .*use_cache"):
         model.generate(TEXTS[:1], prompt="prefix", use_cache=False)
