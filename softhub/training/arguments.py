@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
 from softhub.training.callbacks import check_trackers
 from softhub.training.learning_rate import check_learning_rate, scaled_rate
@@ -31,6 +32,18 @@ _PROVENANCE = (
 )
 
 
+def _checked_steps(steps: int | str | None) -> int | str:
+    """Return a number of steps, which a command line gives as text, or `"auto"`."""
+    if steps in (None, "auto"):
+        return "auto"
+    try:
+        return int(str(steps))
+    except ValueError:
+        raise TrainingError(
+            f"max_steps is {steps!r}; expected a number of optimizer steps, or 'auto'."
+        ) from None
+
+
 @dataclass
 class PromptTrainingArguments(TrainingArguments):
     """All of transformers' `TrainingArguments`; the fields below are new or have other defaults.
@@ -44,6 +57,13 @@ class PromptTrainingArguments(TrainingArguments):
     instead.
 
     Attributes:
+        max_steps: Optimizer steps, or `"auto"`: until the dev loss stops falling, and a decay; see
+            `softhub.training.auto_steps`.
+        auto_max_steps: Most steps of a run with `max_steps="auto"`.
+        auto_max_minutes: Most minutes of such a run, as far as its speed can tell; those before it
+            was resumed do not count.
+        auto_patience: Passes over the training data, or a fraction of one, without a lower dev loss
+            before the decay begins.
         learning_rate: The peak learning rate; the default is a fraction of the size of the base's
             embeddings.
         max_restarts: How often a failed run is restarted, with another learning rate and then also
@@ -54,7 +74,15 @@ class PromptTrainingArguments(TrainingArguments):
     """
 
     output_dir: str = field(default="runs/prompt", metadata={"help": "Folder of the checkpoints."})
-    max_steps: int = field(default=120, metadata={"help": "Optimizer steps; -1: by epochs."})
+    max_steps: int | str | None = field(  # type: ignore[assignment]
+        default="auto",
+        metadata={"help": "Optimizer steps; auto: until dev stops improving; -1: by epochs."},
+    )
+    auto_max_steps: int = field(default=2000, metadata={"help": "Most steps of max_steps auto."})
+    auto_max_minutes: float | None = field(default=None, metadata={"help": "Most minutes of it."})
+    auto_patience: float = field(
+        default=0.25, metadata={"help": "Passes without a lower dev loss before it ends."}
+    )
     learning_rate: float | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Peak learning rate; default: scaled to the base."}
     )
@@ -87,14 +115,25 @@ class PromptTrainingArguments(TrainingArguments):
         """Show progress bars on terminals only, and pin memory only for an accelerator.
 
         Raises:
-            TrainingError: The learning rate or a tracker is not valid.
+            TrainingError: The number of steps, the learning rate or a tracker is not valid.
         """
+        self.max_steps = _checked_steps(self.max_steps)
         check_learning_rate(self.learning_rate)
         self.dataloader_pin_memory &= torch.accelerator.is_available()
         if self.disable_tqdm is None:
             self.disable_tqdm = not sys.stderr.isatty()
         super().__post_init__()
         check_trackers(self.report_to)
+        if self.is_auto and (self.early_stopping_patience or self.eval_strategy != "steps"):
+            raise TrainingError(
+                "max_steps 'auto' ends a run by itself, at an evaluation: leave out "
+                "early_stopping_patience and eval_strategy, or set max_steps to a number."
+            )
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the run ends by itself."""
+        return self.max_steps == "auto"
 
     @property
     def rule(self) -> str | None:
@@ -117,6 +156,9 @@ class PromptTrainingArguments(TrainingArguments):
         # `accelerate launch` may turn mixed precision on without setting `bf16` or `fp16`.
         launched = getattr(self, "mixed_precision", "no")
         plain |= {kind: plain[kind] or launched == kind for kind in ("bf16", "fp16")}
+        if self.is_auto:
+            plain["lr_scheduler_type"] = "warmup_stable_decay"
+            plain |= {name: getattr(self, name) for name in ("auto_max_steps", "auto_patience")}
         plain["learning_rate_rule"] = rule or self.rule
         plain["examples_per_step"] = self.train_batch_size * self.world_size
         return plain

@@ -55,6 +55,8 @@ class ProgressLines(ProgressCallback):
         """Print the step with its loss or dev scores."""
         if not state.is_world_process_zero or not logs:
             return
+        if self.training_bar is not None:
+            self.training_bar.total = state.max_steps  # which a run may choose on its way
         shown = {key.removeprefix("eval_"): logs[key] for key in logs if _is_shown(key)}
         if shown:
             split = "dev  " if "eval_loss" in logs else "train"

@@ -118,6 +118,8 @@ def _prompt(
     provenance = provenance_of(best.args, best.start.to_record(), rule=rule)
     if encoded.label_weights is not None:
         provenance["training"]["class_weights"] = dict(encoded.label_weights)
+    if best.trainer.ending():
+        provenance["training"]["ended"] = best.trainer.ending()
     provenance["dataset"] = dataset_record(encoded.task, splits.train, splits.dev)
     provenance["restarts"] = state.failures
     vectors, prefix = best.trainer.prompt_vectors(), best.start.prefix

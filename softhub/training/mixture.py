@@ -102,6 +102,8 @@ def fit_mixture(
     trainer = MixtureTrainer(module, args, encoded, shares, history)
     seconds = run_trainer(trainer, resume=resume)
     provenance = provenance_of(trainer.prompt_arguments, start.to_record(), rule=args.rule)
+    if trainer.ending():
+        provenance["training"]["ended"] = trainer.ending()
     provenance["mixture"] = {
         task.name: {
             "weight": shares[task.name],
@@ -271,12 +273,15 @@ class MixtureTrainer(PromptTrainer):
         self.train_dataset = _Rows([(task, one.train) for task, one in enumerate(tasks)])
         self.data_collator = _collate
 
+    def steps_per_pass(self) -> int:
+        """Return the optimizer steps in which all tasks together have as many rows as they have."""
+        return max(1, sum(len(one.train) for one in self._tasks) // self._rows_per_step)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> MixtureSampler:  # type: ignore[override]
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return MixtureSampler(
             [one.train.lengths for one in self._tasks],
             [self._shares[one.task.name] for one in self._tasks],
-            step * self.args.world_size,
+            self._rows_per_step,
             self.args.seed,
         )
 

@@ -72,7 +72,7 @@ def fit_tasks(
         shared = fit_mixture(base, tasks, config, splits, init=init, mixture=mixture, **options)
         init = _saved(shared, folder / _SHARED)
     results: list[FitResult] = []
-    numbers = steps or [args.max_steps] * len(tasks)
+    numbers: Sequence[int | str | None] = steps or [args.max_steps] * len(tasks)
     for task, part, number in zip(tasks, splits, numbers, strict=True):
         _refuse_sharded(base, again=bool(results or shared_steps))
         options = _options(args, folder / task.name, number, resume)
@@ -102,7 +102,7 @@ def _refuse_sharded(base: BaseModel, *, again: bool) -> None:
 
 
 def _options(
-    args: PromptTrainingArguments, folder: Path, steps: int, resume: bool
+    args: PromptTrainingArguments, folder: Path, steps: int | str | None, resume: bool
 ) -> dict[str, Any]:
     """Return what differs between runs: folder, steps, and whether there is a checkpoint."""
     own = replace(args, output_dir=str(folder), max_steps=steps)

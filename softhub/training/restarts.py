@@ -21,6 +21,7 @@ from softhub.errors import TrainingError
 from softhub.files import replace_file
 from softhub.model.base import BaseModel
 from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.auto_steps import TYPICAL_STEPS
 from softhub.training.callbacks import HistoryCallback, Logs, NonFiniteLoss
 from softhub.training.encoded_task import EncodedTask
 from softhub.training.initialization import Initialization, choose_initialization, dev_loss
@@ -59,9 +60,13 @@ class FailureCallback(TrainerCallback):
     Args:
         baseline: The dev loss without learning; None if it is not known.
         stops: Whether a failed run is stopped early, because it can be restarted.
+        usual_steps: Steps that a run usually has, where its own number is not known.
     """
 
-    def __init__(self, baseline: float | None, *, stops: bool) -> None:
+    def __init__(
+        self, baseline: float | None, *, stops: bool, usual_steps: int | None = None
+    ) -> None:
+        self.usual_steps = usual_steps
         self.baseline = baseline
         self.stops = stops
         self.failure: Failure | None = None
@@ -73,7 +78,7 @@ class FailureCallback(TrainerCallback):
         found = metrics or {}
         loss = float(found.get("eval_loss", math.nan))
         one_label = found.get("eval_labels_predicted") == 1 < found.get("eval_labels_present", 0)
-        late = state.global_step >= _PATIENCE * state.max_steps
+        late = state.global_step >= _PATIENCE * (self.usual_steps or state.max_steps)
         if self.stops and one_label and late and self._is_no_better(loss):
             reason = f"it predicted the same label for every text at step {state.global_step}"
             self.failure = Failure(reason, too_slow=_is_flat(_dev_losses(state)))
@@ -223,7 +228,8 @@ def run_with_restarts(
         # A restart that was interrupted before its first checkpoint begins at its first step.
         resumes = resume and (not state.failures or last_checkpoint(own.output_dir) is not None)
         may_restart = len(state.failures) < args.max_restarts and not uses_fsdp(args)
-        guard = FailureCallback(baseline, stops=may_restart)
+        usual_steps = TYPICAL_STEPS if args.is_auto else None
+        guard = FailureCallback(baseline, stops=may_restart, usual_steps=usual_steps)
         attempt = _run(base, encoded, start, own, guard, resume=resumes and not attempts)
         attempts.append(attempt)
         failure = attempt.failure

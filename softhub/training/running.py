@@ -45,6 +45,7 @@ class FitResult:
         warnings: Warnings for the user about the run.
         init: Name of the initialization.
         restarts: Why earlier attempts failed, one line each.
+        ended: Why a run with `max_steps="auto"` ended, in one line; None for a number of steps.
     """
 
     prompt: SoftPrompt
@@ -58,6 +59,7 @@ class FitResult:
     warnings: list[str] = field(default_factory=list)
     init: str | None = None
     restarts: list[str] = field(default_factory=list)
+    ended: str | None = None
 
 
 def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
@@ -108,6 +110,7 @@ def result_of(
         examples_per_second=trainer.training_speed(seconds),
         peak_memory=peak_memory(),
         warnings=messages,
+        ended=trainer.ending(),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     EvalPrediction,
     PrinterCallback,
@@ -30,6 +32,7 @@ from softhub.metrics.label_sets import join_labels
 from softhub.model.base import BaseModel
 from softhub.tasks import Task
 from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.auto_steps import AutoSteps, Ending
 from softhub.training.callbacks import ProgressLines, tracked
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate, count_items
 from softhub.training.module import LossModule
@@ -64,6 +67,9 @@ class PromptTrainer(Trainer):
     ) -> None:
         args = args.resolved_for(module.base, prefix=module.prefix is not None)
         self.prompt_arguments = args
+        self.auto: AutoSteps | None = None
+        if args.is_auto:
+            args = replace(args, max_steps=args.auto_max_steps)
         self._task = task
         self._evaluation_seconds = 0.0
         self._trained = 0
@@ -88,6 +94,23 @@ class PromptTrainer(Trainer):
         for default in (PrinterCallback, ProgressCallback):  # they write logs to stdout
             self.remove_callback(default)
         self.add_callback(ProgressLines())
+        if self.prompt_arguments.is_auto:
+            self.auto = AutoSteps(self.prompt_arguments, self.steps_per_pass())
+            self.add_callback(self.auto)
+
+    def steps_per_pass(self) -> int:
+        """Return the optimizer steps of one pass over the training data."""
+        return max(1, len(self._lengths) // self._rows_per_step)
+
+    @property
+    def _rows_per_step(self) -> int:
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return int(step * self.args.world_size)
+
+    def ending(self) -> str | None:
+        """Say in one line why a run without a number of steps ended; None for another."""
+        found = Ending.recorded(self.state.log_history)
+        return None if found is None else str(found)
 
     def prompt_vectors(self) -> torch.Tensor:
         """Return the current prompt, `[P, H]` or of a prefix `[P, width]`, float32 on the CPU.
@@ -126,7 +149,9 @@ class PromptTrainer(Trainer):
         stopping = saved.get("EarlyStoppingCallback", {}).get("attributes", {})
         waited = stopping.get("early_stopping_patience_counter", 0)
         patience = self.prompt_arguments.early_stopping_patience
-        return 0 < self.args.max_steps <= state.global_step or 0 < patience <= waited
+        ending = Ending.recorded(state.log_history)
+        last = ending.last_step if ending else self.args.max_steps
+        return 0 < last <= state.global_step or 0 < patience <= waited
 
     @property
     def _module(self) -> nn.Module:
@@ -181,8 +206,16 @@ class PromptTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBucketSampler:
         # Accelerate splits each batch of a whole step by process and accumulation.
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthBucketSampler(self._lengths, step * self.args.world_size, self.args.seed)
+        return LengthBucketSampler(self._lengths, self._rows_per_step, self.args.seed)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Use the schedule of a run that ends by itself, if this is one."""
+        if self.auto is not None and self.lr_scheduler is None:
+            auto, chosen = self.auto, optimizer or self.optimizer
+            assert chosen is not None
+            self.lr_scheduler = LambdaLR(chosen, lambda step: auto.rate(step))
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Count the examples that this process trains on; those before a resume do not count."""

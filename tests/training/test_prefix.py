@@ -201,7 +201,9 @@ def test_generation_tasks_are_trained_and_rounded(tiny_base, tmp_path):
     from softhub.tasks import Example, Task, Template
 
     task = Task(name="echo", kind="generation", template=Template("{text} is"), target_column="t")
-    rows = [Example(row={"text": word}, target=" good") for word in ["great", "easy", "love", "best"]]
+    rows = [
+        Example(row={"text": word}, target=" good") for word in ["great", "easy", "love", "best"]
+    ]
     base = load_base(tiny_base("llama"))
     args = PromptTrainingArguments(
         output_dir=str(tmp_path / "run"),
