@@ -13,11 +13,12 @@ from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
 from softhub.model.prefix import prefix_shape, units_of, vectors_of_prompt
 from softhub.model.prompt import SoftPrompt
+from softhub.tasks import Example, Task, Template
 from softhub.training import PromptTrainingArguments, fit, fit_mixture, fit_tasks
 from softhub.training.encoded_task import encode_task
 from softhub.training.initialization import choose_initialization, dev_loss, initial_vectors
 from softhub.training.module import PromptTuningModule
-from softhub.training.rounding import round_prefix
+from softhub.training.rounding import _next_tokens, round_prefix
 from tests.prompts import MOOD
 from tests.references import assert_equal_in_float32
 
@@ -119,7 +120,6 @@ def _start(base, result):
     """The labels' start, which a run of no learning ends with."""
     task = result.prompt.manifest.task
     assert task["name"] == "toy"
-    from softhub.tasks import Task
     from tests.training.conftest import example
 
     examples = [example(index) for index in range(40)]
@@ -174,36 +174,39 @@ def test_rounding_keeps_every_answer_or_is_left_out(loaded, encoded):
     rounded = round_prefix(base, [encoded], vectors, shape, 4)
     assert torch.equal(rounded, vectors.bfloat16().float())
     assert not torch.equal(rounded, vectors)
-    # An answer on the edge: bisect between two prefixes until rounding crosses it.
-    from softhub.training.rounding import _labels
 
-    def labels(matrix):
-        module = PromptTuningModule(base, matrix, encoded.candidates, prefix=shape).eval()
-        return _labels(module, encoded.dev, 4)
 
-    torch.manual_seed(1)
-    for _ in range(20):
-        other = vectors + torch.randn_like(vectors) * units_of(vectors, shape)
-        if not torch.equal(labels(other), labels(vectors)):
-            break
+def test_rounding_is_left_out_where_an_answer_would_change(loaded):
+    """An answer on the edge: between two prefixes with different answers, where rounding decides."""
+    base = loaded("llama")
+    shape = prefix_shape(base)
+    task = Task(name="echo", kind="generation", template=Template("{text} is"), target_column="t")
+    words = ["great", "easy", "love", "best"]
+    rows = [Example(row={"text": word}, target=" good value") for word in words]
+    echo = encode_task(base, task, rows, rows, virtual_tokens=6)
+
+    def answers(matrix):
+        module = PromptTuningModule(base, matrix, None, prefix=shape).eval()
+        return _next_tokens(module, echo.dev, 4)
+
+    torch.manual_seed(0)
+    one, other = (vectors_of_prompt(base, torch.randn(6, base.hidden_size)) for _ in range(2))
+    first = answers(one)
+    assert not answers(other).equal(first)
     low, high = 0.0, 1.0
-    for _ in range(25):
+    for _ in range(20):
         middle = (low + high) / 2
-        same = torch.equal(labels(vectors.lerp(other, middle)), labels(vectors))
+        same = answers(one.lerp(other, middle)).equal(first)
         low, high = (middle, high) if same else (low, middle)
-    places = [low + sign * 2.0**-power for power in range(25, 5, -1) for sign in (1, -1)]
-    edges = [vectors.lerp(other, place) for place in places]
-    edge = next(one for one in edges if not labels(one).equal(labels(one.bfloat16().float())))
-    assert torch.equal(round_prefix(base, [encoded], edge, shape, 4), edge)
+    near = [one.lerp(other, place) for place in (low, high)]
+    edge = next(each for each in near if not answers(each).equal(answers(each.bfloat16().float())))
+    assert torch.equal(round_prefix(base, [echo], edge, shape, 4), edge)
 
 
 def test_generation_tasks_are_trained_and_rounded(tiny_base, tmp_path):
-    from softhub.tasks import Example, Task, Template
-
     task = Task(name="echo", kind="generation", template=Template("{text} is"), target_column="t")
-    rows = [
-        Example(row={"text": word}, target=" good") for word in ["great", "easy", "love", "best"]
-    ]
+    words = ["great", "easy", "love", "best"]
+    rows = [Example(row={"text": word}, target=" good") for word in words]
     base = load_base(tiny_base("llama"))
     args = PromptTrainingArguments(
         output_dir=str(tmp_path / "run"),
