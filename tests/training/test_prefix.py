@@ -177,7 +177,7 @@ def test_rounding_keeps_every_answer_or_is_left_out(loaded, encoded):
 
 
 def test_rounding_is_left_out_where_an_answer_would_change(loaded):
-    """An answer on the edge: between two prefixes with different answers, where rounding decides."""
+    """Between two prefixes that answer differently, rounding decides on which side one is."""
     base = loaded("llama")
     shape = prefix_shape(base)
     task = Task(name="echo", kind="generation", template=Template("{text} is"), target_column="t")
