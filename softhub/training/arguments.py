@@ -124,11 +124,6 @@ class PromptTrainingArguments(TrainingArguments):
             self.disable_tqdm = not sys.stderr.isatty()
         super().__post_init__()
         check_trackers(self.report_to)
-        if self.is_auto and (self.early_stopping_patience or self.eval_strategy != "steps"):
-            raise TrainingError(
-                "max_steps 'auto' ends a run by itself, at an evaluation: leave out "
-                "early_stopping_patience and eval_strategy, or set max_steps to a number."
-            )
 
     @property
     def is_auto(self) -> bool:

@@ -18,7 +18,7 @@ _HEADER_BYTES = 1024
 
 
 def check_config(base: BaseModel, config: PromptConfig, args: PromptTrainingArguments) -> None:
-    """Check that this base can be trained with a PEFT configuration.
+    """Check that this base can be trained with a PEFT configuration and these arguments.
 
     Raises:
         TrainingError: Says what was found and what was expected.
@@ -37,6 +37,11 @@ def check_config(base: BaseModel, config: PromptConfig, args: PromptTrainingArgu
     if int(config.num_virtual_tokens or 0) < 1:
         raise TrainingError(
             f"num_virtual_tokens is {config.num_virtual_tokens}; expected 1 or more, e.g. 20."
+        )
+    if args.is_auto and (args.early_stopping_patience or args.eval_strategy != "steps"):
+        raise TrainingError(
+            "max_steps 'auto' ends a run by itself, at an evaluation: leave out "
+            "early_stopping_patience and eval_strategy, or set max_steps to a number."
         )
     if isinstance(config, PrefixTuningConfig):
         _check_prefix(base, config, args)

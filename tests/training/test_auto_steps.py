@@ -76,8 +76,11 @@ def test_it_is_the_default_and_a_number_is_one():
     assert (arguments(max_steps="60").max_steps, arguments(max_steps=60).is_auto) == (60, False)
     with pytest.raises(TrainingError, match="max_steps is 'soon'; expected a number"):
         arguments(max_steps="soon")
+
+
+def test_two_ways_of_ending_are_refused(toy_fit):
     with pytest.raises(TrainingError, match="leave out early_stopping_patience"):
-        arguments(early_stopping_patience=2)
+        toy_fit(**AUTO, early_stopping_patience=2)
 
 
 def test_a_run_ends_by_itself_and_says_why(toy_fit, capsys):
