@@ -27,7 +27,7 @@ demo: $(STAMP) ## Train, evaluate, push, pull and use a sentiment prompt on a re
 	$(BIN)/python recipes/data/amazon_reviews.py
 	$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no \
 		--dynamo_backend no --num_cpu_threads_per_process $(CORES) recipes/classification.py --config recipes/configs/sentiment.yaml \
-		--max-steps 60 --max-test-examples 300 --output-dir $(DEMO_RUN)
+		--max-steps 60 --max-test-examples 300 --output-dir $(DEMO_RUN) --overwrite
 	$(BIN)/softhub push $(DEMO_RUN)/adapter demo/sentiment --message "Trained by make demo"
 	$(BIN)/softhub list
 	$(BIN)/softhub pull demo/sentiment

@@ -19,6 +19,7 @@ from softhub.experiments.machine import machine
 from softhub.files import replace_file
 from softhub.metrics import find_metric
 from softhub.model.prompt import SoftPrompt
+from softhub.terminal import print_whole
 from softhub.training.curve import CURVE
 
 if TYPE_CHECKING:
@@ -74,12 +75,12 @@ def print_table(rows: Sequence[Row], *, title: str) -> None:
     console.print(f"\n{title}\n", markup=False, soft_wrap=True)
     metrics = list(rows[0].evaluation.metrics)
     if len(metrics) <= _SCORES_BESIDE_COSTS:
-        console.print(_table(rows, metrics, costs=True))
+        print_whole(_table(rows, metrics, costs=True))
     else:
         for start in range(0, len(metrics), _SCORES_ALONE):
-            console.print(_table(rows, metrics[start : start + _SCORES_ALONE], costs=False))
+            print_whole(_table(rows, metrics[start : start + _SCORES_ALONE], costs=False))
             console.print()
-        console.print(_table(rows, [], costs=True))
+        print_whole(_table(rows, [], costs=True))
     console.print(
         "\nIn parentheses: 95 % interval. Bytes: stored and shipped in addition to the base."
     )

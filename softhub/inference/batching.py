@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
-from typing import TypeVar
+from numbers import Integral
+from typing import Any, TypeVar
 
 import torch
-from tqdm.auto import tqdm
 
-from softhub.errors import ConfigError, SoftHubWarning
+from softhub.errors import ConfigError
 from softhub.inference.requests import LoadedPrompt, Request
 from softhub.model.base import BaseModel
 from softhub.model.encoding import EncodedText
+from softhub.terminal import phase, warn_in_phase
 
 _Answer = TypeVar("_Answer")
 
@@ -35,7 +35,7 @@ def answer_in_batches(
         requests: All rows of a call.
         size: Maximum number of rows of a batch.
         answer: Answers one batch.
-        progress: Description of a progress bar on a terminal; None shows no bar.
+        progress: What `terminal.phase` says is being done; None says nothing.
 
     Returns:
         The answers in the order of the requests.
@@ -43,16 +43,16 @@ def answer_in_batches(
     Raises:
         ConfigError: `size` is not positive.
     """
-    if size < 1:
-        raise ConfigError(f"batch_size is {size}; expected 1 or more.")
-    warn_about_truncation([request.text for request in requests])
+    whole: Any = size
+    if not isinstance(whole, Integral) or whole < 1:
+        raise ConfigError(f"batch_size is {size!r}; expected a whole number of 1 or more.")
     answers: dict[int, _Answer] = {}
-    disable = True if progress is None else None  # None: shown on a terminal only
-    with tqdm(total=len(requests), desc=progress, unit="text", disable=disable) as bar:
+    with phase(progress, len(requests), "text") as advance:
+        warn_about_truncation([request.text for request in requests])
         for indices in _batches(requests, size):
             found = answer([requests[index] for index in indices])
             answers.update(zip(indices, found, strict=True))
-            bar.update(len(indices))
+            advance(len(indices))
     return [answers[index] for index in range(len(requests))]
 
 
@@ -65,6 +65,14 @@ def _batches(requests: Sequence[Request], size: int) -> Iterator[list[int]]:
         indices.sort(key=lambda index: len(requests[index].text.ids))
         for start in range(0, len(indices), size):
             yield indices[start : start + size]
+
+
+def widest(requests: Sequence[Request]) -> int:
+    """Return the most columns that a batch of rows can have, with their answers."""
+    virtual = max(
+        (0 if each.prompt is None else each.prompt.length for each in requests), default=0
+    )
+    return virtual + max((len(each.text.ids) + each.answer for each in requests), default=0)
 
 
 def share_beginning(base: BaseModel, requests: Sequence[Request]) -> list[Request]:
@@ -86,7 +94,7 @@ def share_beginning(base: BaseModel, requests: Sequence[Request]) -> list[Reques
         return list(requests)
     with torch.no_grad():
         vectors = base.embed(torch.tensor(bare[0][:length]))  # [P, H]
-    beginning = LoadedPrompt(vectors, None)
+    beginning = LoadedPrompt(vectors, None, tuple(bare[0][:length]))
     return [_continuing(each, beginning, length) for each in requests]
 
 
@@ -101,9 +109,8 @@ def warn_about_truncation(texts: Sequence[EncodedText]) -> None:
     """Warn the caller of a public method how many texts were truncated."""
     truncated = [text.truncated for text in texts if text.truncated]
     if truncated:
-        warnings.warn(
+        warn_in_phase(
             f"{len(truncated)} of {len(texts)} texts were too long and have been truncated; "
             f"{sum(truncated)} characters at their ends were dropped.",
-            SoftHubWarning,
             stacklevel=4,
         )

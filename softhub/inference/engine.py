@@ -7,24 +7,35 @@ threads can call one model at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from functools import cached_property, partial
+from collections.abc import Iterable, Sequence
+from functools import partial
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import torch
 
-from softhub.errors import ConfigError, PromptNotLoaded, TaskError
-from softhub.inference.batching import answer_in_batches, share_beginning
-from softhub.inference.generation import generate_texts, reads_text_tokens
+from softhub.errors import ConfigError, InvalidAdapter, PromptNotLoaded, TaskError
+from softhub.inference.batching import answer_in_batches, share_beginning, widest
+from softhub.inference.generation import generate_texts
 from softhub.inference.prediction import Prediction, decide
-from softhub.inference.requests import LoadedPrompt, Request, RequestEncoder, Text, per_row
-from softhub.model.assembly import pad_rows
+from softhub.inference.requests import (
+    LoadedPrompt,
+    Request,
+    RequestEncoder,
+    Text,
+    is_one,
+    per_row,
+    targets_of,
+    with_seeds,
+)
+from softhub.model.assembly import group_rows, pad_rows
 from softhub.model.base import BaseModel, load_base
-from softhub.model.encoding import Candidates, Encoder
+from softhub.model.encoding import Candidates
+from softhub.model.grouping import PreparedPrompt
 from softhub.model.kv_cache import shares_prefixes
 from softhub.model.prompt import SoftPrompt
-from softhub.model.scoring import PreparedPrompt, encode_rows, label_scores, target_logprobs
+from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from softhub.tasks import Task
 
 if TYPE_CHECKING:
@@ -43,13 +54,13 @@ class PromptModel:
     Examples:
         >>> model = PromptModel.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
         >>> model.load_prompt("runs/sentiment/adapter", name="mood")
-        >>> model.predict(["Broke after two days."], prompt="mood")[0].label
+        >>> model.predict("Broke after two days.", prompt="mood").label
         'negative'
     """
 
     def __init__(self, base: BaseModel) -> None:
         self.base = base
-        self.encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
+        self.encoder = base.encoder
         self._requests = RequestEncoder(base, self.encoder)
         self._loaded: dict[str, LoadedPrompt] = {}
         self._lock = threading.Lock()
@@ -120,14 +131,20 @@ class PromptModel:
 
         Raises:
             IncompatiblePrompt: The prompt was made for another base.
+            BaseModelError: The base cannot have soft prompts.
             InvalidAdapter: The folder is damaged.
             BaseModelError: It is a prefix, and the base cannot run prefixes.
         """
+        if not isinstance(source, SoftPrompt | str | Path):
+            raise InvalidAdapter(
+                f"source is {source!r:.80}; expected an adapter folder or a SoftPrompt."
+            )
         if isinstance(source, SoftPrompt):
             soft_prompt, default = source, None
         else:
             soft_prompt, default = SoftPrompt.from_pretrained(source), Path(source).name
         soft_prompt.check_fits(self.base, force=force)
+        self.base.capabilities.require_prompts()
         record = soft_prompt.manifest.task
         task = task or (Task.from_record(record) if record else None)
         name = name or (task.name if task else default) or "prompt"
@@ -155,20 +172,26 @@ class PromptModel:
         loaded = self._find(name)
         return loaded.prepared.task if loaded and loaded.prepared else None
 
-    def predict(
+    @overload
+    def predict(self, texts: Text, **arguments: Any) -> Prediction: ...
+
+    @overload
+    def predict(self, texts: Iterable[Text], **arguments: Any) -> list[Prediction]: ...
+
+    def predict(  # type: ignore[misc]  # the overloads leave out the keywords
         self,
-        texts: Sequence[Text],
+        texts: Text | Iterable[Text],
         *,
         prompt: str | None | Sequence[str | None] = None,
         task: Task | None = None,
         abstain_below: float | None = None,
         batch_size: int = 32,
         progress: str | None = None,
-    ) -> list[Prediction]:
+    ) -> Prediction | list[Prediction]:
         """Classify texts, each with its own prompt.
 
         Args:
-            texts: Texts, or rows with a value for each column of the template.
+            texts: Texts, or rows with a value for each column of the template; or one of these.
             prompt: Name of a loaded prompt for all texts, or one name for each text; None is the
                 bare base.
             task: Task for rows without one, such as those of the bare base.
@@ -178,15 +201,16 @@ class PromptModel:
             progress: Description of a progress bar on a terminal; None shows no bar.
 
         Returns:
-            One prediction per text, in the order given.
+            One prediction per text, in the order given; for a single text its prediction.
 
         Raises:
             PromptNotLoaded: A prompt is not loaded.
             TaskError: A row has no task, or a generation task.
             ConfigError: `abstain_below` is not a probability.
         """
-        if abstain_below is not None and not 0 <= abstain_below <= 1:
-            raise ConfigError(f"abstain_below is {abstain_below}; expected a number from 0 to 1.")
+        least: Any = abstain_below
+        if least is not None and not (isinstance(least, Real) and 0 <= float(least) <= 1):
+            raise ConfigError(f"abstain_below is {abstain_below!r}; expected a number from 0 to 1.")
         fallback = self._requests.prepare(task)
         requests = [
             self._requests.classification(text, self._find(name), fallback)
@@ -194,64 +218,86 @@ class PromptModel:
         ]
         requests = self._share_beginning(requests)
         answer = partial(self._predict_batch, abstain_below=abstain_below)
-        return answer_in_batches(requests, batch_size, answer, progress=progress)
+        found = answer_in_batches(requests, batch_size, answer, progress=progress)
+        return found[0] if is_one(texts) else found
+
+    @overload
+    def generate(self, texts: Text, **arguments: Any) -> str: ...
+
+    @overload
+    def generate(self, texts: Iterable[Text], **arguments: Any) -> list[str]: ...
 
     def generate(
         self,
-        texts: Sequence[Text],
+        texts: Text | Iterable[Text],
         *,
         prompt: str | None | Sequence[str | None] = None,
         task: Task | None = None,
+        seed: int | None = None,
         batch_size: int = 8,
         progress: str | None = None,
         **options: Any,
-    ) -> list[str]:
+    ) -> str | list[str]:
         """Continue texts, each with its own prompt.
 
         A row ends at the end-of-sequence token, before the first of the `stop` strings, or after
-        `max_new_tokens`.
+        `max_new_tokens`. Each token is the most probable one, unless the call or the row's task
+        sets `do_sample` or `num_beams`; a base whose own generation config samples is no exception.
 
         Args:
-            texts: Texts, or rows for the template of the row's task. Without a task (the bare
-                base, a PEFT adapter) a text is continued as it is.
+            texts: Texts, or rows for the template of the row's task; or one of these. Without a
+                task (the bare base, a PEFT adapter) a text is continued as it is.
             prompt: As in `predict`.
             task: Template and generation options for rows without a task.
-            batch_size: Texts per batch.
+            seed: Where the random numbers of `do_sample` start. Each row has its own, which depend
+                on the seed and on the row's position in `texts`, and not on `batch_size` or other
+                rows. None takes a seed from torch's global generator.
+            batch_size: Texts per batch; does not change the result.
             progress: As in `predict`.
             **options: `stop`, a list of strings, and the options of transformers' `generate`
-                (`max_new_tokens`, `num_beams`, …); they override those of the row's task.
+                (`max_new_tokens`, `num_beams`, …), or a `generation_config`, which they override;
+                both override the options of the row's task. An option that would make a row depend
+                on its neighbors or ignore its prompt is refused.
 
         Returns:
-            The generated text of each row, in the order given.
+            The generated text of each row, in the order given; for a single text its own.
 
         Raises:
             PromptNotLoaded: A prompt is not loaded.
-            ConfigError: An option is not supported.
+            ConfigError: An option is not supported, or its value is not valid.
         """
         fallback = self._requests.prepare(task)
         requests = [
             self._requests.generation(text, self._find(name), fallback, options)
             for text, name in per_row(texts, prompt)
         ]
-        if not any(reads_text_tokens(self.base, dict(each.options)) for each in requests):
-            requests = self._share_beginning(requests)
-        return answer_in_batches(requests, batch_size, self._generate_batch, progress=progress)
+        requests = with_seeds(self._share_beginning(requests), seed)
+        found = answer_in_batches(requests, batch_size, self._generate_batch, progress=progress)
+        return found[0] if is_one(texts) else found
 
+    @overload
+    def target_logprobs(self, texts: Text, targets: str, **arguments: Any) -> tuple[float, ...]: ...
+
+    @overload
     def target_logprobs(
+        self, texts: Iterable[Text], targets: Iterable[str], **arguments: Any
+    ) -> list[tuple[float, ...]]: ...
+
+    def target_logprobs(  # type: ignore[misc]
         self,
-        texts: Sequence[Text],
-        targets: Sequence[str],
+        texts: Text | Iterable[Text],
+        targets: str | Iterable[str],
         *,
         prompt: str | None | Sequence[str | None] = None,
         task: Task | None = None,
         batch_size: int = 32,
         progress: str | None = None,
-    ) -> list[tuple[float, ...]]:
+    ) -> tuple[float, ...] | list[tuple[float, ...]]:
         """Score reference texts as continuations of texts; training minimizes their negative sum.
 
         Args:
             texts: As in `predict`, also the other arguments.
-            targets: One reference text for each text.
+            targets: One reference text for each text; for a single text its own.
             prompt: Name of a loaded prompt for all texts, or one for each.
             task: Task for rows without one.
             batch_size: Texts per batch.
@@ -259,24 +305,25 @@ class PromptModel:
 
         Returns:
             For each text the log-probabilities of its target's tokens, including the
-            end-of-sequence token.
+            end-of-sequence token; for a single text one tuple.
 
         Raises:
             PromptNotLoaded: A prompt is not loaded.
             TaskError: A row has no task, or the number of targets is wrong.
         """
-        rows = per_row(texts, prompt)
-        if len(targets) != len(rows):
-            raise TaskError(
-                f"Found {len(targets)} targets for {len(rows)} texts; expected one for each text."
-            )
+        rows, references = per_row(texts, prompt), targets_of(targets)
+        if len(references) != len(rows) or isinstance(targets, str) != is_one(texts):
+            given = "a single target" if isinstance(targets, str) else f"{len(references)} targets"
+            wanted = "one text" if is_one(texts) else f"a list of {len(rows)} texts"
+            raise TaskError(f"Found {given} for {wanted}; expected one target for each text.")
         fallback = self._requests.prepare(task)
         requests = [
             self._requests.reference(text, target, self._find(name), fallback)
-            for (text, name), target in zip(rows, targets, strict=True)
+            for (text, name), target in zip(rows, references, strict=True)
         ]
         requests = self._share_beginning(requests)
-        return answer_in_batches(requests, batch_size, self._score_batch, progress=progress)
+        found = answer_in_batches(requests, batch_size, self._score_batch, progress=progress)
+        return found[0] if is_one(texts) else found
 
     # --- prompts of rows ---
 
@@ -291,19 +338,20 @@ class PromptModel:
                 f"No prompt {name!r} is loaded (loaded: {loaded}); call load_prompt first."
             ) from None
 
-    @cached_property
-    def _shares_prefixes(self) -> bool:
-        return shares_prefixes(self.base)
-
     def _share_beginning(self, requests: list[Request]) -> list[Request]:
-        return share_beginning(self.base, requests) if self._shares_prefixes else requests
+        if shares_prefixes(self.base, widest(requests)):
+            return share_beginning(self.base, requests)
+        return requests
 
     def _prepared(self, requests: Sequence[Request]) -> list[PreparedPrompt]:
         """Return each row's prompt as keys and values if the base can share them, else vectors."""
-        shared = self._shares_prefixes
+        prompts = [request.prompt for request in requests]
+        if not any(prompts):
+            return [None] * len(prompts)
+        shared = shares_prefixes(self.base, widest(requests))
         return [
             None if prompt is None else prompt.prefix(self.base) if shared else prompt.vectors
-            for prompt in (request.prompt for request in requests)
+            for prompt in prompts
         ]
 
     # --- batches ---
@@ -333,9 +381,22 @@ class PromptModel:
         return [predictions[row] for row in range(len(requests))]
 
     def _generate_batch(self, requests: Sequence[Request]) -> list[str]:
-        prompts = [request.prompt for request in requests]
-        texts = [request.text.ids for request in requests]
-        return generate_texts(self.base, prompts, texts, dict(requests[0].options))
+        prompted = any(request.prompt for request in requests)
+        lengths = [request.length for request in requests]
+        answers = self.base.capabilities.texts(min(lengths), widest(requests), prompted=prompted)
+        texts: dict[int, str] = {}
+        for group in group_rows(lengths, answers.batching):
+            part = [requests[row] for row in group]
+            found = generate_texts(
+                self.base,
+                [request.prompt for request in part],
+                [request.text.ids for request in part],
+                dict(part[0].options),
+                [request.seed for request in part],
+                from_cache=answers.from_cache,
+            )
+            texts.update(zip(group, found, strict=True))
+        return [texts[row] for row in range(len(requests))]
 
     @torch.no_grad()
     def _score_batch(self, requests: Sequence[Request]) -> list[tuple[float, ...]]:

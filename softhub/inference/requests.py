@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from numbers import Integral
+from typing import Any, TypeGuard
 
 import torch
 
 from softhub.errors import ConfigError, TaskError
+from softhub.inference.options import Options, resolve_options
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates, EncodedText, Encoder, render_chat
 from softhub.model.kv_cache import Prefix, encode_prefix
@@ -18,9 +21,6 @@ from softhub.tasks.decision import ALWAYS_ANSWER, Decision
 
 Text = str | Mapping[str, Any]
 """A text, or a row with a value for each column of the task's template."""
-
-NEW_TOKENS = 64
-"""Default of `max_new_tokens`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +43,12 @@ class LoadedPrompt:
     Attributes:
         stored: Vectors `[P, H]` in the base's dtype, or the keys and values of a prefix.
         prepared: The task of its manifest, or the one it was loaded with.
+        ids: Tokens of which `vectors` are the embeddings; none for a soft prompt.
     """
 
     stored: torch.Tensor | Prefix
     prepared: PreparedTask | None
+    ids: tuple[int, ...] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _prefix: Prefix | None = None
 
@@ -65,8 +67,9 @@ class LoadedPrompt:
         if isinstance(self.stored, Prefix):
             raise ConfigError(
                 "A prefix cannot be combined with an option by which `generate` makes a cache of "
-                "its own, such as assistant_model, cache_implementation or use_cache: a prefix is "
-                "keys and values in the cache. Leave the option out, or use a prompt."
+                "its own, such as assistant_model, cache_implementation or use_cache, nor with "
+                "rows so long that the base computes them without cached keys. Leave the option "
+                "out, shorten the texts, or use a prompt."
             )
         return self.stored
 
@@ -76,8 +79,15 @@ class LoadedPrompt:
             return self.stored
         with self._lock:
             if self._prefix is None:
-                self._prefix = encode_prefix(base, self.stored)
+                self._prefix = _encoded(base, self.stored)
         return self._prefix
+
+
+@torch.no_grad()
+def _encoded(base: BaseModel, vectors: torch.Tensor) -> Prefix:
+    """Return the keys and values of a prompt, in the base's precision whatever the caller's."""
+    with torch.autocast(base.device.type, enabled=False):
+        return encode_prefix(base, vectors.clone())  # some models (CTRL) scale in place
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +100,7 @@ class Request:
         candidates: Label words, for classification.
         target: Tokens of a reference text to score.
         options: Generation options; only rows with equal options share a batch.
+        seed: Where the random numbers of the row start, if it is sampled.
         decision: How label scores become an answer.
     """
 
@@ -98,7 +109,20 @@ class Request:
     candidates: Candidates | None = None
     target: tuple[int, ...] = ()
     options: tuple[tuple[str, Any], ...] = ()
+    seed: int = 0
     decision: Decision = ALWAYS_ANSWER
+
+    @property
+    def length(self) -> int:
+        """Number of tokens of prompt and text, P + T."""
+        return len(self.text.ids) + (0 if self.prompt is None else self.prompt.length)
+
+    @property
+    def answer(self) -> int:
+        """The most tokens that may follow the text."""
+        words = [] if self.candidates is None else self.candidates.sequences
+        new = int(dict(self.options).get("max_new_tokens") or 0)
+        return max(len(self.target), new, *map(len, words))
 
 
 class RequestEncoder:
@@ -150,17 +174,19 @@ class RequestEncoder:
         text: Text,
         prompt: LoadedPrompt | None,
         fallback: PreparedTask | None,
-        options: Mapping[str, Any],
+        options: Options,
     ) -> Request:
         """Return a row to continue; without a task the text is continued as it is.
 
         Raises:
             TaskError: The row has columns, but there is no task with a template for them.
+            ConfigError: An option is not supported.
         """
         prepared = _task_of(prompt, fallback)
-        defaults = prepared.task.generation if prepared else {}
-        options = {"max_new_tokens": NEW_TOKENS, **defaults, **options}
-        answer = int(options["max_new_tokens"])
+        resolved = resolve_options(
+            self._base, prepared.task.generation if prepared else {}, options
+        )
+        answer = resolved["max_new_tokens"]
         if prepared is not None:
             encoded = self._encode(prepared.task, text, prompt, answer)
         elif isinstance(text, str):
@@ -170,7 +196,7 @@ class RequestEncoder:
                 f"Found a row with the columns {', '.join(text)}, and a prompt without a task; "
                 "expected a text, or load_prompt(…, task=Task.from_file('task.yaml'))."
             )
-        return Request(encoded, prompt, options=tuple(sorted(options.items())))
+        return Request(encoded, prompt, options=tuple(sorted(resolved.items())))
 
     def reference(
         self, text: Text, target: str, prompt: LoadedPrompt | None, fallback: PreparedTask | None
@@ -199,30 +225,91 @@ class RequestEncoder:
 
     def _room(self, prompt: LoadedPrompt | None, task: Task | None, answer: int) -> int | None:
         """Return the maximum number of tokens of a text, given its prompt and answer."""
-        limits = [task.max_length] if task and task.max_length else []
-        if self._base.max_positions is not None:
-            virtual = 0 if prompt is None else prompt.length
-            limits.append(self._base.max_positions - virtual - answer)
-        return min(limits, default=None)
+        virtual = 0 if prompt is None else prompt.length
+        context = self._base.room_for_text(virtual, answer)
+        limits = (task.max_length if task else None, context)
+        return min((limit for limit in limits if limit), default=None)
+
+
+def is_one(texts: Any) -> TypeGuard[Text]:
+    """Return whether texts are a single text or row, which is answered by a single answer."""
+    return isinstance(texts, str | Mapping)
 
 
 def per_row(
-    texts: Sequence[Text], prompt: str | None | Sequence[str | None]
+    texts: Text | Iterable[Text], prompt: str | None | Sequence[str | None]
 ) -> list[tuple[Text, str | None]]:
     """Pair each text with its prompt's name.
 
     Raises:
-        TaskError: `texts` is a single text, or the number of names is wrong.
+        TaskError: There is something else than texts or names, or the number of names is wrong.
     """
-    if isinstance(texts, str | Mapping):
-        raise TaskError("Found a single text; expected a list of texts, e.g. [text].")
-    names = [prompt] * len(texts) if prompt is None or isinstance(prompt, str) else list(prompt)
-    if len(names) != len(texts):
+    rows: list[Text] = [texts] if is_one(texts) else _listed("texts", texts, str | Mapping)
+    if prompt is None or isinstance(prompt, str):
+        return [(text, prompt) for text in rows]
+    names = _listed("prompt", prompt, str | None)
+    if len(names) != len(rows):
         raise TaskError(
-            f"Found {len(names)} prompts for {len(texts)} texts; expected one name for all texts, "
+            f"Found {len(names)} prompts for {len(rows)} texts; expected one name for all texts, "
             "or one for each."
         )
-    return list(zip(texts, names, strict=True))
+    return list(zip(rows, names, strict=True))
+
+
+def targets_of(targets: str | Iterable[str]) -> list[str]:
+    """Return reference texts as a list.
+
+    Raises:
+        TaskError: There is something else than texts.
+    """
+    return [targets] if isinstance(targets, str) else _listed("targets", targets, str)
+
+
+def with_seeds(requests: Sequence[Request], seed: Any) -> list[Request]:
+    """Give each row a seed that depends on the call's seed and the row's position only.
+
+    Raises:
+        ConfigError: `seed` is not an integer.
+    """
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
+        raise ConfigError(f"seed is {seed!r:.80}; expected a whole number, or None.")
+    if not any(dict(request.options).get("do_sample") for request in requests):
+        return list(requests)
+    if seed is None:
+        seed = int(torch.randint(2**63 - 1, ()))
+    return [replace(request, seed=row_seed(int(seed), row)) for row, request in enumerate(requests)]
+
+
+def row_seed(seed: int, row: int) -> int:
+    """Return the seed of a row of a call."""
+    digest = hashlib.sha256(f"{seed} {row}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1  # within the range of int64
+
+
+def _listed(argument: str, values: Any, kind: Any) -> list[Any]:
+    """Return the values of an argument as a list, all of one kind."""
+    expected = {"texts": "texts (str) or rows (dict)", "prompt": "names of prompts, or None"}.get(
+        argument, "texts (str)"
+    )
+    if isinstance(values, bytes) or not isinstance(values, Iterable):
+        raise TaskError(f"{argument} is {values!r:.80}; expected a list of {expected}, or one.")
+    listed = list(values)
+    for place, value in enumerate(listed, start=1):
+        if not isinstance(value, kind):
+            raise TaskError(
+                f"{argument} has {value!r:.80} ({type(value).__name__}) in place {place} of "
+                f"{len(listed)}; expected {expected}.{_advice(value)}"
+            )
+    return listed
+
+
+def _advice(value: Any) -> str:
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+        return (
+            " For the messages of a chat, pass the text that base.tokenizer.apply_chat_template("
+            "messages, tokenize=False, add_generation_prompt=True) returns."
+        )
+    return ""
 
 
 def _task_of(prompt: LoadedPrompt | None, fallback: PreparedTask | None) -> PreparedTask | None:

@@ -50,13 +50,13 @@ def _refusal(base: BaseModel) -> str | None:
         return "activation checkpointing is on, with which layers read no keys and values"
     if base.is_sharded:
         return "FSDP has sharded its layers"
-    if shares_prefixes(base):
-        return None
     layers = DynamicCache(config=base.model.config).layers
     others = sorted({type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer})
     if others:
         return f"it has sliding windows or recurrent states ({', '.join(others)})"
-    return "its answers from cached keys and values are not those from the whole text"
+    if not layers or not shares_prefixes(base):
+        return "its answers from cached keys and values are not those from the whole text"
+    return None
 
 
 def _sizes(prefix: Prefix) -> set[tuple[int, int]]:

@@ -42,6 +42,8 @@ def ends_in_plain_head(model: PreTrainedModel) -> bool:
         return False
     try:
         return _matches_model(model, head, name, trunk)
+    except torch.OutOfMemoryError:
+        raise  # says nothing about the head
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return False  # its parts take other arguments
 

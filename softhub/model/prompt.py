@@ -84,7 +84,7 @@ class SoftPrompt:
             BaseModelError: It is a prefix, and the base cannot run prefixes.
         """
         if self.manifest.prefix is None:
-            return self.vectors.to(base.device, base.dtype)
+            return self.vectors.to(base.device, base.dtype, copy=True)
         return prefix_of(self.vectors, prefix_template(base))
 
     @classmethod

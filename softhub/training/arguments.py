@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
 
+from softhub.config import Alternatives
 from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
+from softhub.terminal import is_quiet
+from softhub.training.argument_checks import check_values, explained_arguments
 from softhub.training.callbacks import check_trackers
 from softhub.training.learning_rate import check_learning_rate, scaled_rate
 
@@ -73,6 +76,11 @@ class PromptTrainingArguments(TrainingArguments):
             early stopping off.
     """
 
+    # See `softhub.config.parse_config`.
+    ALTERNATIVES: ClassVar[Alternatives] = {
+        "max_steps": ("-1", ("num_train_epochs",)),
+    }
+
     output_dir: str = field(default="runs/prompt", metadata={"help": "Folder of the checkpoints."})
     max_steps: int | str | None = field(  # type: ignore[assignment]
         default="auto",
@@ -115,15 +123,18 @@ class PromptTrainingArguments(TrainingArguments):
         """Show progress bars on terminals only, and pin memory only for an accelerator.
 
         Raises:
-            TrainingError: The number of steps, the learning rate or a tracker is not valid.
+            TrainingError: An argument is not valid, not supported, or names a missing tracker.
         """
         self.max_steps = _checked_steps(self.max_steps)
         check_learning_rate(self.learning_rate)
+        check_values(self)
+        check_trackers(self.report_to)
+        self.report_to = self.report_to or "none"
         self.dataloader_pin_memory &= torch.accelerator.is_available()
         if self.disable_tqdm is None:
-            self.disable_tqdm = not sys.stderr.isatty()
-        super().__post_init__()
-        check_trackers(self.report_to)
+            self.disable_tqdm = is_quiet() or not sys.stderr.isatty()
+        with explained_arguments():
+            super().__post_init__()
 
     @property
     def is_auto(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from softhub.model.base import BaseModel
-from softhub.model.encoding import Candidates, Encoder, render_chat
+from softhub.model.encoding import Candidates, render_chat
 from softhub.tasks import Example, Task
 from softhub.training.data import EncodedExamples, encode_examples
 
@@ -70,7 +70,7 @@ def encode_task(
         TrainingError: A split is empty.
     """
     task = render_chat(task, base.tokenizer)
-    encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
+    encoder = base.encoder
     candidates = encoder.candidates_of(task)
     room = None if base.max_positions is None else base.max_positions - virtual_tokens
     return EncodedTask(
@@ -83,7 +83,11 @@ def encode_task(
 
 
 def truncation_warnings(tasks: Sequence[EncodedTask]) -> list[str]:
-    """Return a warning with the number of truncated texts, if there are any."""
-    splits = [split for encoded in tasks for split in (encoded.train, encoded.dev)]
-    truncated, total = sum(split.truncated for split in splits), sum(map(len, splits))
-    return [f"{truncated} of {total} texts were too long and were truncated."] if truncated else []
+    """Return a warning with the number of truncated texts of each split, if there are any."""
+    found = []
+    for name in ("train", "dev"):
+        splits = [getattr(encoded, name) for encoded in tasks]
+        truncated = sum(split.truncated for split in splits)
+        if truncated:
+            found.append(f"{truncated} of {sum(map(len, splits))} {name} texts")
+    return [f"{' and '.join(found)} were too long and were truncated."] if found else []

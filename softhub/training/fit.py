@@ -12,6 +12,7 @@ from transformers import set_seed
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Splits, SplitsLike, Task
+from softhub.terminal import phase
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
 from softhub.training.initialization import Initialization, choose_initialization, load_init
@@ -24,7 +25,12 @@ from softhub.training.restarts import (
     run_with_restarts,
 )
 from softhub.training.rounding import round_prefix
-from softhub.training.running import FitResult, result_of, set_aside_checkpoints
+from softhub.training.running import (
+    FitResult,
+    check_resumable,
+    result_of,
+    set_aside_checkpoints,
+)
 
 
 def fit(
@@ -73,11 +79,14 @@ def fit(
         BaseModelError: A prefix is to be trained, and the base cannot run one.
     """
     args = args or PromptTrainingArguments()
+    if resume:
+        check_resumable(args.output_dir)
     check_config(base, config, args)
     splits, init = task.to_splits(data), load_init(init)
     set_seed(args.seed)
     tokens = int(config.num_virtual_tokens)
-    encoded = encode_task(base, task, splits.train, splits.dev, virtual_tokens=tokens)
+    with phase("Encoding the texts of train and dev"):
+        encoded = encode_task(base, task, splits.train, splits.dev, virtual_tokens=tokens)
     if not resume:
         set_aside_checkpoints(args.output_dir)
     began = time.perf_counter()

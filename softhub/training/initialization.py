@@ -23,10 +23,10 @@ from peft import PrefixTuningConfig, PromptTuningInit
 from softhub.adapter.manifest import PrefixShape
 from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
-from softhub.model.encoding import Encoder
 from softhub.model.prefix import vectors_of_prompt
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task
+from softhub.terminal import phase
 from softhub.training.data import collate, count_items
 from softhub.training.encoded_task import EncodedTask
 from softhub.training.learning_rate import frequent_rows
@@ -112,13 +112,12 @@ def choose_initialization(
         found = [_as_prefix(base, one, shape) for one in found]
     if len(found) == 1:
         return found[0]
-    losses = [
-        fmean(
-            dev_loss(base, task, one.vectors, prefix=one.prefix, batch_size=batch_size)
-            for task in tasks
-        )
-        for one in found
-    ]
+    losses = []
+    with phase("Comparing initializations on dev", len(found), "prompt") as advance:
+        for one in found:
+            options: dict[str, Any] = {"prefix": one.prefix, "batch_size": batch_size}
+            losses.append(fmean(dev_loss(base, task, one.vectors, **options) for task in tasks))
+            advance(1)
     best = min(range(len(found)), key=losses.__getitem__)
     return replace(found[best], dev_loss=losses[best])
 
@@ -194,11 +193,7 @@ def _instructions(base: BaseModel, task: Task) -> set[str]:
     """Return the text before the input in each hard template, without the task's own."""
     own = re.split(r"\{\w+\}", task.template.text)[0]
     texts = [re.split(r"\{\w+\}", hard.text)[0].removesuffix(own) for hard in task.hard_templates]
-    return {text for text in texts if len(_token_ids(base, text)) >= _SHORTEST}
-
-
-def _token_ids(base: BaseModel, text: str) -> list[int]:
-    return list(base.tokenizer(text, add_special_tokens=False)["input_ids"])
+    return {text for text in texts if len(base.encoder.tokens(text)) >= _SHORTEST}
 
 
 def dev_loss(
@@ -269,7 +264,7 @@ def text_vectors(base: BaseModel, text: str, tokens: int) -> torch.Tensor:
     Raises:
         TrainingError: The text has no tokens.
     """
-    ids = _token_ids(base, text)
+    ids = base.encoder.tokens(text)
     if not ids:
         raise TrainingError(
             "init 'text' needs a text: set prompt_tuning_init_text in PEFT's configuration, or "
@@ -286,7 +281,7 @@ def _embed(base: BaseModel, ids: Sequence[int]) -> torch.Tensor:
 
 def _known_tokens(base: BaseModel, task: Task, name: str, tokens: int) -> list[int]:
     """Return the tokens that an init takes from the task; the rest are drawn from its texts."""
-    encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
+    encoder = base.encoder
     if name == "vocabulary":
         return []
     if name == "task":

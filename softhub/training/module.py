@@ -8,8 +8,8 @@ so that DDP and FSDP see one module.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -20,10 +20,11 @@ from softhub.adapter.manifest import PrefixShape
 from softhub.model.assembly import PaddedBatch
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates
+from softhub.model.grouping import PreparedPrompt
 from softhub.model.kv_cache import encode_prefix, shares_prefixes
 from softhub.model.packing import SharedPrompt, attending_packed, longest_packed
 from softhub.model.prefix import prefix_of, prefix_template, units_of
-from softhub.model.scoring import PreparedPrompt, encode_rows, label_scores, target_logprobs
+from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from softhub.training.data import IGNORE_INDEX
 
 
@@ -83,6 +84,18 @@ class LossModule(nn.Module):
             self.model.activation_checkpointing_enable(**options)
         else:
             self.model.gradient_checkpointing_enable(**options)
+
+    @contextmanager
+    def base_left_as_it_was(self) -> Iterator[None]:
+        """Restore the base afterwards: its checkpointing, its dropout and its mode."""
+        before = [(module, _changeable(module)) for module in self.model.modules()]
+        try:
+            yield
+        finally:
+            for module, values in before:
+                for name in _changeable(module).keys() - values.keys():
+                    delattr(module, name)  # which hid the class's own value
+                vars(module).update(values)
 
     # Trainer calls it by this name before transformers 5.23, which Python 3.10 cannot have.
     gradient_checkpointing_enable = activation_checkpointing_enable
@@ -189,6 +202,7 @@ class PromptTuningModule(LossModule):
         prefix: PrefixShape | None = None,
     ) -> None:
         super().__init__(base, candidates, label_weights)
+        base.capabilities.require_prompts()
         # float32 whatever the dtype of the base: a step is too small for half precision.
         vectors = vectors.to(base.device, torch.float32, copy=True)  # [P, H] or [P, width]
         self.prefix = prefix
@@ -214,9 +228,19 @@ class PromptTuningModule(LossModule):
         # Packing replaces the layers' attention, which would break a compiler's graph.
         if fits and not torch.compiler.is_compiling():
             return SharedPrompt(self.prompt)
-        if shares_prefixes(self.base):
+        if shares_prefixes(self.base, self.prompt.shape[0] + columns):
             return encode_prefix(self.base, self.prompt)
         return self.prompt
+
+
+def _changeable(module: nn.Module) -> dict[str, Any]:
+    """Return the attributes of a layer that training with activation checkpointing sets."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name in ("training", "gradient_checkpointing")
+        or ("dropout" in name and isinstance(value, float))
+    }
 
 
 def weight_tensor(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+from typing import Any
+
 from accelerate.utils import parse_flag_from_env
 from peft import PeftType, PrefixTuningConfig, PromptTuningConfig
 
@@ -34,9 +37,10 @@ def check_config(base: BaseModel, config: PromptConfig, args: PromptTrainingArgu
             f"The PEFT configuration has task_type={config.task_type}, but {base.name} is "
             f"{base.task_type}: use task_type=base.task_type."
         )
-    if int(config.num_virtual_tokens or 0) < 1:
+    tokens: Any = config.num_virtual_tokens
+    if not isinstance(tokens, Integral) or tokens < 1:
         raise TrainingError(
-            f"num_virtual_tokens is {config.num_virtual_tokens}; expected 1 or more, e.g. 20."
+            f"num_virtual_tokens is {tokens!r}; expected a whole number of 1 or more, e.g. 20."
         )
     if args.is_auto and (args.early_stopping_patience or args.eval_strategy != "steps"):
         raise TrainingError(

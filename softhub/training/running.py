@@ -6,8 +6,11 @@ import json
 import logging
 import re
 import shutil
+import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +20,9 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
 from softhub.model.prompt import SoftPrompt
-from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import InterruptCallback
 from softhub.training.provenance import peak_memory
-from softhub.training.trainer import PromptTrainer
+from softhub.training.trainer import CheckpointNotWritten, PromptTrainer
 
 logger = logging.getLogger("softhub")
 
@@ -73,18 +75,20 @@ def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
         Wall time in seconds; 0 for a run that was already complete.
 
     Raises:
-        TrainingError: There is no checkpoint to resume from.
+        TrainingError: There is no checkpoint to resume from, or a file cannot be written.
         TrainingInterrupted: Ctrl-C was pressed; a checkpoint was saved.
     """
     args, interrupt = trainer.prompt_arguments, InterruptCallback()
     trainer.add_callback(interrupt)
     if args.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
-    checkpoint = _checkpoint_to_resume(args) if resume else None
+    if resume:
+        check_resumable(args.output_dir)
+    checkpoint = last_checkpoint(args.output_dir) if resume else None
     start = time.perf_counter()
     if checkpoint and trainer.restore_complete_run(checkpoint):
         return 0.0
-    with interrupt.listening():
+    with interrupt.listening(), _explained_failures(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)
     if interrupt.interrupted:
         raise TrainingInterrupted(
@@ -92,6 +96,27 @@ def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
             f"{trainer.args.output_dir}; continue with --resume."
         )
     return time.perf_counter() - start
+
+
+@contextmanager
+def _explained_failures(trainer: PromptTrainer) -> Iterator[None]:
+    """Say what can be resumed after a full disk, and name a wrong metric."""
+    try:
+        yield
+    except (OSError, CheckpointNotWritten) as error:
+        folder = str(trainer.args.output_dir)
+        checkpoint = last_checkpoint(folder)
+        rest = "There is no complete checkpoint to resume from."
+        if checkpoint is not None:
+            rest = f"The last complete checkpoint is {checkpoint}: continue with --resume."
+        raise TrainingError(
+            f"Training stopped at step {trainer.state.global_step}, because a file could not be "
+            f"written: {error}. Make room for the files in {folder}. {rest}"
+        ) from error
+    except KeyError as error:
+        if "metric_for_best_model" not in str(error):
+            raise
+        raise TrainingError(str(error.args[0])) from error
 
 
 def result_of(
@@ -132,9 +157,13 @@ def set_aside_checkpoints(folder: str | Path) -> None:
 
     Otherwise a new run could later be resumed from them, with a seed and a learning rate that are
     not its own.
+
+    Raises:
+        TrainingError: The folder cannot be written to.
     """
     state = PartialState()
     if state.is_main_process:
+        _check_writable(Path(folder))
         below = [Path(folder), *sorted(Path(folder).glob("restart-*"))]
         old = [path for part in below for path in _checkpoints(part)]
         for path in old:
@@ -150,14 +179,29 @@ def set_aside_checkpoints(folder: str | Path) -> None:
     state.wait_for_everyone()
 
 
-def _checkpoint_to_resume(args: PromptTrainingArguments) -> str:
-    checkpoint = last_checkpoint(args.output_dir)
-    if checkpoint is None:
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
         raise TrainingError(
-            f"Nothing to resume in {args.output_dir!r}: no checkpoint was found there. Check "
+            f"output_dir {str(folder)!r} cannot be written to: {error.strerror or error}. Choose "
+            "a folder that can."
+        ) from error
+
+
+def check_resumable(folder: str | Path) -> None:
+    """Check that a run has a checkpoint, in its folder or in one of its parts, before it is loaded.
+
+    Raises:
+        TrainingError: There is no complete checkpoint.
+    """
+    if not any(map(last_checkpoint, (Path(folder), *Path(folder).glob("*/")))):
+        raise TrainingError(
+            f"Nothing to resume in {str(folder)!r}: no checkpoint was found there. Check "
             "output_dir, or start without resume."
         )
-    return checkpoint
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ SHOTS = "Review: It broke.\nSentiment: negative\n\nReview: I love it.\nSentiment
 def fed_shapes(model):
     """Shapes `[B, T]` of what goes through the base from now on."""
     shapes = []
+    model.base.capabilities.rows(0)  # asking runs the layers too
     model.base.model.model.layers[0].register_forward_pre_hook(
         lambda _, inputs: shapes.append(tuple(inputs[0].shape[:2]))
     )

@@ -85,6 +85,8 @@ def test_windows_pack_rows_that_they_see_whole(kind, tiny_base, gemma3):
 def test_training_packs_no_row_beyond_the_window(tokens, at_once, tiny_base):
     base, fed = load_base(tiny_base("mistral")), []
     tuner = PromptTuningModule(base, torch.randn(tokens, HIDDEN_SIZE), CANDIDATES)
+    for width in (0, SLIDING_WINDOW + 1):
+        base.capabilities.batching(width)  # asking runs the layers too
     base.model.model.layers[0].register_forward_pre_hook(
         lambda _, inputs: fed.append(inputs[0].shape[0])
     )
@@ -192,6 +194,7 @@ def test_all_layers_keep_one_mask(tiny_base, vectors, monkeypatch):
 
 def test_no_pad_is_computed(tiny_base, vectors):
     base, fed = load_base(tiny_base("llama")), []
+    assert longest_packed(base)  # asking runs the layers too
     base.model.model.layers[0].register_forward_pre_hook(
         lambda _, inputs: fed.append(tuple(inputs[0].shape[:2]))
     )

@@ -184,7 +184,7 @@ def _ensemble(setup: ComparisonSetup) -> Fields:
     names = [model.load_prompt(folder, name=folder.name) for folder in folders]
     start = time.perf_counter()
     rows = [example.row for example in setup.data.test]
-    predictions = predict_ensemble(model, rows, prompts=names, progress="ensemble")
+    predictions = predict_ensemble(model, rows, prompts=names, progress="Evaluating the ensemble")
     seconds = time.perf_counter() - start
     prompts = [SoftPrompt.from_pretrained(folder) for folder in folders]
     return _fields(
