@@ -66,10 +66,9 @@ class LoadedPrompt:
         """
         if isinstance(self.stored, Prefix):
             raise ConfigError(
-                "A prefix cannot be combined with an option by which `generate` makes a cache of "
-                "its own, such as assistant_model, cache_implementation or use_cache, nor with "
-                "rows so long that the base computes them without cached keys. Leave the option "
-                "out, shorten the texts, or use a prompt."
+                "Rows of this length are exact on this base only where the prompt runs with the "
+                "text, and a prefix is keys and values in the cache. Shorten the texts, or use a "
+                "prompt."
             )
         return self.stored
 

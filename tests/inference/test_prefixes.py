@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from softhub.errors import ConfigError
 from softhub.inference.engine import PromptModel
+from softhub.inference.requests import LoadedPrompt
 from tests.prompts import MOOD, SUMMARY, TEXTS, TOPIC, prefix, soft_prompt
 from tests.references import assert_equal_in_float32
 
@@ -117,8 +118,9 @@ def test_texts_generated_in_a_mixed_batch(options, loaded, folder_of):
     assert base.tokenizer.decode(written, skip_special_tokens=True) == together[0]
 
 
-def test_an_option_with_a_cache_of_its_own_is_refused(loaded):
-    model = model_with(loaded("llama"), prompts_of(loaded("llama"), SUMMARY))
-    assert model.generate(TEXTS[:1], prompt="prompt", use_cache=False)
-    with pytest.raises(ConfigError, match=r"A prefix cannot be combined .*use_cache"):
-        model.generate(TEXTS[:1], prompt="prefix", use_cache=False)
+def test_a_prefix_has_no_embeddings_to_run_with_a_text(loaded):
+    """Where a base computes rows of some length without cached keys only."""
+    own = LoadedPrompt(prefix(loaded("llama"), 3).prepare(loaded("llama")), None)
+    assert own.length == 3
+    with pytest.raises(ConfigError, match="a prefix is keys and values in the cache"):
+        _ = own.vectors
