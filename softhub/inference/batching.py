@@ -68,7 +68,7 @@ def _batches(requests: Sequence[Request], size: int) -> Iterator[list[int]]:
 def widest(requests: Sequence[Request]) -> int:
     """Return the most columns that a batch of rows can have, with their answers."""
     virtual = max(
-        (0 if each.prompt is None else len(each.prompt.vectors) for each in requests), default=0
+        (0 if each.prompt is None else each.prompt.length for each in requests), default=0
     )
     return virtual + max((len(each.text.ids) + each.answer for each in requests), default=0)
 
