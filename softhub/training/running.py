@@ -103,6 +103,8 @@ def _explained_failures(trainer: PromptTrainer) -> Iterator[None]:
     """Say what can be resumed after a full disk, and name a wrong metric."""
     try:
         yield
+    except (ConnectionError, TimeoutError):  # a tracker's network, not the disk
+        raise
     except (OSError, CheckpointNotWritten) as error:
         folder = str(trainer.args.output_dir)
         checkpoint = last_checkpoint(folder)
@@ -180,9 +182,9 @@ def set_aside_checkpoints(folder: str | Path) -> None:
 
 
 def _check_writable(folder: Path) -> None:
+    present = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=present):
             pass
     except OSError as error:
         raise TrainingError(
