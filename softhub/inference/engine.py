@@ -7,7 +7,7 @@ threads can call one model at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,10 +15,26 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from softhub.errors import ConfigError, PromptNotLoaded, TaskError
-from softhub.inference.batching import answer_in_batches, share_beginning
+from softhub.inference.batching import (
+    answer_in_batches,
+    share_beginning,
+    warn_about_truncation,
+)
+from softhub.inference.continuous import stream_texts
 from softhub.inference.generation import generate_texts, reads_text_tokens
 from softhub.inference.prediction import Prediction, decide
-from softhub.inference.requests import LoadedPrompt, Request, RequestEncoder, Text, per_row
+from softhub.inference.prefix_cache import MemoryUse, PrefixCache, default_budget
+from softhub.inference.requests import (
+    LoadedPrompt,
+    Request,
+    RequestEncoder,
+    Text,
+    per_row,
+    per_text,
+    prefixes_of,
+    seeded,
+)
+from softhub.inference.streaming import StreamedText
 from softhub.model.assembly import pad_rows
 from softhub.model.base import BaseModel, load_base
 from softhub.model.encoding import Candidates, Encoder
@@ -39,6 +55,9 @@ class PromptModel:
 
     Args:
         base: The base model, from `load_base`.
+        prefix_budget: Maximum bytes of keys and values of prompts that are kept between calls;
+            the default is a quarter of the free memory. Those used last are kept, and the others
+            are computed again when they are needed, which gives the same answers.
 
     Examples:
         >>> model = PromptModel.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
@@ -47,17 +66,23 @@ class PromptModel:
         'negative'
     """
 
-    def __init__(self, base: BaseModel) -> None:
+    def __init__(self, base: BaseModel, *, prefix_budget: int | None = None) -> None:
+        budget = default_budget(base.device) if prefix_budget is None else prefix_budget
+        if budget < 0:
+            raise ConfigError(f"prefix_budget is {budget}; expected a number of bytes, 0 or more.")
         self.base = base
         self.encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
-        self._requests = RequestEncoder(base, self.encoder)
+        self.requests = RequestEncoder(base, self.encoder)
         self._loaded: dict[str, LoadedPrompt] = {}
+        self._prefixes: PrefixCache[LoadedPrompt] = PrefixCache(budget)
         self._lock = threading.Lock()
 
     @classmethod
-    def from_pretrained(cls, ref: str | Path, **options: Any) -> PromptModel:
+    def from_pretrained(
+        cls, ref: str | Path, *, prefix_budget: int | None = None, **options: Any
+    ) -> PromptModel:
         """Load a base by Hub id, folder or GGUF file; takes the options of `load_base`."""
-        return cls(load_base(ref, **options))
+        return cls(load_base(ref, **options), prefix_budget=prefix_budget)
 
     @classmethod
     def from_peft(
@@ -105,6 +130,7 @@ class PromptModel:
         name: str | None = None,
         task: Task | None = None,
         force: bool = False,
+        pin: bool = False,
     ) -> str:
         """Load a prompt in addition to those already loaded.
 
@@ -114,6 +140,7 @@ class PromptModel:
                 folder's. A prompt already loaded under that name is replaced.
             task: Task to predict with, for a PEFT adapter without one.
             force: Load it even if it was made for another base of the same width.
+            pin: Keep its keys and values, once computed, whatever `prefix_budget` is.
 
         Returns:
             The name.
@@ -131,7 +158,8 @@ class PromptModel:
         task = task or (Task.from_record(record) if record else None)
         name = name or (task.name if task else default) or "prompt"
         vectors = soft_prompt.vectors.to(self.base.device, self.base.dtype)  # [P, H]
-        loaded = LoadedPrompt(vectors, self._requests.prepare(task))
+        prepared = self.requests.prepare(task)
+        loaded = LoadedPrompt(vectors, prepared, self._prefixes, pinned=pin)
         with self._lock:  # calls in other threads go on with the mapping they have read
             self._loaded = {**self._loaded, name: loaded}
         return name
@@ -142,9 +170,22 @@ class PromptModel:
         Raises:
             PromptNotLoaded: No prompt of that name is loaded.
         """
-        self._find(name)
+        self.find(name)
         with self._lock:
             self._loaded = {key: value for key, value in self._loaded.items() if key != name}
+
+    def memory(self) -> MemoryUse:
+        """Return what the loaded prompts hold: vectors, and keys and values within the budget."""
+        loaded, (prefixes, held) = self._loaded, self._prefixes.held()
+        return MemoryUse(
+            prompts=len(loaded),
+            vector_bytes=sum(prompt.vectors.nbytes for prompt in loaded.values()),
+            prefixes=prefixes,
+            prefix_bytes=held,
+            prefix_budget=self._prefixes.budget,
+            pinned=tuple(name for name, prompt in loaded.items() if prompt.pinned),
+            uses={name: prompt.use for name, prompt in loaded.items()},
+        )
 
     def task_of(self, name: str) -> Task | None:
         """Return the task of a loaded prompt, with its chat rendered; None if it has no task.
@@ -152,7 +193,7 @@ class PromptModel:
         Raises:
             PromptNotLoaded: No prompt of that name is loaded.
         """
-        loaded = self._find(name)
+        loaded = self.find(name)
         return loaded.prepared.task if loaded and loaded.prepared else None
 
     def predict(
@@ -187,13 +228,13 @@ class PromptModel:
         """
         if abstain_below is not None and not 0 <= abstain_below <= 1:
             raise ConfigError(f"abstain_below is {abstain_below}; expected a number from 0 to 1.")
-        fallback = self._requests.prepare(task)
+        fallback = self.requests.prepare(task)
         requests = [
-            self._requests.classification(text, self._find(name), fallback)
-            for text, name in per_row(texts, prompt)
+            self.requests.classification(text, found, fallback)
+            for text, found in self._rows(texts, prompt)
         ]
         requests = self._share_beginning(requests)
-        answer = partial(self._predict_batch, abstain_below=abstain_below)
+        answer = partial(self.predict_batch, abstain_below=abstain_below)
         return answer_in_batches(requests, batch_size, answer, progress=progress)
 
     def generate(
@@ -228,14 +269,66 @@ class PromptModel:
             PromptNotLoaded: A prompt is not loaded.
             ConfigError: An option is not supported.
         """
-        fallback = self._requests.prepare(task)
+        fallback = self.requests.prepare(task)
         requests = [
-            self._requests.generation(text, self._find(name), fallback, options)
-            for text, name in per_row(texts, prompt)
+            self.requests.generation(text, found, fallback, options)
+            for text, found in self._rows(texts, prompt)
         ]
         if not any(reads_text_tokens(self.base, dict(each.options)) for each in requests):
             requests = self._share_beginning(requests)
         return answer_in_batches(requests, batch_size, self._generate_batch, progress=progress)
+
+    def stream(
+        self,
+        texts: Sequence[Text],
+        *,
+        prompt: str | None | Sequence[str | None] = None,
+        task: Task | None = None,
+        batch_size: int = 8,
+        n: int = 1,
+        seed: int | Sequence[int] | None = None,
+        logprobs: int | None = None,
+        **options: Any,
+    ) -> Iterator[StreamedText]:
+        """Continue texts as `generate` does, and yield new text of each row as it comes.
+
+        Rows join and leave the running batch between tokens. The texts of a row, joined, are what
+        `generate` returns: text is held back while it may turn out to be the beginning of a stop
+        string, or is an incomplete character. A base model that cannot share prompts, or options
+        such as `num_beams`, give each text in one piece.
+
+        Args:
+            texts: As in `generate`; also conversations, as lists of messages with `role` and
+                `content`, which the base's chat template renders, with the prompt before it.
+            prompt: As in `predict`.
+            task: As in `generate`.
+            batch_size: Maximum number of rows that are continued at a time.
+            n: Answers per text; row `i * n + j` is answer j of text i.
+            seed: Of sampling, for all texts or one for each; answer j uses `seed + j`.
+            logprobs: Also yield the log-probability of each token and of this many of the most
+                probable ones.
+            **options: As in `generate`.
+
+        Returns:
+            An iterator over new texts; the last of each row has a `finish_reason`.
+
+        Raises:
+            PromptNotLoaded: A prompt is not loaded.
+            ConfigError: An option is not supported.
+        """
+        if n < 1:
+            raise ConfigError(f"n is {n}; expected 1 answer per text, or more.")
+        fallback = self.requests.prepare(task)
+        seeds = per_text(seed, len(texts))
+        if logprobs is not None:
+            options["logprobs"] = logprobs
+        requests = [
+            self.requests.generation(text, found, fallback, {**options, **seeded(first, answer)})
+            for (text, found), first in zip(self._rows(texts, prompt), seeds, strict=True)
+            for answer in range(n)
+        ]
+        warn_about_truncation([request.text for request in requests])
+        return stream_texts(self.base, requests, batch_size)
 
     def target_logprobs(
         self,
@@ -265,22 +358,27 @@ class PromptModel:
             PromptNotLoaded: A prompt is not loaded.
             TaskError: A row has no task, or the number of targets is wrong.
         """
-        rows = per_row(texts, prompt)
+        rows = self._rows(texts, prompt)
         if len(targets) != len(rows):
             raise TaskError(
                 f"Found {len(targets)} targets for {len(rows)} texts; expected one for each text."
             )
-        fallback = self._requests.prepare(task)
+        fallback = self.requests.prepare(task)
         requests = [
-            self._requests.reference(text, target, self._find(name), fallback)
-            for (text, name), target in zip(rows, targets, strict=True)
+            self.requests.reference(text, target, found, fallback)
+            for (text, found), target in zip(rows, targets, strict=True)
         ]
         requests = self._share_beginning(requests)
-        return answer_in_batches(requests, batch_size, self._score_batch, progress=progress)
+        return answer_in_batches(requests, batch_size, self.score_batch, progress=progress)
 
     # --- prompts of rows ---
 
-    def _find(self, name: str | None) -> LoadedPrompt | None:
+    def find(self, name: str | None) -> LoadedPrompt | None:
+        """Return a prompt as it is loaded now, whatever is loaded under its name later.
+
+        Raises:
+            PromptNotLoaded: No prompt of that name is loaded.
+        """
         if name is None:
             return None
         try:
@@ -291,6 +389,14 @@ class PromptModel:
                 f"No prompt {name!r} is loaded (loaded: {loaded}); call load_prompt first."
             ) from None
 
+    def _rows(
+        self, texts: Sequence[Text], prompt: str | None | Sequence[str | None]
+    ) -> list[tuple[Text, LoadedPrompt | None]]:
+        """Pair each text with its prompt; a name is looked up once, so its rows have one prompt."""
+        rows = per_row(texts, prompt)
+        found = {name: self.find(name) for name in dict.fromkeys(name for _, name in rows)}
+        return [(text, found[name]) for text, name in rows]
+
     @cached_property
     def _shares_prefixes(self) -> bool:
         return shares_prefixes(self.base)
@@ -300,18 +406,18 @@ class PromptModel:
 
     def _prepared(self, requests: Sequence[Request]) -> list[PreparedPrompt]:
         """Return each row's prompt as keys and values if the base can share them, else vectors."""
-        shared = self._shares_prefixes
-        return [
-            None if prompt is None else prompt.prefix(self.base) if shared else prompt.vectors
-            for prompt in (request.prompt for request in requests)
-        ]
+        prompts = [request.prompt for request in requests]
+        if self._shares_prefixes:
+            return list(prefixes_of(self.base, prompts))
+        return [prompt.vectors if prompt else None for prompt in prompts]
 
     # --- batches ---
 
     @torch.no_grad()
-    def _predict_batch(
-        self, requests: Sequence[Request], abstain_below: float | None
+    def predict_batch(
+        self, requests: Sequence[Request], abstain_below: float | None = None
     ) -> list[Prediction]:
+        """Classify rows of `requests.classification` as one batch; see `predict`."""
         # All rows share the pass over their texts; label words are scored task by task.
         rows_of: dict[Candidates, list[int]] = {}
         for row, request in enumerate(requests):
@@ -338,7 +444,8 @@ class PromptModel:
         return generate_texts(self.base, prompts, texts, dict(requests[0].options))
 
     @torch.no_grad()
-    def _score_batch(self, requests: Sequence[Request]) -> list[tuple[float, ...]]:
+    def score_batch(self, requests: Sequence[Request]) -> list[tuple[float, ...]]:
+        """Score rows of `requests.reference` as one batch; see `target_logprobs`."""
         scores = target_logprobs(
             self.base,
             self._prepared(requests),

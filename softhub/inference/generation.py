@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, StoppingCriteria
 from transformers.modeling_outputs import BaseModelOutput
 
 from softhub.errors import ConfigError
-from softhub.inference.requests import LoadedPrompt
+from softhub.inference.requests import LoadedPrompt, prefixes_of
 from softhub.model.assembly import PaddedBatch, embed_rows, pad_rows
 from softhub.model.base import BaseModel
 from softhub.model.kv_cache import join_prefixes, select_rows, shares_prefixes
@@ -50,7 +50,6 @@ _TOKENS_UNREAD = (
 )
 
 
-@torch.no_grad()
 def generate_texts(
     base: BaseModel,
     prompts: Sequence[LoadedPrompt | None],
@@ -72,12 +71,25 @@ def generate_texts(
     Raises:
         ConfigError: An option is not supported.
     """
-    stop = _stop_strings(options.get("stop", ()))
-    arguments = _with_ends(base, {k: v for k, v in options.items() if k != "stop"})
+    stop = stop_strings(options.get("stop", ()))
+    tokens = generate_tokens(base, prompts, texts, options)
+    return [before_stop(stop, text) for text in decode_literally(base.tokenizer, tokens)]
+
+
+@torch.no_grad()
+def generate_tokens(
+    base: BaseModel,
+    prompts: Sequence[LoadedPrompt | None],
+    texts: Sequence[Sequence[int]],
+    options: Mapping[str, Any],
+) -> torch.Tensor:
+    """Implement `generate_texts`; return the new tokens `[B, N]`, padded after a row's end."""
+    stop = stop_strings(options.get("stop", ()))
+    arguments = with_ends(base, {k: v for k, v in options.items() if k != "stop"})
     rows = pad_rows(texts).to(base.device)  # [B, T]
     # `shown` is where the new tokens begin in what `generate` returns.
     if base.is_encoder_decoder:
-        inputs, shown = _encoder_inputs(base, prompts, rows), 0
+        inputs, shown = _encoder_inputs(base, prompts, rows), 1  # after the start token
     else:
         inputs = _decoder_inputs(base, prompts, rows, arguments)
         shown = inputs["input_ids"].shape[1]
@@ -85,8 +97,8 @@ def generate_texts(
         criteria = [*arguments.pop("stopping_criteria", ()), _StopStrings(base, stop, shown)]
         arguments["stopping_criteria"] = criteria
     generate: Any = base.model.generate
-    tokens = generate(**inputs, **arguments)  # [B, shown + new]
-    return [_before(stop, text) for text in _decoded(base.tokenizer, tokens[:, shown:])]
+    tokens: torch.Tensor = generate(**inputs, **arguments)  # [B, shown + N]
+    return tokens[:, shown:]
 
 
 def _decoder_inputs(
@@ -99,7 +111,7 @@ def _decoder_inputs(
     if not any(prompts):
         mask = rows.mask
     elif shares_prefixes(base) and not _keeps_own_cache(base, options):
-        cache, prefix_mask = join_prefixes(base, [p.prefix(base) if p else None for p in prompts])
+        cache, prefix_mask = join_prefixes(base, prefixes_of(base, prompts))
         mask = torch.cat([prefix_mask, rows.mask], dim=1)  # [B, P + T]
         beams = int(options.get("num_beams") or base.model.generation_config.num_beams or 1)
         if cache is not None and beams > 1:  # `generate` repeats rows for beams, but not a cache
@@ -141,20 +153,20 @@ def _encoder_inputs(
 
 def reads_text_tokens(base: BaseModel, options: Mapping[str, Any]) -> bool:
     """Return whether an option may read the tokens of the text, as repetition penalties do."""
-    return any(option not in _TOKENS_UNREAD for option in _chosen(base, options))
+    return any(option not in _TOKENS_UNREAD for option in chosen_options(base, options))
 
 
 def _keeps_own_cache(base: BaseModel, options: Mapping[str, Any]) -> bool:
-    chosen = _chosen(base, options)
+    chosen = chosen_options(base, options)
     return any(chosen.get(option) not in (None, True) for option in _OWN_CACHE)
 
 
-def _chosen(base: BaseModel, options: Mapping[str, Any]) -> dict[str, Any]:
+def chosen_options(base: BaseModel, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model's own generation options that differ from the defaults, and the call's."""
     return {**base.model.generation_config.to_diff_dict(), **options}
 
 
-def _with_ends(base: BaseModel, options: Mapping[str, Any]) -> dict[str, Any]:
+def with_ends(base: BaseModel, options: Mapping[str, Any]) -> dict[str, Any]:
     """Add the tokens that end a row, and the one that pads it afterwards."""
     if int(options.get("num_return_sequences") or 1) != 1:
         raise ConfigError(
@@ -173,7 +185,12 @@ def _with_ends(base: BaseModel, options: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def _stop_strings(stop: Any) -> tuple[str, ...]:
+def stop_strings(stop: Any) -> tuple[str, ...]:
+    """Return the strings of the option `stop`.
+
+    Raises:
+        ConfigError: It is neither a string nor a list of strings.
+    """
     strings = [stop] if isinstance(stop, str) else stop
     texts = isinstance(strings, list | tuple) and all(isinstance(text, str) for text in strings)
     if not texts or "" in strings:
@@ -193,18 +210,19 @@ class _StopStrings(StoppingCriteria):
         self, input_ids: torch.LongTensor, scores: Any, **options: Any
     ) -> torch.BoolTensor:
         """Return whether each row of `[B, L]` has ended, `[B]`, bool."""
-        texts = _decoded(self._tokenizer, input_ids[:, self._shown :])
+        texts = decode_literally(self._tokenizer, input_ids[:, self._shown :])
         ended = [any(string in text for string in self._stop) for text in texts]
         return torch.BoolTensor(ended).to(input_ids.device)  # type: ignore[return-value]
 
 
-def _decoded(tokenizer: PreTrainedTokenizerBase, tokens: torch.Tensor) -> list[str]:
+def decode_literally(tokenizer: PreTrainedTokenizerBase, tokens: Any) -> list[str]:
     """Decode tokens literally; cleaning up would change the spaces of code."""
     return tokenizer.batch_decode(
         tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
 
 
-def _before(stop: Sequence[str], text: str) -> str:
+def before_stop(stop: Sequence[str], text: str) -> str:
+    """Return a text up to the first stop string."""
     ends = (text.find(string) for string in stop)
     return text[: min((end for end in ends if end >= 0), default=len(text))]

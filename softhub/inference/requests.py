@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,15 +10,20 @@ from typing import Any
 
 import torch
 
-from softhub.errors import TaskError
+from softhub.errors import ConfigError, TaskError
+from softhub.inference.prefix_cache import PrefixCache, PrefixUse
 from softhub.model.base import BaseModel
+from softhub.model.chat import render_messages
 from softhub.model.encoding import Candidates, EncodedText, Encoder, render_chat
 from softhub.model.kv_cache import Prefix, encode_prefix
 from softhub.tasks import Task
 from softhub.tasks.decision import ALWAYS_ANSWER, Decision
 
-Text = str | Mapping[str, Any]
-"""A text, or a row with a value for each column of the task's template."""
+Text = str | Mapping[str, Any] | list[Mapping[str, Any]]
+"""A text, or a row with a value for each column of the task's template.
+
+To generate, also a conversation: a list of messages with `role` and `content`.
+"""
 
 NEW_TOKENS = 64
 """Default of `max_new_tokens`."""
@@ -43,19 +49,28 @@ class LoadedPrompt:
     Attributes:
         vectors: `[P, H]` in the base's dtype.
         prepared: The task of its manifest, or the one it was loaded with.
+        prefixes: Where its keys and values are kept; by default as long as the prompt is.
+        pinned: Whether they stay whatever the budget.
+        use: How often they were found, computed and discarded.
     """
 
     vectors: torch.Tensor
     prepared: PreparedTask | None
+    prefixes: PrefixCache[LoadedPrompt] = field(default_factory=lambda: PrefixCache(sys.maxsize))
+    pinned: bool = False
+    use: PrefixUse = field(default_factory=PrefixUse)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _prefix: Prefix | None = None
 
     def prefix(self, base: BaseModel) -> Prefix:
         """Return its keys and values, for a base that can share them."""
-        with self._lock:
-            if self._prefix is None:
-                self._prefix = encode_prefix(base, self.vectors)
-        return self._prefix
+        with self._lock:  # two threads do not compute the same
+            return self.prefixes.get(self, lambda: encode_prefix(base, self.vectors))
+
+
+def prefixes_of(base: BaseModel, prompts: Sequence[LoadedPrompt | None]) -> list[Prefix | None]:
+    """Return the keys and values of each row's prompt; each prompt is looked up once."""
+    found = {prompt: prompt.prefix(base) for prompt in dict.fromkeys(prompts) if prompt}
+    return [found[prompt] if prompt else None for prompt in prompts]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,13 +148,16 @@ class RequestEncoder:
         """Return a row to continue; without a task the text is continued as it is.
 
         Raises:
-            TaskError: The row has columns, but there is no task with a template for them.
+            TaskError: The row has columns, but there is no task with a template for them; or it is
+                a conversation that the base's chat template rejects, or that is too long.
         """
         prepared = _task_of(prompt, fallback)
         defaults = prepared.task.generation if prepared else {}
         options = {"max_new_tokens": NEW_TOKENS, **defaults, **options}
         answer = int(options["max_new_tokens"])
-        if prepared is not None:
+        if isinstance(text, list):
+            encoded = self._encode_chat(text, self._room(prompt, None, answer))
+        elif prepared is not None:
             encoded = self._encode(prepared.task, text, prompt, answer)
         elif isinstance(text, str):
             encoded = self._encoder.encode_plain(text, self._room(prompt, None, answer))
@@ -168,9 +186,21 @@ class RequestEncoder:
         encoded = self._encode(prepared.task, text, prompt, len(tokens))
         return Request(encoded, prompt, target=tokens)
 
+    def _encode_chat(self, messages: list[Mapping[str, Any]], room: int | None) -> EncodedText:
+        template, row = render_messages(messages, self._base.tokenizer)
+        encoded = self._encoder.encode(template, row)
+        if room is not None and len(encoded.ids) > room:
+            raise TaskError(
+                f"The conversation has {len(encoded.ids)} tokens, and {room} fit beside the prompt "
+                "and the answer: shorten it, or lower max_new_tokens."
+            )
+        return encoded
+
     def _encode(
         self, task: Task, text: Text, prompt: LoadedPrompt | None, answer: int
     ) -> EncodedText:
+        if isinstance(text, list):
+            raise TaskError("Found a conversation; expected a text, or a row of the template.")
         row = {task.text_column: text} if isinstance(text, str) else text
         room = self._room(prompt, task, answer)
         return self._encoder.encode(task.template, row, text_column=task.text_column, room=room)
@@ -201,6 +231,26 @@ def per_row(
             "or one for each."
         )
     return list(zip(texts, names, strict=True))
+
+
+def per_text(seed: int | Sequence[int] | None, texts: int) -> list[int | None]:
+    """Return a seed for each text.
+
+    Raises:
+        ConfigError: The number of seeds is wrong.
+    """
+    seeds = [seed] * texts if seed is None or isinstance(seed, int) else list(seed)
+    if len(seeds) != texts:
+        raise ConfigError(
+            f"Found {len(seeds)} seeds for {texts} texts; expected one for all texts, or one for "
+            "each."
+        )
+    return seeds
+
+
+def seeded(seed: int | None, answer: int) -> dict[str, int]:
+    """Return the option `seed` of one of the answers to a text."""
+    return {} if seed is None else {"seed": seed + answer}
 
 
 def _task_of(prompt: LoadedPrompt | None, fallback: PreparedTask | None) -> PreparedTask | None:
