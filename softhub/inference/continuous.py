@@ -39,9 +39,12 @@ _READ_HERE = frozenset(
         "top_k",
         "top_p",
         "transformers_version",
+        "use_cache",
+        "_from_model_config",
     )
 )
-"""Options that this loop implements; a row with others is continued by `generate`, as a whole."""
+"""Options that this loop implements, or that change no text; rows with others are continued whole.
+"""
 
 
 def runs_continuously(base: BaseModel, options: Mapping[str, Any]) -> bool:
