@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
-from softhub.errors import PromptNotLoaded, SoftHubError
+from softhub.errors import ConfigError, PromptNotLoaded, SoftHubError
 from softhub.hub import Hub
 from softhub.hub.names import check_repo_id
 from softhub.serving.protocol import Engine, ServedPrompt
@@ -122,6 +122,13 @@ class ServedNames:
 
     def _from_hub(self, source: str) -> Path:
         repo_id, _, revision = source.partition("@")
+        try:
+            check_repo_id(repo_id)
+        except SoftHubError as error:
+            raise ConfigError(
+                f"{source!r:.200} is neither a folder of this server nor a repository of its hub, "
+                "such as me/mood or me/mood@v1."
+            ) from error
         hub = self.hub or Hub()
         return hub.pull(repo_id, revision=revision or "main")
 
