@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
@@ -22,6 +23,7 @@ from softhub.serving.keys import Keys
 from softhub.serving.limits import BodyLimit, Limits
 from softhub.serving.metrics import ServerMetrics
 from softhub.serving.names import ServedNames
+from softhub.serving.page.routes import PageFiles, page_routes
 from softhub.serving.protocol import Engine
 from softhub.serving.request_log import RequestLog
 from softhub.serving.scoring_routes import scoring_routes
@@ -57,14 +59,16 @@ def create_app(
 
     # FastAPI's own pages load scripts from elsewhere: off.
     app = FastAPI(title="softhub", lifespan=lifespan, openapi_url=None)
-    for router in (generation_routes, scoring_routes, model_routes):
+    for router in (generation_routes, scoring_routes, model_routes, page_routes):
         app.include_router(router(context))
     if admin_keys:
         app.include_router(admin_routes(context, admin_keys))
+    app.mount("/static", PageFiles(packages=[("softhub.serving.page", "static")]))
     for kind in (HTTPException, RequestValidationError, SoftHubError, TimeoutError):
         app.add_exception_handler(kind, _answer_error)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
     paths = frozenset(path for path in (getattr(r, "path", "") for r in app.routes) if path)
+    app.add_middleware(GZipMiddleware)  # leaves streams of events as they are
     app.add_middleware(BodyLimit, most=limits.body_bytes)
     app.add_middleware(
         RequestLog,

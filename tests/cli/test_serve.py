@@ -1,5 +1,6 @@
 """`softhub serve` as a process: what it refuses, its log, and SIGTERM."""
 
+import contextlib
 import json
 import os
 import signal
@@ -35,17 +36,17 @@ def folders(tmp_path, loaded):
     ],
 )
 def test_what_cannot_be_served_is_refused_in_one_line(arguments, message, softhub, tiny_base):
-    code, _, error = softhub("serve", str(tiny_base("llama")), *arguments)
-    assert code == 1 and message in error and len(error.strip().splitlines()) == 1
+    done = softhub("serve", str(tiny_base("llama")), *arguments)
+    assert done.code == 1 and message in done.err and len(done.err.strip().splitlines()) == 1
 
 
 def test_a_short_key_and_a_wrong_pin_are_refused(softhub, tiny_base, folders, monkeypatch):
     base = str(tiny_base("llama"))
-    code, _, error = softhub("serve", base, "--prompts", f"mood={folders['mood']}", "--pin", "moo")
-    assert code == 1 and "did you mean 'mood'" in error
+    arguments = ["--prompts", f"mood={folders['mood']}", "--pin", "moo"]
+    assert "did you mean 'mood'" in softhub("serve", base, *arguments).err
     monkeypatch.setenv("SOFTHUB_API_KEY", "short")
-    code, _, error = softhub("serve", base)
-    assert code == 1 and "at least 16" in error
+    done = softhub("serve", base)
+    assert done.code == 1 and "at least 16" in done.err
 
 
 @pytest.mark.slow
@@ -66,9 +67,11 @@ def test_a_locked_deployment_serves_until_sigterm_and_finishes_what_it_accepted(
     command += ["--prefix-budget", "1", "--pin", "mood", "--allow", "me/*"]
     environment = {**os.environ, "SOFTHUB_API_KEY": key}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    opened = contextlib.ExitStack()
     try:
         headers = {"Authorization": f"Bearer {key}"}
         http = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60)
+        opened.enter_context(http)
         wait_until_ready(http, process)
         names = [each["id"] for each in http.get("/v1/models").json()["data"]]
         assert names[1:] == ["base", "mood", "short"]
@@ -82,7 +85,9 @@ def test_a_locked_deployment_serves_until_sigterm_and_finishes_what_it_accepted(
             assert list(lines)[-2] == "data: [DONE]"
         error = process.communicate(timeout=60)[1]
     finally:
+        opened.close()
         process.kill()
+        process.stderr.close()
     assert process.returncode in (0, -signal.SIGTERM)
     lines = [json.loads(line) for line in error.splitlines() if line.startswith("{")]
     starting = next(line for line in lines if line["message"] == "starting")
