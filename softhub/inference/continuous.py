@@ -69,6 +69,7 @@ class ContinuousBatch:
         self._mask = torch.zeros(0, 0, dtype=torch.bool, device=base.device)  # [B, L]
 
     def __len__(self) -> int:
+        """Return the number of rows that have not ended."""
         return len(self._rows)
 
     @torch.no_grad()
@@ -183,9 +184,7 @@ class ContinuousBatch:
             arguments["logits_to_keep"] = 1
         if cache is None:
             cache = DynamicCache(config=self._base.model.config)
-        output = self._base.model(
-            input_ids=ids, past_key_values=cache, use_cache=True, **arguments
-        )
+        output = self._base.model(input_ids=ids, past_key_values=cache, use_cache=True, **arguments)
         return output.logits[:, -1].float(), output.past_key_values
 
     def _join(self, rows: Sequence[TextStream], cache: DynamicCache, mask: torch.Tensor) -> None:

@@ -65,9 +65,11 @@ class BuiltInGeneration:
         self._loop = asyncio.get_running_loop()
 
     def __aiter__(self) -> BuiltInGeneration:
+        """Return itself."""
         return self
 
     async def __anext__(self) -> StreamedText:
+        """Return new text of one row, or raise what went wrong."""
         if not self._open:
             raise StopAsyncIteration
         text = await self._texts.get()
@@ -242,9 +244,7 @@ class BuiltInEngine:
         self, encode: Callable[[Any], Request], rows: Sequence[Any]
     ) -> list[Request]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._tokenizing, lambda: [encode(row) for row in rows]
-        )
+        return await loop.run_in_executor(self._tokenizing, lambda: [encode(row) for row in rows])
 
     async def _scored(
         self, requests: Sequence[Request], answer: Callable[[Sequence[Request]], Sequence[Any]]

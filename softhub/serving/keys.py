@@ -27,6 +27,7 @@ class Keys:
         self._digests = tuple(digests)
 
     def __bool__(self) -> bool:
+        """Return whether there is a key."""
         return bool(self._digests)
 
     @classmethod
@@ -79,7 +80,7 @@ def _digests(file: Path) -> list[bytes]:
         if match is None:
             raise ConfigError(
                 f"{file}:{number}: expected 'sha256:' and 64 hexadecimal digits; hash a key with "
-                "`printf %s \"$KEY\" | sha256sum`."
+                '`printf %s "$KEY" | sha256sum`.'
             )
         found.append(bytes.fromhex(match[1]))
     if not found:

@@ -41,7 +41,9 @@ class ServerMetrics:
             buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
         )
         self._tokens = Counter(
-            "softhub_tokens", "Tokens of answered requests.", ("kind", "model"),
+            "softhub_tokens",
+            "Tokens of answered requests.",
+            ("kind", "model"),
             registry=self._registry,
         )
         self._registry.register(_EngineCollector(engine))
@@ -89,7 +91,8 @@ class _EngineCollector(Collector):
         uses = _bounded(memory.uses)
         for field in ("hits", "misses", "evictions"):
             family = CounterMetricFamily(
-                f"softhub_prefix_{field}", f"Keys and values of prompts: {field}.",
+                f"softhub_prefix_{field}",
+                f"Keys and values of prompts: {field}.",
                 labels=("prompt",),
             )
             for name, use in uses.items():

@@ -92,7 +92,9 @@ def test_a_locked_deployment_serves_until_sigterm_and_finishes_what_it_accepted(
     lines = [json.loads(line) for line in error.splitlines() if line.startswith("{")]
     starting = next(line for line in lines if line["message"] == "starting")
     assert starting["prefix_budget_mib"] == 1 and starting["prompts"] == 2
-    assert [line["route"] for line in lines if line["message"] == "request"][-1] == "/v1/completions"
+    assert [line["route"] for line in lines if line["message"] == "request"][
+        -1
+    ] == "/v1/completions"
 
 
 def wait_until_ready(http, process):

@@ -1,4 +1,4 @@
-"""Streamed texts: joined they are what `generate` gives, and nothing is shown that changes later."""
+"""Streamed texts: joined they are what `generate` gives; nothing shown changes later."""
 
 import pytest
 import torch
@@ -172,7 +172,9 @@ def test_logprobs_are_those_of_a_forward_pass(model_of, tiny_base):
         expected = plain(ids).logits[0, len(text) - 1 : -1].log_softmax(dim=-1)
     for each, row in zip(bare, expected, strict=True):
         assert each.logprob == pytest.approx(float(row[each.token]), abs=1e-4)
-        assert [value for _, value in each.top] == pytest.approx(row.topk(3).values.tolist(), abs=1e-4)
+        assert [value for _, value in each.top] == pytest.approx(
+            row.topk(3).values.tolist(), abs=1e-4
+        )
         assert each.top[0] == (each.text, each.logprob)  # greedy
 
 

@@ -104,7 +104,7 @@ def asked(page, names, text=TEXTS[0], **headers):
 
 def test_without_javascript_the_answers_are_on_the_next_page(page):
     text = asked(page, ["mood", "me/topic", "summary", "base"]).text
-    assert "<html" in text and "hx-get=\"/try/" not in text
+    assert "<html" in text and 'hx-get="/try/' not in text
     label = page.model.predict(TEXTS[:1], prompt="mood")[0]
     assert f"<strong>{label.label}</strong>" in text
     for value in label.probabilities.values():
@@ -187,11 +187,11 @@ def browser():
 def test_in_chromium_the_page_asks_this_host_only_and_its_console_is_quiet(page, browser):
     from playwright.sync_api import expect
 
+    hosts, faults = set(), []
     for width, scheme in [(1200, "light"), (360, "dark")]:
-        context = browser.new_context(
-            viewport={"width": width, "height": 800}, color_scheme=scheme
-        )
-        tab, hosts, faults = context.new_page(), set(), []
+        viewport = {"width": width, "height": 800}
+        context = browser.new_context(viewport=viewport, color_scheme=scheme)
+        tab = context.new_page()
         tab.on("request", lambda request: hosts.add(request.url.split("/")[2]))
         tab.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
         tab.on("pageerror", lambda error: faults.append(str(error)))

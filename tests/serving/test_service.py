@@ -254,7 +254,9 @@ def test_a_request_under_way_finishes_on_the_revision_it_was_accepted_with(
     server.model.load_prompt(old, name="old")
     server.model.load_prompt(new, name="new")
     options = {"max_new_tokens": 20}
-    expected = {name: server.model.generate(TEXTS, prompt=name, **options) for name in ("old", "new")}
+    expected = {
+        name: server.model.generate(TEXTS, prompt=name, **options) for name in ("old", "new")
+    }
     assert expected["old"] != expected["new"]
     slow = SlowModel(monkeypatch, server.model)
     body = {"model": "live", "prompt": TEXTS, "max_tokens": 20}

@@ -103,7 +103,9 @@ class TryOuts:
         pairs = list(zip(try_out.columns, prompts, strict=True))
         labels = [pair for pair in pairs if pair[0].text is None]
         texts = [pair for pair in pairs if pair[0].text is not None]
-        work = asyncio.gather(self._classify(try_out.text, labels), self._write(try_out.text, texts))
+        work = asyncio.gather(
+            self._classify(try_out.text, labels), self._write(try_out.text, texts)
+        )
         try:
             await asyncio.wait_for(work, self._context.limits.seconds)
         except Exception as error:
