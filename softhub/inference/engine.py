@@ -55,9 +55,8 @@ class PromptModel:
 
     Args:
         base: The base model, from `load_base`.
-        prefix_budget: Maximum bytes of keys and values of prompts that are kept between calls;
-            the default is a quarter of the free memory. Those used last are kept, and the others
-            are computed again when they are needed, which gives the same answers.
+        prefix_budget: Maximum bytes of keys and values of prompts that are kept between calls, by
+            default a quarter of the free memory. Others are computed again, with equal answers.
 
     Examples:
         >>> model = PromptModel.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
@@ -254,7 +253,8 @@ class PromptModel:
 
         Args:
             texts: Texts, or rows for the template of the row's task. Without a task (the bare
-                base, a PEFT adapter) a text is continued as it is.
+                base, a PEFT adapter) a text is continued as it is. Also conversations, as lists of
+                messages with `role` and `content`: the prompt, then the base's chat template.
             prompt: As in `predict`.
             task: Template and generation options for rows without a task.
             batch_size: Texts per batch.
@@ -292,21 +292,18 @@ class PromptModel:
     ) -> Iterator[StreamedText]:
         """Continue texts as `generate` does, and yield new text of each row as it comes.
 
-        Rows join and leave the running batch between tokens. The texts of a row, joined, are what
-        `generate` returns: text is held back while it may turn out to be the beginning of a stop
-        string, or is an incomplete character. A base model that cannot share prompts, or options
+        The texts of a row, joined, are what `generate` returns: the possible beginning of a stop
+        string and incomplete characters are held back. A base that cannot share prompts, or options
         such as `num_beams`, give each text in one piece.
 
         Args:
-            texts: As in `generate`; also conversations, as lists of messages with `role` and
-                `content`, which the base's chat template renders, with the prompt before it.
-            prompt: As in `predict`.
-            task: As in `generate`.
+            texts: As in `generate`, also `prompt` and `task`.
+            prompt: Name of a loaded prompt for all texts, or one for each.
+            task: Task for rows without one.
             batch_size: Maximum number of rows that are continued at a time.
             n: Answers per text; row `i * n + j` is answer j of text i.
             seed: Of sampling, for all texts or one for each; answer j uses `seed + j`.
-            logprobs: Also yield the log-probability of each token and of this many of the most
-                probable ones.
+            logprobs: Also yield each token's log-probability, and this many of the most probable.
             **options: As in `generate`.
 
         Returns:

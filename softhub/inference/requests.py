@@ -19,7 +19,7 @@ from softhub.model.kv_cache import Prefix, encode_prefix
 from softhub.tasks import Task
 from softhub.tasks.decision import ALWAYS_ANSWER, Decision
 
-Text = str | Mapping[str, Any] | list[Mapping[str, Any]]
+Text = str | Mapping[str, Any] | list[dict[str, Any]]
 """A text, or a row with a value for each column of the task's template.
 
 To generate, also a conversation: a list of messages with `role` and `content`.
@@ -186,7 +186,7 @@ class RequestEncoder:
         encoded = self._encode(prepared.task, text, prompt, len(tokens))
         return Request(encoded, prompt, target=tokens)
 
-    def _encode_chat(self, messages: list[Mapping[str, Any]], room: int | None) -> EncodedText:
+    def _encode_chat(self, messages: list[dict[str, Any]], room: int | None) -> EncodedText:
         template, row = render_messages(messages, self._base.tokenizer)
         encoded = self._encoder.encode(template, row)
         if room is not None and len(encoded.ids) > room:
@@ -239,6 +239,7 @@ def per_text(seed: int | Sequence[int] | None, texts: int) -> list[int | None]:
     Raises:
         ConfigError: The number of seeds is wrong.
     """
+    seeds: list[int | None]
     seeds = [seed] * texts if seed is None or isinstance(seed, int) else list(seed)
     if len(seeds) != texts:
         raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -53,7 +53,9 @@ class Context:
             for task in (work, leaving):
                 task.cancel()
 
-    async def texts(self, generation: Generation, started: float) -> AsyncIterator[StreamedText]:
+    async def texts(
+        self, generation: Generation, started: float
+    ) -> AsyncGenerator[StreamedText, None]:
         """Yield the texts of a request until its time limit; its rows end when this is closed.
 
         Raises:

@@ -43,7 +43,7 @@ def generation_routes(context: Context) -> APIRouter:
             )
         shape = AnswerFormat(body.model, True, bool(body.logprobs))
         top = (body.top_logprobs or 0) if body.logprobs else None
-        messages = [message.plain() for message in body.messages]
+        messages: list[dict[str, Any]] = [message.plain() for message in body.messages]
         return await _answer(context, request, body, [messages], prompt, shape, top)
 
     return router
