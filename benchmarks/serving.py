@@ -30,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -109,7 +110,7 @@ def server(base, prompts, *options):
                     log.seek(0)
                     raise SystemExit(log.read())
                 time.sleep(0.2)
-            yield process, url
+            yield process, url, log
         finally:
             process.kill()
             process.wait()
@@ -278,11 +279,12 @@ def right(args, base, folder):
             found = await asyncio.gather(*last, return_exceptions=True)
             return turns, sum(getattr(each, "status_code", 0) == 200 for each in found)
 
-    with server(args.base, prompts) as (process, url):
+    with server(args.base, prompts) as (process, url, log):
         started = time.perf_counter()
         turns, finished = asyncio.run(run(process, url))
         seconds = time.perf_counter() - started
         process.wait(60)
+        after = statuses_after_shutdown(log)
     for name, text, found in samples:
         checker.counts[verdict(checker, name, text, found)] += 1
     return {
@@ -291,9 +293,18 @@ def right(args, base, folder):
         **checker.counts,
         "reloads": turns,
         "answered_after_sigterm": finished,
+        "statuses_after_sigterm": after,
         "seconds": seconds,
         "server_megabytes_by_tenth": memory,
     }
+
+
+def statuses_after_shutdown(log):
+    """Return how often each status was answered after the server began to shut down."""
+    log.seek(0)
+    lines = [json.loads(line) for line in log if line.startswith("{")]
+    begun = next(i for i, line in enumerate(lines) if line["message"] == "Shutting down")
+    return Counter(str(line["status"]) for line in lines[begun:] if "status" in line)
 
 
 def verdict(checker, name, text, found):
@@ -341,7 +352,7 @@ def classify(args, base, folder):
             )
             await in_parallel(jobs, args.clients)
 
-    with server(args.base, prompts, "--batch-size", "32") as (_, url):
+    with server(args.base, prompts, "--batch-size", "32") as (_, url, _):
         ours, alone = paired(
             lambda: asyncio.run(ask(url)),
             lambda: model.predict(texts, prompt=names, batch_size=32),
@@ -370,7 +381,7 @@ def generate(args, base, folder):
                 )
             )
 
-    with server(args.base, prompts) as (_, url):
+    with server(args.base, prompts) as (_, url, _):
         ours, alone = paired(
             lambda: asyncio.run(ask(url)),
             lambda: model.generate(texts, prompt=names, batch_size=32),
@@ -391,7 +402,7 @@ def first_token(args, base, folder):
             base.model(input_ids=ids, logits_to_keep=1)
 
     found, forwards = [], []
-    with server(args.base, prompts) as (_, url), httpx.Client(base_url=url, timeout=60) as http:
+    with server(args.base, prompts) as (_, url, _), httpx.Client(base_url=url, timeout=60) as http:
         for _ in range(args.rounds * 5):
             started = time.perf_counter()
             with http.stream("POST", "/v1/completions", json=body) as answer:
@@ -452,7 +463,7 @@ def resident(args, base, folder):
     gc.collect()
     after = megabytes(psutil.Process())
     options = ("--hub", hub.uri, "--allow", "me/*")
-    with server(args.base, {}, *options) as (_, url), httpx.Client(base_url=url) as http:
+    with server(args.base, {}, *options) as (_, url, _), httpx.Client(base_url=url) as http:
         http.post("/v1/classify", json={"model": "me/p0", "input": "x"})
         cold, warm = [], []
         for seed in range(1, min(40, args.prompts)):

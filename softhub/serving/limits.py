@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
+_DISCARDED = 8
+"""How many times the limit is read and discarded of a body that is too large."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one request may ask for.
@@ -93,14 +97,21 @@ class BodyLimit:
             message = await receive()
             read += len(message.get("body", b""))
             if read > self._most:
-                raise _too_large(self._most)
+                await self._refuse(receive)
             return message
 
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > self._most:
-            raise _too_large(self._most)
+            await self._refuse(receive)
         await self._app(scope, limited, send)
 
-
-def _too_large(most: int) -> ApiError:
-    return ApiError(413, f"The body is larger than the limit of {most} bytes; divide the request.")
+    async def _refuse(self, receive: Receive) -> None:
+        """Discard some more of the body, since a client that still sends reads no answer."""
+        read, more = 0, True
+        while more and read <= _DISCARDED * self._most:
+            message = await receive()
+            read += len(message.get("body", b""))
+            more = message.get("more_body", False)
+        raise ApiError(
+            413, f"The body is larger than the limit of {self._most} bytes; divide the request."
+        )
