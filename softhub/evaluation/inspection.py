@@ -17,7 +17,6 @@ import torch
 
 from softhub.errors import IncompatiblePrompt, SoftHubError
 from softhub.model.base import BaseModel
-from softhub.model.encoding import Encoder
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task
 
@@ -245,7 +244,7 @@ def _starts(prompt: SoftPrompt, base: BaseModel) -> dict[int, Neighbor]:
     record, init = prompt.manifest.task, prompt.manifest.provenance.get("init")
     if init not in ("labels", "task") or record is None:
         return {}
-    encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
+    encoder = base.encoder
     task, size = Task.from_record(record), prompt.num_virtual_tokens
     try:
         if init == "task":

@@ -1,5 +1,6 @@
 """Lines for the person at the terminal: messages on stderr, and errors without a traceback."""
 
+import errno
 import logging
 import os
 import sys
@@ -79,6 +80,12 @@ def exit_code_of(call: Callable[[], object]) -> int:
         return INTERRUPTED
     except SoftHubError as error:
         say(f"error: {error}")
+        return FAILED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        say(f"error: The disk is full{where}. Make room and run the command again.")
         return FAILED
     except SystemExit as finished:
         return finished.code if isinstance(finished.code, int) else FAILED

@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
-from typing import TypeVar
+from numbers import Integral
+from typing import Any, TypeVar
 
 import torch
 from tqdm.auto import tqdm
@@ -43,8 +44,9 @@ def answer_in_batches(
     Raises:
         ConfigError: `size` is not positive.
     """
-    if size < 1:
-        raise ConfigError(f"batch_size is {size}; expected 1 or more.")
+    whole: Any = size
+    if not isinstance(whole, Integral) or whole < 1:
+        raise ConfigError(f"batch_size is {size!r}; expected a whole number of 1 or more.")
     warn_about_truncation([request.text for request in requests])
     answers: dict[int, _Answer] = {}
     disable = True if progress is None else None  # None: shown on a terminal only
@@ -86,7 +88,7 @@ def share_beginning(base: BaseModel, requests: Sequence[Request]) -> list[Reques
         return list(requests)
     with torch.no_grad():
         vectors = base.embed(torch.tensor(bare[0][:length]))  # [P, H]
-    beginning = LoadedPrompt(vectors, None)
+    beginning = LoadedPrompt(vectors, None, tuple(bare[0][:length]))
     return [_continuing(each, beginning, length) for each in requests]
 
 

@@ -8,55 +8,25 @@ that it has alone. transformers' own continuous batching has no path for prompts
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 from transformers import DynamicCache
 
 from softhub.errors import ConfigError
-from softhub.inference.generation import chosen_options, generate_tokens, with_ends
+from softhub.inference.generation import generate_tokens
 from softhub.inference.requests import Request, prefixes_of
 from softhub.inference.streaming import StreamedText, TextStream
 from softhub.model.assembly import pad_rows, position_arguments
 from softhub.model.base import BaseModel
 from softhub.model.kv_cache import filled_layers, join_prefixes, select_rows, shares_prefixes
 
-_READ_HERE = frozenset(
-    (
-        "bos_token_id",
-        "do_sample",
-        "eos_token_id",
-        "logprobs",
-        "max_length",
-        "max_new_tokens",
-        "pad_token_id",
-        "repetition_penalty",
-        "seed",
-        "stop",
-        "temperature",
-        "top_k",
-        "top_p",
-        "transformers_version",
-        "use_cache",
-        "_from_model_config",
-    )
-)
-"""Options that this loop implements, or that change no text; rows with others are continued whole.
-"""
-
-
-def runs_continuously(base: BaseModel, options: Mapping[str, Any]) -> bool:
-    """Return whether rows with these options can join a running batch."""
-    chosen = {name: value for name, value in chosen_options(base, options).items() if value}
-    if chosen.get("num_beams") == 1:
-        del chosen["num_beams"]
-    return shares_prefixes(base) and chosen.keys() <= _READ_HERE
-
 
 class ContinuousBatch:
     """Rows that are continued together, token by token. Only one thread may use it.
+
+    Beams, and the rows of a base that cannot share prefixes, are continued as whole texts.
 
     Args:
         base: The base model.
@@ -64,6 +34,7 @@ class ContinuousBatch:
 
     def __init__(self, base: BaseModel) -> None:
         self._base = base
+        self._shares_prefixes = shares_prefixes(base)
         self._rows: list[TextStream] = []
         self._cache: DynamicCache | None = None
         self._mask = torch.zeros(0, 0, dtype=torch.bool, device=base.device)  # [B, L]
@@ -83,10 +54,11 @@ class ContinuousBatch:
         Raises:
             ConfigError: An option is not supported; no row has joined.
         """
-        streams = [self._stream(*pair) for pair in zip(requests, keys, strict=True)]
+        pairs = zip(requests, keys, strict=True)
+        streams = [TextStream(self._base, request, key) for request, key in pairs]
         together, whole = list[TextStream](), list[TextStream]()
         for each in streams:
-            fits = runs_continuously(self._base, dict(each.request.options))
+            fits = self._shares_prefixes and each.options.get("num_beams", 1) == 1
             (together if fits else whole).append(each)
         found = self._continue_whole(whole)
         if together:
@@ -110,10 +82,6 @@ class ContinuousBatch:
         self._keep([row for row in self._rows if row.key not in keys])
 
     # --- rows ---
-
-    def _stream(self, request: Request, key: int) -> TextStream:
-        options = chosen_options(self._base, with_ends(self._base, dict(request.options)))
-        return TextStream(self._base, request, key, options)
 
     def _advance(self, rows: Sequence[TextStream], logits: torch.Tensor) -> list[StreamedText]:
         """Give each row its next token from logits `[B, V]`."""
@@ -147,7 +115,7 @@ class ContinuousBatch:
         """Continue rows by `generate`, those with equal options in one batch."""
         groups: dict[str, list[TextStream]] = {}
         for row in rows:
-            if row.options.get("logprobs") is not None:
+            if row.request.logprobs is not None:
                 raise ConfigError(
                     "logprobs is not available for this base model, or together with the other "
                     "options of this call; leave it out."
@@ -157,8 +125,8 @@ class ContinuousBatch:
         for group in groups.values():
             prompts = [row.request.prompt for row in group]
             ids = [row.request.text.ids for row in group]
-            options = dict(group[0].request.options)
-            tokens = generate_tokens(self._base, prompts, ids, options).tolist()
+            seeds = [row.request.seed for row in group]
+            tokens = generate_tokens(self._base, prompts, ids, group[0].options, seeds)
             found += [row.finish(new) for row, new in zip(group, tokens, strict=True)]
         return found
 

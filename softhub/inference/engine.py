@@ -7,40 +7,34 @@ threads can call one model at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
-import torch
-
-from softhub.errors import ConfigError, PromptNotLoaded, TaskError
-from softhub.inference.batching import (
-    answer_in_batches,
-    share_beginning,
-    warn_about_truncation,
-)
+from softhub.errors import ConfigError, InvalidAdapter, PromptNotLoaded, TaskError
+from softhub.inference.batching import answer_in_batches, share_beginning, warn_about_truncation
 from softhub.inference.continuous import stream_texts
-from softhub.inference.generation import generate_texts, reads_text_tokens
-from softhub.inference.prediction import Prediction, decide
+from softhub.inference.generation import generate_texts
+from softhub.inference.prediction import Prediction
 from softhub.inference.prefix_cache import MemoryUse, PrefixCache, default_budget
 from softhub.inference.requests import (
     LoadedPrompt,
     Request,
     RequestEncoder,
     Text,
+    is_one,
     per_row,
-    per_text,
-    prefixes_of,
-    seeded,
+    targets_of,
+    with_seeds,
 )
+from softhub.inference.scored_batches import predict_batch, score_batch
 from softhub.inference.streaming import StreamedText
-from softhub.model.assembly import pad_rows
 from softhub.model.base import BaseModel, load_base
-from softhub.model.encoding import Candidates, Encoder
 from softhub.model.kv_cache import shares_prefixes
 from softhub.model.prompt import SoftPrompt
-from softhub.model.scoring import PreparedPrompt, encode_rows, label_scores, target_logprobs
 from softhub.tasks import Task
 
 if TYPE_CHECKING:
@@ -61,7 +55,7 @@ class PromptModel:
     Examples:
         >>> model = PromptModel.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
         >>> model.load_prompt("runs/sentiment/adapter", name="mood")
-        >>> model.predict(["Broke after two days."], prompt="mood")[0].label
+        >>> model.predict("Broke after two days.", prompt="mood").label
         'negative'
     """
 
@@ -70,7 +64,7 @@ class PromptModel:
         if budget < 0:
             raise ConfigError(f"prefix_budget is {budget}; expected a number of bytes, 0 or more.")
         self.base = base
-        self.encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
+        self.encoder = base.encoder
         self.requests = RequestEncoder(base, self.encoder)
         self._loaded: dict[str, LoadedPrompt] = {}
         self._prefixes: PrefixCache[LoadedPrompt] = PrefixCache(budget)
@@ -148,6 +142,10 @@ class PromptModel:
             IncompatiblePrompt: The prompt was made for another base.
             InvalidAdapter: The folder is damaged.
         """
+        if not isinstance(source, SoftPrompt | str | Path):
+            raise InvalidAdapter(
+                f"source is {source!r:.80}; expected an adapter folder or a SoftPrompt."
+            )
         if isinstance(source, SoftPrompt):
             soft_prompt, default = source, None
         else:
@@ -156,9 +154,9 @@ class PromptModel:
         record = soft_prompt.manifest.task
         task = task or (Task.from_record(record) if record else None)
         name = name or (task.name if task else default) or "prompt"
-        vectors = soft_prompt.vectors.to(self.base.device, self.base.dtype)  # [P, H]
+        vectors = soft_prompt.vectors.to(self.base.device, self.base.dtype, copy=True)  # [P, H]
         prepared = self.requests.prepare(task)
-        loaded = LoadedPrompt(vectors, prepared, self._prefixes, pinned=pin)
+        loaded = LoadedPrompt(vectors, prepared, prefixes=self._prefixes, pinned=pin)
         with self._lock:  # calls in other threads go on with the mapping they have read
             self._loaded = {**self._loaded, name: loaded}
         return name
@@ -195,20 +193,26 @@ class PromptModel:
         loaded = self.find(name)
         return loaded.prepared.task if loaded and loaded.prepared else None
 
-    def predict(
+    @overload
+    def predict(self, texts: Text, **arguments: Any) -> Prediction: ...
+
+    @overload
+    def predict(self, texts: Iterable[Text], **arguments: Any) -> list[Prediction]: ...
+
+    def predict(  # type: ignore[misc]  # the overloads leave out the keywords
         self,
-        texts: Sequence[Text],
+        texts: Text | Iterable[Text],
         *,
         prompt: str | None | Sequence[str | None] = None,
         task: Task | None = None,
         abstain_below: float | None = None,
         batch_size: int = 32,
         progress: str | None = None,
-    ) -> list[Prediction]:
+    ) -> Prediction | list[Prediction]:
         """Classify texts, each with its own prompt.
 
         Args:
-            texts: Texts, or rows with a value for each column of the template.
+            texts: Texts, or rows with a value for each column of the template; or one of these.
             prompt: Name of a loaded prompt for all texts, or one name for each text; None is the
                 bare base.
             task: Task for rows without one, such as those of the bare base.
@@ -218,15 +222,16 @@ class PromptModel:
             progress: Description of a progress bar on a terminal; None shows no bar.
 
         Returns:
-            One prediction per text, in the order given.
+            One prediction per text, in the order given; for a single text its prediction.
 
         Raises:
             PromptNotLoaded: A prompt is not loaded.
             TaskError: A row has no task, or a generation task.
             ConfigError: `abstain_below` is not a probability.
         """
-        if abstain_below is not None and not 0 <= abstain_below <= 1:
-            raise ConfigError(f"abstain_below is {abstain_below}; expected a number from 0 to 1.")
+        least: Any = abstain_below
+        if least is not None and not (isinstance(least, Real) and 0 <= float(least) <= 1):
+            raise ConfigError(f"abstain_below is {abstain_below!r}; expected a number from 0 to 1.")
         fallback = self.requests.prepare(task)
         requests = [
             self.requests.classification(text, found, fallback)
@@ -234,59 +239,74 @@ class PromptModel:
         ]
         requests = self._share_beginning(requests)
         answer = partial(self.predict_batch, abstain_below=abstain_below)
-        return answer_in_batches(requests, batch_size, answer, progress=progress)
+        found = answer_in_batches(requests, batch_size, answer, progress=progress)
+        return found[0] if is_one(texts) else found
+
+    @overload
+    def generate(self, texts: Text, **arguments: Any) -> str: ...
+
+    @overload
+    def generate(self, texts: Iterable[Text], **arguments: Any) -> list[str]: ...
 
     def generate(
         self,
-        texts: Sequence[Text],
+        texts: Text | Iterable[Text],
         *,
         prompt: str | None | Sequence[str | None] = None,
         task: Task | None = None,
+        seed: int | None = None,
         batch_size: int = 8,
         progress: str | None = None,
         **options: Any,
-    ) -> list[str]:
+    ) -> str | list[str]:
         """Continue texts, each with its own prompt.
 
         A row ends at the end-of-sequence token, before the first of the `stop` strings, or after
-        `max_new_tokens`.
+        `max_new_tokens`. Each token is the most probable one, unless the call or the row's task
+        sets `do_sample` or `num_beams`; a base whose own generation config samples is no exception.
 
         Args:
-            texts: Texts, or rows for the template of the row's task. Without a task (the bare
-                base, a PEFT adapter) a text is continued as it is. Also conversations, as lists of
-                messages with `role` and `content`: the prompt, then the base's chat template.
+            texts: Texts, or rows for the template of the row's task; or one of these. Without a
+                task (the bare base, a PEFT adapter) a text is continued as it is. In the list also
+                conversations, as lists of messages with `role` and `content`, which the base's chat
+                template renders after the prompt.
             prompt: As in `predict`.
             task: Template and generation options for rows without a task.
-            batch_size: Texts per batch.
+            seed: Where the random numbers of `do_sample` start. Each row has its own, which depend
+                on the seed and on the row's position in `texts`, and not on `batch_size` or other
+                rows. None takes a seed from torch's global generator.
+            batch_size: Texts per batch; does not change the result.
             progress: As in `predict`.
             **options: `stop`, a list of strings, and the options of transformers' `generate`
-                (`max_new_tokens`, `num_beams`, …); they override those of the row's task.
+                (`max_new_tokens`, `num_beams`, …), or a `generation_config`, which they override;
+                both override the options of the row's task. An option that would make a row depend
+                on its neighbors or ignore its prompt is refused.
 
         Returns:
-            The generated text of each row, in the order given.
+            The generated text of each row, in the order given; for a single text its own.
 
         Raises:
             PromptNotLoaded: A prompt is not loaded.
-            ConfigError: An option is not supported.
+            ConfigError: An option is not supported, or its value is not valid.
         """
         fallback = self.requests.prepare(task)
         requests = [
             self.requests.generation(text, found, fallback, options)
             for text, found in self._rows(texts, prompt)
         ]
-        if not any(reads_text_tokens(self.base, dict(each.options)) for each in requests):
-            requests = self._share_beginning(requests)
-        return answer_in_batches(requests, batch_size, self._generate_batch, progress=progress)
+        requests = with_seeds(self._share_beginning(requests), seed)
+        found = answer_in_batches(requests, batch_size, self._generate_batch, progress=progress)
+        return found[0] if is_one(texts) else found
 
     def stream(
         self,
-        texts: Sequence[Text],
+        texts: Iterable[Text],
         *,
         prompt: str | None | Sequence[str | None] = None,
         task: Task | None = None,
         batch_size: int = 8,
         n: int = 1,
-        seed: int | Sequence[int] | None = None,
+        seed: int | None = None,
         logprobs: int | None = None,
         **options: Any,
     ) -> Iterator[StreamedText]:
@@ -302,7 +322,7 @@ class PromptModel:
             task: Task for rows without one.
             batch_size: Maximum number of rows that are continued at a time.
             n: Answers per text; row `i * n + j` is answer j of text i.
-            seed: Of sampling, for all texts or one for each; answer j uses `seed + j`.
+            seed: As in `generate`; every row has its own random numbers.
             logprobs: Also yield each token's log-probability, and this many of the most probable.
             **options: As in `generate`.
 
@@ -316,32 +336,38 @@ class PromptModel:
         if n < 1:
             raise ConfigError(f"n is {n}; expected 1 answer per text, or more.")
         fallback = self.requests.prepare(task)
-        seeds = per_text(seed, len(texts))
-        if logprobs is not None:
-            options["logprobs"] = logprobs
         requests = [
-            self.requests.generation(text, found, fallback, {**options, **seeded(first, answer)})
-            for (text, found), first in zip(self._rows(texts, prompt), seeds, strict=True)
-            for answer in range(n)
+            replace(self.requests.generation(text, found, fallback, options), logprobs=logprobs)
+            for text, found in self._rows(texts, prompt)
+            for _ in range(n)
         ]
+        requests = with_seeds(requests, seed)
         warn_about_truncation([request.text for request in requests])
         return stream_texts(self.base, requests, batch_size)
 
+    @overload
+    def target_logprobs(self, texts: Text, targets: str, **arguments: Any) -> tuple[float, ...]: ...
+
+    @overload
     def target_logprobs(
+        self, texts: Iterable[Text], targets: Iterable[str], **arguments: Any
+    ) -> list[tuple[float, ...]]: ...
+
+    def target_logprobs(  # type: ignore[misc]
         self,
-        texts: Sequence[Text],
-        targets: Sequence[str],
+        texts: Text | Iterable[Text],
+        targets: str | Iterable[str],
         *,
         prompt: str | None | Sequence[str | None] = None,
         task: Task | None = None,
         batch_size: int = 32,
         progress: str | None = None,
-    ) -> list[tuple[float, ...]]:
+    ) -> tuple[float, ...] | list[tuple[float, ...]]:
         """Score reference texts as continuations of texts; training minimizes their negative sum.
 
         Args:
             texts: As in `predict`, also the other arguments.
-            targets: One reference text for each text.
+            targets: One reference text for each text; for a single text its own.
             prompt: Name of a loaded prompt for all texts, or one for each.
             task: Task for rows without one.
             batch_size: Texts per batch.
@@ -349,24 +375,25 @@ class PromptModel:
 
         Returns:
             For each text the log-probabilities of its target's tokens, including the
-            end-of-sequence token.
+            end-of-sequence token; for a single text one tuple.
 
         Raises:
             PromptNotLoaded: A prompt is not loaded.
             TaskError: A row has no task, or the number of targets is wrong.
         """
-        rows = self._rows(texts, prompt)
-        if len(targets) != len(rows):
-            raise TaskError(
-                f"Found {len(targets)} targets for {len(rows)} texts; expected one for each text."
-            )
+        rows, references = self._rows(texts, prompt), targets_of(targets)
+        if len(references) != len(rows) or isinstance(targets, str) != is_one(texts):
+            given = "a single target" if isinstance(targets, str) else f"{len(references)} targets"
+            wanted = "one text" if is_one(texts) else f"a list of {len(rows)} texts"
+            raise TaskError(f"Found {given} for {wanted}; expected one target for each text.")
         fallback = self.requests.prepare(task)
         requests = [
             self.requests.reference(text, target, found, fallback)
-            for (text, found), target in zip(rows, targets, strict=True)
+            for (text, found), target in zip(rows, references, strict=True)
         ]
         requests = self._share_beginning(requests)
-        return answer_in_batches(requests, batch_size, self.score_batch, progress=progress)
+        found = answer_in_batches(requests, batch_size, self.score_batch, progress=progress)
+        return found[0] if is_one(texts) else found
 
     # --- prompts of rows ---
 
@@ -387,7 +414,7 @@ class PromptModel:
             ) from None
 
     def _rows(
-        self, texts: Sequence[Text], prompt: str | None | Sequence[str | None]
+        self, texts: Text | Iterable[Text], prompt: str | None | Sequence[str | None]
     ) -> list[tuple[Text, LoadedPrompt | None]]:
         """Pair each text with its prompt; a name is looked up once, so its rows have one prompt."""
         rows = per_row(texts, prompt)
@@ -401,57 +428,20 @@ class PromptModel:
     def _share_beginning(self, requests: list[Request]) -> list[Request]:
         return share_beginning(self.base, requests) if self._shares_prefixes else requests
 
-    def _prepared(self, requests: Sequence[Request]) -> list[PreparedPrompt]:
-        """Return each row's prompt as keys and values if the base can share them, else vectors."""
-        prompts = [request.prompt for request in requests]
-        if self._shares_prefixes:
-            return list(prefixes_of(self.base, prompts))
-        return [prompt.vectors if prompt else None for prompt in prompts]
+    # --- batches of requests, which servers form themselves ---
 
-    # --- batches ---
-
-    @torch.no_grad()
     def predict_batch(
         self, requests: Sequence[Request], abstain_below: float | None = None
     ) -> list[Prediction]:
         """Classify rows of `requests.classification` as one batch; see `predict`."""
-        # All rows share the pass over their texts; label words are scored task by task.
-        rows_of: dict[Candidates, list[int]] = {}
-        for row, request in enumerate(requests):
-            assert request.candidates is not None
-            rows_of.setdefault(request.candidates, []).append(row)
-        encoded = encode_rows(
-            self.base,
-            self._prepared(requests),
-            pad_rows([request.text.ids for request in requests]),
-            keep_cache=any(any(candidates.continuations) for candidates in rows_of),
-        )
-        predictions: dict[int, Prediction] = {}
-        for candidates, rows in rows_of.items():
-            part = encoded if len(rows_of) == 1 else encoded.select(rows)
-            scores = label_scores(self.base, part, candidates).tolist()  # [rows, labels]
-            for row, of_labels in zip(rows, scores, strict=True):
-                decision = requests[row].decision
-                predictions[row] = decide(candidates, of_labels, decision, abstain_below)
-        return [predictions[row] for row in range(len(requests))]
+        return predict_batch(self.base, requests, self._shares_prefixes, abstain_below)
+
+    def score_batch(self, requests: Sequence[Request]) -> list[tuple[float, ...]]:
+        """Score rows of `requests.reference` as one batch; see `target_logprobs`."""
+        return score_batch(self.base, requests, self._shares_prefixes)
 
     def _generate_batch(self, requests: Sequence[Request]) -> list[str]:
         prompts = [request.prompt for request in requests]
         texts = [request.text.ids for request in requests]
-        return generate_texts(self.base, prompts, texts, dict(requests[0].options))
-
-    @torch.no_grad()
-    def score_batch(self, requests: Sequence[Request]) -> list[tuple[float, ...]]:
-        """Score rows of `requests.reference` as one batch; see `target_logprobs`."""
-        scores = target_logprobs(
-            self.base,
-            self._prepared(requests),
-            pad_rows([request.text.ids for request in requests]),
-            pad_rows([request.target for request in requests], side="right"),
-        )
-        # A decoder's targets end where the rows end; an encoder-decoder's start with the decoder.
-        at_end = not self.base.is_encoder_decoder
-        return [
-            tuple(row[len(row) - len(request.target) :] if at_end else row[: len(request.target)])
-            for row, request in zip(scores.tolist(), requests, strict=True)
-        ]
+        seeds = [request.seed for request in requests]
+        return generate_texts(self.base, prompts, texts, dict(requests[0].options), seeds)

@@ -6,45 +6,60 @@ probabilities are averaged, which avoids ties and gives a probability for each l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, overload
 
 from softhub.errors import TaskError
 from softhub.inference.engine import Prediction, PromptModel, Text
+from softhub.inference.requests import is_one, per_row
 from softhub.metrics.label_sets import join_labels
 
 
+@overload
 def predict_ensemble(
+    model: PromptModel, texts: Text, *, prompts: Sequence[str], **arguments: Any
+) -> Prediction: ...
+
+
+@overload
+def predict_ensemble(
+    model: PromptModel, texts: Iterable[Text], *, prompts: Sequence[str], **arguments: Any
+) -> list[Prediction]: ...
+
+
+def predict_ensemble(  # type: ignore[misc]  # the overloads leave out the keywords
     model: PromptModel,
-    texts: Sequence[Text],
+    texts: Text | Iterable[Text],
     *,
     prompts: Sequence[str],
     batch_size: int = 32,
     progress: str | None = None,
-) -> list[Prediction]:
+) -> Prediction | list[Prediction]:
     """Classify texts by the mean probability over several prompts.
 
     Args:
         model: The model in which the prompts are loaded.
-        texts: Texts, or rows for the template.
+        texts: Texts, or rows for the template; or one of these.
         prompts: Names of prompts for the same task, at least one.
         batch_size: Rows per batch; each text has one row per prompt.
         progress: Description of a progress bar on a terminal; None shows no bar.
 
     Returns:
-        One prediction per text; its scores are the prompts' mean scores.
+        One prediction per text, or that of a single text; its scores are the prompts' mean scores.
 
     Raises:
         PromptNotLoaded: A prompt is not loaded.
         TaskError: There are no prompts, or they do not have the same labels.
     """
-    if not prompts:
-        raise TaskError("Found no prompts; an ensemble requires at least one loaded prompt.")
-    rows = [text for text in texts for _ in prompts]
-    votes = model.predict(
-        rows, prompt=[*prompts] * len(texts), batch_size=batch_size, progress=progress
-    )
+    if not prompts or isinstance(prompts, str):
+        found = repr(prompts) if prompts else "no prompts"
+        raise TaskError(f"Found {found}; an ensemble requires a list of loaded prompts.")
+    pairs = [(text, name) for text, _ in per_row(texts, None) for name in prompts]
+    rows, names = [text for text, _ in pairs], [name for _, name in pairs]
+    votes = model.predict(rows, prompt=names, batch_size=batch_size, progress=progress)
     size = len(prompts)
-    return [_mean(votes[start : start + size], prompts) for start in range(0, len(votes), size)]
+    means = [_mean(votes[start : start + size], prompts) for start in range(0, len(votes), size)]
+    return means[0] if is_one(texts) else means
 
 
 def _mean(votes: Sequence[Prediction], prompts: Sequence[str]) -> Prediction:

@@ -12,7 +12,7 @@ from softhub.model.encoding import Candidates
 from softhub.tasks.decision import Decision
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """Prediction for one text.
 
@@ -31,6 +31,14 @@ class Prediction:
     scores: Mapping[str, float]
     abstained: bool = False
     labels: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        """Return the answer with its confidence, then the probabilities of all labels."""
+        shown = {label: round(value, 4) for label, value in self.probabilities.items()}
+        return (
+            f"Prediction(label={self.label!r}, confidence={self.confidence:.4f}, "
+            f"probabilities={shown})"
+        )
 
     @property
     def label(self) -> str | None:

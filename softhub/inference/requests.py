@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from numbers import Integral
+from typing import Any, TypeGuard
 
 import torch
 
 from softhub.errors import ConfigError, TaskError
+from softhub.inference.options import Options, resolve_options
 from softhub.inference.prefix_cache import PrefixCache, PrefixUse
 from softhub.model.base import BaseModel
 from softhub.model.chat import render_messages
@@ -24,9 +27,6 @@ Text = str | Mapping[str, Any] | list[dict[str, Any]]
 
 To generate, also a conversation: a list of messages with `role` and `content`.
 """
-
-NEW_TOKENS = 64
-"""Default of `max_new_tokens`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +49,7 @@ class LoadedPrompt:
     Attributes:
         vectors: `[P, H]` in the base's dtype.
         prepared: The task of its manifest, or the one it was loaded with.
+        ids: Tokens of which `vectors` are the embeddings; none for a soft prompt.
         prefixes: Where its keys and values are kept; by default as long as the prompt is.
         pinned: Whether they stay whatever the budget.
         use: How often they were found, computed and discarded.
@@ -56,6 +57,7 @@ class LoadedPrompt:
 
     vectors: torch.Tensor
     prepared: PreparedTask | None
+    ids: tuple[int, ...] = ()
     prefixes: PrefixCache[LoadedPrompt] = field(default_factory=lambda: PrefixCache(sys.maxsize))
     pinned: bool = False
     use: PrefixUse = field(default_factory=PrefixUse)
@@ -64,13 +66,20 @@ class LoadedPrompt:
     def prefix(self, base: BaseModel) -> Prefix:
         """Return its keys and values, for a base that can share them."""
         with self._lock:  # two threads do not compute the same
-            return self.prefixes.get(self, lambda: encode_prefix(base, self.vectors))
+            return self.prefixes.get(self, lambda: _encoded(base, self.vectors))
 
 
 def prefixes_of(base: BaseModel, prompts: Sequence[LoadedPrompt | None]) -> list[Prefix | None]:
     """Return the keys and values of each row's prompt; each prompt is looked up once."""
     found = {prompt: prompt.prefix(base) for prompt in dict.fromkeys(prompts) if prompt}
     return [found[prompt] if prompt else None for prompt in prompts]
+
+
+@torch.no_grad()
+def _encoded(base: BaseModel, vectors: torch.Tensor) -> Prefix:
+    """Return the keys and values of a prompt, in the base's precision whatever the caller's."""
+    with torch.autocast(base.device.type, enabled=False):
+        return encode_prefix(base, vectors.clone())  # some models (CTRL) scale in place
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +92,8 @@ class Request:
         candidates: Label words, for classification.
         target: Tokens of a reference text to score.
         options: Generation options; only rows with equal options share a batch.
+        seed: Where the random numbers of the row start, if it is sampled.
+        logprobs: Number of most probable tokens to give with each token that is generated.
         decision: How label scores become an answer.
     """
 
@@ -91,6 +102,8 @@ class Request:
     candidates: Candidates | None = None
     target: tuple[int, ...] = ()
     options: tuple[tuple[str, Any], ...] = ()
+    seed: int = 0
+    logprobs: int | None = None
     decision: Decision = ALWAYS_ANSWER
 
 
@@ -143,18 +156,20 @@ class RequestEncoder:
         text: Text,
         prompt: LoadedPrompt | None,
         fallback: PreparedTask | None,
-        options: Mapping[str, Any],
+        options: Options,
     ) -> Request:
         """Return a row to continue; without a task the text is continued as it is.
 
         Raises:
             TaskError: The row has columns, but there is no task with a template for them; or it is
                 a conversation that the base's chat template rejects, or that is too long.
+            ConfigError: An option is not supported.
         """
         prepared = _task_of(prompt, fallback)
-        defaults = prepared.task.generation if prepared else {}
-        options = {"max_new_tokens": NEW_TOKENS, **defaults, **options}
-        answer = int(options["max_new_tokens"])
+        resolved = resolve_options(
+            self._base, prepared.task.generation if prepared else {}, options
+        )
+        answer = resolved["max_new_tokens"]
         if isinstance(text, list):
             encoded = self._encode_chat(text, self._room(prompt, None, answer))
         elif prepared is not None:
@@ -166,7 +181,7 @@ class RequestEncoder:
                 f"Found a row with the columns {', '.join(text)}, and a prompt without a task; "
                 "expected a text, or load_prompt(…, task=Task.from_file('task.yaml'))."
             )
-        return Request(encoded, prompt, options=tuple(sorted(options.items())))
+        return Request(encoded, prompt, options=tuple(sorted(resolved.items())))
 
     def reference(
         self, text: Text, target: str, prompt: LoadedPrompt | None, fallback: PreparedTask | None
@@ -214,44 +229,76 @@ class RequestEncoder:
         return min(limits, default=None)
 
 
+def is_one(texts: Any) -> TypeGuard[Text]:
+    """Return whether texts are a single text or row, which is answered by a single answer."""
+    return isinstance(texts, str | Mapping)
+
+
 def per_row(
-    texts: Sequence[Text], prompt: str | None | Sequence[str | None]
+    texts: Text | Iterable[Text], prompt: str | None | Sequence[str | None]
 ) -> list[tuple[Text, str | None]]:
     """Pair each text with its prompt's name.
 
     Raises:
-        TaskError: `texts` is a single text, or the number of names is wrong.
+        TaskError: There is something else than texts or names, or the number of names is wrong.
     """
-    if isinstance(texts, str | Mapping):
-        raise TaskError("Found a single text; expected a list of texts, e.g. [text].")
-    names = [prompt] * len(texts) if prompt is None or isinstance(prompt, str) else list(prompt)
-    if len(names) != len(texts):
+    rows: list[Text] = [texts] if is_one(texts) else _listed("texts", texts, str | Mapping | list)
+    if prompt is None or isinstance(prompt, str):
+        return [(text, prompt) for text in rows]
+    names = _listed("prompt", prompt, str | None)
+    if len(names) != len(rows):
         raise TaskError(
-            f"Found {len(names)} prompts for {len(texts)} texts; expected one name for all texts, "
+            f"Found {len(names)} prompts for {len(rows)} texts; expected one name for all texts, "
             "or one for each."
         )
-    return list(zip(texts, names, strict=True))
+    return list(zip(rows, names, strict=True))
 
 
-def per_text(seed: int | Sequence[int] | None, texts: int) -> list[int | None]:
-    """Return a seed for each text.
+def targets_of(targets: str | Iterable[str]) -> list[str]:
+    """Return reference texts as a list.
 
     Raises:
-        ConfigError: The number of seeds is wrong.
+        TaskError: There is something else than texts.
     """
-    seeds: list[int | None]
-    seeds = [seed] * texts if seed is None or isinstance(seed, int) else list(seed)
-    if len(seeds) != texts:
-        raise ConfigError(
-            f"Found {len(seeds)} seeds for {texts} texts; expected one for all texts, or one for "
-            "each."
-        )
-    return seeds
+    return [targets] if isinstance(targets, str) else _listed("targets", targets, str)
 
 
-def seeded(seed: int | None, answer: int) -> dict[str, int]:
-    """Return the option `seed` of one of the answers to a text."""
-    return {} if seed is None else {"seed": seed + answer}
+def with_seeds(requests: Sequence[Request], seed: Any) -> list[Request]:
+    """Give each row a seed that depends on the call's seed and the row's position only.
+
+    Raises:
+        ConfigError: `seed` is not an integer.
+    """
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
+        raise ConfigError(f"seed is {seed!r:.80}; expected a whole number, or None.")
+    if not any(dict(request.options).get("do_sample") for request in requests):
+        return list(requests)
+    if seed is None:
+        seed = int(torch.randint(2**63 - 1, ()))
+    return [replace(request, seed=row_seed(int(seed), row)) for row, request in enumerate(requests)]
+
+
+def row_seed(seed: int, row: int) -> int:
+    """Return the seed of a row of a call."""
+    digest = hashlib.sha256(f"{seed} {row}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1  # within the range of int64
+
+
+def _listed(argument: str, values: Any, kind: Any) -> list[Any]:
+    """Return the values of an argument as a list, all of one kind."""
+    expected = {"texts": "texts (str) or rows (dict)", "prompt": "names of prompts, or None"}.get(
+        argument, "texts (str)"
+    )
+    if isinstance(values, bytes) or not isinstance(values, Iterable):
+        raise TaskError(f"{argument} is {values!r:.80}; expected a list of {expected}, or one.")
+    listed = list(values)
+    for place, value in enumerate(listed, start=1):
+        if not isinstance(value, kind):
+            raise TaskError(
+                f"{argument} has {value!r:.80} ({type(value).__name__}) in place {place} of "
+                f"{len(listed)}; expected {expected}."
+            )
+    return listed
 
 
 def _task_of(prompt: LoadedPrompt | None, fallback: PreparedTask | None) -> PreparedTask | None:

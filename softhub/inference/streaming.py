@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from softhub.inference.generation import before_stop, decode_literally, stop_strings
+from softhub.inference.generation import before_stop
+from softhub.inference.processors import Row, RowProcessors
 from softhub.inference.requests import Request
-from softhub.inference.sampling import Sampler, TokenLogprob
 from softhub.model.base import BaseModel
 
 _INCOMPLETE = "�"
 """What a tokenizer decodes the first bytes of a character to."""
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A generated token and its log-probability, before temperature and the like.
+
+    Attributes:
+        token: Token id.
+        text: The token decoded by itself.
+        logprob: Its log-probability.
+        top: The most probable tokens at this position, as pairs of text and log-probability.
+    """
+
+    token: int
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,21 +62,24 @@ class TextStream:
         base: The base model.
         request: The row.
         key: Number of the row in what is streamed.
-        options: Its options, with the tokens that end a row.
+
+    Raises:
+        ConfigError: transformers rejects the value of an option.
     """
 
-    def __init__(
-        self, base: BaseModel, request: Request, key: int, options: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, base: BaseModel, request: Request, key: int) -> None:
         self.request = request
         self.key = key
-        self.options = options
+        self.options = dict(request.options)
         self.tokens: list[int] = []
         self.finish_reason: str | None = None
-        self._tokenizer = base.tokenizer
-        self._stop = stop_strings(options.get("stop") or ())
-        self._ends = frozenset(_as_list(options.get("eos_token_id")))
-        self._sampler = Sampler.of(options, base.device)
+        self._encoder = base.encoder
+        self._stop: tuple[str, ...] = self.options.get("stop", ())
+        self._ends = frozenset(_as_list(self.options.get("eos_token_id")))
+        prompt = request.prompt.ids if request.prompt else ()
+        self._ids = (*prompt, *request.text.ids)
+        row = Row(self._ids, request.seed)
+        self._processors = RowProcessors(base, [row], self.options, len(self._ids))
         self._released = ""
         self._logprobs: list[TokenLogprob] = []
 
@@ -70,16 +90,14 @@ class TextStream:
             best: The most probable token.
             logits: `[V]`, float32.
         """
-        token = best
-        if self._sampler.do_sample or self._sampler.processors:
-            token = self._sampler.choose([*self.request.text.ids, *self.tokens], logits)
+        token = self._chosen(logits) if self._processors.have_effect else best
         self.tokens.append(token)
-        if self.options.get("logprobs") is not None:
-            self._logprobs.append(self._logprob(token, logits))
+        if self.request.logprobs is not None:
+            self._logprobs.append(self._logprob(token, logits, self.request.logprobs))
         text = self._text()
         if token in self._ends or any(string in text for string in self._stop):
             self.finish_reason = "stop"
-        elif len(self.tokens) >= int(self.options["max_new_tokens"]):
+        elif len(self.tokens) >= self.options["max_new_tokens"]:
             self.finish_reason = "length"
         return self._release(text)
 
@@ -87,23 +105,22 @@ class TextStream:
         """Return the text of a row that `generate` has continued as a whole.
 
         Args:
-            tokens: New tokens, padded after the row's end.
+            tokens: The new tokens.
         """
-        ends = (index for index, token in enumerate(tokens, start=1) if token in self._ends)
-        self.tokens = list(tokens[: next(ends, len(tokens))])
+        self.tokens = list(tokens)
         text = self._text()
-        ended = self.tokens[-1:] and self.tokens[-1] in self._ends
+        ended = not self._ends.isdisjoint(self.tokens[-1:])
         stopped = ended or any(string in text for string in self._stop)
         self.finish_reason = "stop" if stopped else "length"
-        return StreamedText(
-            self.key,
-            before_stop(self._stop, text),
-            tokens=len(self.tokens),
-            finish_reason=self.finish_reason,
-        )
+        shown = before_stop(self._stop, text)
+        return StreamedText(self.key, shown, (), len(self.tokens), self.finish_reason)
 
     def _text(self) -> str:
-        return decode_literally(self._tokenizer, [self.tokens])[0]
+        return self._encoder.decode([self.tokens])[0]
+
+    def _chosen(self, logits: torch.Tensor) -> int:
+        ids: Any = torch.tensor([[*self._ids, *self.tokens]], device=logits.device)  # [1, L]
+        return int(self._processors(ids, logits.unsqueeze(0)).argmax())
 
     def _release(self, text: str) -> StreamedText | None:
         sure = before_stop(self._stop, text)
@@ -117,15 +134,16 @@ class TextStream:
         logprobs, self._logprobs = tuple(self._logprobs), []
         return StreamedText(self.key, new, logprobs, len(self.tokens), self.finish_reason)
 
-    def _logprob(self, token: int, logits: torch.Tensor) -> TokenLogprob:
+    def _logprob(self, token: int, logits: torch.Tensor, count: int) -> TokenLogprob:
         logprobs = logits.log_softmax(dim=-1)  # [V]
-        most = logprobs.topk(min(int(self.options["logprobs"]), logprobs.shape[0]))
+        most = logprobs.topk(min(count, logprobs.shape[0]))
         top = zip(most.indices.tolist(), most.values.tolist(), strict=True)
         shown = tuple((self._shown(index), value) for index, value in top)
         return TokenLogprob(token, self._shown(token), float(logprobs[token]), shown)
 
     def _shown(self, token: int) -> str:
-        return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
+        tokenizer = self._encoder.tokenizer
+        return str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
 
 
 def _possible_stop(stop: Sequence[str], text: str) -> int:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from softhub.adapter.portable import check_base_model, is_hub_name, to_hub_name
 from softhub.config import expand_user
 from softhub.errors import BaseModelError, MissingDependency, SoftHubError
+from softhub.model.encoding import Encoder
 from softhub.model.fingerprint import compute_fingerprint
 from softhub.model.gguf import convert_gguf, read_record
 from softhub.model.projection import ends_in_plain_head
@@ -37,7 +38,7 @@ class BaseModel:
 
     Attributes:
         model: The transformers model, in eval mode; no parameter requires a gradient.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer; softhub works with a copy of it, see `encoder`.
         name: Canonical name in cards and manifests, e.g. a Hub repo id. Never a path.
         revision: Commit or tag that was requested, or None.
         quantization: How the weights were quantized (`"gguf-q4_1"`, `"bitsandbytes-4bit"`), or
@@ -122,6 +123,11 @@ class BaseModel:
     def fingerprint(self) -> Mapping[str, Any]:
         """Identity of the weights beyond their name; see `softhub.model.fingerprint`."""
         return compute_fingerprint(self.model, self.tokenizer, self.quantization)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Converts texts to token ids and back, with a tokenizer of its own."""
+        return Encoder(self.tokenizer, is_encoder_decoder=self.is_encoder_decoder)
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Embed token ids of any shape as the model itself does: `ids.shape + (H,)`."""

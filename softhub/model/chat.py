@@ -57,6 +57,8 @@ def render_messages(
 
 def _check(messages: Sequence[Mapping[str, Any]]) -> None:
     for index, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise TaskError(f"Message {index} is {message!r:.80}; expected its role and content.")
         texts = [message.get(name) for name in ("role", "content")]
         if not all(isinstance(text, str) for text in texts):
             raise TaskError(

@@ -2,18 +2,23 @@
 
 User columns can never become control tokens: they are tokenized with `split_special_tokens`, and
 only control tokens that the template contains literally (e.g. a rendered chat) are encoded as such.
+This holds whatever other threads do with the base's tokenizer, because an encoder has its own copy.
 """
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Callable, Mapping, Sequence
+import string
+import unicodedata
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
+from tokenizers import AddedToken
 
 from softhub.errors import TaskError
 from softhub.tasks import Task, Template, Verbalizer
@@ -85,19 +90,23 @@ class Encoder:
     """Turns rows and label words into token ids for one base model's tokenizer.
 
     Args:
-        tokenizer: The base model's tokenizer.
+        tokenizer: The base model's tokenizer. A copy of it is used, because each call with other
+            options changes what a tokenizer does in all threads.
         is_encoder_decoder: Whether texts are an encoder's input and answers a decoder's.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, is_encoder_decoder: bool) -> None:
-        self.tokenizer = tokenizer
+        self.tokenizer = copy.deepcopy(tokenizer)
         self.is_encoder_decoder = is_encoder_decoder
-        self._control = _control_tokens(tokenizer)
+        special = _special_tokens(self.tokenizer)
+        self._special_ids = frozenset(special.values())
+        self._control = special | _marks(self.tokenizer)
+        _never_split_at_marks(self.tokenizer, self._control.keys() - special.keys())
         longest_first = sorted(self._control, key=len, reverse=True)
         self._split = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         # What the tokenizer adds around a text, such as BOS before it.
-        plain = self._tokens(_SAMPLE, special=False)
-        framed = self._tokens(_SAMPLE, special=True)
+        plain = self.tokens(_SAMPLE)
+        framed = self.tokens(_SAMPLE, frame=True)
         start = next((i for i in range(len(framed)) if framed[i : i + len(plain)] == plain), 0)
         self._before = framed[:start]
         # A decoder continues its text with the answer: only an encoder's input has an end.
@@ -161,7 +170,7 @@ class Encoder:
             TaskError: The word changes the template's tokens, or has no tokens.
         """
         if self.is_encoder_decoder:
-            ids = self._tokens(word.strip(), special=False)
+            ids = self.tokens(word.strip())
         else:
             tail = _literal_tail(template)
             before, joined = (self._ids(self._chunks(text)) for text in (tail, tail + word))
@@ -206,7 +215,7 @@ class Encoder:
         words = ", ".join(word.strip() for _, synonyms in verbalizer for word in synonyms)
         full = ": ".join(part for part in (task.description.rstrip(" ."), words) if part)
         for text in filter(None, (full, words)):
-            ids = self._tokens(f"{text}.", special=False)
+            ids = self.tokens(f"{text}.")
             if len(ids) <= room:
                 return tuple(ids)
         # Nothing fits as a text: take as many tokens of the label words as there is room for.
@@ -267,7 +276,7 @@ class Encoder:
         # Split before rendering, so that no column's text becomes a control token.
         chunks = self._chunks(template.text)
         ids = self._ids(chunks, lambda chunk: Template(chunk).render(row))
-        framed = any(chunk in self._control for chunk in chunks)
+        framed = any(self._control.get(chunk) in self._special_ids for chunk in chunks)
         before = [] if framed else self._before
         # T5's sentinels are control tokens but no frame: an encoder's input always gets its end.
         after = [] if ids[-len(self._after) :] == self._after else self._after
@@ -280,14 +289,37 @@ class Encoder:
             if chunk in self._control:
                 ids.append(self._control[chunk])
             else:
-                ids += self._tokens(render(chunk), special=False)
+                ids += self.tokens(render(chunk))
         return ids
 
-    def _tokens(self, text: str, *, special: bool) -> list[int]:
+    def tokens(self, text: str, *, frame: bool = False) -> list[int]:
+        """Return the ids of a text, in which nothing is a control token.
+
+        Args:
+            text: The text.
+            frame: Whether to add what the tokenizer puts around a text, such as BOS.
+
+        Raises:
+            TaskError: The text contains half of a surrogate pair, which is not a character.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TaskError(
+                f"A text contains {text[error.start]!r} (character {error.start + 1}), half of a "
+                "surrogate pair: expected Unicode text. Read it again with the encoding of its "
+                "source, or replace what is broken: text.encode(errors='replace').decode()."
+            ) from None
         encoded = self.tokenizer(
-            text, add_special_tokens=special, split_special_tokens=True, verbose=False
+            text, add_special_tokens=frame, split_special_tokens=True, verbose=False
         )
         return list(encoded["input_ids"])
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Return the text of each row of ids, literally and without special tokens."""
+        shown = [[index for index in row if index not in self._special_ids] for row in rows]
+        # Cleaning up would change the spaces of code.
+        return self.tokenizer.batch_decode(shown, clean_up_tokenization_spaces=False)
 
 
 def render_chat(task: Task, tokenizer: PreTrainedTokenizerBase) -> Task:
@@ -343,8 +375,8 @@ def _check_words(task: Task, chat: str) -> None:
         )
 
 
-def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return the ids of the tokens that text must not become.
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Return the ids of the tokens that are marked as special.
 
     `all_special_tokens` lists only tokens with a role; others, such as Llama 3's
     `<|start_header_id|>`, are only marked as special among the added tokens.
@@ -353,6 +385,32 @@ def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     marked = {token.content: index for index, token in added.items() if token.special}
     vocabulary = tokenizer.get_vocab()
     return {**marked, **{token: vocabulary[token] for token in tokenizer.all_special_tokens}}
+
+
+def _marks(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Return the ids of added tokens that are control tokens without being marked as special.
+
+    Such as Qwen3's `<think>` and `<tool_call>`: those enclosed in punctuation. Other added tokens,
+    such as runs of spaces or new words, are text.
+    """
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return {
+        token.content: index
+        for index, token in added.items()
+        if len(token.content) > 2
+        and all(map(_is_punctuation, (token.content[0], token.content[-1])))
+    }
+
+
+def _is_punctuation(character: str) -> bool:
+    return character in string.punctuation or unicodedata.category(character).startswith("P")
+
+
+def _never_split_at_marks(tokenizer: PreTrainedTokenizerBase, marks: Collection[str]) -> None:
+    """Have a tokenizer treat tokens as special, so that `split_special_tokens` leaves them out."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:  # tokenizers in Python leave out all added tokens
+        backend.add_special_tokens([AddedToken(mark, special=True) for mark in sorted(marks)])
 
 
 def _literal_tail(template: Template) -> str:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from softhub.inference.sampling import TokenLogprob
-from softhub.inference.streaming import StreamedText
+from softhub.inference.streaming import StreamedText, TokenLogprob
 
 
 @dataclass

@@ -20,7 +20,7 @@ from typing import Any
 from softhub.errors import ConfigError
 from softhub.inference.continuous import ContinuousBatch
 from softhub.inference.engine import PromptModel
-from softhub.inference.requests import Request
+from softhub.inference.requests import Request, with_seeds
 from softhub.inference.streaming import StreamedText
 from softhub.serving.protocol import (
     Classified,
@@ -194,7 +194,12 @@ class BuiltInEngine:
         ]
 
     async def generate(
-        self, rows: Sequence[Row], options: Sequence[Mapping[str, Any]]
+        self,
+        rows: Sequence[Row],
+        options: Sequence[Mapping[str, Any]],
+        *,
+        seed: int | None = None,
+        logprobs: int | None = None,
     ) -> BuiltInGeneration:
         """Accept rows to continue, each with its options, and return their texts as a stream.
 
@@ -207,6 +212,7 @@ class BuiltInEngine:
             ),
             list(zip(rows, options, strict=True)),
         )
+        requests = [replace(each, logprobs=logprobs) for each in with_seeds(requests, seed)]
         if any(request.text.truncated for request in requests):
             raise ConfigError(
                 f"A text, its prompt and the answer have more than the {self._most_positions} "

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from starlette.responses import JSONResponse, Response
 
-from softhub.inference.requests import Text, seeded
+from softhub.inference.requests import Text
 from softhub.serving.answers import AnswerFormat, Choice
 from softhub.serving.api_types import ChatBody, CompletionBody, Sampling, as_rows
 from softhub.serving.context import Context, log_fields
@@ -60,14 +60,13 @@ async def _answer(
 ) -> Response:
     started = time.monotonic()
     options = body.options()
-    if logprobs is not None:
-        options["logprobs"] = logprobs
     context.limits.check_new_tokens(options)
     context.limits.check_rows(len(texts) * body.n, "n")
     rows = [Row(text, prompt) for text in texts for _ in range(body.n)]
-    each = [{**options, **seeded(body.seed, j)} for _ in texts for j in range(body.n)]
     log_fields(request, model=body.model, rows=len(rows), stream=bool(body.stream))
-    generation = await context.engine.generate(rows, each)
+    generation = await context.engine.generate(
+        rows, [options] * len(rows), seed=body.seed, logprobs=logprobs
+    )
     if body.stream:
         events = _events(context, request, generation, shape, len(rows), body, started)
         return StreamingResponse(events, media_type="text/event-stream")

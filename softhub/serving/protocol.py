@@ -143,7 +143,12 @@ class Engine(Protocol):
         """Score a reference text after each row."""
 
     async def generate(
-        self, rows: Sequence[Row], options: Sequence[Mapping[str, Any]]
+        self,
+        rows: Sequence[Row],
+        options: Sequence[Mapping[str, Any]],
+        *,
+        seed: int | None = None,
+        logprobs: int | None = None,
     ) -> Generation:
         """Accept rows to continue, each with its options, and return their texts as a stream."""
 

@@ -5,6 +5,7 @@ format language, so `{{`, `{0}` and `{"a": 1}` are ordinary characters, and a re
 `{label}` is not expanded again.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 from softhub.errors import TaskError, did_you_mean
 from softhub.tasks.plain_values import as_text
 
+_NO_TEXT = (bytes, bytearray, list, tuple, set, frozenset, Mapping)
 _PLACEHOLDER = re.compile(r"\{([^\W\d][\w .\-]*)\}")
 
 
@@ -56,13 +58,13 @@ class Template:
         """Render the template as segments that know their column.
 
         Args:
-            row: Values by column; values that are not text are rendered by `str`.
+            row: Values by column; numbers and dates are rendered by `str`.
 
         Returns:
             Segments whose texts, joined, are `render(row)`; empty ones are left out.
 
         Raises:
-            TaskError: If the row lacks a column, or contains `None` in it.
+            TaskError: If the row lacks a column, or contains no text in it.
         """
         # re.split with one group alternates: literal, column, literal, column, …, literal.
         pieces = _PLACEHOLDER.split(self.text)
@@ -79,7 +81,7 @@ class Template:
             row: Values by column.
 
         Raises:
-            TaskError: If the row lacks a column, or contains `None` in it.
+            TaskError: If the row lacks a column, or contains no text in it.
         """
         return "".join(segment.text for segment in self.segments(row))
 
@@ -109,9 +111,15 @@ class Template:
                 f"the template {self.text!r} reads {{{column}}}, which the row does not have"
                 f"{did_you_mean(column, row.keys())}"
             )
-        if row[column] is None:
+        value = row[column]
+        if value is None or (isinstance(value, float) and math.isnan(value)):
             raise TaskError(
-                f"the template {self.text!r} reads {{{column}}}, which is empty (None) in this "
+                f"the template {self.text!r} reads {{{column}}}, which is empty ({value}) in this "
                 f"row; fill it or leave the row out"
             )
-        return str(row[column])
+        if isinstance(value, _NO_TEXT):
+            raise TaskError(
+                f"the template {self.text!r} reads {{{column}}}, which is a "
+                f"{type(value).__name__} in this row ({value!r:.60}); expected text"
+            )
+        return str(value)

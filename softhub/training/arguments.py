@@ -10,6 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from softhub.model.base import BaseModel
+from softhub.training.argument_checks import check_values, explained_arguments
 from softhub.training.callbacks import check_trackers
 from softhub.training.learning_rate import check_learning_rate, scaled_rate
 
@@ -93,14 +94,17 @@ class PromptTrainingArguments(TrainingArguments):
         """Show progress bars on terminals only, and pin memory only for an accelerator.
 
         Raises:
-            TrainingError: The learning rate, its rule or a tracker is not valid.
+            TrainingError: An argument is not valid, not supported, or names a missing tracker.
         """
         check_learning_rate(self.learning_rate, self.learning_rate_rule)
+        check_values(self)
+        check_trackers(self.report_to)
+        self.report_to = self.report_to or "none"
         self.dataloader_pin_memory &= torch.accelerator.is_available()
         if self.disable_tqdm is None:
             self.disable_tqdm = not sys.stderr.isatty()
-        super().__post_init__()
-        check_trackers(self.report_to)
+        with explained_arguments():
+            super().__post_init__()
 
     @property
     def rule(self) -> str | None:

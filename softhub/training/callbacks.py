@@ -152,17 +152,22 @@ def check_trackers(report_to: str | Sequence[str] | None) -> None:
     """Check that trackers are known and installed, before anything is loaded.
 
     Args:
-        report_to: Their names; transformers has made a list of them.
+        report_to: Their names, `"none"` or `"all"`.
 
     Raises:
         TrainingError: Names the tracker, and how to install it.
     """
-    for name in [report_to] if isinstance(report_to, str) else report_to or ():
+    names = [report_to] if isinstance(report_to, str) else report_to or ()
+    if not isinstance(names, list | tuple):
+        raise TrainingError(f"report_to is {report_to!r}; expected the name of a tracker.")
+    for name in names:
+        if name in ("none", "all"):
+            continue
         try:
             get_reporting_integration_callbacks([name])
         except ValueError as error:
             raise TrainingError(f"report_to: {error}") from None
-        if name in ("tensorboard", "trackio", "wandb") and not _installed(name):
+        if not _installed(name):
             raise TrainingError(
                 f"report_to names {name}, which is not installed: pip install {name}, or leave "
                 "report_to out. Losses and scores are in report.json and curve.png in any case."

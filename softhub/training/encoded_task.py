@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from softhub.model.base import BaseModel
-from softhub.model.encoding import Candidates, Encoder, render_chat
+from softhub.model.encoding import Candidates, render_chat
 from softhub.tasks import Example, Task
 from softhub.training.data import EncodedExamples, encode_examples
 
@@ -70,7 +70,7 @@ def encode_task(
         TrainingError: A split is empty.
     """
     task = render_chat(task, base.tokenizer)
-    encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
+    encoder = base.encoder
     candidates = encoder.candidates_of(task)
     room = None if base.max_positions is None else base.max_positions - virtual_tokens
     return EncodedTask(

@@ -22,7 +22,6 @@ from peft import PromptTuningConfig, PromptTuningInit
 
 from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
-from softhub.model.encoding import Encoder
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task
 from softhub.training.data import collate, count_items
@@ -159,11 +158,7 @@ def _instructions(base: BaseModel, task: Task) -> set[str]:
     """Return the text before the input in each hard template, without the task's own."""
     own = re.split(r"\{\w+\}", task.template.text)[0]
     texts = [re.split(r"\{\w+\}", hard.text)[0].removesuffix(own) for hard in task.hard_templates]
-    return {text for text in texts if len(_token_ids(base, text)) >= _SHORTEST}
-
-
-def _token_ids(base: BaseModel, text: str) -> list[int]:
-    return list(base.tokenizer(text, add_special_tokens=False)["input_ids"])
+    return {text for text in texts if len(base.encoder.tokens(text)) >= _SHORTEST}
 
 
 def dev_loss(
@@ -230,7 +225,7 @@ def text_vectors(base: BaseModel, text: str, tokens: int) -> torch.Tensor:
     Raises:
         TrainingError: The text has no tokens.
     """
-    ids = _token_ids(base, text)
+    ids = base.encoder.tokens(text)
     if not ids:
         raise TrainingError(
             "init 'text' needs a text: set prompt_tuning_init_text in PEFT's configuration, or "
@@ -247,7 +242,7 @@ def _embed(base: BaseModel, ids: Sequence[int]) -> torch.Tensor:
 
 def _known_tokens(base: BaseModel, task: Task, name: str, tokens: int) -> list[int]:
     """Return the tokens that an init takes from the task; the rest are drawn from its texts."""
-    encoder = Encoder(base.tokenizer, is_encoder_decoder=base.is_encoder_decoder)
+    encoder = base.encoder
     if name == "vocabulary":
         return []
     if name == "task":

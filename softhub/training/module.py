@@ -8,8 +8,8 @@ so that DDP and FSDP see one module.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -80,6 +80,18 @@ class LossModule(nn.Module):
             self.model.activation_checkpointing_enable(**options)
         else:
             self.model.gradient_checkpointing_enable(**options)
+
+    @contextmanager
+    def base_left_as_it_was(self) -> Iterator[None]:
+        """Restore the base afterwards: its checkpointing, its dropout and its mode."""
+        before = [(module, _changeable(module)) for module in self.model.modules()]
+        try:
+            yield
+        finally:
+            for module, values in before:
+                for name in _changeable(module).keys() - values.keys():
+                    delattr(module, name)  # which hid the class's own value
+                vars(module).update(values)
 
     # Trainer calls it by this name before transformers 5.23, which Python 3.10 cannot have.
     gradient_checkpointing_enable = activation_checkpointing_enable
@@ -194,6 +206,16 @@ class PromptTuningModule(LossModule):
         if shares_prefixes(self.base):
             return encode_prefix(self.base, self.prompt)
         return self.prompt
+
+
+def _changeable(module: nn.Module) -> dict[str, Any]:
+    """Return the attributes of a layer that training with activation checkpointing sets."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name in ("training", "gradient_checkpointing")
+        or ("dropout" in name and isinstance(value, float))
+    }
 
 
 def weight_tensor(

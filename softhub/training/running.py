@@ -6,10 +6,15 @@ import json
 import logging
 import re
 import shutil
+import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from peft import PeftType, PromptTuningConfig
@@ -23,7 +28,7 @@ from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import InterruptCallback
 from softhub.training.lr_finder import RangeTest
 from softhub.training.provenance import peak_memory
-from softhub.training.trainer import PromptTrainer
+from softhub.training.trainer import CheckpointNotWritten, PromptTrainer
 
 logger = logging.getLogger("softhub")
 
@@ -80,9 +85,10 @@ def check_config(base: BaseModel, config: PromptTuningConfig) -> None:
             f"The PEFT configuration has task_type={config.task_type}, but {base.name} is "
             f"{base.task_type}: use task_type=base.task_type."
         )
-    if int(config.num_virtual_tokens or 0) < 1:
+    tokens: Any = config.num_virtual_tokens
+    if not isinstance(tokens, Integral) or tokens < 1:
         raise TrainingError(
-            f"num_virtual_tokens is {config.num_virtual_tokens}; expected 1 or more, e.g. 20."
+            f"num_virtual_tokens is {tokens!r}; expected a whole number of 1 or more, e.g. 20."
         )
 
 
@@ -97,7 +103,7 @@ def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
         Wall time in seconds; 0 for a run that was already complete.
 
     Raises:
-        TrainingError: There is no checkpoint to resume from.
+        TrainingError: There is no checkpoint to resume from, or a file cannot be written.
         TrainingInterrupted: Ctrl-C was pressed; a checkpoint was saved.
     """
     args, interrupt = trainer.prompt_arguments, InterruptCallback()
@@ -108,7 +114,7 @@ def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
     start = time.perf_counter()
     if checkpoint and trainer.restore_complete_run(checkpoint):
         return 0.0
-    with interrupt.listening():
+    with interrupt.listening(), _explained_failures(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)
     if interrupt.interrupted:
         raise TrainingInterrupted(
@@ -116,6 +122,27 @@ def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
             f"{trainer.args.output_dir}; continue with --resume."
         )
     return time.perf_counter() - start
+
+
+@contextmanager
+def _explained_failures(trainer: PromptTrainer) -> Iterator[None]:
+    """Say what can be resumed after a full disk, and name a wrong metric."""
+    try:
+        yield
+    except (OSError, CheckpointNotWritten) as error:
+        folder = str(trainer.args.output_dir)
+        checkpoint = last_checkpoint(folder)
+        rest = "There is no complete checkpoint to resume from."
+        if checkpoint is not None:
+            rest = f"The last complete checkpoint is {checkpoint}: continue with --resume."
+        raise TrainingError(
+            f"Training stopped at step {trainer.state.global_step}, because a file could not be "
+            f"written: {error}. Make room for the files in {folder}. {rest}"
+        ) from error
+    except KeyError as error:
+        if "metric_for_best_model" not in str(error):
+            raise
+        raise TrainingError(str(error.args[0])) from error
 
 
 def result_of(
@@ -155,9 +182,13 @@ def set_aside_checkpoints(folder: str | Path) -> None:
 
     Otherwise a new run could later be resumed from them, with a seed and a learning rate that are
     not its own.
+
+    Raises:
+        TrainingError: The folder cannot be written to.
     """
     state = PartialState()
     if state.is_main_process:
+        _check_writable(Path(folder))
         below = [Path(folder), *sorted(Path(folder).glob("restart-*"))]
         old = [path for part in below for path in _checkpoints(part)]
         for path in old:
@@ -171,6 +202,18 @@ def set_aside_checkpoints(folder: str | Path) -> None:
                 folder,
             )
     state.wait_for_everyone()
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise TrainingError(
+            f"output_dir {str(folder)!r} cannot be written to: {error.strerror or error}. Choose "
+            "a folder that can."
+        ) from error
 
 
 def _checkpoint_to_resume(args: PromptTrainingArguments) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from itertools import compress
@@ -11,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     EvalPrediction,
@@ -36,6 +38,10 @@ from softhub.training.module import LossModule
 
 _PROMPT = "prompt"
 """Name of the trained parameter, and so its key in a checkpoint."""
+
+
+class CheckpointNotWritten(TrainingError):
+    """A checkpoint could not be written, e.g. because the disk is full."""
 
 
 class PromptTrainer(Trainer):
@@ -169,7 +175,8 @@ class PromptTrainer(Trainer):
         """Train; the base can be used afterwards as before, though FSDP leaves it sharded."""
         base: BaseModel = self._module.base  # type: ignore[assignment]
         _ = base.fingerprint  # computed and cached before FSDP shards the weights
-        with tracked(self.args):
+        module = cast(LossModule, self._module)
+        with tracked(self.args), module.base_left_as_it_was():
             output = super().train(*args, **kwargs)
         if base.is_sharded:
             # The root's own parameters (embeddings, norm, head), which no layer gathers again.
@@ -223,6 +230,17 @@ class PromptTrainer(Trainer):
         counted = (losses.float(), count_items(labels))
         self._row_losses.append(self.accelerator.gather_for_metrics(counted))
         return (loss, None, None) if prediction_loss_only else (loss, *scores, labels)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint; torch and safetensors have errors of their own for a full disk."""
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            free = shutil.disk_usage(str(self.args.output_dir)).free
+            reason = " ".join(str(error).split())
+            raise CheckpointNotWritten(
+                f"checkpoint-{self.state.global_step} ({reason}; {free / 1e6:.1f} MB are free)"
+            ) from error
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the prompt alone: a checkpoint never contains the frozen base."""

@@ -23,7 +23,7 @@ from softhub.model.encoding import render_chat
 from softhub.tasks import Template
 from tests.prompts import MOOD, TEXTS, TOPIC, soft_prompt
 from tests.references import assert_equal_in_float32, reference, sequence_logprob
-from tests.tiny import BUILDERS, DECODERS, build_base
+from tests.tiny import BUILDERS, DECODERS, build_base, build_tokenizer
 
 NAMES = ["mood", "topic", None, "topic", "mood"]
 LONG = "The sound is good, the screen is not great, the price is fair. " * 3
@@ -280,14 +280,66 @@ def test_wrong_calls_say_what_was_expected(model_of):
     for call in (model.predict, model.generate):
         assert call([], prompt="mood") == []
         assert call([], prompt=[]) == []
-        with pytest.raises(TaskError, match=r"single text.*\[text\]"):
-            call("Good.", prompt="mood")
-        with pytest.raises(TaskError, match=r"single text"):
-            call({"text": "Good."}, prompt="mood")
         with pytest.raises(TaskError, match="2 prompts for 5 texts"):
             call(TEXTS, prompt=["mood", None])
         with pytest.raises(ConfigError, match="batch_size is 0"):
             call(TEXTS, prompt="mood", batch_size=0)
+
+
+def test_a_first_call_under_autocast_leaves_no_keys_of_low_precision(model_of):
+    fresh, model = model_of("llama"), model_of("llama")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = model.predict(TEXTS, prompt="mood")
+    exact = fresh.predict(TEXTS, prompt="mood")
+    for ours, theirs in zip(model.predict(TEXTS, prompt="mood"), exact, strict=True):
+        assert_equal_in_float32(ours.scores, theirs.scores, floor=1e-6)
+    assert rough != exact
+
+
+def test_a_model_that_scales_embeddings_in_place_changes_no_prompt():
+    from transformers import CTRLConfig, CTRLLMHeadModel
+
+    sizes = {"n_positions": 512, "n_embd": 32, "dff": 64, "n_layer": 2, "n_head": 4}
+    tokenizer = build_tokenizer()
+    config = CTRLConfig(vocab_size=len(tokenizer), **sizes)
+    base = load_base(CTRLLMHeadModel(config), tokenizer=tokenizer, name="example/ctrl")
+    prompt = soft_prompt(base, 4, MOOD)
+    expected, model = prompt.vectors.clone(), PromptModel(base)
+    model.load_prompt(prompt, name="mood")
+    first = model.predict(TEXTS, prompt="mood")
+    assert prompt.vectors.equal(expected)
+    model.load_prompt(prompt, name="again")
+    for ours, theirs in zip(model.predict(TEXTS, prompt="again"), first, strict=True):
+        assert_equal_in_float32(ours.scores, theirs.scores)
+
+
+def test_one_text_gets_one_answer(model_of):
+    """A row gets one too; a list of one text gets a list."""
+    model = model_of("llama")
+    (expected,) = model.predict(["Good."], prompt="mood")
+    for text in ("Good.", {"text": "Good."}):
+        assert model.predict(text, prompt="mood") == expected
+        assert model.generate(text, prompt="mood") == model.generate([text], prompt="mood")[0]
+        scores = model.target_logprobs(text, " yes", prompt="mood")
+        assert [scores] == model.target_logprobs([text], [" yes"], prompt="mood")
+        assert isinstance(scores, tuple)
+    with pytest.raises(TaskError, match="2 prompts for 1 texts"):
+        model.predict("Good.", prompt=["mood", "topic"])
+
+
+def test_texts_may_come_from_anything_that_can_be_iterated(model_of):
+    model = model_of("llama")
+    expected = model.predict(TEXTS, prompt="mood")
+    for texts in (tuple(TEXTS), (text for text in TEXTS), dict.fromkeys(TEXTS).keys()):
+        assert model.predict(texts, prompt="mood") == expected
+    assert model.predict(iter(TEXTS), prompt=(name for name in ["mood"] * 5)) == expected
+
+
+def test_a_prediction_shows_its_label_first(model_of):
+    prediction = model_of("llama").predict("Good.", prompt="mood")
+    assert repr(prediction).startswith(f"Prediction(label={prediction.label!r}, confidence=")
+    unsure = model_of("llama").predict("Good.", prompt="mood", abstain_below=1)
+    assert repr(unsure).startswith("Prediction(label=None, ")
 
 
 def test_predictions_are_plain_data(model_of):

@@ -91,15 +91,6 @@ def test_both_ways_in_give_the_same_text(kind, options, model_of, monkeypatch):
     assert model.generate(TEXTS, **options) == shared
 
 
-def test_a_way_of_generating_with_its_own_cache_gets_embeddings(model_of, fed):
-    model = model_of("llama")
-    expected = model.generate(TEXTS[:2], prompt="summary", max_new_tokens=4)
-    shapes = fed(model)
-    options = {"prompt": "summary", "max_new_tokens": 4, "cache_implementation": "dynamic"}
-    assert model.generate(TEXTS[:2], **options) == expected
-    assert shapes[0][1] > PROMPTS["summary"][1] + 1
-
-
 def test_beams_of_a_mixed_batch_equal_each_row_alone(model_of):
     for kind in ("llama", "mistral"):
         model = model_of(kind)
@@ -207,11 +198,6 @@ def test_a_stop_that_is_no_text_is_refused(stop, model_of):
         model_of("llama").generate(TEXTS, stop=stop)
 
 
-def test_one_answer_a_text(model_of):
-    with pytest.raises(ConfigError, match="num_return_sequences is not 1"):
-        model_of("llama").generate(TEXTS, num_return_sequences=2, num_beams=2)
-
-
 def test_the_tokenizer_s_end_ends_a_text_whatever_the_model_says(model_of, folder_of):
     """It is what training ends the references with."""
     model = model_of("llama")
@@ -269,5 +255,8 @@ def test_reference_texts_need_a_task_and_one_text_each(model_of):
     model = model_of("llama")
     with pytest.raises(TaskError, match=r"requires a task; found none.*task="):
         model.target_logprobs(TEXTS[:1], [" yes"])
-    with pytest.raises(TaskError, match="1 targets for 5 texts"):
+    with pytest.raises(TaskError, match="1 targets for a list of 5 texts"):
         model.target_logprobs(TEXTS, [" yes"], prompt="summary")
+    for targets, texts in ((" yes.", TEXTS), ([" yes"], TEXTS[0])):
+        with pytest.raises(TaskError, match="expected one target for each text"):
+            model.target_logprobs(texts, targets, prompt="summary")

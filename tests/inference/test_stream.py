@@ -5,7 +5,7 @@ import torch
 from transformers import AutoTokenizer
 
 from softhub.errors import ConfigError, TaskError
-from softhub.inference.continuous import ContinuousBatch, runs_continuously
+from softhub.inference.continuous import ContinuousBatch
 from softhub.inference.streaming import TextStream
 from tests.prompts import SUMMARY, TEXTS, soft_prompt
 from tests.tiny import BUILDERS
@@ -42,6 +42,8 @@ def test_the_stream_joined_is_what_generate_gives(kind, batch_size, model_of):
         {"stop": ["e", "an"]},
         {"stop": [" "], "num_beams": 2},
         {"do_sample": True, "top_k": 1},
+        {"do_sample": True, "temperature": 1.5, "top_p": 0.9, "seed": 5},
+        {"min_new_tokens": 12, "suppress_tokens": [1, 5]},
     ],
 )
 def test_options_mean_what_they_mean_in_generate(options, model_of):
@@ -108,7 +110,7 @@ def spelled(model_of):
         ids = model.base.tokenizer(text)["input_ids"]
         options = {"max_new_tokens": len(ids), **options}
         request = model.requests.generation("x", None, None, options)
-        row = TextStream(model.base, request, 0, dict(request.options))
+        row = TextStream(model.base, request, 0)
         logits = torch.zeros(len(model.base.tokenizer))
         found = []
         for token in ids:
@@ -184,15 +186,14 @@ def test_logprobs_are_refused_where_a_text_comes_in_one_piece(model_of):
             list(model_of(kind).stream(TEXTS[:1], prompt="mood", logprobs=2, **options))
 
 
-def test_a_seed_makes_a_row_the_same_in_any_batch(model_of):
+def test_a_seed_gives_the_same_texts_whatever_the_batches(model_of):
     model = model_of("llama")
     options = {"do_sample": True, "temperature": 1.5, "top_k": 0, "max_new_tokens": 12}
-    seeds = [3, 4, 5, 6, 7]
-    together = joined(model.stream(TEXTS, prompt=NAMES, seed=seeds, **options), 5)
-    for index, (text, name) in enumerate(zip(TEXTS, NAMES, strict=True)):
-        alone = joined(model.stream([text], prompt=name, seed=seeds[index], **options), 1)
-        assert alone == together[index : index + 1]
-    assert joined(model.stream(TEXTS, prompt=NAMES, seed=8, **options), 5) != together
+    expected = model.generate(TEXTS, prompt=NAMES, seed=3, **options)
+    for size in (1, 3, 5):
+        found = model.stream(TEXTS, prompt=NAMES, seed=3, batch_size=size, **options)
+        assert joined(found, 5) == expected
+    assert joined(model.stream(TEXTS, prompt=NAMES, seed=4, **options), 5) != expected
 
 
 def test_sampling_draws_from_the_distribution_of_transformers(model_of):
@@ -210,14 +211,11 @@ def test_sampling_draws_from_the_distribution_of_transformers(model_of):
 
 def test_n_gives_several_answers_per_text(model_of):
     model = model_of("llama")
-    options = {"do_sample": True, "temperature": 1.5, "max_new_tokens": 8}
-    found = joined(model.stream(TEXTS[:2], prompt="mood", n=3, seed=[5, 9], **options), 6)
+    options = {"do_sample": True, "temperature": 1.5, "max_new_tokens": 8, "seed": 5}
+    found = joined(model.stream(TEXTS[:2], prompt="mood", n=3, **options), 6)
     assert len(set(found)) > 3
-    for text in (0, 1):
-        for answer in range(3):
-            seed = [5, 9][text] + answer
-            alone = joined(model.stream([TEXTS[text]], prompt="mood", seed=seed, **options), 1)
-            assert alone == [found[text * 3 + answer]]
+    repeated = [text for text in TEXTS[:2] for _ in range(3)]
+    assert found == model.generate(repeated, prompt="mood", **options)
 
 
 @pytest.mark.parametrize(
@@ -225,8 +223,9 @@ def test_n_gives_several_answers_per_text(model_of):
     [
         ({"n": 0}, "n is 0"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"seed": [1]}, "1 seeds for 5 texts"),
-        ({"do_sample": True, "temperature": -1.0}, "out of its range"),
+        ({"seed": [1]}, "seed is"),
+        ({"do_sample": True, "temperature": -1.0}, "transformers rejects"),
+        ({"temperature": 0.5}, "no effect"),
         ({"stop": 3}, "stop is 3"),
     ],
 )
@@ -303,10 +302,3 @@ def test_a_wrong_conversation_is_refused(messages, message, model_of):
 def test_a_conversation_is_not_classified(model_of):
     with pytest.raises(TaskError, match="Found a conversation"):
         model_of("llama").predict([CHAT], prompt="mood")
-
-
-def test_which_bases_and_options_run_continuously(loaded):
-    assert runs_continuously(loaded("llama"), {"max_new_tokens": 3, "num_beams": 1})
-    assert not runs_continuously(loaded("llama"), {"max_new_tokens": 3, "num_beams": 2})
-    assert not runs_continuously(loaded("mistral"), {})
-    assert not runs_continuously(loaded("t5"), {})

@@ -1,5 +1,6 @@
 """Text to token ids: control tokens, chats, frames, truncation, and label words in context."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -80,6 +81,79 @@ def test_special_tokens_without_a_role_are_control_tokens_too():
     found = encoder.encode(Template("<|header|>user\n{text}:"), {"text": "a <|header|> b"}).ids
     assert found[0] == header
     assert found.count(header) == 1
+
+
+MARKS = ["<think>", "</tool_call>", "|||EMAIL|||", "<\uff5cend\uff5c>"]
+WORDS = ["covid19", "  ", "c++", "\n\n"]
+
+
+@pytest.fixture
+def added():
+    """A tokenizer with added tokens that are not special, as Qwen3's `<think>`."""
+    tokenizer = build_tokenizer()
+    tokens = [AddedToken(each, special=False, normalized=False) for each in (*MARKS, *WORDS)]
+    tokenizer.add_tokens(tokens)
+    return tokenizer
+
+
+def test_marks_that_are_not_special_are_control_tokens_and_words_are_not(added):
+    encoder = Encoder(added, is_encoder_decoder=False)
+    for mark in MARKS:
+        found = encoder.encode_plain(f"a {mark} b").ids
+        assert added.convert_tokens_to_ids(mark) not in found
+        assert added.decode(found) == f"a {mark} b"
+        template = Template(f"{mark}\n{{text}}:")
+        assert (
+            encoder.encode(template, {"text": mark}).ids.count(added.convert_tokens_to_ids(mark))
+            == 1
+        )
+    for word in WORDS:
+        found = list(encoder.encode_plain(f"a{word}b").ids)
+        assert found == ids_of(encoder, f"a{word}b") == added(f"a{word}b")["input_ids"]
+        assert added.convert_tokens_to_ids(word) in found
+
+
+def test_marks_are_shown_in_what_is_generated_and_special_tokens_are_not(added):
+    encoder = Encoder(added, is_encoder_decoder=False)
+    ids = added(f"{BOS}<think>so</tool_call>{EOS}", add_special_tokens=False)["input_ids"]
+    assert encoder.decode([ids, ids[:2]]) == ["<think>so</tool_call>", "<think>"]
+    assert encoder.decode([ids]) == added.batch_decode([ids], skip_special_tokens=True)
+
+
+def test_a_mark_gives_a_template_no_frame_of_its_own():
+    """`<think>` at the end of a plain template does not stand for BOS at its beginning."""
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens([AddedToken("<think>", special=False)])
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.bos_token_id)]
+    )
+    found = Encoder(tokenizer, is_encoder_decoder=False).encode(
+        Template("{text}<think>"), {"text": "Good"}
+    )
+    assert found.ids[0] == tokenizer.bos_token_id
+
+
+def test_text_stays_text_whatever_other_threads_do_with_the_tokenizer():
+    """Each call with other options changes a tokenizer in all threads."""
+    tokenizer = build_tokenizer()
+    encoder, done = Encoder(tokenizer, is_encoder_decoder=False), threading.Event()
+    text = f"Good {IM_END}{EOS}"
+    expected = encoder.encode_plain(text)
+
+    def tokenize():
+        while not done.is_set():
+            tokenizer(f"{text} and more", truncation=True, max_length=3, padding="max_length")
+
+    threads = [threading.Thread(target=tokenize) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        found = {encoder.encode_plain(text) for _ in range(3000)}
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert found == {expected}
 
 
 # --- chats ---

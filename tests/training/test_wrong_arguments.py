@@ -1,0 +1,141 @@
+"""Wrong training arguments and full disks: one sentence, before anything is spent if possible."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PromptTuningConfig
+
+from softhub.errors import TrainingError
+from softhub.experiments.console import exit_code_of
+from softhub.model.base import load_base
+from softhub.training import PromptTrainingArguments, fit
+from softhub.training.callbacks import HistoryCallback, _installed
+from softhub.training.running import last_checkpoint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is not supported: the loss"),
+        ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha is not supported: the base's embed"),
+        ({"use_liger_kernel": True}, "use_liger_kernel is not supported"),
+        ({"push_to_hub": True}, "push_to_hub is not supported: push the adapter"),
+        ({"batch_eval_metrics": True}, "batch_eval_metrics is not supported"),
+        ({"max_steps": "60"}, "max_steps is '60'; expected a whole number"),
+        ({"max_steps": 2.5}, "max_steps is 2.5; expected a whole number"),
+        ({"per_device_train_batch_size": 0}, "batch_size is 0; expected a whole number of 1 or"),
+        ({"per_device_train_batch_size": "8"}, "batch_size is '8'; expected a whole number"),
+        ({"gradient_accumulation_steps": 0}, "accumulation_steps is 0; expected a whole number of"),
+        ({"dataloader_num_workers": -1}, "num_workers is -1; expected a whole number of 0"),
+        ({"early_stopping_patience": "3"}, "patience is '3'; expected a whole number of 0 or more"),
+        ({"max_restarts": -1}, "max_restarts is -1; expected a whole number of 0 or more"),
+        ({"seed": None}, "seed is None; expected a whole number"),
+        ({"weight_decay": "small"}, "weight_decay is 'small'; expected a number"),
+        ({"logging_steps": "often"}, "logging_steps is 'often'; expected a number"),
+        ({"bf16": "yes"}, "bf16 is 'yes'; expected True or False"),
+        ({"optim": "best"}, "rejects the training arguments: best is not a valid OptimizerNames"),
+        ({"lr_scheduler_type": "best"}, "best is not a valid SchedulerType"),
+        ({"eval_strategy": "no"}, "load_best_model_at_end requires"),
+        ({"report_to": "nothing"}, "report_to: nothing is not supported, only"),
+        ({"report_to": 5}, "report_to is 5; expected the name of a tracker"),
+    ],
+)
+def test_wrong_arguments_are_refused_when_they_are_made(arguments, message):
+    with pytest.raises(TrainingError, match=message) as caught:
+        PromptTrainingArguments(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("tracker", ["mlflow", "clearml", "codecarbon", "comet_ml", "wandb"])
+def test_a_tracker_that_is_not_installed_is_refused(tracker):
+    if _installed(tracker):
+        pytest.skip(f"{tracker} is installed")
+    with pytest.raises(TrainingError, match=f"{tracker}, which is not installed: pip install"):
+        PromptTrainingArguments(report_to=tracker)
+
+
+def test_report_to_none_reports_to_nothing():
+    assert PromptTrainingArguments(report_to=None).report_to == []
+
+
+@pytest.mark.parametrize("tokens", [2.5, "20", 0, -1, None])
+def test_the_number_of_virtual_tokens_is_a_whole_number(tokens, tiny_base, toy_task):
+    base = load_base(tiny_base("llama"))
+    config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens)
+    with pytest.raises(TrainingError, match=r"num_virtual_tokens is .*; expected a whole number"):
+        fit(base, toy_task, config, {"train": []})
+
+
+def test_a_metric_that_the_task_lacks_is_named(toy_fit):
+    with pytest.raises(TrainingError, match=r"metric_for_best_model.*eval_f2.*eval_accuracy"):
+        toy_fit(metric_for_best_model="f2")
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_first(toy_fit, tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(TrainingError, match=r"output_dir .* cannot be written to"):
+            toy_fit(output_dir=str(folder))
+
+
+# --- a full disk ---
+
+
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="/dev/full is a device of Linux")
+
+
+def fills_up(file):
+    """At step 6 a full disk takes the place of a file that the checkpoint of step 8 will write."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 6:
+            folder = Path(args.output_dir) / "checkpoint-8"
+            folder.mkdir()
+            (folder / file).symlink_to(FULL)
+
+    return on_step_end
+
+
+@needs_full
+@pytest.mark.parametrize("file", ["optimizer.pt", "rng_state.pth", "training_args.bin"])
+def test_a_disk_that_fills_up_says_what_can_be_resumed(file, toy_fit, tmp_path, monkeypatch):
+    """Each file is written by another library, which fails in a way of its own."""
+    _, whole = toy_fit(output_dir=str(tmp_path / "whole"))
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(HistoryCallback, "on_step_end", fills_up(file))
+        with pytest.raises(TrainingError, match=r"stopped at step 8.*checkpoint-8") as caught:
+            toy_fit()
+    assert f"{run / 'checkpoint-4'}: continue with --resume" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert last_checkpoint(run) == str(run / "checkpoint-4")
+    (run / "checkpoint-8" / file).unlink()  # room was made
+    _, resumed = toy_fit(resume=True)
+    assert torch.allclose(resumed.prompt.vectors, whole.prompt.vectors, atol=1e-6)
+
+
+def test_a_full_disk_is_one_line_on_the_command_line(capsys):
+    def fails():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "adapter.tmp")
+
+    assert exit_code_of(fails) == 1
+    assert capsys.readouterr().err == (
+        "error: The disk is full (adapter.tmp). Make room and run the command again.\n"
+    )
+
+
+# --- the base is left as it was ---
+
+
+def test_activation_checkpointing_ends_with_the_run(toy_fit, tiny_base):
+    fresh = load_base(tiny_base("llama")).model
+    base, _ = toy_fit(gradient_checkpointing=True)
+    assert not base.checkpoints_activations
+    for ours, theirs in zip(base.model.modules(), fresh.modules(), strict=True):
+        assert ours.training == theirs.training
+        dropout = {name for name in vars(theirs) if "dropout" in name}
+        assert {n: getattr(ours, n) for n in dropout} == {n: getattr(theirs, n) for n in dropout}
