@@ -97,17 +97,17 @@ class BodyLimit:
             message = await receive()
             read += len(message.get("body", b""))
             if read > self._most:
-                await self._refuse(receive)
+                await self._refuse(receive, message.get("more_body", False))
             return message
 
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > self._most:
-            await self._refuse(receive)
+            await self._refuse(receive, True)
         await self._app(scope, limited, send)
 
-    async def _refuse(self, receive: Receive) -> None:
+    async def _refuse(self, receive: Receive, more: bool) -> None:
         """Discard some more of the body, since a client that still sends reads no answer."""
-        read, more = 0, True
+        read = 0
         while more and read <= _DISCARDED * self._most:
             message = await receive()
             read += len(message.get("body", b""))

@@ -106,7 +106,7 @@ def test_contents_may_be_lists_of_texts(serve):
     assert found[0].choices[0].message == found[1].choices[0].message
     image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
     answer = server.post("/v1/chat/completions", model="summary", messages=image)
-    assert answer.status_code == 400 and "image_url" in answer.json()["error"]["message"]
+    assert answer.status_code == 400 and "type" in answer.json()["error"]["message"]
 
 
 def test_sampling_is_that_of_generate_with_the_same_seed(serve):
