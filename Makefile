@@ -6,10 +6,10 @@ STAMP  := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench tables clean
+.PHONY: help setup demo test lint bench gpu-check tables clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -27,7 +27,7 @@ demo: $(STAMP) ## Train, evaluate, push, pull and use a sentiment prompt on a re
 	$(BIN)/python recipes/data/amazon_reviews.py
 	$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no \
 		--dynamo_backend no --num_cpu_threads_per_process $(CORES) recipes/classification.py --config recipes/configs/sentiment.yaml \
-		--max-steps 60 --max-test-examples 300 --output-dir $(DEMO_RUN)
+		--max-steps 60 --max-test-examples 300 --output-dir $(DEMO_RUN) --overwrite
 	$(BIN)/softhub push $(DEMO_RUN)/adapter demo/sentiment --message "Trained by make demo"
 	$(BIN)/softhub list
 	$(BIN)/softhub pull demo/sentiment
@@ -45,6 +45,9 @@ lint: $(STAMP) ## Check style, types, import layers, and the documentation
 
 bench: $(STAMP) ## Compare the time of a training step with plain PEFT; writes benchmarks/results
 	$(BIN)/python benchmarks/train_step.py
+
+gpu-check: $(STAMP) ## Check exactness, speed and training on one GPU (six minutes); writes benchmarks/results
+	$(BIN)/python benchmarks/gpu_check.py
 
 tables: $(STAMP) ## Compute missing rows of the committed comparisons, and write their tables (hours)
 	$(BIN)/python benchmarks/comparisons.py

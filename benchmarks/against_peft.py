@@ -18,7 +18,7 @@ split.
 
 On dev, the vectors of both sides are evaluated by the same scores of the same label words. A step
 is a step of any optimizer. The CPU seconds are those of the process, from before the texts are
-tokenized: range tests, trials of initializations and restarts count; evaluation on dev does not, on
+tokenized: trials of initializations and restarts count; evaluation on dev does not, on
 either side.
 """
 

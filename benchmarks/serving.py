@@ -406,9 +406,10 @@ def first_token(args, base, folder):
         for _ in range(args.rounds * 5):
             started = time.perf_counter()
             with http.stream("POST", "/v1/completions", json=body) as answer:
-                next(answer.iter_lines())
+                lines = answer.iter_lines()
+                next(lines)
                 found.append(time.perf_counter() - started)
-                answer.read()
+                list(lines)
             started = time.perf_counter()
             bare()
             forwards.append(time.perf_counter() - started)

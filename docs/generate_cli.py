@@ -25,10 +25,11 @@ Exit codes: 0 success, 1 known error (one line on stderr), 2 wrong usage, 130 in
 | variable | meaning |
 |---|---|
 | `SOFTHUB_HUB` | default of `--hub`; `local` if it is not set |
-| `SOFTHUB_BASE` | default of `--base` |
+| `SOFTHUB_BASE` | default of `--base`, and of `base_model` in recipes |
 | `SOFTHUB_HOME` | folder of the local hub and of converted base models; `~/.softhub` by default |
 | `SOFTHUB_OFFLINE` | `1` disables network access, like `HF_HUB_OFFLINE` |
 | `SOFTHUB_TOKEN` | access token, sent only to the remote hub that `SOFTHUB_HUB` names |
+| `SOFTHUB_QUIET` | `1` is `--quiet` for everything |
 | `SOFTHUB_USER` | author of pushes to a local hub; the name of the user account by default |
 """
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from softhub.errors import ConfigError
+
+_PATIENCE = 10  # seconds for an answer
+
+Alternatives = Mapping[str, tuple[str | None, tuple[str, ...]]]
+"""Settings that make others ineffective; see `parse_config`."""
 
 
 def softhub_home() -> Path:
@@ -52,6 +57,51 @@ def full_path(path: str | Path) -> Path:
         ) from error
 
 
+def hub_answers() -> bool:
+    """Ask the Hugging Face Hub once whether it answers; in offline mode it does not."""
+    import httpx2  # the HTTP library of huggingface_hub
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
+    except httpx2.TransportError:
+        return False
+    return True
+
+
+def load_yaml(text: str, same: Callable[[Any], Any] = lambda key: key) -> Any:
+    """Parse YAML; a key that is written twice, of which YAML would use the last, is an error.
+
+    Args:
+        text: The document.
+        same: Returns what two spellings of a key have in common.
+
+    Raises:
+        yaml.YAMLError: The text is not valid, or a key is repeated; the mark has the line.
+    """
+    import yaml
+
+    class StrictLoader(yaml.SafeLoader):
+        def construct_mapping(
+            self, node: yaml.MappingNode, deep: bool = False
+        ) -> dict[Hashable, Any]:
+            lines: dict[Any, int] = {}
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node, deep=True)
+                if not isinstance(key, Hashable):
+                    continue  # SafeLoader has the message
+                if same(key) in lines:
+                    problem = f"the key {key!r} repeats line {lines[same(key)]}; remove one"
+                    mark = key_node.start_mark
+                    raise yaml.constructor.ConstructorError(None, None, problem, mark)
+                lines[same(key)] = key_node.start_mark.line + 1
+            return super().construct_mapping(node, deep=deep)
+
+    return yaml.load(text, Loader=StrictLoader)
+
+
 def parse_config(
     *settings: Any, default: Path | None = None, argv: Sequence[str] | None = None
 ) -> tuple[Any, ...]:
@@ -61,6 +111,11 @@ def parse_config(
     unknown keys are treated alike, and a flag overrides the file. (A YAML reader alone would leave
     `1e-4` a string.) A value in the file that begins with `./` or `../` is a path relative to the
     file. Flags may be written with dashes or underscores.
+
+    Some settings have no effect where another one is given, as `max_steps` beside `steps`. A
+    dataclass lists them in `ALTERNATIVES`: by name, the value that turns the setting off (None if
+    it is off by default), and the settings that it replaces. A flag then wins over the file, and
+    two of them in one place are an error.
 
     Args:
         settings: Dataclasses whose fields are the known keys, e.g. a recipe's own and
@@ -74,21 +129,75 @@ def parse_config(
     Raises:
         ConfigError: The file cannot be read, a key is unknown, or a value has the wrong type.
     """
-    from transformers import HfArgumentParser
-
-    class Parser(HfArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise ConfigError(f"{message}; --help lists all options.")
-
-    parser = Parser(list(settings), allow_abbrev=False)
+    parser = _parser(settings)
     arguments = list(sys.argv[1:] if argv is None else argv)
-    flags = _file_flags(_pop_config(arguments) or default) + arguments
+    in_file = _file_flags(_pop_config(arguments) or default)
+    flags = _without_replaced(settings, in_file, arguments)
     known = [option for action in parser._actions for option in action.option_strings]
     _refuse_unknown(flags, known)
     try:
         return tuple(parser.parse_args_into_dataclasses(flags, look_for_args_file=False))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"Wrong value in the configuration: {error}") from error
+
+
+def _parser(settings: Sequence[Any]) -> Any:
+    """Return transformers' parser for dataclasses, which raises errors and does not exit."""
+    from transformers import HfArgumentParser
+
+    class Parser(HfArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise ConfigError(f"{message}; --help lists all options.")
+
+    return Parser(list(settings), allow_abbrev=False)
+
+
+class _Flag(NamedTuple):
+    name: str
+    value: str
+    tokens: list[str]
+
+
+def _without_replaced(
+    settings: Sequence[Any], in_file: list[str], arguments: list[str]
+) -> list[str]:
+    """Return the flags of the file and the command line without those that have no effect."""
+    file, line = [*_each_flag(in_file)], [*_each_flag(arguments)]
+    alternatives = [
+        (name, off, other)
+        for each in settings
+        for name, (off, replaced) in getattr(each, "ALTERNATIVES", {}).items()
+        for other in replaced
+    ]
+    offs = {name: off for name, off, _ in alternatives}
+    for name, _, other in alternatives:
+        pair = {name, other}
+        here, there = (
+            {f.name for f in part if f.value != offs.get(f.name)} for part in (file, line)
+        )
+        for place, given in (("the config", here), ("the flags", there)):
+            if pair <= given:
+                raise ConfigError(
+                    f"Found both {name} and {other} in {place}; only {name} would have an effect. "
+                    "Remove one of them."
+                )
+        if pair & there:
+            file = [flag for flag in file if flag.name not in pair - there]
+    given = {flag.name for flag in (*file, *line)}
+    off = [f"--{n}={off}" for n, off, other in alternatives if off and other in given - {n}]
+    return [*off, *(token for flag in (*file, *line) for token in flag.tokens)]
+
+
+def _each_flag(tokens: Sequence[str]) -> Iterator[_Flag]:
+    """Group a flag with the values that follow it."""
+    groups: list[list[str]] = []
+    for token in tokens:
+        if token.startswith("--") or not groups:
+            groups.append([])
+        groups[-1].append(token)
+    for group in groups:
+        name, _, value = group[0].removeprefix("--").partition("=")
+        yield _Flag(name.replace("-", "_"), value or " ".join(group[1:]), group)
 
 
 def _pop_config(arguments: list[str]) -> Path | None:
@@ -110,11 +219,16 @@ def _file_flags(path: Path | None) -> list[str]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(
+            path.read_text(encoding="utf-8"), lambda key: str(key).replace("-", "_")
+        )
     except OSError as error:
         raise ConfigError(f"Cannot read the config {str(path)!r}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text; save it in that encoding.") from error
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ConfigError(f"{path} is not valid YAML: {line}{error.problem}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from softhub.cli import main
+from softhub.terminal import QUIET
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ def make_command(monkeypatch: pytest.MonkeyPatch, capture: "pytest.CaptureFixtur
 
     def run(*arguments: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["softhub", *map(str, arguments)])
+        monkeypatch.setenv(QUIET, "")
         return _done(main, capture)
 
     return run

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from softhub.config import parse_config, softhub_home
+from softhub.config import Alternatives, parse_config, softhub_home
 from softhub.errors import ConfigError
 
 
@@ -18,6 +19,18 @@ class Settings:
     careful: bool = True
     init_text: str | None = None
     tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Limited(Settings):
+    """Epochs count only without max_steps, and max_steps only without a list of steps."""
+
+    ALTERNATIVES: ClassVar[Alternatives] = {
+        "max_steps": ("-1", ("epochs",)),
+        "steps": (None, ("max_steps", "epochs")),
+    }
+    epochs: float = 3.0
+    steps: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -129,6 +142,18 @@ def test_a_path_in_a_flag_is_the_caller_s(read):
         ("- a\n- b", [], r"my\.yaml has no 'key: value' lines"),
         ("", [], "has no 'key: value' lines"),
         ("tags: []", [], "--tags.*expected at least one"),
+        (
+            "seed: 1\nmax_steps: 1\nseed: 2",
+            [],
+            r"my\.yaml .* line 3: the key 'seed' repeats line 1",
+        ),
+        (
+            "max_steps: 1\nmax-steps: 2",
+            [],
+            r"my\.yaml .* line 2: the key 'max-steps' repeats line 1",
+        ),
+        ('{"task": "a", "task": "b"}', [], r"my\.yaml .* line 1: the key 'task' repeats line 1"),
+        ("tags: {a: 1, a: 2}", [], r"my\.yaml .* line 1: the key 'a' repeats line 1"),
         ("task: [unclosed", [], r"my\.yaml is not valid YAML"),
         (b"task: \xff\xfe", [], r"my\.yaml.*UTF-8"),
     ],
@@ -158,3 +183,39 @@ def test_home_is_the_variable_or_the_user_s(monkeypatch, tmp_path):
             monkeypatch.setenv("SOFTHUB_HOME", nothing)
         assert softhub_home() == Path.home() / ".softhub"
         monkeypatch.setenv("SOFTHUB_HOME", "x")
+
+
+@pytest.mark.parametrize(
+    ("yaml", "flags", "expected"),
+    [
+        ("task: a", [], ([], 10, 3.0)),
+        ("steps: [3, 4]", [], ([3, 4], 10, 3.0)),
+        ("steps: [3, 4]", ["--max_steps", "5"], ([], 5, 3.0)),
+        ("steps: [3, 4]", ["--max-steps=5"], ([], 5, 3.0)),
+        ("steps: [3, 4]", ["--epochs", "2"], ([], -1, 2.0)),
+        ("max_steps: 5", ["--steps", "3", "4"], ([3, 4], 10, 3.0)),
+        ("max_steps: 5", ["--epochs", "2"], ([], -1, 2.0)),
+        ("epochs: 2", ["--max-steps", "5"], ([], 5, 3.0)),
+        ("epochs: 2", [], ([], -1, 2.0)),
+        ("epochs: 2\nmax_steps: -1", [], ([], -1, 2.0)),
+    ],
+)
+def test_a_flag_wins_over_what_would_replace_it(yaml, flags, expected, tmp_path):
+    (tmp_path / "c.yaml").write_text(yaml)
+    (found,) = parse_config(Limited, argv=[f"--config={tmp_path / 'c.yaml'}", *flags])
+    assert (found.steps, found.max_steps, found.epochs) == expected
+
+
+@pytest.mark.parametrize(
+    ("yaml", "flags", "message"),
+    [
+        ("steps: [3]\nmax_steps: 5", [], "both steps and max_steps in the config; only steps"),
+        ("epochs: 2\nmax_steps: 5", [], "both max_steps and epochs in the config; only max_steps"),
+        ("task: a", ["--epochs=2", "--max-steps", "5"], "both max_steps and epochs in the flags"),
+        ("task: a", ["--steps", "3", "--epochs=2"], "both steps and epochs in the flags"),
+    ],
+)
+def test_two_settings_of_which_one_has_no_effect_are_refused(yaml, flags, message, tmp_path):
+    (tmp_path / "c.yaml").write_text(yaml)
+    with pytest.raises(ConfigError, match=message):
+        parse_config(Limited, argv=[f"--config={tmp_path / 'c.yaml'}", *flags])

@@ -18,7 +18,8 @@ from softhub.cli.hub_history import delete, deprecate, diff, lock, log, tag, unt
 from softhub.cli.hub_search import search, similar
 from softhub.cli.init_task import init_task
 from softhub.cli.inspect import inspect
-from softhub.cli.output import emit, quiet_libraries
+from softhub.cli.options import can_be_quiet
+from softhub.cli.output import emit
 from softhub.cli.predict import generate, predict
 from softhub.cli.runs import runs
 from softhub.cli.serve import serve
@@ -60,7 +61,8 @@ softhub runs --task sentiment --sort score
 softhub runs runs/sentiment --json
 softhub predict me/sentiment 'Worth every penny.' --base ORG/BASE-MODEL
 softhub predict runs/sentiment/adapter --file reviews.txt --base ./my-base
-softhub predict me/sentiment --file - < reviews.txt   (base model from $SOFTHUB_BASE)
+softhub predict me/sentiment --file reviews.txt --output labels.csv
+softhub predict me/sentiment < reviews.txt   (base model from $SOFTHUB_BASE)
 softhub generate me/summary 'A long text …' --base ./my-base --max-new-tokens 40
 softhub generate me/summary --file texts.jsonl --json > summaries.jsonl
 softhub serve ./my-base --prompts mood=runs/sentiment/adapter
@@ -102,7 +104,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 200},
     epilog="\b\nTypical workflow:\n"
     "  softhub recipes copy\n"
     "  softhub train --config recipes/configs/sentiment.yaml\n"
@@ -127,7 +129,6 @@ def softhub_command(
     ] = False,
 ) -> None:
     """Train, evaluate, share and use soft prompts for frozen language models."""
-    quiet_libraries()
 
 
 def _examples(name: str) -> str:
@@ -148,9 +149,9 @@ def _add_verbs() -> None:
                 rich_help_panel=section,
                 epilog=_examples(name),
                 context_settings={"allow_extra_args": flags, "ignore_unknown_options": flags},
-            )(verb)
+            )(can_be_quiet(verb))
     for alias, function in ALIASES.items():
-        app.command(alias, cls=Verb, hidden=True)(function)
+        app.command(alias, cls=Verb, hidden=True)(can_be_quiet(function))
 
 
 _add_verbs()

@@ -9,7 +9,7 @@ import typer
 
 from softhub.cli.options import (
     BaseOption,
-    DeviceMapOption,
+    DeviceOption,
     HubOption,
     RevisionOption,
     SubsetOption,
@@ -20,6 +20,7 @@ from softhub.cli.options import (
 from softhub.cli.output import emit_facts
 from softhub.cli.predict import read_inputs
 from softhub.errors import ConfigError, TaskError
+from softhub.terminal import phase
 
 if TYPE_CHECKING:
     from softhub.experiments.distillation import Teacher
@@ -70,9 +71,12 @@ def distill(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume from the last checkpoint in --output-dir.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the finished run in --output-dir.")
+    ] = False,
     revision: RevisionOption = None,
     hub: HubOption = None,
-    device_map: DeviceMapOption = None,
+    device: DeviceOption = None,
 ) -> None:
     """Distill a long prompt into a short soft prompt.
 
@@ -84,8 +88,11 @@ def distill(
     how many tokens it saves. Adapter, checkpoints and report.json are in --output-dir. After Ctrl-C
     the run can be resumed with --resume.
     """
+    from softhub.experiments.recipe import refuse_finished_run
     from softhub.tasks import Task
 
+    if not (resume or overwrite):
+        refuse_finished_run(output_dir)
     loaded_task = Task.from_file(task)
     options = {"template": template, "shots": shots, "system": system, "teacher": teacher}
     kind, value = _chosen_teacher(loaded_task, options)
@@ -94,8 +101,12 @@ def distill(
         value = adapter_folder(value, hub=hub, revision=revision)
     from softhub.inference.engine import PromptModel
     from softhub.model.base import load_base
+    from softhub.training.running import check_resumable
 
-    model = PromptModel(load_base(base, name=base_name, device_map=device_map))
+    if resume:
+        check_resumable(output_dir)
+    with phase(f"Loading {base}"):
+        model = PromptModel(load_base(base, name=base_name, device_map=device))
     imitated = _teacher(model, loaded_task, kind, value, seed)
     if bias_corrected:
         from softhub.experiments.distillation import BiasCorrectedTeacher
@@ -145,13 +156,16 @@ def _read(
     task: "Task", texts: str | None, train: int | None, dev: int | None, test: int | None
 ) -> "Splits":
     from softhub.tasks import Example, Splits
+    from softhub.tasks.loading import to_inputs
 
     has_test = task.dataset is not None and "test" in task.dataset.split_names
     scored = task.load("test", limit=test) if has_test else []
     if texts is None:
         return Splits(task.load("train", limit=train), task.load("dev", limit=dev), scored)
     column = task.text_column
-    rows = [{column: text} if isinstance(text, str) else text for text in read_inputs(None, texts)]
+    found = read_inputs(None, texts)
+    inputs = found if isinstance(found, list) else to_inputs(task, found)
+    rows = [{column: text} if isinstance(text, str) else text for text in inputs]
     examples = [Example(row, text_column=column) for row in rows]
     chosen, rest = examples[::_DEV_SHARE], examples[:]
     del rest[::_DEV_SHARE]

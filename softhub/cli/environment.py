@@ -1,18 +1,35 @@
-"""`softhub env`: versions, hardware and paths for a bug report."""
+"""`softhub env`: versions, hardware and paths for a bug report, and what a base can do."""
 
 import os
 import sys
+from typing import Annotated
+
+import typer
 
 from softhub.cli.options import JsonOption
 from softhub.cli.output import emit_facts, emit_json
 from softhub.config import softhub_home
 
 
-def env(as_json: JsonOption = False) -> None:
-    """Show versions, hardware and paths for a bug report.
+def env(
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="MODEL", help="Base model to ask what it computes exactly."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show versions, hardware and paths for a bug report; with --base, what that base can do.
 
-    Access tokens are never shown.
+    Access tokens are never shown. A base model is loaded, and asked how rows of a batch, shared
+    prompts and generation are exactly what they are for a row alone.
     """
+    if base is not None:
+        from softhub.model.base import load_base
+
+        facts = load_base(base).capabilities.findings()
+        emit_json(facts) if as_json else emit_facts([*facts.items()])
+        return
+
     from huggingface_hub.constants import HF_HOME
 
     from softhub.experiments.machine import machine

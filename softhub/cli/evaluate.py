@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softhub.cli.options import (
+    PROMPT,
     AdapterArgument,
+    AdapterOnBase,
     BaseOption,
     BatchSizeOption,
-    DeviceMapOption,
+    DeviceOption,
     ForceOption,
-    HubOption,
     JsonOption,
-    RevisionOption,
     SplitOption,
     SubsetOption,
     TaskOption,
-    adapter_folder,
     is_folder,
     option,
+    takes_adapter,
 )
 from softhub.cli.output import emit, emit_json, emit_table
-from softhub.cli.predict import PROMPT, load_model
 from softhub.config import expand_user
 from softhub.errors import ConfigError
+from softhub.terminal import phase
 
 if TYPE_CHECKING:
     from softhub.evaluation.calibrate import Calibration
@@ -47,20 +47,16 @@ AbstainOption = Annotated[
 ]
 
 
+@takes_adapter
 def evaluate(
-    adapter: AdapterArgument,
+    source: AdapterOnBase,
     *,
-    base: BaseOption,
     task: TaskOption,
     split: SplitOption = "test",
     limit: SubsetOption = None,
     per_class: PerClassOption = False,
     run_generated_code: RunCodeOption = False,
-    revision: RevisionOption = None,
-    hub: HubOption = None,
     batch_size: BatchSizeOption = 32,
-    device_map: DeviceMapOption = None,
-    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate an adapter on a split of a task.
@@ -68,14 +64,14 @@ def evaluate(
     Prints the task's metrics with 95 % intervals; for classification also the calibration error
     and, if the adapter abstains, coverage and accuracy. Template and labels are the adapter's.
     """
-    folder = adapter_folder(adapter, hub=hub, revision=revision)
-    model, data, examples = _load(base, folder, task, split, limit, device_map, force)
+    model, data, examples = _load(source, source.folder(), task, split, limit)
     from softhub.evaluation.evaluate import evaluate as run_evaluation
     from softhub.evaluation.label_report import report_labels
 
-    evaluation = run_evaluation(
-        model, data, examples, prompt=PROMPT, batch_size=batch_size, run_code=run_generated_code
-    )
+    with phase(f"Evaluating on {split}"):
+        evaluation = run_evaluation(
+            model, data, examples, prompt=PROMPT, batch_size=batch_size, run_code=run_generated_code
+        )
     own = model.task_of(PROMPT)
     report = None
     if own is not None and own.verbalizer is not None:
@@ -96,7 +92,7 @@ def calibrate(
     accuracy: AccuracyOption = None,
     abstain_below: AbstainOption = None,
     batch_size: BatchSizeOption = 32,
-    device_map: DeviceMapOption = None,
+    device: DeviceOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -112,11 +108,13 @@ def calibrate(
             f"softhub pull {adapter} --to FOLDER"
         )
     folder = expand_user(adapter)
-    model, data, examples = _load(base, folder, task, split, limit, device_map, force)
+    source = AdapterOnBase(adapter, base, device, force=force)
+    model, data, examples = _load(source, folder, task, split, limit)
     from softhub.evaluation.calibrate import calibrate as fit
 
     options = {"accuracy": accuracy, "abstain_below": abstain_below}
-    fitted = fit(model, data, examples, prompt=PROMPT, batch_size=batch_size, **options)
+    with phase(f"Calibrating on {split}"):
+        fitted = fit(model, data, examples, prompt=PROMPT, batch_size=batch_size, **options)
     _save(fitted, folder)
     if as_json:
         emit_json({"decision": fitted.decision.to_record(), "dev": fitted.dev.to_record()})
@@ -125,13 +123,7 @@ def calibrate(
 
 
 def _load(
-    base: str,
-    folder: Path,
-    task: Path,
-    split: str,
-    limit: int | None,
-    device_map: str | None,
-    force: bool,
+    source: AdapterOnBase, folder: Path, task: Path, split: str, limit: int | None
 ) -> tuple["PromptModel", "Task", "list[Example]"]:
     """Return the model, the task and its examples; an adapter with a task keeps its own."""
     from softhub.model.prompt import SoftPrompt
@@ -140,9 +132,7 @@ def _load(
     data = Task.from_file(task)
     examples = data.load(split, limit=limit)
     foreign = SoftPrompt.from_pretrained(folder).manifest.task is None
-    used = task if foreign else None
-    model = load_model(base, folder, task=used, device_map=device_map, force=force)
-    return model, data, examples
+    return source.load(folder, task if foreign else None), data, examples
 
 
 def _save(fitted: "Calibration", folder: Path) -> None:
@@ -187,7 +177,8 @@ def _show_calibration(fitted: "Calibration", split: str, *, multilabel: bool) ->
     emit(f"temperature {decision.temperature:.3f}")
     if multilabel:
         emit(f"threshold {decision.threshold:.2f}")
-    emit(f"abstain below {decision.abstain_below:.3f}")
+    if decision.abstain_below:
+        emit(dev.answered.sentence())
     errors = f"{100 * dev.error_before:.1f} % before, {100 * dev.error:.1f} % after calibration"
     emit(f"expected calibration error on {split}: {errors}")
     columns = ("abstain below", "coverage, %", "accuracy of answers, %")

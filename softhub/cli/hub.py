@@ -18,7 +18,7 @@ from softhub.cli.options import (
 )
 from softhub.cli.output import emit, emit_columns, emit_facts, emit_json, emit_table, score, text_of
 from softhub.config import expand_user
-from softhub.experiments.console import say
+from softhub.experiments.console import note
 
 if TYPE_CHECKING:
     from softhub.adapter.manifest import RecordedMetric
@@ -64,7 +64,7 @@ def push(
         parent_commit=parent_commit,
     )
     if not commit.created:
-        say(f"{repo_id} on {target.uri} already has exactly this content; no commit was created")
+        note(f"{repo_id} on {target.uri} already has exactly this content; no commit was created")
     if as_json:
         emit_json(asdict(commit))
     else:
@@ -119,7 +119,7 @@ def list_(hub: HubOption = None, as_json: JsonOption = False) -> None:
         columns = (*ADAPTER_COLUMNS, "tags", "note")
         emit_columns(columns, [adapter_cells(info) for info in found])
     else:
-        say(f"hub {source.uri} is empty; push an adapter: softhub push FOLDER NAMESPACE/NAME")
+        note(f"hub {source.uri} is empty; push an adapter: softhub push FOLDER NAMESPACE/NAME")
 
 
 def info(

@@ -15,7 +15,7 @@ from softhub.cli.options import (
     option,
 )
 from softhub.cli.output import emit, emit_facts, emit_json, emit_table
-from softhub.experiments.console import say
+from softhub.experiments.console import note
 
 if TYPE_CHECKING:
     from softhub.hub import CommitInfo
@@ -84,7 +84,7 @@ def untag(repo_id: RepoArgument, name: TagArgument, hub: HubOption = None) -> No
     from softhub.hub import Hub
 
     Hub(hub).untag(repo_id, name)
-    say(f"removed the tag {name} of {repo_id}")
+    note(f"removed the tag {name} of {repo_id}")
 
 
 def verify(repo_id: RepoArgument, hub: HubOption = None, as_json: JsonOption = False) -> None:
@@ -136,7 +136,7 @@ def delete(
         question = f"Delete {repo_id} with its history from hub {target.uri}?"
         typer.confirm(question, abort=True, err=True)
     target.delete(repo_id)
-    say(f"deleted {repo_id} from hub {target.uri}")
+    note(f"deleted {repo_id} from hub {target.uri}")
 
 
 def lock(

@@ -10,11 +10,12 @@ from softhub.cli.options import (
     HubOption,
     JsonOption,
     LimitOption,
+    OutputOption,
     adapter_folder,
     option,
 )
-from softhub.cli.output import emit_columns, emit_json
-from softhub.experiments.console import say
+from softhub.cli.output import check_one_format, emit_columns, emit_json, write_records
+from softhub.experiments.console import note
 
 MetricOption = Annotated[str | None, option("Metric to sort and filter by.", "NAME")]
 MinScoreOption = Annotated[
@@ -44,6 +45,7 @@ def search(
     sort: Annotated[str, option("score, date, size or name.", "KEY")] = "score",
     limit: LimitOption = 50,
     hub: HubOption = None,
+    output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find adapters by words, task, base model, score and more.
@@ -52,6 +54,7 @@ def search(
     """
     from softhub.hub import Hub
 
+    check_one_format(output, as_json)
     source = Hub(hub)
     found = source.search(
         " ".join(text or ()) or None,
@@ -69,13 +72,15 @@ def search(
         sort=sort,
         limit=limit,
     )
-    if as_json:
+    if output is not None:
+        write_records(output, [info.to_record() for info in found])
+    elif as_json:
         emit_json([info.to_record() for info in found])
     elif found:
         rows = [adapter_cells(info, metric) for info in found]
         emit_columns((*ADAPTER_COLUMNS, "date", "note"), rows)
     else:
-        say(f"no adapter on hub {source.uri} matches; use fewer filters, or run softhub list")
+        note(f"no adapter on hub {source.uri} matches; use fewer filters, or run softhub list")
 
 
 def similar(
@@ -98,7 +103,7 @@ def similar(
         rows = [{"similarity": f"{score:.3f}", **adapter_cells(info)} for info, score in ranked]
         emit_columns(("similarity", *ADAPTER_COLUMNS[:4]), rows)
     else:
-        say("there is no other adapter with the same base model and hidden size on this hub")
+        note("there is no other adapter with the same base model and hidden size on this hub")
 
 
 def _fingerprint(hub: str, adapter: str | None) -> dict[str, Any] | None:

@@ -1,6 +1,8 @@
 """`softhub init-task`: draft a task file from data, and check the data before training on it."""
 
+import os
 import shlex
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +10,7 @@ import typer
 
 from softhub.cli.options import JsonOption, option
 from softhub.cli.output import emit, emit_json, emit_table
-from softhub.experiments.console import one_line, printable, say
+from softhub.experiments.console import note, one_line, printable, say
 
 if TYPE_CHECKING:
     from softhub.tasks.drafting import Draft, LengthCounter
@@ -20,7 +22,8 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A csv, jsonl, json or parquet file, or the id of a dataset on the Hub.",
+        help="A csv, tsv, xlsx, json, jsonl, parquet or arrow file, a folder of such files or of "
+        "save_to_disk, or the id of a dataset on the Hub.",
         show_default=False,
     ),
 ]
@@ -44,7 +47,10 @@ Kind = Annotated[str | None, option("classification, multilabel or generation.",
 Name = Annotated[str | None, option("Name of the task. [default: the data's]", "NAME")]
 MaxLength = Annotated[int | None, option("Tokens at which a text is truncated.", "N", min=1)]
 Base = Annotated[
-    str | None, option("Base model whose tokens are counted; the default counts words.", "REF")
+    str | None,
+    option(
+        "Base model whose tokens are counted; without one, words.", "REF", envvar="SOFTHUB_BASE"
+    ),
 ]
 Subset = Annotated[str | None, option("Subset (configuration) of a Hub dataset.", "NAME")]
 Revision = Annotated[str | None, option("Commit, tag or branch of a Hub dataset.", "REV")]
@@ -91,7 +97,17 @@ def init_task(
         seed=seed,
     )
     written = draft.write(force=force)
-    emit_json(_record(draft, written)) if as_json else _show(draft, written, base)
+    if as_json:
+        emit_json(_record(draft, written))
+        return
+    _show(draft, written)
+    chosen: dict[str, Any] = {"--label": label, "--target": target, "--group": group}
+    chosen |= {"--kind": kind, "--name": name, "--max-length": max_length, "--base": base}
+    chosen |= {"--subset": subset, "--revision": revision, "--seed": seed or None}
+    options = [f"{key}={value}" for key, value in chosen.items() if value is not None]
+    note(
+        _next_step(draft, source, [*options, *(f"--text={column}" for column in text or ())], base)
+    )
 
 
 def _token_counter(base: str) -> "LengthCounter":
@@ -116,7 +132,7 @@ def _record(draft: "Draft", written: list[Path]) -> dict[str, Any]:
     }
 
 
-def _show(draft: "Draft", written: list[Path], base: str | None) -> None:
+def _show(draft: "Draft", written: list[Path]) -> None:
     reasons = [(key, value, why) for key, (value, why) in draft.reasons.items()]
     emit_table(("key", "value", "why"), reasons)
     lengths = draft.lengths
@@ -135,10 +151,27 @@ def _show(draft: "Draft", written: list[Path], base: str | None) -> None:
         say(f"warning: {warning.text}")
     for path in written:
         emit(f"Wrote {path}")
-    recipe = [] if draft.task.kind == "classification" else ["--recipe", draft.task.kind]
-    command = ["softhub", "train", *recipe, "--task", str(draft.path), "--base-model"]
-    run = shlex.join([*command, base or "MODEL", "--output-dir", f"runs/{draft.task.name}"])
-    say(f"next: read {draft.path}, then run: {run}")
+
+
+def _next_step(draft: "Draft", source: str, options: list[str], base: str | None) -> str:
+    """Return what to do next: train, or first make the test split that training needs."""
+    if draft.has_test:
+        recipe = [] if draft.task.kind == "classification" else ["--recipe", draft.task.kind]
+        command = ["softhub", "train", *recipe, "--task", str(draft.path), "--base-model"]
+        command += [base or os.environ.get("SOFTHUB_BASE") or "MODEL"]
+        run = shlex.join([*command, "--output-dir", f"runs/{draft.task.name}"])
+        return f"next: read {draft.path}, then run: {run}"
+    if draft.undivided is not None:
+        return (
+            f"next: training needs test rows, and these cannot be divided ({draft.undivided}); add "
+            f"rows, or a file with --test FILE, and run init-task again"
+        )
+    folder = draft.path.parent / draft.task.name
+    free = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    folder = folder if not folder.exists() else next(path for path in free if not path.exists())
+    output = ["-o", str(folder / draft.path.name)]
+    run = shlex.join(["softhub", "init-task", source, "--split", *options, *output])
+    return f"next: training needs test rows; divide these with: {run}"
 
 
 def _answer(answer: str) -> str:

@@ -6,19 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from softhub.cli.options import (
-    AdapterArgument,
-    BaseOption,
-    DeviceMapOption,
-    ForceOption,
-    HubOption,
+    AdapterOnBase,
     JsonOption,
-    RevisionOption,
     adapter_folder,
     option,
+    takes_adapter,
 )
 from softhub.cli.output import emit, emit_json, emit_table, text_of
 from softhub.errors import ConfigError
-from softhub.experiments.console import say
+from softhub.experiments.console import note
+from softhub.terminal import phase
 
 if TYPE_CHECKING:
     from softhub.evaluation.inspection import Inspection, VirtualToken
@@ -32,46 +29,44 @@ NeighborsOption = Annotated[int, typer.Option(min=1, help="Nearest tokens per vi
 HtmlOption = Annotated[Path | None, option("Write a page with the plot and all tables.", "FILE")]
 
 
+@takes_adapter
 def inspect(
-    adapter: AdapterArgument,
+    source: AdapterOnBase,
     *,
-    base: BaseOption,
     compare: CompareOption = None,
     neighbors: NeighborsOption = 5,
     html: HtmlOption = None,
-    revision: RevisionOption = None,
-    hub: HubOption = None,
-    device_map: DeviceMapOption = None,
-    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show nearest tokens, norms and similarity of a prompt.
 
     Nearest tokens explain little: prompts that work equally well may be close to any tokens.
     """
-    folder = adapter_folder(adapter, hub=hub, revision=revision)
-    others = {name: adapter_folder(name, hub=hub, revision=None) for name in compare or ()}
+    folder = source.folder()
+    others = {name: adapter_folder(name, hub=source.hub, revision=None) for name in compare or ()}
     from softhub.evaluation.inspection import CAVEAT, inspect_prompt
     from softhub.model.base import load_base
     from softhub.model.prompt import SoftPrompt
 
+    with phase(f"Loading {source.base}"):
+        base = load_base(source.base, device_map=source.device)
     found = inspect_prompt(
         SoftPrompt.from_pretrained(folder),
-        load_base(base, device_map=device_map),
+        base,
         compare={name: SoftPrompt.from_pretrained(other) for name, other in others.items()},
         neighbors=neighbors,
-        force=force,
+        force=source.force,
     )
     if html is not None:
         from softhub.evaluation.inspection_page import render_page
 
-        _write(html, render_page(found, name=adapter))
+        _write(html, render_page(found, name=source.adapter))
     if as_json:
         emit_json(found.to_record())
         return
     _show_tokens(found)
     _show_others(found)
-    say(f"note: {CAVEAT}")
+    note(f"note: {CAVEAT}")
 
 
 def _write(path: Path, text: str) -> None:
@@ -80,7 +75,7 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"Cannot write {str(path)!r}: {error.strerror}.") from error
-    say(f"Wrote {path}")
+    note(f"Wrote {path}")
 
 
 def _show_tokens(found: "Inspection") -> None:

@@ -1,12 +1,24 @@
 """Options that several verbs share, and the adapter that a verb's first argument names."""
 
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from softhub.cli.output import check_output
 from softhub.config import expand_user
 from softhub.errors import ConfigError
+from softhub.terminal import QUIET, phase, quiet_libraries
+
+if TYPE_CHECKING:
+    from softhub.inference.engine import PromptModel
+
+PROMPT = "prompt"  # the name of the adapter in the model
 
 
 def option(text: str, metavar: str, *names: str, **settings: Any) -> Any:
@@ -48,11 +60,22 @@ BaseOption = Annotated[
         envvar="SOFTHUB_BASE",
     ),
 ]
-DeviceMapOption = Annotated[
-    str | None, option("Device of the base model: cuda, auto, …", "MAP", show_default="cpu")
+DeviceOption = Annotated[
+    str | None,
+    option("Device of the base model: cpu, cuda, mps or auto.", "DEVICE", show_default="cpu"),
 ]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Use an adapter that was trained for another base model.")
+]
+OutputOption = Annotated[
+    Path | None,
+    option(
+        "Write to this .csv, .jsonl or .parquet file instead.",
+        "FILE",
+        "--output",
+        "-o",
+        callback=check_output,
+    ),
 ]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Texts per batch.")]
 TaskOption = Annotated[Path, option("Task file.", "FILE", "--task", **EXISTING_FILE)]
@@ -106,3 +129,79 @@ def adapter_folder(ref: str, *, hub: str | None, revision: str | None) -> Path:
     from softhub.hub import Hub
 
     return Hub(hub).pull(ref, revision=revision or "main")
+
+
+@dataclass(frozen=True)
+class AdapterOnBase:
+    """An adapter, the base model that it runs on, and how both are found."""
+
+    adapter: AdapterArgument
+    base: BaseOption
+    device: DeviceOption = None
+    revision: RevisionOption = None
+    hub: HubOption = None
+    force: ForceOption = False
+
+    def folder(self) -> Path:
+        """Return the adapter's folder, which is pulled unless it is one; see `adapter_folder`."""
+        return adapter_folder(self.adapter, hub=self.hub, revision=self.revision)
+
+    def load(self, folder: Path, task: Path | None = None) -> "PromptModel":
+        """Return the base model with the adapter in a folder loaded under the name `PROMPT`.
+
+        Args:
+            folder: The adapter's folder.
+            task: Task file for an adapter without a task.
+        """
+        from softhub.inference.engine import PromptModel
+        from softhub.model.base import load_base
+        from softhub.model.prompt import SoftPrompt
+        from softhub.tasks import Task
+
+        prompt = SoftPrompt.from_pretrained(folder)
+        own_task = Task.from_file(task) if task else None
+        with phase(f"Loading {self.base}"):
+            model = PromptModel(load_base(self.base, device_map=self.device))
+        model.load_prompt(prompt, name=PROMPT, task=own_task, force=self.force)
+        return model
+
+
+def takes_adapter(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the argument and options of `AdapterOnBase` in place of its first parameter."""
+
+    @wraps(verb)
+    def call(**values: Any) -> None:
+        verb(AdapterOnBase(**{name: values.pop(name) for name in fields}), **values)
+
+    fields = inspect.signature(AdapterOnBase, eval_str=True).parameters
+    own = [*inspect.signature(verb, eval_str=True).parameters.values()][1:]
+    return _with_parameters(call, {**fields, **{each.name: each for each in own}})
+
+
+def can_be_quiet(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the option `--quiet`."""
+
+    @wraps(verb)
+    def call(*, quiet: bool, **values: Any) -> None:
+        if quiet:
+            os.environ[QUIET] = "1"
+            quiet_libraries()
+        verb(**values)
+
+    parameters = inspect.signature(verb, eval_str=True).parameters
+    text = "Print data, warnings and errors only."
+    flag = Annotated[bool, typer.Option("--quiet", "-q", help=text)]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    quiet = inspect.Parameter("quiet", kind, default=False, annotation=flag)
+    return _with_parameters(call, {**parameters, "quiet": quiet})
+
+
+def _with_parameters(
+    call: Callable[..., None], parameters: Mapping[str, inspect.Parameter]
+) -> Callable[..., None]:
+    """Declare a function's parameters, which typer reads."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    declared = [each.replace(kind=kind) for each in parameters.values()]
+    call.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]
+    call.__annotations__ = {each.name: each.annotation for each in declared}
+    return call

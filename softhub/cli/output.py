@@ -1,15 +1,22 @@
 """Output of the command: data on stdout, everything else on stderr, no terminal control codes."""
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softhub.experiments.console import one_line, printable
+import typer
+
+from softhub.config import expand_user
+from softhub.errors import ConfigError
+from softhub.experiments.console import note, one_line, printable
+from softhub.files import replace_file
 
 if TYPE_CHECKING:
     from softhub.adapter.manifest import RecordedMetric
+
+_FORMATS = (".csv", ".jsonl", ".parquet")
 
 
 def emit(text: str) -> None:
@@ -34,11 +41,14 @@ def emit_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for position, column in enumerate(columns):  # the first is a name, which people copy
-        table.add_column(column, no_wrap=position == 0, overflow="fold")
+    name = max((len(line[0]) for line in cells), default=0)  # which people copy
+    console = Console()
+    whole = name <= console.width / 2
+    for position, column in enumerate(columns):
+        table.add_column(column, no_wrap=whole and position == 0, overflow="fold")
     for line in cells:
         table.add_row(*(Text(cell) for cell in line))
-    Console().print(table)
+    console.print(table)
 
 
 def emit_columns(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
@@ -66,7 +76,55 @@ def score(metric: "RecordedMetric") -> str:
     return f"{metric.value:.3f} ({metric.low:.3f} to {metric.high:.3f})"
 
 
-def quiet_libraries() -> None:
-    """Turn off the progress bars of libraries not yet imported, unless stderr is a terminal."""
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+def check_output(path: Path | None) -> Path | None:
+    """Check that results can be written to a file, before anything is computed.
+
+    Raises:
+        typer.BadParameter: The name has another ending, or the folder does not exist.
+    """
+    if path is not None:
+        path = expand_user(path)
+        if path.suffix.lower() not in _FORMATS:
+            raise typer.BadParameter(f"{path} must end in {', '.join(_FORMATS)}")
+        if not path.parent.is_dir():
+            raise typer.BadParameter(f"there is no folder {str(path.parent)!r}; create it first")
+    return path
+
+
+def check_one_format(output: Path | None, as_json: bool) -> None:
+    """Refuse `--output` together with `--json`, which prints."""
+    if output is not None and as_json:
+        raise typer.BadParameter("--json prints the results, and --output writes them; give one")
+
+
+def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write records to a .csv, .jsonl or .parquet file, in whose columns mappings are flattened.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    import io
+
+    import pandas as pd
+
+    buffer = io.BytesIO()
+    table = pd.json_normalize([*records])
+    if path.suffix.lower() == ".jsonl":
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        buffer.write("".join(lines).encode())
+    elif path.suffix.lower() == ".csv":
+        table.map(_csv_cell).to_csv(buffer, index=False)
+    else:
+        table.to_parquet(buffer, index=False)
+    try:
+        replace_file(path, buffer.getvalue())
+    except OSError as error:
+        raise ConfigError(f"Cannot write {str(path)!r}: {error.strerror}.") from error
+    note(f"Wrote {len(records)} rows to {path}")
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, list):
+        words = all(isinstance(item, str) for item in value)
+        return ";".join(value) if words else json.dumps(value, ensure_ascii=False)
+    return value

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,35 +10,35 @@ import typer
 
 from softhub.cli.options import (
     EXISTING_FILE,
-    AdapterArgument,
-    BaseOption,
+    PROMPT,
+    AdapterOnBase,
     BatchSizeOption,
-    DeviceMapOption,
-    ForceOption,
-    HubOption,
     JsonOption,
-    RevisionOption,
-    adapter_folder,
+    OutputOption,
     option,
+    takes_adapter,
 )
-from softhub.cli.output import emit, emit_json, emit_table
+from softhub.cli.output import check_one_format, emit, emit_json, emit_table, write_records
+from softhub.config import expand_user
 from softhub.errors import DatasetError
 
 if TYPE_CHECKING:
-    from softhub.inference.engine import Prediction, PromptModel
+    from softhub.inference.engine import Prediction
+    from softhub.tasks.split_table import SplitTable
 
 Text = str | dict[str, Any]
-"""A text, or a row with a value for each column of the template (a line of a JSONL file)."""
+"""A text, or a row with a value for each column of the template."""
 
-PROMPT = "prompt"  # the name of the adapter in the model
 _SHOWN_LABELS = 3
 
-TextsArgument = Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Input texts.")]
+TextsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="TEXT", help="Input texts; - is stdin.")
+]
 FileOption = Annotated[
     str | None,
     option(
-        "Input file with one text per line; - is stdin. Lines of a .jsonl file are strings, or "
-        "objects with the columns of the template.",
+        "A .txt file with one text per line, or a csv, tsv, xlsx, json, jsonl, parquet or arrow "
+        "file with the columns of the template; - is stdin, one text per line.",
         "FILE",
         "--file",
     ),
@@ -59,29 +59,29 @@ AbstainOption = Annotated[
 ]
 
 
+@takes_adapter
 def predict(
-    adapter: AdapterArgument,
+    source: AdapterOnBase,
     texts: TextsArgument = None,
     *,
-    base: BaseOption,
     file: FileOption = None,
-    revision: RevisionOption = None,
-    hub: HubOption = None,
     task: TaskOption = None,
     abstain_below: AbstainOption = None,
     batch_size: BatchSizeOption = 32,
-    device_map: DeviceMapOption = None,
-    force: ForceOption = False,
+    output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify texts and print each label with its probability.
 
-    --json prints an object per line with input, label (null if the adapter abstains), probabilities
-    and scores, and labels if the task is multi-label.
+    Without texts and --file, the lines of stdin are read. --json prints an object per line with
+    input, label (null if the adapter abstains), probabilities and scores, and labels if the task is
+    multi-label.
     """
+    check_one_format(output, as_json)
     inputs = read_inputs(texts, file)
-    folder = adapter_folder(adapter, hub=hub, revision=revision)
-    model = load_model(base, folder, task=task, device_map=device_map, force=force)
+    folder = source.folder()
+    inputs = check_inputs(inputs, folder, task)
+    model = source.load(folder, task)
     results = model.predict(
         inputs,
         prompt=PROMPT,
@@ -90,22 +90,19 @@ def predict(
         progress="Classifying",
     )
     pairs = list(zip(inputs, results, strict=True))
-    if as_json:
-        for text, result in pairs:
-            emit_json({"input": text, **_record(result)}, indent=None)
+    if output is not None or as_json:
+        _write(output, [{"input": text, **_record(result)} for text, result in pairs])
     else:
         rows = [(_label(result), _most_probable(result), _shown(text)) for text, result in pairs]
         emit_table(("label", "probabilities", "text"), rows)
 
 
+@takes_adapter
 def generate(
-    adapter: AdapterArgument,
+    source: AdapterOnBase,
     texts: TextsArgument = None,
     *,
-    base: BaseOption,
     file: FileOption = None,
-    revision: RevisionOption = None,
-    hub: HubOption = None,
     task: TaskOption = None,
     max_new_tokens: Annotated[
         int | None,
@@ -114,81 +111,84 @@ def generate(
         ),
     ] = None,
     batch_size: BatchSizeOption = 8,
-    device_map: DeviceMapOption = None,
-    force: ForceOption = False,
+    output: OutputOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Generate a text for each input text.
 
-    --json prints an object per line with input and output.
+    Without texts and --file, the lines of stdin are read. --json prints an object per line with
+    input and output.
     """
+    check_one_format(output, as_json)
     inputs = read_inputs(texts, file)
-    folder = adapter_folder(adapter, hub=hub, revision=revision)
-    model = load_model(base, folder, task=task, device_map=device_map, force=force)
+    folder = source.folder()
+    inputs = check_inputs(inputs, folder, task)
+    model = source.load(folder, task)
     options: dict[str, Any] = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     outputs = model.generate(
         inputs, prompt=PROMPT, batch_size=batch_size, progress="Generating", **options
     )
-    for text, output in zip(inputs, outputs, strict=True):
-        if as_json:
-            emit_json({"input": text, "output": output}, indent=None)
-        else:
-            emit(output)
+    if output is not None or as_json:
+        pairs = zip(inputs, outputs, strict=True)
+        _write(output, [{"input": text, "output": found} for text, found in pairs])
+    else:
+        for found in outputs:
+            emit(found)
 
 
-def read_inputs(texts: list[str] | None, file: str | None) -> list[Text]:
-    """Return the texts of the command line or those of a file.
+def _write(output: Path | None, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write records to a file, or print each as a line of JSON."""
+    if output is not None:
+        write_records(output, records)
+    else:
+        for record in records:
+            emit_json(record, indent=None)
+
+
+def read_inputs(texts: list[str] | None, file: str | None) -> "list[Text] | SplitTable":
+    """Return the texts of the command line, the rows of a file, or the lines of stdin.
 
     Raises:
-        typer.BadParameter: Both were given, or neither.
+        typer.BadParameter: Both were given, or neither and stdin is a terminal.
         DatasetError: The file cannot be read, is empty, or has an invalid line.
     """
+    if file is None and (texts == ["-"] or (not texts and not sys.stdin.isatty())):
+        texts, file = None, "-"
     if bool(texts) == (file is not None):
-        raise typer.BadParameter("give texts after the adapter, or --file FILE (- is stdin)")
-    inputs: list[Text] = list(texts or []) if file is None else list(_read_file(file))
+        raise typer.BadParameter(
+            "give texts after the adapter, or --file FILE, or pipe one text per line to stdin"
+        )
+    if file is not None and file != "-":
+        from softhub.tasks.loading import read_inputs as read_table
+
+        return read_table(expand_user(file))
+    inputs: list[Text] = [*(texts or _stdin_lines())]
     if not inputs:
-        raise DatasetError(f"{file} contains no text. Write one text per line.")
+        raise DatasetError("stdin contains no text. Write one text per line.")
     return inputs
 
 
-def _read_file(file: str) -> Iterator[Text]:
+def _stdin_lines() -> list[str]:
     try:
-        content = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DatasetError(f"Cannot read {file!r}: {reason}.") from error
-    for number, line in enumerate(content.split("\n"), start=1):
-        if line.strip():
-            yield _parse(line, f"{file}:{number}") if file.endswith(".jsonl") else line.rstrip("\r")
+        lines = sys.stdin.read().split("\n")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"stdin is not {error.encoding} text ({error.reason}).") from error
+    return [line.rstrip("\r") for line in lines if line.strip()]
 
 
-def _parse(line: str, where: str) -> Text:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise DatasetError(f"{where}: not valid JSON: {error}; is the line truncated?") from error
-    if isinstance(value, str | dict):
-        return value
-    raise DatasetError(
-        f"{where}: found {line.strip():.40}; expected a string, or an object with the template's "
-        'columns, such as {"text": "…"}'
-    )
-
-
-def load_model(
-    base: str, folder: Path, *, task: Path | None, device_map: str | None, force: bool
-) -> "PromptModel":
-    """Return the base model with the adapter of a folder loaded under the name `PROMPT`."""
-    from softhub.inference.engine import PromptModel
-    from softhub.model.base import load_base
+def check_inputs(
+    inputs: "list[Text] | SplitTable", folder: Path, task: Path | None
+) -> "list[Text]":
+    """Check the rows of a file against the adapter's task, before the base model is loaded."""
+    if isinstance(inputs, list):
+        return inputs
     from softhub.model.prompt import SoftPrompt
     from softhub.tasks import Task
+    from softhub.tasks.loading import to_inputs
 
-    soft_prompt = SoftPrompt.from_pretrained(folder)
-    own_task = Task.from_file(task) if task else None
-    model = PromptModel(load_base(base, device_map=device_map))
-    model.load_prompt(soft_prompt, name=PROMPT, task=own_task, force=force)
-    return model
+    record = SoftPrompt.from_pretrained(folder).manifest.task
+    own = Task.from_record(record) if record else None
+    return to_inputs(Task.from_file(task) if task else own, inputs)
 
 
 def _record(prediction: "Prediction") -> dict[str, Any]:

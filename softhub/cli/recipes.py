@@ -13,7 +13,7 @@ from softhub.cli.options import JsonOption
 from softhub.cli.output import emit, emit_json, emit_table
 from softhub.config import expand_user
 from softhub.errors import ConfigError
-from softhub.experiments.console import say
+from softhub.experiments.console import note
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="List and copy the recipes.")
 
@@ -119,5 +119,5 @@ def copy_recipes(
         raise ConfigError(f"{str(folder)!r} is a file; name a folder that is new or empty.")
     shutil.copytree(recipes_folder(), folder, ignore=_NOT_COPIED, dirs_exist_ok=True)
     config = folder / "configs" / "sentiment.yaml"
-    say(f"next: read {config}, then run: softhub train --config {config}")
+    note(f"next: read {config}, then run: softhub train --config {config}")
     emit(str(folder))

@@ -8,7 +8,7 @@ import typer
 
 from softhub.cli.options import JsonOption, option
 from softhub.cli.output import emit_columns, emit_json, score, text_of
-from softhub.experiments.console import say
+from softhub.experiments.console import note
 
 if TYPE_CHECKING:
     from softhub.experiments.runs import Run
@@ -40,7 +40,7 @@ def runs(
         emit_columns(_MAIN_COLUMNS if sys.stdout.isatty() else [*rows[0]], rows)
     else:
         of_task = f" of task {task}" if task else ""
-        say(f"there is no run{of_task} in {folder}; start one: softhub train --config FILE")
+        note(f"there is no run{of_task} in {folder}; start one: softhub train --config FILE")
 
 
 def _cells(run: "Run") -> dict[str, str]:

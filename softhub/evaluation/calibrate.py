@@ -20,6 +20,7 @@ from softhub.metrics.calibration import (
     OperatingPoint,
     expected_calibration_error,
     fit_temperature,
+    operating_point,
     operating_points,
     threshold_for_accuracy,
 )
@@ -40,11 +41,13 @@ class Reliability:
         error: Expected calibration error with the decision's temperature. For a multi-label task
             it is that of the decisions about single labels.
         error_before: The same at temperature 1.
-        operating_points: Coverage and selective accuracy at several thresholds.
+        answered: Coverage and selective accuracy at the decision's threshold of abstention.
+        operating_points: The same at several thresholds.
     """
 
     error: float
     error_before: float
+    answered: OperatingPoint
     operating_points: tuple[OperatingPoint, ...]
 
     def to_record(self) -> dict[str, Any]:
@@ -53,6 +56,7 @@ class Reliability:
         return {
             "expected_calibration_error": self.error,
             "expected_calibration_error_before": self.error_before,
+            "answered": self.answered.to_record(),
             "operating_points": points,
         }
 
@@ -141,10 +145,12 @@ def reliability(
     """
     decided = decide_again(predictions, replace(decision, abstain_below=0.0))
     plain = decide_again(predictions, ALWAYS_ANSWER)
+    answers = _answers(decided, references)
     return Reliability(
         error=expected_calibration_error(*_decisions(decided, references)),
         error_before=expected_calibration_error(*_decisions(plain, references)),
-        operating_points=operating_points(*_answers(decided, references)),
+        answered=operating_point(*answers, decision.abstain_below),
+        operating_points=operating_points(*answers),
     )
 
 

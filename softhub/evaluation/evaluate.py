@@ -166,7 +166,7 @@ def _answer(
         found = predict_examples(model, task, examples, prompt=prompt, batch_size=batch_size)
         return {"answers": [prediction.best for prediction in found]}, found
     inputs: dict[str, Sequence[Any]] = {}
-    rows, progress = [example.row for example in examples], prompt or "bare base"
+    rows, progress = [example.row for example in examples], _progress(prompt)
     if kinds != {"log_probabilities"}:
         inputs["answers"] = model.generate(
             rows, prompt=prompt, task=task, batch_size=batch_size, progress=progress, **options
@@ -244,14 +244,18 @@ def predict_examples(
     prompt: str | None = None,
     batch_size: int = 32,
 ) -> list[Prediction]:
-    """Predict examples, with a progress bar on a terminal."""
+    """Predict examples, and say so."""
     return model.predict(
         [example.row for example in examples],
         prompt=prompt,
         task=task,
         batch_size=batch_size,
-        progress=prompt or "bare base",
+        progress=_progress(prompt),
     )
+
+
+def _progress(prompt: str | None) -> str:
+    return f"Evaluating {prompt or 'the base without a prompt'}"
 
 
 def check_task(model: PromptModel, task: Task, prompt: str | None) -> None:

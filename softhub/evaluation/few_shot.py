@@ -14,6 +14,7 @@ from softhub.inference.engine import Prediction, PromptModel
 from softhub.tasks import Example, Task, Template
 from softhub.tasks.decision import ALWAYS_ANSWER
 
+_PROGRESS = "Evaluating few-shot prompts"
 _SEPARATOR = "\n\n"  # between solved examples of plain text
 
 
@@ -49,7 +50,7 @@ def predict_few_shot(
         )
     shown = few_shot_task(model, task, template, shots)
     rows = few_shot_rows(task, template, shots, examples)
-    return model.predict(rows, task=shown, batch_size=batch_size, progress="few-shot")
+    return model.predict(rows, task=shown, batch_size=batch_size, progress=_PROGRESS)
 
 
 def generate_few_shot(
@@ -85,7 +86,7 @@ def generate_few_shot(
     stop = _stop(template, _separator(model, template), task.generation.get("stop", ()))
     shown = few_shot_task(model, task, template, shots)
     rows = few_shot_rows(task, template, shots, examples)
-    return model.generate(rows, task=shown, batch_size=batch_size, progress="few-shot", stop=stop)
+    return model.generate(rows, task=shown, batch_size=batch_size, progress=_PROGRESS, stop=stop)
 
 
 def few_shot_task(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from softhub.inference.engine import Prediction, PromptModel
 from softhub.metrics import Metric, compute, find_metric
 from softhub.metrics.label_sets import join_labels
 from softhub.tasks import Example, Task, Template
+from softhub.terminal import phase
 
 
 @dataclass(frozen=True)
@@ -90,19 +91,37 @@ def choose_hard_prompts(
     Returns:
         The best template and, for a classification, the best one with the label bias removed.
     """
+    templates = task.hard_templates or (task.template,)
+    with phase("Comparing hard prompts on dev", len(templates), "prompt") as step:
+        return _choose(model, task, templates, dev, batch_size, run_code, step)
+
+
+def _choose(
+    model: PromptModel,
+    task: Task,
+    templates: Sequence[Template],
+    dev: Sequence[Example],
+    batch_size: int,
+    run_code: bool,
+    advance: Callable[[int], None],
+) -> tuple[HardPrompt, ...]:
     if task.kind == "generation":
-        scored = list(_generating(model, task, dev, batch_size, run_code))
+        scored = []
+        for template in templates:
+            scored.append(_generated(model, task, template, dev, batch_size, run_code))
+            advance(1)
         return (_best(scored[0][0], [candidate for _, candidate in scored]),)
     metric = leading_metric(task)
     references = [str(example.label) for example in dev]
     plain: list[HardPrompt] = []
     corrected: list[HardPrompt] = []
-    for template in task.hard_templates or (task.template,):
+    for template in templates:
         predictions = _predict(model, task, template, dev, batch_size)
         for candidates, bias in ((plain, None), (corrected, mean_log_probabilities(predictions))):
             labels = [choose_label(prediction, bias) for prediction in predictions]
             score = compute(metric.name, labels, references)
             candidates.append(HardPrompt(template, bias, score))
+        advance(1)
     return _best(metric, plain), _best(metric, corrected)
 
 
@@ -177,15 +196,19 @@ def _predict(
     return predict_examples(model, plain, examples, batch_size=batch_size)
 
 
-def _generating(
-    model: PromptModel, task: Task, dev: Sequence[Example], batch_size: int, run_code: bool
-) -> Iterator[tuple[Metric, HardPrompt]]:
-    """Yield the templates of a generation task with the first metric that was computed."""
-    for template in task.hard_templates or (task.template,):
-        plain = replace(task, template=template)
-        metrics = evaluate(model, plain, dev, batch_size=batch_size, run_code=run_code).metrics
-        name, score = next(iter(metrics.items()))
-        yield find_metric(name), HardPrompt(template, None, score.value)
+def _generated(
+    model: PromptModel,
+    task: Task,
+    template: Template,
+    dev: Sequence[Example],
+    batch_size: int,
+    run_code: bool,
+) -> tuple[Metric, HardPrompt]:
+    """Return a template of a generation task with the first metric that was computed."""
+    plain = replace(task, template=template)
+    metrics = evaluate(model, plain, dev, batch_size=batch_size, run_code=run_code).metrics
+    name, score = next(iter(metrics.items()))
+    return find_metric(name), HardPrompt(template, None, score.value)
 
 
 def _best(metric: Metric, candidates: Sequence[HardPrompt]) -> HardPrompt:

@@ -9,11 +9,13 @@ prompt at all, whether it exploded, and whether two prompts are copies.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from softhub.errors import IncompatiblePrompt, SoftHubError
 from softhub.model.base import BaseModel
@@ -30,6 +32,8 @@ _CHUNK = 4096  # rows of the vocabulary at a time, which limits the memory
 _SAMPLED = 256  # tokens of the vocabulary whose nearest tokens are searched too
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _TINY = 1e-12
+# A byte-level vocabulary writes each byte as a printable character (Radford et al. 2019, GPT-2).
+_BYTE_OF = {character: value for value, character in bytes_to_unicode().items()}
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,8 @@ class Comparison:
 
     Attributes:
         name: Name of the other prompt.
-        similarity: Mean cosine similarity over all pairs of virtual tokens (Vu et al. 2022, SPoT,
-            arXiv 2110.07904); their order does not matter.
+        similarity: Cosine similarity of the mean vectors, as `Hub.similar` ranks by; 1 of a prompt
+            with itself.
         by_position: Cosine similarity of the virtual tokens at each position; None if the prompts
             differ in length.
         distance: Frobenius norm of the difference relative to the other's norm; None if the
@@ -211,11 +215,14 @@ def _neighbors(base: BaseModel, vector: torch.Tensor, ids: torch.Tensor) -> tupl
 
 
 def _text_of(base: BaseModel, index: int) -> str:
-    """Return a token as text with its leading space; a partial character as in the vocabulary."""
+    """Return a token as text with its leading space; bytes of a partial character as `<0xE2>`."""
     raw = str(base.tokenizer.convert_ids_to_tokens(index))
     text = str(base.tokenizer.convert_tokens_to_string([raw]))
-    if "\ufffd" in text or not text:
-        return raw
+    values = [_BYTE_OF.get(character) for character in raw]
+    if "\ufffd" in text and None not in values:
+        decoded = bytes(values).decode("utf-8", "surrogateescape")  # type: ignore[arg-type]
+        text = re.sub("[\udc80-\udcff]", lambda byte: f"<0x{ord(byte[0]) - 0xDC00:02X}>", decoded)
+    text = text or raw.replace("▁", " ")  # a space alone, or a token that is no text
     return f" {text}" if raw[0] in "Ġ▁" and not text.startswith(" ") else text
 
 
@@ -283,7 +290,7 @@ def _compared(prompt: SoftPrompt, name: str, other: SoftPrompt) -> Comparison:
     cosines = (_directions(a) * _directions(b)).sum(dim=1).tolist() if alike else None
     return Comparison(
         name=name,
-        similarity=float(_directions(a).mean(dim=0) @ _directions(b).mean(dim=0)),
+        similarity=float(torch.cosine_similarity(a.mean(dim=0), b.mean(dim=0), dim=0)),
         by_position=None if cosines is None else tuple(cosines),
         distance=float((a - b).norm() / b.norm().clamp_min(_TINY)) if alike else None,
     )

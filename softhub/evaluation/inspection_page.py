@@ -60,22 +60,14 @@ def render_page(inspection: Inspection, *, name: str) -> str:
         caveat=CAVEAT,
         picture=to_data_uri(to_svg(draw(inspection), description)),
         description=description,
-        nearest=nearest_in_words,
+        quoted=repr,
         version=softhub.__version__,
     )
 
 
-def nearest_in_words(neighbors: Sequence[Neighbor], *, cosine: bool = True) -> str:
-    """Return neighbors as a line of text: each token quoted, with its cosine or distance.
-
-    Args:
-        neighbors: Nearest first.
-        cosine: Whether to write the cosine similarity rather than the distance.
-    """
-    values = (item.cosine if cosine else item.distance for item in neighbors)
-    return ", ".join(
-        f"{item.token!r} {value:.2f}" for item, value in zip(neighbors, values, strict=True)
-    )
+def nearest_in_words(neighbors: Sequence[Neighbor]) -> str:
+    """Return neighbors, nearest first, as a line of text: each token quoted, with its cosine."""
+    return ", ".join(f"{item.token!r} {item.cosine:.2f}" for item in neighbors)
 
 
 def _plot_against_vocabulary(

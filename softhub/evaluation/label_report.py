@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from softhub.errors import TaskError
 from softhub.evaluation.calibrate import Reliability, reliability
 from softhub.evaluation.evaluate import Evaluation
-from softhub.metrics.calibration import OperatingPoint, operating_point
 from softhub.metrics.intervals import Interval
 from softhub.metrics.per_class import ClassReport, class_report
 from softhub.tasks import Example, Task
 from softhub.tasks.decision import Decision
+from softhub.terminal import print_whole
 
 _MOST_COLUMNS = 12  # of a confusion matrix on a terminal; report.json contains all of it
 
@@ -28,15 +27,13 @@ class LabelReport:
 
     Attributes:
         classes: Precision, recall and F1 of each label, and the confusion matrix.
-        reliability: Calibration error, and coverage at several thresholds.
+        reliability: Calibration error, and coverage with abstention.
         decision: The prompt's temperature and thresholds.
-        answered: Coverage and accuracy at the prompt's threshold of abstention.
     """
 
     classes: ClassReport
     reliability: Reliability
     decision: Decision
-    answered: OperatingPoint
 
     def to_record(self) -> dict[str, Any]:
         """Return plain JSON values, for `report.json`."""
@@ -44,26 +41,22 @@ class LabelReport:
             "per_class": self.classes.to_record(),
             "reliability": self.reliability.to_record(),
             "decision": self.decision.to_record(),
-            "answered": self.answered.to_record(),
         }
 
     def print_classes(self) -> None:
         """Print the scores of each label and the confusion matrix to stdout."""
-        console = Console(highlight=False)
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-        table.add_column("label", overflow="ellipsis", no_wrap=True, max_width=20)
+        table.add_column("label", overflow="fold", max_width=20)
         for heading in ("precision, %", "recall, %", "F1, %", "texts"):
             table.add_column(heading, justify="right", no_wrap=True)
         for each in self.classes.classes:
             scores = map(_percent, (each.precision, each.recall, each.f1))
             table.add_row(Text(each.label), *scores, str(each.support))
-        console.print()
-        console.print(table)
+        print()
+        print_whole(table)
         if self.classes.confusion and len(self.classes.classes) <= _MOST_COLUMNS:
-            console.print(
-                "\nConfusion matrix (rows: true label, columns: predicted label, same order):"
-            )
-            console.print(_matrix(self.classes))
+            print("\nConfusion matrix (rows: true label, columns: predicted label, same order):")
+            print_whole(_matrix(self.classes))
 
     def print_reliability(self) -> None:
         """Print the calibration error and, if the prompt abstains, its coverage to stdout."""
@@ -72,12 +65,7 @@ class LabelReport:
         print(f"\nExpected calibration error: {100 * before:.1f} %", end="")
         print(f", {100 * after:.1f} % at temperature {temperature:.2f}." * (temperature != 1))
         if self.decision.abstain_below:
-            right = self.answered.accuracy
-            accuracy = "" if right is None else f", {100 * right:.1f} % of them correctly"
-            print(
-                f"Abstention below a probability of {self.decision.abstain_below:.3f}: "
-                f"{100 * self.answered.coverage:.1f} % of the texts are answered{accuracy}."
-            )
+            print(self.reliability.answered.sentence())
 
 
 def report_labels(
@@ -97,8 +85,6 @@ def report_labels(
     if task.verbalizer is None or not evaluation.details:
         raise TaskError("Per-class metrics need the predictions of a classification task.")
     details, references = evaluation.details, evaluation.references
-    right = [each.best == b for each, b in zip(details, references, strict=True)]
-    sure = [each.confidence for each in details]
     return LabelReport(
         classes=class_report(
             evaluation.predictions,
@@ -109,7 +95,6 @@ def report_labels(
         ),
         reliability=reliability(details, references, decision),
         decision=decision,
-        answered=operating_point(sure, right, decision.abstain_below),
     )
 
 
@@ -120,7 +105,7 @@ def _percent(interval: Interval) -> str:
 
 def _matrix(report: ClassReport) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
-    table.add_column(overflow="ellipsis", no_wrap=True, max_width=20)
+    table.add_column(overflow="fold", max_width=20)
     for _ in report.classes:
         table.add_column(justify="right", no_wrap=True)
     for each, counts in zip(report.classes, report.confusion or (), strict=True):

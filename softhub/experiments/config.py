@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+
+from softhub.config import Alternatives
+from softhub.errors import ConfigError
 
 
 def option(default: Any, text: str) -> Any:
@@ -18,13 +22,23 @@ class TaskConfig:
     """Settings of every recipe: the task, its limits and the base; `--help` describes each."""
 
     task: str = field(metadata={"help": "Task file: data, template, label words, metrics."})
-    base_model: str = field(metadata={"help": "Hub id, folder or .gguf file of the base model."})
+    base_model: str = field(
+        default_factory=lambda: os.environ.get("SOFTHUB_BASE", ""),
+        metadata={"help": "Hub id, folder or .gguf file of the base model; or SOFTHUB_BASE."},
+    )
     base_name: str | None = option(None, "Canonical name of the base model, for cards.")
     dtype: str | None = option(None, "Data type: float32, bfloat16, float16 or auto.")
     max_train_examples: int | None = option(None, "Train on a fixed subset of this size.")
     max_dev_examples: int | None = option(None, "Select on a fixed subset of this size.")
     max_test_examples: int | None = option(None, "Evaluate on a fixed subset of this size.")
     run_generated_code: bool = option(False, "Run generated code in the sandbox (docs/sandbox.md).")
+
+    def __post_init__(self) -> None:
+        """Check that there is a base model."""
+        if not self.base_model:
+            raise ConfigError(
+                "there is no base model; set base_model (--base-model MODEL), or SOFTHUB_BASE"
+            )
 
     @property
     def limits(self) -> dict[str, int | None]:
@@ -51,6 +65,19 @@ class RunConfig(TaskConfig):
     )
     init_text: str | None = option(None, "Text to initialize from, for init 'text' and 'auto'.")
     resume: bool = option(False, "Resume from the last checkpoint in output_dir.")
+    overwrite: bool = option(False, "Replace the finished run in output_dir.")
+
+    def __post_init__(self) -> None:
+        """Check that no setting would be without effect.
+
+        Raises:
+            ConfigError: There is a text to initialize from, and another initialization.
+        """
+        if self.init_text is not None and self.init not in ("auto", "text"):
+            raise ConfigError(
+                f"init_text has no effect with init {self.init!r}; remove it, or set init to "
+                "'text' or 'auto'"
+            )
 
     @property
     def prompt_options(self) -> dict[str, Any]:
@@ -72,6 +99,21 @@ class MultitaskConfig(RunConfig):
     mixture: str = option("temperature", "Task sampling: temperature, proportional or equal.")
     hub: str | None = option(None, "Hub to push to: local, hf, or hf+https://host.")
     namespace: str = option("me", "Namespace of the adapters on the hub.")
+
+    # See `softhub.config.parse_config`.
+    ALTERNATIVES: ClassVar[Alternatives] = {"steps": (None, ("max_steps", "num_train_epochs"))}
+
+    def __post_init__(self) -> None:
+        """Check that no setting would be without effect.
+
+        Raises:
+            ConfigError: There is a mixture of tasks, and no shared prompt to train on it.
+        """
+        super().__post_init__()
+        if self.mixture != "temperature" and not self.shared_steps:
+            raise ConfigError(
+                f"mixture {self.mixture!r} has no effect without a shared prompt; set shared_steps"
+            )
 
     @property
     def schedule(self) -> dict[str, Any]:

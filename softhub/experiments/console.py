@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from softhub.errors import SoftHubError, SoftHubWarning, TrainingInterrupted
+from softhub.terminal import is_quiet, quiet_libraries
 
 FAILED, INTERRUPTED = 1, 130
 """Exit codes of a known error and of Ctrl-C; wrong usage is 2, as in every command line."""
@@ -38,8 +39,15 @@ def say(text: str) -> None:
     print(one_line(text), file=sys.stderr)
 
 
+def note(text: str) -> None:
+    """Print a message that is neither a warning nor an error, unless quiet."""
+    if not is_quiet():
+        say(text)
+
+
 def route_warnings() -> None:
-    """Print softhub's warnings and log records as plain lines on stderr."""
+    """Print softhub's warnings and log records as plain lines, without libraries' bars in logs."""
+    quiet_libraries()
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger("softhub").handlers = [handler]

@@ -31,6 +31,7 @@ from softhub.inference.engine import PromptModel
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, SplitsLike, Task
+from softhub.terminal import phase
 from softhub.training import FitResult
 from softhub.training.curve import write_curve
 
@@ -182,8 +183,8 @@ def evaluate_run(
         run_code: As in `evaluate`.
 
     Returns:
-        The report. If each process holds the full base model, only the main one evaluates; the
-        others return a report without scores.
+        The report; without scores in other processes than the main one, unless FSDP shards the
+        base.
 
     Raises:
         ConfigError: As in `evaluate`.
@@ -193,14 +194,17 @@ def evaluate_run(
     model, data, details = PromptModel(base), task.to_splits(data), dict[str, Any]()
     model.load_prompt(result.prompt, name=SOFT_PROMPT)
     if task.kind == "classification":
-        calibration = calibrate(model, task, data.dev, prompt=SOFT_PROMPT)
+        with phase("Calibrating on dev"):
+            calibration = calibrate(model, task, data.dev, prompt=SOFT_PROMPT)
         result = replace(result, prompt=calibration.applied_to(result.prompt))
         model.load_prompt(result.prompt, name=SOFT_PROMPT)
     hard_prompts = choose_hard_prompts(model, task, data.dev, run_code=run_code)
-    details["hard_prompts"] = [asdict(hard_prompt) for hard_prompt in hard_prompts]
+    details["hard_prompts"] = list(map(asdict, hard_prompts))
     baselines = trivial_baselines(task, data.train, data.test)
-    baselines |= evaluate_hard_prompts(model, task, hard_prompts, data.test, run_code=run_code)
-    evaluation = evaluate(model, task, data.test, prompt=SOFT_PROMPT, run_code=run_code)
+    with phase("Evaluating hard prompts on test"):
+        baselines |= evaluate_hard_prompts(model, task, hard_prompts, data.test, run_code=run_code)
+    with phase(f"Evaluating the {SOFT_PROMPT} on test"):
+        evaluation = evaluate(model, task, data.test, prompt=SOFT_PROMPT, run_code=run_code)
     if task.kind == "classification":
         labels = report_labels(task, data.test, evaluation, calibration.decision)
         details["labels"] = labels.to_record()

@@ -11,7 +11,21 @@ from typing import Any
 
 from softhub.config import parse_config
 from softhub.errors import ConfigError
+from softhub.experiments.config import RunConfig
 from softhub.experiments.console import exit_code_of, route_warnings, silence_stdout
+
+
+def refuse_finished_run(folder: Path) -> None:
+    """Raise if a folder holds a finished run, which another one would replace.
+
+    Raises:
+        ConfigError: It does.
+    """
+    if (folder / "report.json").is_file():
+        raise ConfigError(
+            f"{folder} already holds a finished run. Choose another --output-dir, replace it with "
+            "--overwrite, or add --resume to evaluate it again."
+        )
 
 
 def run_recipe(
@@ -46,20 +60,26 @@ def _run(main: Callable[[Any, Any], object], config_class: type, default: str | 
             f"(softhub train --recipe {script.stem} -- --help lists them)."
         )
     from softhub.training import PromptTrainingArguments
+    from softhub.training.running import check_resumable
 
     configs = script.parent / "configs"
     config, args = parse_config(
         config_class, PromptTrainingArguments, default=configs / default if default else None
     )
-    _check_metrics(config)
+    _check_tasks(config, Path(args.output_dir))
+    if getattr(config, "resume", False):
+        check_resumable(args.output_dir)
     main(config, args)
 
 
-def _check_metrics(config: Any) -> None:
-    """Reject tasks that cannot be evaluated, before hours are spent on training."""
+def _check_tasks(config: Any, output: Path) -> None:
+    """Reject tasks that cannot be evaluated, or have a finished run, before hours of training."""
     from softhub.evaluation.evaluate import select_metrics
     from softhub.tasks import Task
 
-    paths = [config.task] if isinstance(config.task, str) else config.task
-    for path in paths:
-        select_metrics(Task.from_file(path), run_code=config.run_generated_code)
+    several = not isinstance(config.task, str)
+    for path in config.task if several else [config.task]:
+        task = Task.from_file(path)
+        select_metrics(task, run_code=config.run_generated_code)
+        if isinstance(config, RunConfig) and not (config.resume or config.overwrite):
+            refuse_finished_run(output / task.name if several else output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from softhub.experiments.machine import machine
 from softhub.files import replace_file
 from softhub.metrics import find_metric
 from softhub.model.prompt import SoftPrompt
+from softhub.terminal import print_whole
 from softhub.training.curve import CURVE
 
 if TYPE_CHECKING:
@@ -74,12 +75,12 @@ def print_table(rows: Sequence[Row], *, title: str) -> None:
     console.print(f"\n{title}\n", markup=False, soft_wrap=True)
     metrics = list(rows[0].evaluation.metrics)
     if len(metrics) <= _SCORES_BESIDE_COSTS:
-        console.print(_table(rows, metrics, costs=True))
+        print_whole(_table(rows, metrics, costs=True))
     else:
         for start in range(0, len(metrics), _SCORES_ALONE):
-            console.print(_table(rows, metrics[start : start + _SCORES_ALONE], costs=False))
+            print_whole(_table(rows, metrics[start : start + _SCORES_ALONE], costs=False))
             console.print()
-        console.print(_table(rows, [], costs=True))
+        print_whole(_table(rows, [], costs=True))
     console.print(
         "\nIn parentheses: 95 % interval. Bytes: stored and shipped in addition to the base."
     )
@@ -120,7 +121,6 @@ def print_files(result: FitResult, adapter: Path | None) -> None:
 
 def training_record(result: FitResult) -> dict[str, Any]:
     """Return a report's entries on training: date, provenance, settings found and history."""
-    test = result.range_test
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "provenance": dict(result.prompt.manifest.provenance),
@@ -132,7 +132,6 @@ def training_record(result: FitResult) -> dict[str, Any]:
             "examples_per_second": result.examples_per_second,
             "peak_memory_bytes": result.peak_memory,
             "init": result.init,
-            "range_test": asdict(test) if test else None,
             "restarts": result.restarts,
         },
         "history": result.history,

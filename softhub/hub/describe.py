@@ -51,6 +51,22 @@ def describe(repo_id: str, adapter: Adapter, **known: Any) -> AdapterInfo:
     )
 
 
+def base_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return sentences on what a push changed about the base model that a prompt is for.
+
+    Args:
+        before: The repository's `adapter_config.json`; empty if it had none.
+        after: That of the pushed adapter.
+    """
+    keys = {"base_model_name_or_path": "base model", "token_dim": "width of the base model"}
+    return [
+        f"this push changes the {meaning} from {plain(str(before.get(key)))} to "
+        f"{plain(str(after.get(key)))}"
+        for key, meaning in keys.items()
+        if before and before.get(key) != after.get(key)
+    ]
+
+
 def recorded_metrics(adapter: Adapter) -> tuple[RecordedMetric, ...]:
     """Return the metrics in an adapter's manifest; none if it is missing or damaged."""
     manifest, _ = _manifest(adapter)

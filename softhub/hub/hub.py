@@ -25,15 +25,11 @@ from softhub.hub.arguments import (
     text_argument,
     text_arguments,
 )
-from softhub.hub.describe import describe
+from softhub.hub.describe import base_changes, describe
 from softhub.hub.diff import Difference, diff
 from softhub.hub.local.disk import os_errors_as_hub_errors
 from softhub.hub.lockfile import LockedPrompt, read_lockfile, write_lockfile
-from softhub.hub.names import (
-    DEFAULT_REVISION,
-    HubAddress,
-    check_revision_name,
-)
+from softhub.hub.names import DEFAULT_REVISION, HubAddress, check_revision_name
 from softhub.hub.query import Query
 from softhub.hub.records import AdapterInfo, CommitInfo, plain
 from softhub.hub.secrets import check_secrets
@@ -114,13 +110,16 @@ class Hub:
             HubError: Any other reason, with the next step.
         """
         names = text_arguments("tags", tags)
-        _check_names(repo_id, text_argument("revision", revision), names)
         texts = {} if message is None else {"the message": text_argument("message", message)}
+        _check_names(repo_id, text_argument("revision", revision), names)
         adapter = check_folder(path_argument("folder", folder))
         self._check_secrets(adapter.files, texts | {f"the tag {name}": name for name in names})
-        return self._backend.push(
+        commit = self._backend.push(
             Push(repo_id, adapter, revision, message, names, private, parent_commit)
         )
+        if commit.created and commit.parent:
+            self._warn_of_another_base(adapter, commit)
+        return commit
 
     def pull(
         self,
@@ -404,6 +403,12 @@ class Hub:
 
     def _check_secrets(self, files: Mapping[str, bytes], texts: Mapping[str, str]) -> None:
         check_secrets(files, texts, leaves_machine=self._backend.is_remote)
+
+    def _warn_of_another_base(self, adapter: Adapter, commit: CommitInfo) -> None:
+        with suppress(HubError, InvalidAdapter):  # the push is published and must not fail
+            before = self._backend.config(commit.repo_id, str(commit.parent))
+            for change in base_changes(before, adapter.config):
+                warnings.warn(f"{commit.repo_id}: {change}", SoftHubWarning, stacklevel=3)
 
     def _warn_if_deprecated(self, fetched: Fetched, revision: str) -> None:
         """Warn if the newest card says so: an older revision cannot know of its deprecation."""

@@ -9,14 +9,15 @@ Matrix = npt.NDArray[np.float32]
 
 
 def similarity(a: Matrix, b: Matrix) -> float:
-    """Return the mean cosine over all pairs of virtual tokens, between -1 and 1.
+    """Return the cosine of the prompts' mean vectors, between -1 and 1; 1 of a prompt with itself.
 
     The order and the number of virtual tokens do not matter. Source: Vu et al. 2022, "SPoT:
     Better Frozen Model Adaptation through Soft Prompt Transfer" (arXiv 2110.07904), section 4,
-    "per-token average cosine similarity". A mean of all pairs' cosines is the product of the
-    mean unit vectors.
+    "cosine similarity of average tokens". (The mean cosine of all pairs, the paper's other measure,
+    is far from 1 for a prompt with itself, because its own tokens differ.)
     """
-    return float(_unit_rows(a).mean(axis=0) @ _unit_rows(b).mean(axis=0))
+    means = np.stack([a.mean(axis=0), b.mean(axis=0)])  # [2, H]
+    return float(row_cosines(means[:1], means[1:])[0])
 
 
 def row_cosines(a: Matrix, b: Matrix) -> npt.NDArray[np.float32]:

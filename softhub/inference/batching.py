@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
@@ -10,17 +9,15 @@ from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
-from tqdm.auto import tqdm
 
-from softhub.errors import ConfigError, SoftHubWarning
+from softhub.errors import ConfigError
 from softhub.inference.requests import LoadedPrompt, Request
 from softhub.model.base import BaseModel
+from softhub.model.device_settings import settings_of
 from softhub.model.encoding import EncodedText
+from softhub.terminal import phase, warn_in_phase
 
 _Answer = TypeVar("_Answer")
-
-_LEAST_SHARED = 32
-"""Minimum number of common tokens that are worth a separate pass."""
 
 
 def answer_in_batches(
@@ -36,7 +33,7 @@ def answer_in_batches(
         requests: All rows of a call.
         size: Maximum number of rows of a batch.
         answer: Answers one batch.
-        progress: Description of a progress bar on a terminal; None shows no bar.
+        progress: What `terminal.phase` says is being done; None says nothing.
 
     Returns:
         The answers in the order of the requests.
@@ -47,14 +44,13 @@ def answer_in_batches(
     whole: Any = size
     if not isinstance(whole, Integral) or whole < 1:
         raise ConfigError(f"batch_size is {size!r}; expected a whole number of 1 or more.")
-    warn_about_truncation([request.text for request in requests])
     answers: dict[int, _Answer] = {}
-    disable = True if progress is None else None  # None: shown on a terminal only
-    with tqdm(total=len(requests), desc=progress, unit="text", disable=disable) as bar:
+    with phase(progress, len(requests), "text") as advance:
+        warn_about_truncation([request.text for request in requests])
         for indices in _batches(requests, size):
             found = answer([requests[index] for index in indices])
             answers.update(zip(indices, found, strict=True))
-            bar.update(len(indices))
+            advance(len(indices))
     return [answers[index] for index in range(len(requests))]
 
 
@@ -67,6 +63,14 @@ def _batches(requests: Sequence[Request], size: int) -> Iterator[list[int]]:
         indices.sort(key=lambda index: len(requests[index].text.ids))
         for start in range(0, len(indices), size):
             yield indices[start : start + size]
+
+
+def widest(requests: Sequence[Request]) -> int:
+    """Return the most columns that a batch of rows can have, with their answers."""
+    virtual = max(
+        (0 if each.prompt is None else len(each.prompt.vectors) for each in requests), default=0
+    )
+    return virtual + max((len(each.text.ids) + each.answer for each in requests), default=0)
 
 
 def share_beginning(base: BaseModel, requests: Sequence[Request]) -> list[Request]:
@@ -84,7 +88,7 @@ def share_beginning(base: BaseModel, requests: Sequence[Request]) -> list[Reques
     most = min(map(len, bare), default=1) - 1
     columns = zip(*(ids[:most] for ids in bare), strict=True)
     length = sum(1 for _ in takewhile(lambda column: len({*column}) == 1, columns))
-    if len(bare) < 2 or length < _LEAST_SHARED:
+    if len(bare) < 2 or length < settings_of(base.device).least_shared:
         return list(requests)
     with torch.no_grad():
         vectors = base.embed(torch.tensor(bare[0][:length]))  # [P, H]
@@ -103,9 +107,8 @@ def warn_about_truncation(texts: Sequence[EncodedText]) -> None:
     """Warn the caller of a public method how many texts were truncated."""
     truncated = [text.truncated for text in texts if text.truncated]
     if truncated:
-        warnings.warn(
+        warn_in_phase(
             f"{len(truncated)} of {len(texts)} texts were too long and have been truncated; "
             f"{sum(truncated)} characters at their ends were dropped.",
-            SoftHubWarning,
             stacklevel=4,
         )

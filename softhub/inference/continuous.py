@@ -13,14 +13,16 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from softhub.errors import ConfigError
-from softhub.inference.generation import generate_tokens
+from softhub.inference.batching import widest
+from softhub.inference.generation import continue_rows
 from softhub.inference.requests import Request, prefixes_of
 from softhub.inference.streaming import StreamedText, TextStream
-from softhub.model.assembly import pad_rows, position_arguments
+from softhub.model.assembly import PADDED, pad_rows, position_arguments
 from softhub.model.base import BaseModel
-from softhub.model.kv_cache import filled_layers, join_prefixes, select_rows, shares_prefixes
+from softhub.model.kv_cache import filled_layers, join_prefixes, select_rows
 
 
 class ContinuousBatch:
@@ -34,7 +36,7 @@ class ContinuousBatch:
 
     def __init__(self, base: BaseModel) -> None:
         self._base = base
-        self._shares_prefixes = shares_prefixes(base)
+        self._merges = _has_plain_cache(base)
         self._rows: list[TextStream] = []
         self._cache: DynamicCache | None = None
         self._mask = torch.zeros(0, 0, dtype=torch.bool, device=base.device)  # [B, L]
@@ -58,7 +60,7 @@ class ContinuousBatch:
         streams = [TextStream(self._base, request, key) for request, key in pairs]
         together, whole = list[TextStream](), list[TextStream]()
         for each in streams:
-            fits = self._shares_prefixes and each.options.get("num_beams", 1) == 1
+            fits = each.options.get("num_beams", 1) == 1 and self._fits([*together, each])
             (together if fits else whole).append(each)
         found = self._continue_whole(whole)
         if together:
@@ -82,6 +84,16 @@ class ContinuousBatch:
         self._keep([row for row in self._rows if row.key not in keys])
 
     # --- rows ---
+
+    def _fits(self, rows: Sequence[TextStream]) -> bool:
+        """Return whether new rows are exact in one padded batch with the running ones."""
+        if not self._merges:
+            return False
+        requests = [row.request for row in (*self._rows, *rows)]
+        prompted = any(request.prompt for request in requests)
+        shortest = min(request.length for request in requests)
+        answers = self._base.capabilities.texts(shortest, widest(requests), prompted=prompted)
+        return answers.batching == PADDED and (answers.from_cache or not prompted)
 
     def _advance(self, rows: Sequence[TextStream], logits: torch.Tensor) -> list[StreamedText]:
         """Give each row its next token from logits `[B, V]`."""
@@ -123,10 +135,7 @@ class ContinuousBatch:
             groups.setdefault(repr(row.request.options), []).append(row)
         found = []
         for group in groups.values():
-            prompts = [row.request.prompt for row in group]
-            ids = [row.request.text.ids for row in group]
-            seeds = [row.request.seed for row in group]
-            tokens = generate_tokens(self._base, prompts, ids, group[0].options, seeds)
+            tokens = continue_rows(self._base, [row.request for row in group])
             found += [row.finish(new) for row, new in zip(group, tokens, strict=True)]
         return found
 
@@ -172,6 +181,14 @@ class ContinuousBatch:
 def _padded(part: torch.Tensor, width: int) -> torch.Tensor:
     """Pad keys or values `[B, heads, L, D]` on the left to a length."""
     return nn.functional.pad(part, (0, 0, width - part.shape[2], 0))
+
+
+def _has_plain_cache(base: BaseModel) -> bool:
+    """Return whether each layer caches every position, so that caches of rows can be joined."""
+    if base.is_encoder_decoder or base.checkpoints_activations or base.is_sharded:
+        return False
+    cache = DynamicCache(config=base.model.config)
+    return bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def stream_texts(

@@ -9,18 +9,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from softhub.errors import ConfigError, InvalidAdapter, PromptNotLoaded, TaskError
-from softhub.inference.batching import answer_in_batches, share_beginning, warn_about_truncation
+from softhub.inference import batching
 from softhub.inference.continuous import stream_texts
-from softhub.inference.generation import generate_texts
+from softhub.inference.generation import before_stop, continue_rows
 from softhub.inference.prediction import Prediction
 from softhub.inference.prefix_cache import MemoryUse, PrefixCache, default_budget
 from softhub.inference.requests import (
+    Conversation,
     LoadedPrompt,
     Request,
     RequestEncoder,
@@ -61,8 +62,6 @@ class PromptModel:
 
     def __init__(self, base: BaseModel, *, prefix_budget: int | None = None) -> None:
         budget = default_budget(base.device) if prefix_budget is None else prefix_budget
-        if budget < 0:
-            raise ConfigError(f"prefix_budget is {budget}; expected a number of bytes, 0 or more.")
         self.base = base
         self.encoder = base.encoder
         self.requests = RequestEncoder(base, self.encoder)
@@ -140,6 +139,7 @@ class PromptModel:
 
         Raises:
             IncompatiblePrompt: The prompt was made for another base.
+            BaseModelError: The base cannot have soft prompts.
             InvalidAdapter: The folder is damaged.
         """
         if not isinstance(source, SoftPrompt | str | Path):
@@ -151,6 +151,7 @@ class PromptModel:
         else:
             soft_prompt, default = SoftPrompt.from_pretrained(source), Path(source).name
         soft_prompt.check_fits(self.base, force=force)
+        self.base.capabilities.require_prompts()
         record = soft_prompt.manifest.task
         task = task or (Task.from_record(record) if record else None)
         name = name or (task.name if task else default) or "prompt"
@@ -239,18 +240,18 @@ class PromptModel:
         ]
         requests = self._share_beginning(requests)
         answer = partial(self.predict_batch, abstain_below=abstain_below)
-        found = answer_in_batches(requests, batch_size, answer, progress=progress)
+        found = batching.answer_in_batches(requests, batch_size, answer, progress=progress)
         return found[0] if is_one(texts) else found
 
     @overload
     def generate(self, texts: Text, **arguments: Any) -> str: ...
 
     @overload
-    def generate(self, texts: Iterable[Text], **arguments: Any) -> list[str]: ...
+    def generate(self, texts: Iterable[Text | Conversation], **arguments: Any) -> list[str]: ...
 
     def generate(
         self,
-        texts: Text | Iterable[Text],
+        texts: Text | Iterable[Text | Conversation],
         *,
         prompt: str | None | Sequence[str | None] = None,
         task: Task | None = None,
@@ -295,12 +296,14 @@ class PromptModel:
             for text, found in self._rows(texts, prompt)
         ]
         requests = with_seeds(self._share_beginning(requests), seed)
-        found = answer_in_batches(requests, batch_size, self._generate_batch, progress=progress)
+        found = batching.answer_in_batches(
+            requests, batch_size, self._generate_batch, progress=progress
+        )
         return found[0] if is_one(texts) else found
 
     def stream(
         self,
-        texts: Iterable[Text],
+        texts: Iterable[Text | Conversation],
         *,
         prompt: str | None | Sequence[str | None] = None,
         task: Task | None = None,
@@ -342,7 +345,7 @@ class PromptModel:
             for _ in range(n)
         ]
         requests = with_seeds(requests, seed)
-        warn_about_truncation([request.text for request in requests])
+        batching.warn_about_truncation([request.text for request in requests])
         return stream_texts(self.base, requests, batch_size)
 
     @overload
@@ -392,7 +395,9 @@ class PromptModel:
             for (text, found), target in zip(rows, references, strict=True)
         ]
         requests = self._share_beginning(requests)
-        found = answer_in_batches(requests, batch_size, self.score_batch, progress=progress)
+        found = batching.answer_in_batches(
+            requests, batch_size, self.score_batch, progress=progress
+        )
         return found[0] if is_one(texts) else found
 
     # --- prompts of rows ---
@@ -414,19 +419,17 @@ class PromptModel:
             ) from None
 
     def _rows(
-        self, texts: Text | Iterable[Text], prompt: str | None | Sequence[str | None]
-    ) -> list[tuple[Text, LoadedPrompt | None]]:
+        self, texts: Text | Iterable[Text | Conversation], prompt: str | None | Sequence[str | None]
+    ) -> list[tuple[Text | Conversation, LoadedPrompt | None]]:
         """Pair each text with its prompt; a name is looked up once, so its rows have one prompt."""
         rows = per_row(texts, prompt)
         found = {name: self.find(name) for name in dict.fromkeys(name for _, name in rows)}
         return [(text, found[name]) for text, name in rows]
 
-    @cached_property
-    def _shares_prefixes(self) -> bool:
-        return shares_prefixes(self.base)
-
     def _share_beginning(self, requests: list[Request]) -> list[Request]:
-        return share_beginning(self.base, requests) if self._shares_prefixes else requests
+        if shares_prefixes(self.base, batching.widest(requests)):
+            return batching.share_beginning(self.base, requests)
+        return requests
 
     # --- batches of requests, which servers form themselves ---
 
@@ -434,14 +437,13 @@ class PromptModel:
         self, requests: Sequence[Request], abstain_below: float | None = None
     ) -> list[Prediction]:
         """Classify rows of `requests.classification` as one batch; see `predict`."""
-        return predict_batch(self.base, requests, self._shares_prefixes, abstain_below)
+        return predict_batch(self.base, requests, abstain_below)
 
     def score_batch(self, requests: Sequence[Request]) -> list[tuple[float, ...]]:
         """Score rows of `requests.reference` as one batch; see `target_logprobs`."""
-        return score_batch(self.base, requests, self._shares_prefixes)
+        return score_batch(self.base, requests)
 
     def _generate_batch(self, requests: Sequence[Request]) -> list[str]:
-        prompts = [request.prompt for request in requests]
-        texts = [request.text.ids for request in requests]
-        seeds = [request.seed for request in requests]
-        return generate_texts(self.base, prompts, texts, dict(requests[0].options), seeds)
+        tokens = continue_rows(self.base, requests)
+        stop = dict(requests[0].options).get("stop", ())
+        return [before_stop(stop, text) for text in self.base.encoder.decode(tokens)]

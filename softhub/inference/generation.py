@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import GenerationConfig, StoppingCriteria
-from transformers.modeling_outputs import BaseModelOutput
 
+from softhub.inference.batching import widest
 from softhub.inference.options import Options
 from softhub.inference.processors import Row, RowProcessors, generate_with
-from softhub.inference.requests import LoadedPrompt, prefixes_of
-from softhub.model.assembly import PaddedBatch, embed_rows, pad_rows
+from softhub.inference.requests import LoadedPrompt, Request, prefixes_of
+from softhub.model.assembly import PaddedBatch, embed_rows, group_rows, pad_rows
 from softhub.model.base import BaseModel
-from softhub.model.kv_cache import join_prefixes, select_rows, shares_prefixes
+from softhub.model.kv_cache import join_prefixes, select_rows
+from softhub.model.scoring import encode_rows, encoder_output
 
 # The options by which transformers itself runs a batch; all others belong to the processors.
 _OF_THE_BATCH = (
@@ -35,52 +36,43 @@ _OF_THE_BATCH = (
 )
 
 
-def generate_texts(
-    base: BaseModel,
-    prompts: Sequence[LoadedPrompt | None],
-    texts: Sequence[Sequence[int]],
-    options: Options,
-    seeds: Sequence[int],
-) -> list[str]:
+@torch.no_grad()
+def continue_rows(base: BaseModel, requests: Sequence[Request]) -> list[list[int]]:
     """Continue rows until the end-of-sequence token, a stop string, or `max_new_tokens`.
 
     Args:
         base: The base model.
-        prompts: One for each row.
-        texts: Token ids of each row.
-        options: Options from `resolve_options`; a text ends before the first of its `stop` strings.
-        seeds: Where the random numbers of each row start, if it is sampled.
+        requests: Rows with equal options, from `resolve_options`.
 
     Returns:
-        The generated text of each row.
+        The new tokens of each row, with the one that ends it.
 
     Raises:
         ConfigError: transformers rejects the value of an option.
+        BaseModelError: The base continues such rows exactly in no way.
     """
-    tokens = generate_tokens(base, prompts, texts, options, seeds)
-    return [before_stop(options.get("stop", ()), text) for text in base.encoder.decode(tokens)]
+    prompted = any(request.prompt for request in requests)
+    lengths = [request.length for request in requests]
+    answers = base.capabilities.texts(min(lengths), widest(requests), prompted=prompted)
+    found: dict[int, list[int]] = {}
+    for group in group_rows(lengths, answers.batching):
+        tokens = _continue_batch(base, [requests[row] for row in group], answers.from_cache)
+        found.update(zip(group, tokens, strict=True))
+    return [found[row] for row in range(len(requests))]
 
 
-@torch.no_grad()
-def generate_tokens(
-    base: BaseModel,
-    prompts: Sequence[LoadedPrompt | None],
-    texts: Sequence[Sequence[int]],
-    options: Options,
-    seeds: Sequence[int],
+def _continue_batch(
+    base: BaseModel, requests: Sequence[Request], from_cache: bool
 ) -> list[list[int]]:
-    """Return the new tokens of each row up to its end; see `generate_texts`."""
+    prompts, options = [request.prompt for request in requests], dict(requests[0].options)
     stop = options.get("stop", ())
-    rows = pad_rows(texts).to(base.device)  # [B, T]
-    own = [
-        Row((*(prompt.ids if prompt else ()), *text), seed)
-        for prompt, text, seed in zip(prompts, texts, seeds, strict=True)
-    ]
+    rows = pad_rows([request.text.ids for request in requests]).to(base.device)  # [B, T]
+    own = [Row(request.shown_ids, request.seed) for request in requests]
     # `shown` is where the new tokens begin in what `generate` returns.
     if base.is_encoder_decoder:
         inputs, shown = _encoder_inputs(base, prompts, rows), 1
     else:
-        inputs = _decoder_inputs(base, prompts, rows, options.get("num_beams", 1))
+        inputs = _decoder_inputs(base, prompts, rows, options.get("num_beams", 1), from_cache)
         shown = inputs["attention_mask"].shape[1]
         # The model reads the texts' ids only; processors also see what stands before them.
         ids = pad_rows([row.ids for row in own]).ids.to(base.device)
@@ -104,12 +96,16 @@ def _config(base: BaseModel, options: Options) -> GenerationConfig:
 
 
 def _decoder_inputs(
-    base: BaseModel, prompts: Sequence[LoadedPrompt | None], rows: PaddedBatch, beams: int
+    base: BaseModel,
+    prompts: Sequence[LoadedPrompt | None],
+    rows: PaddedBatch,
+    beams: int,
+    from_cache: bool,
 ) -> dict[str, Any]:
     inputs: dict[str, Any] = {}
     if not any(prompts):
         mask = rows.mask
-    elif shares_prefixes(base):
+    elif from_cache:
         cache, prefix_mask = join_prefixes(base, prefixes_of(base, prompts))
         mask = torch.cat([prefix_mask, rows.mask], dim=1)  # [B, P + T]
         if cache is not None and beams > 1:  # `generate` repeats rows for beams, but not a cache
@@ -129,11 +125,12 @@ def _vectors(prompts: Sequence[LoadedPrompt | None]) -> list[torch.Tensor | None
 def _encoder_inputs(
     base: BaseModel, prompts: Sequence[LoadedPrompt | None], rows: PaddedBatch
 ) -> dict[str, Any]:
-    embedded, mask = embed_rows(base, _vectors(prompts), rows)  # [B, P + T, H]
-    hidden = base.model.get_encoder()(inputs_embeds=embedded, attention_mask=mask.long())
+    encoded = encode_rows(base, _vectors(prompts), rows, keep_cache=False)
+    # The type that `generate` expects; transformers declares another.
+    states: Any = encoded.encoder  # [B, P + T, H]
     return {
-        "encoder_outputs": BaseModelOutput(hidden.last_hidden_state),
-        "attention_mask": mask.long(),
+        "encoder_outputs": encoder_output(states),
+        "attention_mask": encoded.mask.long(),
     }
 
 

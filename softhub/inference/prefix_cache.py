@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from softhub.errors import ConfigError
 from softhub.model.kv_cache import Prefix
 
 _SHARE_OF_FREE_MEMORY = 0.25
@@ -77,9 +78,14 @@ class PrefixCache(Generic[_Owner]):
 
     Args:
         budget: Maximum number of bytes. Pinned prompts stay and count towards it.
+
+    Raises:
+        ConfigError: It is negative.
     """
 
     def __init__(self, budget: int) -> None:
+        if budget < 0:
+            raise ConfigError(f"prefix_budget is {budget}; expected a number of bytes, 0 or more.")
         self.budget = budget
         self._entries: WeakKeyDictionary[_Owner, Prefix] = WeakKeyDictionary()  # oldest use first
         self._lock = threading.Lock()

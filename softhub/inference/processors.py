@@ -50,7 +50,9 @@ class RowProcessors(LogitsProcessor):
 
     def __init__(self, base: BaseModel, rows: Sequence[Row], options: Options, width: int) -> None:
         config = _config({k: v for k, v in options.items() if k != "stop"})
-        self._processors = [_processors_of(base, row.ids, config) for row in rows]
+        first = _processors_of(base, rows[0].ids, config)
+        others = [_processors_of(base, row.ids, config) for row in rows[1:]] if first else []
+        self._processors = [first, *others] if first else [first] * len(rows)
         # A decoder's texts end at `width`; an encoder-decoder's ids are new ones only.
         self._starts = [0 if base.is_encoder_decoder else width - len(row.ids) for row in rows]
         self._generators = [_generator(row.seed) for row in rows] if config.do_sample else []

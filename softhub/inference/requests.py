@@ -22,11 +22,11 @@ from softhub.model.kv_cache import Prefix, encode_prefix
 from softhub.tasks import Task
 from softhub.tasks.decision import ALWAYS_ANSWER, Decision
 
-Text = str | Mapping[str, Any] | list[dict[str, Any]]
-"""A text, or a row with a value for each column of the task's template.
+Text = str | Mapping[str, Any]
+"""A text, or a row with a value for each column of the task's template."""
 
-To generate, also a conversation: a list of messages with `role` and `content`.
-"""
+Conversation = list[dict[str, Any]]
+"""Messages with `role` and `content`, to which an answer is generated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +106,23 @@ class Request:
     logprobs: int | None = None
     decision: Decision = ALWAYS_ANSWER
 
+    @property
+    def length(self) -> int:
+        """Number of tokens of prompt and text, P + T."""
+        return len(self.text.ids) + (0 if self.prompt is None else len(self.prompt.vectors))
+
+    @property
+    def shown_ids(self) -> tuple[int, ...]:
+        """Tokens that processors of logits see before the answer."""
+        return (*(self.prompt.ids if self.prompt else ()), *self.text.ids)
+
+    @property
+    def answer(self) -> int:
+        """The most tokens that may follow the text."""
+        words = [] if self.candidates is None else self.candidates.sequences
+        new = int(dict(self.options).get("max_new_tokens") or 0)
+        return max(len(self.target), new, *map(len, words))
+
 
 class RequestEncoder:
     """Turns texts into requests for one base.
@@ -131,7 +148,7 @@ class RequestEncoder:
         return PreparedTask(task, self._encoder.candidates_of(task))
 
     def classification(
-        self, text: Text, prompt: LoadedPrompt | None, fallback: PreparedTask | None
+        self, text: Text | Conversation, prompt: LoadedPrompt | None, fallback: PreparedTask | None
     ) -> Request:
         """Return a row to classify; `fallback` is the task for a prompt without one.
 
@@ -153,7 +170,7 @@ class RequestEncoder:
 
     def generation(
         self,
-        text: Text,
+        text: Text | Conversation,
         prompt: LoadedPrompt | None,
         fallback: PreparedTask | None,
         options: Options,
@@ -184,7 +201,11 @@ class RequestEncoder:
         return Request(encoded, prompt, options=tuple(sorted(resolved.items())))
 
     def reference(
-        self, text: Text, target: str, prompt: LoadedPrompt | None, fallback: PreparedTask | None
+        self,
+        text: Text | Conversation,
+        target: str,
+        prompt: LoadedPrompt | None,
+        fallback: PreparedTask | None,
     ) -> Request:
         """Return a row whose reference text is to be scored, encoded as in training.
 
@@ -201,7 +222,7 @@ class RequestEncoder:
         encoded = self._encode(prepared.task, text, prompt, len(tokens))
         return Request(encoded, prompt, target=tokens)
 
-    def _encode_chat(self, messages: list[dict[str, Any]], room: int | None) -> EncodedText:
+    def _encode_chat(self, messages: Conversation, room: int | None) -> EncodedText:
         template, row = render_messages(messages, self._base.tokenizer)
         encoded = self._encoder.encode(template, row)
         if room is not None and len(encoded.ids) > room:
@@ -212,7 +233,7 @@ class RequestEncoder:
         return encoded
 
     def _encode(
-        self, task: Task, text: Text, prompt: LoadedPrompt | None, answer: int
+        self, task: Task, text: Text | Conversation, prompt: LoadedPrompt | None, answer: int
     ) -> EncodedText:
         if isinstance(text, list):
             raise TaskError("Found a conversation; expected a text, or a row of the template.")
@@ -222,11 +243,10 @@ class RequestEncoder:
 
     def _room(self, prompt: LoadedPrompt | None, task: Task | None, answer: int) -> int | None:
         """Return the maximum number of tokens of a text, given its prompt and answer."""
-        limits = [task.max_length] if task and task.max_length else []
-        if self._base.max_positions is not None:
-            virtual = 0 if prompt is None else prompt.vectors.shape[0]
-            limits.append(self._base.max_positions - virtual - answer)
-        return min(limits, default=None)
+        virtual = 0 if prompt is None else prompt.vectors.shape[0]
+        context = self._base.room_for_text(virtual, answer)
+        limits = (task.max_length if task else None, context)
+        return min((limit for limit in limits if limit), default=None)
 
 
 def is_one(texts: Any) -> TypeGuard[Text]:
@@ -235,14 +255,15 @@ def is_one(texts: Any) -> TypeGuard[Text]:
 
 
 def per_row(
-    texts: Text | Iterable[Text], prompt: str | None | Sequence[str | None]
-) -> list[tuple[Text, str | None]]:
+    texts: Text | Iterable[Text | Conversation], prompt: str | None | Sequence[str | None]
+) -> list[tuple[Text | Conversation, str | None]]:
     """Pair each text with its prompt's name.
 
     Raises:
         TaskError: There is something else than texts or names, or the number of names is wrong.
     """
-    rows: list[Text] = [texts] if is_one(texts) else _listed("texts", texts, str | Mapping | list)
+    rows: list[Text | Conversation]
+    rows = [texts] if is_one(texts) else _listed("texts", texts, str | Mapping | list)
     if prompt is None or isinstance(prompt, str):
         return [(text, prompt) for text in rows]
     names = _listed("prompt", prompt, str | None)

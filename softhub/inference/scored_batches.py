@@ -6,19 +6,21 @@ from collections.abc import Sequence
 
 import torch
 
+from softhub.inference.batching import widest
 from softhub.inference.prediction import Prediction, decide
 from softhub.inference.requests import Request, prefixes_of
 from softhub.model.assembly import pad_rows
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates
-from softhub.model.scoring import PreparedPrompt, encode_rows, label_scores, target_logprobs
+from softhub.model.grouping import PreparedPrompt
+from softhub.model.kv_cache import shares_prefixes
+from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 
 
 @torch.no_grad()
 def predict_batch(
     base: BaseModel,
     requests: Sequence[Request],
-    shares_prefixes: bool,
     abstain_below: float | None,
 ) -> list[Prediction]:
     """Classify rows.
@@ -26,7 +28,6 @@ def predict_batch(
     Args:
         base: The base model.
         requests: Rows with candidates; tasks may be mixed.
-        shares_prefixes: Whether prompts are given as keys and values.
         abstain_below: Overrides that of each row's task.
     """
     # All rows share the pass over their texts; label words are scored task by task.
@@ -36,7 +37,7 @@ def predict_batch(
         rows_of.setdefault(request.candidates, []).append(row)
     encoded = encode_rows(
         base,
-        _prepared(base, requests, shares_prefixes),
+        _prepared(base, requests),
         pad_rows([request.text.ids for request in requests]),
         keep_cache=any(any(candidates.continuations) for candidates in rows_of),
     )
@@ -51,19 +52,16 @@ def predict_batch(
 
 
 @torch.no_grad()
-def score_batch(
-    base: BaseModel, requests: Sequence[Request], shares_prefixes: bool
-) -> list[tuple[float, ...]]:
+def score_batch(base: BaseModel, requests: Sequence[Request]) -> list[tuple[float, ...]]:
     """Return the log-probabilities of each row's reference tokens.
 
     Args:
         base: The base model.
         requests: Rows with targets.
-        shares_prefixes: Whether prompts are given as keys and values.
     """
     scores = target_logprobs(
         base,
-        _prepared(base, requests, shares_prefixes),
+        _prepared(base, requests),
         pad_rows([request.text.ids for request in requests]),
         pad_rows([request.target for request in requests], side="right"),
     )
@@ -75,11 +73,11 @@ def score_batch(
     ]
 
 
-def _prepared(
-    base: BaseModel, requests: Sequence[Request], shares_prefixes: bool
-) -> list[PreparedPrompt]:
+def _prepared(base: BaseModel, requests: Sequence[Request]) -> list[PreparedPrompt]:
     """Return each row's prompt as keys and values if the base can share them, else vectors."""
     prompts = [request.prompt for request in requests]
-    if shares_prefixes:
+    if not any(prompts):
+        return [None] * len(prompts)
+    if shares_prefixes(base, widest(requests)):
         return list(prefixes_of(base, prompts))
     return [prompt.vectors if prompt else None for prompt in prompts]

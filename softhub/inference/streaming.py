@@ -76,8 +76,7 @@ class TextStream:
         self._encoder = base.encoder
         self._stop: tuple[str, ...] = self.options.get("stop", ())
         self._ends = frozenset(_as_list(self.options.get("eos_token_id")))
-        prompt = request.prompt.ids if request.prompt else ()
-        self._ids = (*prompt, *request.text.ids)
+        self._ids = request.shown_ids
         row = Row(self._ids, request.seed)
         self._processors = RowProcessors(base, [row], self.options, len(self._ids))
         self._released = ""

@@ -50,6 +50,11 @@ class Metric(ABC):
         """The factor between a score and the number that is written in the metric's unit."""
         return 100 if self.unit == "%" else 1
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The lowest and the highest score that there can be; None if there is none."""
+        return (0.0, 1.0) if self.unit == "%" else None
+
     def format(self, value: float, low: float | None = None, high: float | None = None) -> str:
         """Write a score, and its interval if it has one, without the unit: `92.5 (90.8-94.1)`."""
         text = f"{self.scale * value:.1f}"

@@ -86,6 +86,15 @@ class OperatingPoint:
     coverage: float
     accuracy: float | None
 
+    def sentence(self) -> str:
+        """Return a line for the terminal."""
+        right = self.accuracy
+        correctly = "" if right is None else f", {100 * right:.1f} % of them correctly"
+        return (
+            f"Abstention below a probability of {self.abstain_below:.3f}: "
+            f"{100 * self.coverage:.1f} % of the texts are answered{correctly}."
+        )
+
     def to_record(self) -> dict[str, float | None]:
         """Return plain JSON values."""
         return asdict(self)

@@ -3,6 +3,13 @@
 Sentences of one review are not independent, so whole groups are resampled (cluster bootstrap;
 Davison & Hinkley 1997, section 3.8). The difference of two trained systems is resampled over groups
 and seeds together, so that it generalizes to new texts and new training runs.
+
+A bootstrap only draws what it was given: 20 of 20 right would be 1 in every resample. So where
+fewer than ten groups differ from the others, an interval also reaches at least as far as a kind of
+group that was not seen could move the score. If none of G groups is of that kind, its share of all
+groups may still be z² / (G + z²): the upper end of the score interval of Wilson (1927, JASA 22:209)
+for 0 of G, and of that of Tango (1998, Statistics in Medicine 17:891) for two systems that agree on
+all G.
 """
 
 from __future__ import annotations
@@ -10,6 +17,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +28,8 @@ from softhub.metrics import Floats, check_pairs, find_metric
 
 LEVEL = 0.95
 FEW_GROUPS = 10
+_TAIL = (1 - LEVEL) / 2
+_Z = NormalDist().inv_cdf(1 - _TAIL)
 _CELLS = 2**22  # of one block of resamples; limits its memory to about 32 MB
 
 
@@ -44,20 +54,36 @@ class Resampled:
     Attributes:
         value: The score on all the data; the mean of the runs, if there are several.
         samples: The score in each resample, `[R]`.
+        by_group: The score of each group alone, `[G]`; NaN if it is undefined.
+        least: The score if the groups that may not have been seen scored as low as possible;
+            the value itself for a metric without bounds.
+        greatest: The same if they scored as high as possible.
     """
 
     value: float
     samples: Floats
+    by_group: Floats
+    least: float
+    greatest: float
 
     def interval(self) -> Interval:
-        """Return the value with the 95 % interval of the resamples."""
-        tail = (1 - LEVEL) / 2
-        low, high = np.quantile(self.samples, [tail, 1 - tail])
+        """Return the value with its 95 % interval; undefined resamples do not count."""
+        low, high = np.quantile(self.samples[~np.isnan(self.samples)], [_TAIL, 1 - _TAIL])
+        defined = self.by_group[np.isfinite(self.by_group)].round(9)
+        alike = np.unique(defined, return_counts=True)[1]
+        if len(defined) - max(alike, default=0) < FEW_GROUPS:
+            low, high = min(low, self.least), max(high, self.greatest)
         return Interval(self.value, float(low), float(high))
 
     def __sub__(self, other: Resampled) -> Resampled:
         """Return the difference, which is paired if both come from the same `Resamples`."""
-        return Resampled(self.value - other.value, self.samples - other.samples)
+        return Resampled(
+            self.value - other.value,
+            self.samples - other.samples,
+            self.by_group - other.by_group,
+            self.least - other.greatest,
+            self.greatest - other.least,
+        )
 
 
 class Resamples:
@@ -107,19 +133,29 @@ class Resamples:
         found = find_metric(metric)
         for predictions in runs:
             check_pairs(predictions, references)
-        return self.resample([found.statistics(run, references) for run in runs], found.score)
+        statistics = [found.statistics(run, references) for run in runs]
+        return self.resample(statistics, found.score, bounds=found.bounds)
 
     def mean(self, values: ArrayLike) -> Resampled:
-        """Resample the mean of per-example values, `[N]` or `[S, N]` of S runs."""
+        """Resample the mean of per-example values from 0 to 1, `[N]` or `[S, N]` of S runs."""
         runs = [np.stack([run, np.ones(len(run))], axis=1) for run in _by_run(values)]  # [N, 2]
-        return self.resample(runs, lambda totals: np.asarray(totals[..., 0] / totals[..., 1]))
+        return self.resample(
+            runs, lambda totals: np.asarray(totals[..., 0] / totals[..., 1]), bounds=(0, 1)
+        )
 
-    def resample(self, runs: Sequence[Floats], score: Callable[[Floats], Floats]) -> Resampled:
+    def resample(
+        self,
+        runs: Sequence[Floats],
+        score: Callable[[Floats], Floats],
+        *,
+        bounds: tuple[float, float] | None,
+    ) -> Resampled:
         """Score a system by sums of per-example statistics.
 
         Args:
             runs: Statistics `[N, K]` of each of its S runs; K may differ between runs.
-            score: Turns totals `[..., K]` into scores `[...]`.
+            score: Turns totals `[..., K]` into scores `[...]`; NaN where a score is undefined.
+            bounds: The lowest and the highest score that there can be; None if there is none.
         """
         totals = [_sum_by_group(statistics, self._index) for statistics in runs]  # [G, K] each
         draws_of_groups = np.random.default_rng(self._seed)
@@ -131,8 +167,13 @@ class Resamples:
             scores = np.stack([score(draws @ of_run) for of_run in totals], axis=1)  # [R, S]
             weights = _run_weights(len(runs), len(draws), draws_of_runs)  # [R, S]
             samples.append((scores * weights).sum(axis=1))  # [R]
-        value = np.mean([score(of_run.sum(axis=0)) for of_run in totals])
-        return Resampled(float(value), np.concatenate(samples))
+        value = float(np.mean([score(of_run.sum(axis=0)) for of_run in totals]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            by_group = np.mean([score(of_run) for of_run in totals], axis=0)  # [G]
+        unseen = _Z**2 / (np.isfinite(by_group).sum() + _Z**2)  # share of a kind not seen
+        bounds = bounds or (value, value)
+        least, greatest = ((1 - unseen) * value + unseen * bound for bound in bounds)
+        return Resampled(value, np.concatenate(samples), by_group, least, greatest)
 
 
 def bootstrap_interval(
@@ -175,8 +216,8 @@ def paired_difference(
     Groups are drawn once for both (paired), the seeds of A and B independently; see `Resamples`.
 
     Args:
-        a_correct: Per-example scores of A, such as 1 if correct and 0 if wrong: `[N]`, or `[S, N]`
-            of S seeds.
+        a_correct: Per-example scores of A from 0 to 1, such as 1 if correct and 0 if wrong: `[N]`,
+            or `[S, N]` of S seeds.
         b_correct: The same of B, `[N]` or `[S', N]`.
         groups: N group names; a group is drawn as a unit, and `None` is a group of one.
         resamples: Number of bootstrap samples.
@@ -214,7 +255,7 @@ def _group_indices(groups: Sequence[str | None] | None, size: int) -> NDArray[np
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     if len(numbers) < FEW_GROUPS:
         warnings.warn(
-            f"an interval over {len(numbers)} independent groups is too narrow to be reliable; "
+            f"an interval over {len(numbers)} independent groups is only a rough estimate; "
             f"evaluate on at least {FEW_GROUPS} groups",
             SoftHubWarning,
             stacklevel=4,

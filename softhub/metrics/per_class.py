@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from softhub.metrics import Floats, check_pairs
-from softhub.metrics.intervals import Interval, Resampled, Resamples
+from softhub.metrics.intervals import Interval, Resamples
 from softhub.metrics.label_sets import split_labels
 
 
@@ -89,10 +89,9 @@ def class_report(
     classes = []
     for column, label in enumerate(labels):
         g, r = given[:, column], right[:, column]  # [N]
-        statistics = np.stack([g * r, g, r], axis=1)  # [N, 3]: true positives, predicted, actual
-        precision, recall, f1 = (
-            _interval(draws.resample([statistics], score)) for score in (_precision, _recall, _f1)
-        )
+        both = g * r
+        ratios = ((both, g), (both, r), (2 * both, g + r))
+        precision, recall, f1 = (_interval(draws, parts, whole) for parts, whole in ratios)
         classes.append(ClassScores(label, precision, recall, f1, int(r.sum()), int(g.sum())))
     counts = (right.T @ given).astype(int)  # [L, L]
     confusion = None if multilabel else tuple(map(tuple, counts.tolist()))
@@ -105,25 +104,12 @@ def _table(answers: Sequence[str], labels: Sequence[str], multilabel: bool) -> F
     return np.array([[float(label in each) for label in labels] for each in sets])
 
 
-def _ratio(parts: Floats, whole: Floats) -> Floats:
+def _interval(draws: Resamples, parts: Floats, whole: Floats) -> Interval:
+    """Return the ratio of two sums over the texts, `[N]` each; 0 (0 to 1) if it is undefined."""
+    found = draws.resample([np.stack([parts, whole], axis=1)], _ratio, bounds=(0, 1))
+    return found.interval() if np.isfinite(found.value) else Interval(0.0, 0.0, 1.0)
+
+
+def _ratio(totals: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(parts / whole)
-
-
-def _precision(totals: Floats) -> Floats:
-    return _ratio(totals[..., 0], totals[..., 1])
-
-
-def _recall(totals: Floats) -> Floats:
-    return _ratio(totals[..., 0], totals[..., 2])
-
-
-def _f1(totals: Floats) -> Floats:
-    return _ratio(2 * totals[..., 0], totals[..., 1] + totals[..., 2])
-
-
-def _interval(found: Resampled) -> Interval:
-    defined = found.samples[np.isfinite(found.samples)]
-    if not np.isfinite(found.value) or not len(defined):
-        return Interval(0.0, 0.0, 0.0)
-    return Resampled(found.value, defined).interval()
+        return np.asarray(totals[..., 0] / totals[..., 1])

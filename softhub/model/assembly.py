@@ -8,7 +8,7 @@ encoder's rows are padded on the right: many (BART) count positions from the fir
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from softhub.model.base import BaseModel
+
+PADDED, EQUAL, ALONE = "padded", "equal", "alone"
+"""Which rows may run in one batch: any, with pads; those of equal length; none with another."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ class PaddedBatch:
     def to(self, device: torch.device) -> PaddedBatch:
         """Return the same rows on another device."""
         return PaddedBatch(self.ids.to(device), self.mask.to(device))
+
+    def select(self, indices: Sequence[int]) -> PaddedBatch:
+        """Return some of the rows, without columns in which all of them have pads."""
+        ids, mask = self.ids[indices], self.mask[indices]
+        used = mask.any(dim=0)  # [T]
+        return PaddedBatch(ids[:, used], mask[:, used])
 
 
 def pad_rows(rows: Sequence[Sequence[int]], *, side: str = "left") -> PaddedBatch:
@@ -53,6 +62,15 @@ def pad_rows(rows: Sequence[Sequence[int]], *, side: str = "left") -> PaddedBatc
         ids[index, span] = torch.tensor(row, dtype=torch.int64)
         mask[index, span] = True
     return PaddedBatch(ids, mask)
+
+
+def group_rows(lengths: Sequence[int], batching: str) -> list[list[int]]:
+    """Return the indices of rows of some lengths, in the groups that may run in one batch."""
+    groups: dict[Hashable, list[int]] = {}
+    for index, length in enumerate(lengths):
+        key = {PADDED: None, EQUAL: length, ALONE: index}[batching]
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())
 
 
 def positions_of(mask: torch.Tensor) -> torch.Tensor:

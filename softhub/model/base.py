@@ -19,8 +19,8 @@ import torch
 from safetensors import SafetensorError
 
 from softhub.adapter.portable import check_base_model, is_hub_name, to_hub_name
-from softhub.config import expand_user
-from softhub.errors import BaseModelError, MissingDependency, SoftHubError
+from softhub.config import expand_user, hub_answers
+from softhub.errors import BaseModelError, MissingDependency, SoftHubError, TaskError
 from softhub.model.encoding import Encoder
 from softhub.model.fingerprint import compute_fingerprint
 from softhub.model.gguf import convert_gguf, read_record
@@ -28,6 +28,11 @@ from softhub.model.projection import ends_in_plain_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from softhub.model.probe import Capabilities
+
+_POSITIONS = ("max_encoder_position_embeddings", "max_position_embeddings", "max_seq_len")
+"""Names of the limit in configs, to which transformers maps further ones (`n_positions`)."""
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -82,9 +87,38 @@ class BaseModel:
         return self.embedding.dtype
 
     @property
+    def start_id(self) -> int:
+        """The token that an encoder-decoder's decoder starts from."""
+        return int(self.model.config.decoder_start_token_id)
+
+    @property
     def max_positions(self) -> int | None:
         """Maximum number of tokens of prompt, text and answer together; None if unlimited."""
         return position_limit(self.model.config)
+
+    def room_for_text(self, virtual_tokens: int, answer: int) -> int | None:
+        """Return how many tokens a text may have between its prompt and its answer.
+
+        Args:
+            virtual_tokens: Virtual tokens of the prompt.
+            answer: The most tokens that may follow the text.
+
+        Returns:
+            The number, or None if the context is unlimited.
+
+        Raises:
+            TaskError: Prompt and answer leave no room for a text.
+        """
+        if self.max_positions is None:
+            return None
+        room = self.max_positions - virtual_tokens - answer
+        if room < 1:
+            raise TaskError(
+                f"{virtual_tokens} virtual tokens and an answer of up to {answer} tokens leave no "
+                f"room for a text in the base model's context of {self.max_positions} tokens: "
+                "use fewer virtual tokens, or a shorter answer (max_new_tokens)."
+            )
+        return room
 
     @property
     def checkpoints_activations(self) -> bool:
@@ -129,11 +163,19 @@ class BaseModel:
         """Converts texts to token ids and back, with a tokenizer of its own."""
         return Encoder(self.tokenizer, is_encoder_decoder=self.is_encoder_decoder)
 
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """What the model computes exactly, found out by asking it; see `softhub.model.probe`."""
+        from softhub.model.probe import Capabilities
+
+        return Capabilities(self)
+
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Embed token ids of any shape as the model itself does: `ids.shape + (H,)`."""
-        # Call the module, because some models scale the rows of its weight.
+        # Call the module, because some models scale the rows of its weight, others its output.
         embedded: torch.Tensor = self.model.get_input_embeddings()(ids.to(self.device))
-        return embedded
+        scale = self.capabilities.embedding_scale
+        return embedded if scale in (None, 1.0) else embedded * scale
 
 
 def load_base(
@@ -197,18 +239,27 @@ def load_tokenizer(ref: str | Path) -> tuple[PreTrainedTokenizerBase, Any]:
 
     source = _source(ref, None)
     with _explained_errors(source):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        options = {"trust_remote_code": False, "local_files_only": _is_offline(source, None)}
+        config = AutoConfig.from_pretrained(source, **options)
         _check_continues_texts(source, config)
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False), config
+        return AutoTokenizer.from_pretrained(source, **options), config
 
 
 def position_limit(config: Any) -> int | None:
-    """Return the maximum number of tokens of a transformers configuration; None if unlimited."""
-    config = config.get_text_config()
-    if config.model_type in ("t5", "mt5", "umt5", "longt5", "switch_transformers"):
-        return None  # relative positions: `n_positions` is only the training length
-    positions = getattr(config, "max_position_embeddings", None)
-    return int(positions) if positions else None
+    """Return the maximum number of tokens of a transformers configuration; None if unlimited.
+
+    Of an encoder-decoder it is the encoder's, which reads the text.
+    """
+    config = (
+        config.get_text_config(encoder=True)
+        if config.is_encoder_decoder
+        else (config.get_text_config())
+    )
+    fields = config.to_dict()
+    if "relative_attention_num_buckets" in fields:
+        return None  # relative positions (T5): `n_positions` is only the training length
+    limits = [getattr(config, name, None) for name in _POSITIONS]
+    return next((int(limit) for limit in limits if isinstance(limit, int) and limit > 0), None)
 
 
 def _source(ref: str | Path, name: str | None) -> str:
@@ -227,6 +278,24 @@ def _source(ref: str | Path, name: str | None) -> str:
     return source
 
 
+def _is_offline(source: str, revision: str | None) -> bool:
+    """Ask the Hub once whether it answers: transformers would try half a minute for each file.
+
+    Raises:
+        BaseModelError: It does not, and the model was not downloaded before.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(source).is_dir() or hub_answers():
+        return False
+    if isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str):
+        return True
+    raise BaseModelError(
+        f"There is no folder {source!r}, and no model of that name can be downloaded, because the "
+        "Hugging Face Hub does not answer or offline mode is on. Check the path or the network."
+    )
+
+
 def _load(
     source: str,
     revision: str | None,
@@ -240,7 +309,7 @@ def _load(
         raise BaseModelError(f"Unknown dtype {dtype!r}: expected one of {', '.join(_DTYPES)}.")
     with _explained_errors(source):
         # Without this, transformers would ask at the terminal whether to run unknown code.
-        trust = {"trust_remote_code": False}
+        trust = {"trust_remote_code": False, "local_files_only": _is_offline(source, revision)}
         config = hf.AutoConfig.from_pretrained(source, revision=revision, **trust)
         _check_continues_texts(source, config)
         seq2seq = config.is_encoder_decoder

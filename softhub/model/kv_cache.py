@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from softhub.model.base import BaseModel
 from softhub.model.projection import trunk_of
@@ -39,18 +38,16 @@ class Prefix:
         return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
 
 
-def shares_prefixes(base: BaseModel) -> bool:
-    """Return whether a prompt can be encoded apart from the text.
+def shares_prefixes(base: BaseModel, width: int = 0) -> bool:
+    """Return whether a prompt can be encoded apart from the text, which the base has been asked.
 
-    It can in a decoder whose layers all cache every position. With sliding windows, recurrent
-    states and encoders, each row carries its prompt instead.
+    Args:
+        base: The base model.
+        width: Tokens of the longest prompt, the longest text and what follows, together.
     """
-    if base.is_encoder_decoder or "past_key_values" not in base.forward_parameters:
-        return False
-    if base.checkpoints_activations or base.is_sharded:  # both change what layers return
-        return False
-    cache = DynamicCache(config=base.model.config)
-    return bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
+    if base.is_encoder_decoder or base.checkpoints_activations or base.is_sharded:
+        return False  # the last two change what layers return
+    return base.capabilities.rows(width).shares_keys
 
 
 def encode_prefix(base: BaseModel, vectors: torch.Tensor) -> Prefix:

@@ -19,26 +19,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from softhub.model.assembly import PaddedBatch, pad_rows, positions_of
+from softhub.model.assembly import PaddedBatch, positions_of
 from softhub.model.base import BaseModel
+from softhub.model.device_settings import settings_of
 from softhub.model.kv_cache import filled_layers
 
 _NAME = "softhub_packed"
-_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
-_ROUGH = 0.05
-"""Largest deviation in half precision, relative to the largest logit, in the test for packing."""
-
-_IN_GROUPS = ("cpu",)
-"""Devices where grouped heads attend without copies of keys; other kernels may copy the mask."""
 
 _NO_GROUPS = nn.Module()
 """Layer without `num_key_value_groups`, for which transformers does not copy keys."""
@@ -47,9 +40,6 @@ _LAYOUT = "softhub_packing"
 """Attribute of a mask that contains its packing."""
 
 _ONE_AT_A_TIME = threading.RLock()
-
-_WINDOWS: WeakKeyDictionary[BaseModel, int] = WeakKeyDictionary()
-"""Results of `longest_packed`, which the trials of several initializations ask for repeatedly."""
 
 
 @dataclass(frozen=True)
@@ -145,23 +135,23 @@ class Packing:
 def longest_packed(base: BaseModel) -> int:
     """Return how many tokens (prompt, text, continuation) a row may have to be packed.
 
-    Layers with sliding windows see all of a row that is no longer than the window. The base must
-    use transformers' scaled dot product attention. Positions may interact elsewhere too, so packed
-    logits are compared with those of separate rows, on a few tokens, once per base.
+    The base is asked for rows that are no longer than its shortest window, which see all of
+    themselves; beyond it the mask of a packed row would have to know the window.
 
     Returns:
-        The number of tokens; 0 if the base cannot run packed rows.
+        The number of tokens; 0 if packed rows are not exact.
     """
-    required = {"position_ids", "logits_to_keep", "past_key_values"} <= base.forward_parameters
-    if not required or base.is_spread or base.is_encoder_decoder or not _uses_sdpa(base.model):
+    if not base.capabilities.packs:
         return 0
-    if base not in _WINDOWS:
-        try:
-            window = _shortest_window(base)
-            _WINDOWS[base] = window if window and _matches_separate_rows(base) else 0
-        except Exception:
-            return 0  # its forward takes other arguments, or its weights are elsewhere (ZeRO-3)
-    return _WINDOWS[base]
+    return min(base.capabilities.windows, default=sys.maxsize)
+
+
+def can_run_packed(base: BaseModel) -> bool:
+    """Return whether a base has what packed rows are made of, so that it can be asked."""
+    required = {"position_ids", "logits_to_keep", "past_key_values"} <= base.forward_parameters
+    return (
+        required and not base.is_spread and not base.is_encoder_decoder and _uses_sdpa(base.model)
+    )
 
 
 def _uses_sdpa(model: PreTrainedModel) -> bool:
@@ -174,34 +164,6 @@ def _uses_sdpa(model: PreTrainedModel) -> bool:
 def attention_name(model: PreTrainedModel) -> str:
     """Return the registered name of a model's attention function."""
     return str(model.config._attn_implementation)
-
-
-def _shortest_window(base: BaseModel) -> int:
-    """Return the shortest window of all layers; 0 if a layer caches other states."""
-    layers: list[Any] = DynamicCache(config=base.model.config).layers
-    if not layers or not {type(layer) for layer in layers} <= {
-        DynamicLayer,
-        DynamicSlidingWindowLayer,
-    }:
-        return 0
-    return min(int(getattr(layer, "sliding_window", sys.maxsize)) for layer in layers)
-
-
-@torch.no_grad()
-def _matches_separate_rows(base: BaseModel) -> bool:
-    """Compare packed logits with each row's own, for texts of different lengths."""
-    texts = ((2, 3, 4, 5), (6, 7), (5, 4, 3))
-    rows, vectors = pad_rows(texts).to(base.device), base.embed(torch.tensor([1, 7, 6]))
-    packing = Packing.of(len(vectors), rows)
-    ends = packing.places[:, -1]  # [B]
-    found = run_packed(base, base.model, packing, vectors, rows, logits_to_keep=ends).logits[0]
-    for text, logits in zip(texts, found, strict=True):
-        alone = torch.cat([vectors, base.embed(torch.tensor(text))]).unsqueeze(0)  # [1, P + T, H]
-        expected = base.model(inputs_embeds=alone, use_cache=False).logits[0, -1]
-        bound = _TOLERANCE.get(expected.dtype, _ROUGH) * expected.abs().max()
-        if not (logits - expected).abs().max() <= bound:  # also False if either is NaN
-            return False
-    return True
 
 
 def run_packed(
@@ -272,7 +234,7 @@ def _attend(
     prompt, _ = sdpa_attention_forward(module, *own, None, **options)
     # Each text attends to the prompt and itself: [B, T, heads, d].
     both = queries[1], packing.join(*keys), packing.join(*values)
-    if query.device.type in _IN_GROUPS:
+    if settings_of(query.device).attends_in_groups:
         texts = _attend_in_groups(packing, *both, **options)
     else:
         texts, _ = sdpa_attention_forward(module, *both, attention_mask, **options)

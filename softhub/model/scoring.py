@@ -16,23 +16,22 @@ from typing import Any, cast
 
 import torch
 from transformers import DynamicCache
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
-from softhub.model.assembly import PaddedBatch, embed_rows, pad_rows, position_arguments
+from softhub.model.assembly import (
+    PADDED,
+    PaddedBatch,
+    embed_rows,
+    pad_rows,
+    position_arguments,
+)
 from softhub.model.base import BaseModel
+from softhub.model.device_settings import settings_of
 from softhub.model.encoding import Candidates
+from softhub.model.grouping import PreparedPrompt, row_lengths, row_width, run_in_groups
 from softhub.model.kv_cache import Prefix, join_prefixes, select_rows
 from softhub.model.packing import Packing, SharedPrompt, run_packed
 from softhub.model.projection import token_logprobs, trunk_of
-
-PreparedPrompt = torch.Tensor | Prefix | SharedPrompt | None
-"""A row's prompt: vectors `[P, H]`, their keys and values, or None for the bare base.
-
-A `SharedPrompt` belongs to all rows of a batch, so that the base runs over it once.
-"""
-
-_MAX_CONTINUATIONS = 256
-"""Continuations scored at once without gradient; bounds memory and does not change the result."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,7 @@ def encode_rows(
     *,
     keep_cache: bool,
     keep_logits: int = 1,
+    batching: str | None = None,
 ) -> EncodedBatch:
     """Run prompts and texts through the base.
 
@@ -84,11 +84,43 @@ def encode_rows(
         rows: Texts `[B, T]`.
         keep_cache: Whether label words will continue the texts.
         keep_logits: Number of last positions at which a decoder's vocabulary is projected.
+        batching: Which rows share a batch; None asks the base which are exact.
+
+    Raises:
+        BaseModelError: The base computes such rows exactly in no way.
     """
     keep_cache = keep_cache and not base.checkpoints_activations  # which leaves the cache empty
     rows = rows.to(base.device)
-    if isinstance(prompts[0], SharedPrompt):
-        return _encode_packed(base, prompts, prompts[0], rows, keep_cache, keep_logits)
+    shared = prompts[0]
+    if isinstance(shared, SharedPrompt):
+        return _encode_packed(base, prompts, shared, rows, keep_cache, keep_logits)
+    if batching is None:
+        width = row_width(prompts, rows)
+        batching = base.capabilities.batching(width)
+        keep_cache = keep_cache and base.capabilities.rows(width).continues
+    if batching == PADDED:
+        return _encode_together(base, prompts, rows, keep_cache, keep_logits)
+
+    def run(some: Sequence[PreparedPrompt], of_them: PaddedBatch) -> torch.Tensor:
+        part = _encode_together(base, some, of_them, False, keep_logits)
+        return cast(torch.Tensor, part.logits if part.encoder is None else part.encoder)
+
+    found, lengths = run_in_groups(base, prompts, rows, batching, run), row_lengths(prompts, rows)
+    columns = torch.arange(max(lengths), device=rows.mask.device)
+    counts = torch.tensor(lengths, device=rows.mask.device)[:, None]
+    if base.is_encoder_decoder:
+        return EncodedBatch(None, columns < counts, prompts, rows, encoder=found)
+    return EncodedBatch(found, columns.flip(0) < counts, prompts, rows)
+
+
+def _encode_together(
+    base: BaseModel,
+    prompts: Sequence[PreparedPrompt],
+    rows: PaddedBatch,
+    keep_cache: bool,
+    keep_logits: int,
+) -> EncodedBatch:
+    """Implement `encode_rows` in one padded batch, exact or not."""
     inputs, mask, width = _inputs(base, prompts, rows)
     if base.is_encoder_decoder:
         encoder = base.model.get_encoder()(**inputs, attention_mask=mask.long())
@@ -128,6 +160,11 @@ def _inputs(
         mask = torch.cat([prefix_mask, rows.mask], dim=1)  # [B, P + T]
         return {"input_ids": rows.ids, "past_key_values": cache}, mask, rows.ids.shape[1]
     vectors = [prompt if isinstance(prompt, torch.Tensor) else None for prompt in prompts]
+    if base.capabilities.embedding_scale is None:
+        base.capabilities.require_prompts(any(vector is not None for vector in vectors))
+        if base.is_encoder_decoder:
+            rows = flush(rows, "left")
+        return {"input_ids": rows.ids}, rows.mask, rows.ids.shape[1]
     embedded, mask = embed_rows(base, vectors, rows)  # [B, L, H] and [B, L]
     return {"inputs_embeds": embedded}, mask, embedded.shape[1]
 
@@ -189,15 +226,33 @@ def _step_logprobs(
     first = None if encoded.logits is None else _log_softmax(encoded.logits[:, -1])
     # The other tokens need a pass along each continuation: [B, steps, V] each.
     rows, later = candidates.continuations, list[torch.Tensor]()
+    if first is not None and any(rows) and not _continues(base, encoded, max(map(len, rows))):
+        return _steps_again(base, encoded, candidates, first)
     if first is None or any(rows):
-        most = max(1, _MAX_CONTINUATIONS // encoded.mask.shape[0])
+        at_once = settings_of(encoded.mask.device).continuations_at_once
+        most = max(1, at_once // encoded.mask.shape[0])
         chunk = len(rows) if torch.is_grad_enabled() else most
         for start in range(0, len(rows), chunk):
-            later += _continue(base, encoded, rows[start : start + chunk])
+            later += along_rows(base, encoded, rows[start : start + chunk])
     return [
         _gather(first, later[candidates.row_of(word)] if later else None, word)
         for word in candidates.sequences
     ]
+
+
+def _steps_again(
+    base: BaseModel, encoded: EncodedBatch, candidates: Candidates, first: torch.Tensor
+) -> list[torch.Tensor]:
+    """Implement `_step_logprobs` without a cache: each word's row runs again, as it would alone."""
+    found: dict[tuple[int, ...], torch.Tensor] = {(): first.unsqueeze(1)}
+    for word in candidates.sequences:
+        before = word[:-1]
+        if before not in found:
+            padded = pad_rows([before] * encoded.mask.shape[0], side="right").to(base.device)
+            joined, steps = _join_rows(encoded.rows, padded), len(word)
+            again = encode_rows(base, encoded.prompts, joined, keep_cache=False, keep_logits=steps)
+            found[before] = _log_softmax(cast(torch.Tensor, again.logits))  # [B, steps, V]
+    return [_gather(None, found[word[:-1]], word) for word in candidates.sequences]
 
 
 def _gather(
@@ -214,40 +269,40 @@ def _gather(
     return torch.cat(parts, dim=1)
 
 
-def _continue(
+def along_rows(
     base: BaseModel, encoded: EncodedBatch, rows: Sequence[tuple[int, ...]]
 ) -> list[torch.Tensor]:
-    """Return log-probabilities along each continuation, `[B, steps, V]` each.
+    """Return log-probabilities along each continuation, `[B, steps, V]` each, exact or not.
 
-    A decoder's step j predicts what follows the continuation's token j; an encoder-decoder's what
-    follows the start token (j = 0) or the token j - 1.
+    From a cache, step j predicts what follows the continuation's token j; from an encoder's states
+    what follows the start token (j = 0) or the token j - 1.
     """
     size = encoded.mask.shape[0]
     # Every text meets every continuation: text i is repeated at rows i * R … (i + 1) * R - 1.
     index = torch.arange(size, device=encoded.mask.device).repeat_interleave(len(rows))
     if encoded.encoder is not None:
-        start = int(base.model.config.decoder_start_token_id)
-        padded = pad_rows([(start, *row) for row in rows], side="right").to(base.device)
+        padded = pad_rows([(base.start_id, *row) for row in rows], side="right").to(base.device)
         ids = padded.ids.repeat(size, 1)  # [B * R, steps]; causal: pads change nothing
         logits = _decoder_logits(base, encoded.encoder[index], encoded.mask[index], ids)
-    elif encoded.cache is not None:
+    else:
         padded = pad_rows(rows, side="right").to(base.device)
         ids, continued = padded.ids.repeat(size, 1), padded.mask.repeat(size, 1)  # [B * R, steps]
         mask = torch.cat([encoded.mask[index], continued], dim=1)  # [B * R, L + steps]
-        inputs = {"input_ids": ids, "past_key_values": select_rows(encoded.cache, index)}
+        cache = select_rows(cast(DynamicCache, encoded.cache), index)
+        inputs = {"input_ids": ids, "past_key_values": cache}
         logits, _ = _decode(base, inputs, mask, ids.shape[1], ids.shape[1], use_cache=True)
-    else:
-        return [_decode_again(base, encoded, row) for row in rows]
     return list(_log_softmax(logits).unflatten(0, (size, len(rows))).unbind(dim=1))
 
 
-def _decode_again(base: BaseModel, encoded: EncodedBatch, row: tuple[int, ...]) -> torch.Tensor:
-    """Return log-probabilities `[B, steps, V]` without a cache, e.g. with checkpointing."""
-    padded = pad_rows([row] * encoded.mask.shape[0], side="right").to(base.device)
-    joined = _join_rows(encoded.rows, padded)
-    again = encode_rows(base, encoded.prompts, joined, keep_cache=False, keep_logits=len(row))
-    assert again.logits is not None
-    return _log_softmax(again.logits)
+def _continues(base: BaseModel, encoded: EncodedBatch, steps: int) -> bool:
+    """Return whether a batch has a cache from which `steps` more tokens are exact."""
+    width = encoded.mask.shape[1] + steps
+    return encoded.cache is not None and base.capabilities.rows(width).continues
+
+
+def encoder_output(states: Any) -> MoeModelOutputWithPast:
+    """Wrap an encoder's states `[B, L, H]` as decoders expect them, which may route to experts."""
+    return MoeModelOutputWithPast(last_hidden_state=states)
 
 
 def _decoder_logits(
@@ -255,7 +310,7 @@ def _decoder_logits(
 ) -> torch.Tensor:
     """Return logits `[N, steps, V]` of decoder inputs `[N, steps]` over encoder states."""
     output = base.model(
-        encoder_outputs=BaseModelOutput(last_hidden_state=encoder),
+        encoder_outputs=encoder_output(encoder),
         attention_mask=mask.long(),
         decoder_input_ids=ids,
         use_cache=False,
@@ -292,7 +347,7 @@ def target_logprobs(
     else:
         joined, steps = _join_rows(texts.to(base.device), targets), targets.ids.shape[1]
         before = _along_targets(base, prompts, joined, steps, in_pieces)
-        targets = _flush_right(targets)
+        targets = flush(targets)
     if in_pieces:
         # Project the vocabulary at real tokens only, a piece at a time: [number of real tokens].
         head = base.model.get_output_embeddings()
@@ -330,9 +385,14 @@ def _along_targets(
         output = run_packed(base, trunk, packing, shared.vectors, joined)
         before = packing.places[:, -steps - 1 : -1]  # [B, N], indices in the packed row
         return cast(torch.Tensor, output.last_hidden_state[0][before])
-    inputs, mask, width = _inputs(base, prompts, joined)
-    output = trunk(**inputs, **position_arguments(base, mask, width), use_cache=False)
-    return cast(torch.Tensor, output.last_hidden_state[:, -steps - 1 : -1])
+
+    def run(some: Sequence[PreparedPrompt], of_them: PaddedBatch) -> torch.Tensor:
+        inputs, mask, width = _inputs(base, some, of_them)
+        output = trunk(**inputs, **position_arguments(base, mask, width), use_cache=False)
+        return cast(torch.Tensor, output.last_hidden_state[:, -steps - 1 : -1])
+
+    batching = base.capabilities.batching(row_width(prompts, joined))
+    return run_in_groups(base, prompts, joined, batching, run)
 
 
 def _teacher_forced(
@@ -345,8 +405,7 @@ def _teacher_forced(
     """Implement `_along_targets` for an encoder-decoder."""
     encoded = encode_rows(base, prompts, texts, keep_cache=False)
     # The decoder reads the start token and all target tokens but the last: [B, N].
-    start = int(base.model.config.decoder_start_token_id)
-    shifted = torch.nn.functional.pad(targets.ids[:, :-1], (1, 0), value=start)
+    shifted = torch.nn.functional.pad(targets.ids[:, :-1], (1, 0), value=base.start_id)
     if not in_pieces:
         return _decoder_logits(base, encoded.encoder, encoded.mask, shifted)
     output = trunk_of(base.model)(
@@ -362,10 +421,11 @@ def _join_rows(texts: PaddedBatch, targets: PaddedBatch) -> PaddedBatch:
     """Return texts and their targets as one left-padded batch `[B, T + N]`."""
     ids = torch.cat([texts.ids, targets.ids], dim=1)
     mask = torch.cat([texts.mask, targets.mask], dim=1)
-    return _flush_right(PaddedBatch(ids, mask))
+    return flush(PaddedBatch(ids, mask))
 
 
-def _flush_right(rows: PaddedBatch) -> PaddedBatch:
-    """Move each row's real tokens to its end, in their order."""
-    order = rows.mask.long().argsort(dim=1, stable=True)  # [B, L], pads (False) first
+def flush(rows: PaddedBatch, side: str = "right") -> PaddedBatch:
+    """Move each row's real tokens to its end (`"right"`) or its beginning, in their order."""
+    # A stable sort: pads (False) first, or last.
+    order = rows.mask.long().argsort(dim=1, stable=True, descending=side == "left")  # [B, L]
     return PaddedBatch(rows.ids.gather(1, order), rows.mask.gather(1, order))

@@ -1,19 +1,33 @@
 """Local data files, read strictly: an error names the file and the line.
 
-JSON and CSV are read here and not by `datasets`, whose readers infer types (a date is no longer
-text) and cannot say that a file ends in the middle of line 412. CSV values stay text as written.
+JSON and CSV are read by the standard library and not by `datasets` or pandas, whose readers infer
+types (a date, "1.0" and "NA" are no longer text) and cannot say that a file ends in the middle of
+line 412. Values stay text as written. Excel workbooks are read by pandas, and everything that has
+types of its own (Parquet, Arrow, `save_to_disk`) by `datasets`, in `split_table`.
 """
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from softhub.errors import DatasetError
+from softhub.errors import DatasetError, MissingDependency
+from softhub.tasks.json_shape import loads, rows_of
+from softhub.tasks.text_format import DELIMITERS, TextFile, find_delimiter, long_fields, note
 
-ENDINGS = (".json", ".jsonl", ".csv", ".parquet")
-_LONGEST_FIELD = 2**31 - 1
+TYPED = {".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
+"""Endings of files that `datasets` reads, with the names of its readers."""
+
+_USUAL = {".csv": ",", ".tsv": "\t"}
+_JSON = (".json", ".jsonl", ".ndjson")
+ENDINGS = (*_JSON, *_USUAL, ".xlsx", *TYPED)
+
+_CHAT_KEYS = (("role", "content"), ("from", "value"))  # of OpenAI's form, and of ShareGPT's
+_ROLES = {"human": "user", "gpt": "assistant"}
+
+PLAIN = ""
+"""The column of an input that is only a text: a line of a `.txt` file, or a string in JSON."""
 
 
 class FileRow(NamedTuple):
@@ -29,39 +43,66 @@ class FileRow(NamedTuple):
 
 
 def ending(path: Path) -> str:
-    """Return a file's ending in lower case."""
-    return path.suffix.lower()
+    """Return a file's ending in lower case, without that of gzip."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-def check_exists(path: Path, *, prepare: str | None = None) -> None:
-    """Raise if there is no such file, or one of an unknown kind."""
-    if ending(path) not in ENDINGS:
-        endings = ", ".join(ENDINGS)
+def is_saved_dataset(path: Path) -> bool:
+    """Return whether `Dataset.save_to_disk` wrote this folder."""
+    return (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file or folder is of a kind that can be read."""
+    return is_saved_dataset(path) if path.is_dir() else ending(path) in ENDINGS
+
+
+def check_table(path: Path, *, fix: str, also: Sequence[str] = ()) -> None:
+    """Raise if there is no such file, or one of an unknown kind.
+
+    Args:
+        path: The file, or a folder that `save_to_disk` wrote.
+        fix: What to do if it is missing.
+        also: Further endings that are allowed.
+    """
+    if path.is_dir() and not is_saved_dataset(path):
+        raise DatasetError(f"{path}: is a folder; expected a file, or a folder of save_to_disk")
+    if not (is_table(path) or ending(path) in also):
+        endings = ", ".join((*also, *ENDINGS))
         raise DatasetError(f"{path}: expected a file that ends in one of {endings}; convert it")
-    if not path.is_file():
-        step = f"create it with: {prepare}" if prepare else "check data_files in the task file"
-        raise DatasetError(f"{path}: there is no such file; {step}")
+    if not path.exists():
+        raise DatasetError(f"{path}: there is no such file; {fix}")
 
 
 def read_rows(path: Path) -> Iterator[FileRow]:
-    """Yield the rows of a JSON, JSONL or CSV file in order.
+    """Yield the rows of a JSON, CSV, Excel or text file in order.
 
     Args:
         path: The file.
 
     Raises:
         DatasetError: If the file is damaged or truncated; names the line.
+        MissingDependency: If it is a workbook and openpyxl is not installed.
     """
-    if ending(path) == ".csv":
-        return _csv_rows(path)
-    first = next((line.lstrip()[0] for _, line in _lines(path) if line.strip()), "")
-    return _array_rows(path) if ending(path) == ".json" and first == "[" else _jsonl_rows(path)
+    kind = ending(path)
+    if kind == ".xlsx":
+        return _excel_rows(path)
+    file = TextFile.open(path)
+    if kind == ".txt":
+        return _plain_rows(file)
+    if kind in _USUAL:
+        return _csv_rows(file, _USUAL[kind])
+    return _document_rows(file) if kind == ".json" and _is_document(file) else _jsonl_rows(file)
 
 
 def flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a row with a dotted name for each nested column: `translation.de`."""
+    """Return a row with a dotted name for each nested column: `translation.de`.
+
+    A chat of one turn becomes a column for each role, such as `messages.user`.
+    """
     flat: dict[str, Any] = {}
     for name, value in row.items():
+        value = _by_role(value) if isinstance(value, list) else value
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
@@ -69,89 +110,173 @@ def flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DatasetError(
-                    f"{path}, line {number}: is not UTF-8 ({error.reason}); save the file as "
-                    f"UTF-8, e.g. with: iconv -f CP1252 -t UTF-8 {path.name} > new-{path.name}"
-                ) from None
+def is_chat(value: Any) -> bool:
+    """Return whether a value is a list of messages, each with a role and a text."""
+    return (
+        isinstance(value, list | tuple)
+        and bool(value)
+        and all(isinstance(item, Mapping) for item in value)
+        and any(all({*keys} <= set(item) for item in value) for keys in _CHAT_KEYS)
+    )
 
 
-def _jsonl_rows(path: Path) -> Iterator[FileRow]:
-    for number, line in _lines(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            if not line.endswith("\n"):
-                raise _truncated(path, number, line) from None
-            raise DatasetError(
-                f"{path}, line {number}: not valid JSON ({error.msg} at character {error.colno}); "
-                f'expected one object per line, such as {{"text": …}}'
-            ) from None
-        yield _object(path, f"line {number}", row)
+def _by_role(value: list[Any]) -> Any:
+    """Return the messages of a chat by role if each role has one; else the value as it is."""
+    if not is_chat(value):
+        return value
+    role, content = next(keys for keys in _CHAT_KEYS if keys[0] in value[0])
+    found = {_ROLES.get(item[role], str(item[role])): item[content] for item in value}
+    single = len(found) == len(value) and all(isinstance(text, str) for text in found.values())
+    return found if single else value
 
 
-def _array_rows(path: Path) -> Iterator[FileRow]:
-    text = "".join(line for _, line in _lines(path))
+def _plain_rows(file: TextFile) -> Iterator[FileRow]:
+    for number, line in file.lines():
+        if line.strip():
+            yield FileRow(f"line {number}", {PLAIN: line.rstrip("\r\n")})
+
+
+def _is_document(file: TextFile) -> bool:
+    """Return whether a file is one JSON value, rather than one on each line."""
+    filled = (line for _, line in file.lines() if line.strip())
+    first = next(filled, "")
     try:
-        rows = json.loads(text)
+        is_row = isinstance(loads(first), dict)
+    except (json.JSONDecodeError, KeyError):
+        is_row = False
+    return bool(first) and not (is_row and next(filled, ""))
+
+
+def _jsonl_rows(file: TextFile) -> Iterator[FileRow]:
+    for number, line in file.lines():
+        if line.strip():
+            yield _row(file.path, f"line {number}", _parsed(file, line, number))
+
+
+def _parsed(file: TextFile, line: str, number: int) -> Any:
+    try:
+        return loads(line)
+    except KeyError as error:
+        raise _repeated(file.path, f"line {number}", error) from None
     except json.JSONDecodeError as error:
-        if not text.rstrip().endswith("]"):
-            lines = text.splitlines()
-            raise _truncated(path, len(lines), lines[-1]) from None
+        if not line.endswith(("\n", "\r")):
+            raise _truncated(file.path, number, line) from None
         raise DatasetError(
-            f"{path}, line {error.lineno}: not valid JSON ({error.msg} at character {error.colno})"
+            f"{file.path}, line {number}: not valid JSON ({error.msg} at character {error.colno}); "
+            f'expected one object per line, such as {{"text": …}}; a single document over several '
+            f"lines belongs in a .json file"
         ) from None
-    for number, row in enumerate(rows, start=1):
-        yield _object(path, f"row {number}", row)
 
 
-def _object(path: Path, place: str, row: Any) -> FileRow:
+def _document_rows(file: TextFile) -> Iterator[FileRow]:
+    text = "".join(line for _, line in file.lines())
+    try:
+        document = loads(text)
+    except KeyError as error:
+        raise _repeated(file.path, "an object", error) from None
+    except json.JSONDecodeError as error:
+        if not text.rstrip().endswith(("]", "}")):
+            lines = text.splitlines()
+            raise _truncated(file.path, len(lines), lines[-1]) from None
+        raise DatasetError(
+            f"{file.path}, line {error.lineno}: not valid JSON ({error.msg} at character "
+            f"{error.colno})"
+        ) from None
+    for number, row in enumerate(rows_of(file.path, document), start=1):
+        yield _row(file.path, f"row {number}", row)
+
+
+def _row(path: Path, place: str, row: Any) -> FileRow:
+    if isinstance(row, str):
+        return FileRow(place, {PLAIN: row})
     if not isinstance(row, dict):
         raise DatasetError(
             f'{path}, {place}: found {row!r:.60}; expected an object, such as {{"text": …}}'
         )
-    return FileRow(place, flatten(row))
+    named = _named(path, list(row))
+    return FileRow(place, flatten(dict(zip(named, row.values(), strict=True))))
 
 
-def _csv_rows(path: Path) -> Iterator[FileRow]:
-    header: list[str] = []
-    for line, row in _csv_fields(path):
-        if not header:
-            header = row
-            if len(set(header)) != len(header):
-                raise DatasetError(f"{path}, line 1: repeats a column name: {', '.join(header)}")
-            continue
-        if len(row) != len(header):
+def _named(path: Path, header: Sequence[str]) -> list[str]:
+    """Return the names of columns without the blanks around them; repeated ones are an error."""
+    names = [name.strip() for name in header]
+    repeated = next((name for name in names if name and names.count(name) > 1), None)
+    if repeated is not None:
+        raise DatasetError(f"{path}: repeats the column name {repeated!r}; rename one of them")
+    return names
+
+
+def _csv_rows(file: TextFile, usual: str) -> Iterator[FileRow]:
+    delimiter = find_delimiter(file, usual)
+    first = next((line for _, line in file.lines()), "")
+    spaced = first.count(delimiter) > 0 and first.count(delimiter) == first.count(f"{delimiter} ")
+    if spaced:
+        note(file.path, f"a table with a blank after each {DELIMITERS[delimiter]}")
+    rows = _csv_fields(file, delimiter, spaced)
+    header = next(rows, None)
+    if header is None:
+        return
+    names = _named(file.path, header[1])
+    for line, row in rows:
+        if len(row) != len(names):
             raise DatasetError(
-                f"{path}, line {line}: has {len(row)} fields and the header {len(header)}; "
-                f"the row is truncated, or a comma or quote in it is not quoted"
+                f"{file.path}, line {line}: has {len(row)} fields and the header {len(names)}; the "
+                f"row is truncated, or a {DELIMITERS[delimiter]} or quote in it is not quoted"
             )
-        yield FileRow(f"line {line}", dict(zip(header, row, strict=True)))
+        yield FileRow(f"line {line}", _values(names, row))
 
 
-def _csv_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _values(names: Sequence[str], row: Iterable[str]) -> dict[str, str]:
+    """Return the values of the columns that have a name."""
+    return {name: value for name, value in zip(names, row, strict=True) if name}
+
+
+def _csv_fields(file: TextFile, delimiter: str, spaced: bool) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows that are not blank with the line on which each begins."""
-    reader = csv.reader((line for _, line in _lines(path)), strict=True)
-    before = csv.field_size_limit(_LONGEST_FIELD)
+    lines = (line for _, line in file.lines())
+    reader = csv.reader(lines, strict=True, delimiter=delimiter, skipinitialspace=spaced)
     start = 1
+    with long_fields():
+        try:
+            for row in reader:
+                if row:
+                    yield start, row
+                start = reader.line_num + 1
+        except csv.Error as error:
+            raise DatasetError(
+                f"{file.path}, line {start}: not valid CSV ({error}); look for a quote that is "
+                f"never closed"
+            ) from None
+
+
+def _excel_rows(path: Path) -> Iterator[FileRow]:
+    import pandas
+
     try:
-        for row in reader:
-            if row:
-                yield start, row
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise DatasetError(
-            f"{path}, line {start}: not valid CSV ({error}); look for a quote that is never closed"
-        ) from None
-    finally:
-        csv.field_size_limit(before)
+        with path.open("rb") as file:  # all cells as text; a blank one is an empty text
+            options = {"header": None, "dtype": str, "keep_default_na": False}
+            book = pandas.read_excel(file, sheet_name=None, engine="openpyxl", **options)
+    except ImportError as error:
+        raise MissingDependency(
+            f'{path}: Excel workbooks need openpyxl; install it with: pip install "softhub[excel]"'
+        ) from error
+    except Exception as error:  # openpyxl and zipfile raise many kinds
+        raise DatasetError(f"{path}: cannot be read as an Excel workbook ({error})") from error
+    filled = {name: sheet for name, sheet in book.items() if len(sheet) > 1}
+    if len(filled) > 1:
+        note(path, f"its first sheet, {next(iter(filled))!r}; it has {len(filled)} with rows")
+    header: list[str] = []
+    for number, row in enumerate(next(iter(filled.values())).values.tolist() if filled else [], 1):
+        if not any(row):
+            continue
+        if header:
+            yield FileRow(f"row {number}", _values(header, row))
+        else:
+            header = _named(path, row)
+
+
+def _repeated(path: Path, place: str, error: KeyError) -> DatasetError:
+    return DatasetError(f"{path}, {place}: repeats the key {error.args[0]!r}; remove one")
 
 
 def _truncated(path: Path, number: int, line: str) -> DatasetError:

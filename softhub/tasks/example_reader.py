@@ -59,7 +59,7 @@ class ExampleReader:
         row = {name: row.get(name) for name in (*self._read, task.label_column) if name}
         for name in (*self._shown, task.target_column):
             if name:
-                row[name] = _join_lines(row[name])
+                row[name] = join_lines(row[name])
         if self._drop_incomplete and any(self._is_missing(name, row[name]) for name in self._read):
             return None
         for column in self._read:
@@ -140,7 +140,7 @@ class ExampleReader:
         return label
 
 
-def _join_lines(value: Any) -> Any:
+def join_lines(value: Any) -> Any:
     """Return a list of texts as one text with a line for each, and anything else unchanged."""
     texts = isinstance(value, list) and all(isinstance(item, str) for item in value)
     return "\n".join(value) if texts else value

@@ -4,9 +4,11 @@ import hashlib
 import heapq
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softhub.errors import DatasetError, SoftHubWarning, TaskError, did_you_mean
+from softhub.tasks.data_files import PLAIN, check_table
 from softhub.tasks.dataset import (
     SPLITS,
     DatasetSource,
@@ -15,9 +17,9 @@ from softhub.tasks.dataset import (
     Splits,
     SplitsLike,
 )
-from softhub.tasks.example_reader import ExampleReader
+from softhub.tasks.example_reader import ExampleReader, join_lines
 from softhub.tasks.sampling import choose_shots
-from softhub.tasks.split_table import SplitTable, read_split
+from softhub.tasks.split_table import SplitTable, read_split, read_table
 
 if TYPE_CHECKING:
     from softhub.tasks.task import Task
@@ -61,6 +63,54 @@ def load_splits(
     count = per_label * len(task.verbalizer.labels)
     train, dev = (choose_shots(task, examples, count, seed) for examples in (train, dev))
     return Splits(train, dev, test)
+
+
+def read_inputs(path: Path) -> SplitTable:
+    """Read the texts or rows to predict for: a data file, or a `.txt` file with a text per line.
+
+    Args:
+        path: The file, or a folder that `Dataset.save_to_disk` wrote.
+
+    Raises:
+        DatasetError: If the file is missing, empty, damaged or of another kind; names the line.
+    """
+    check_table(path, fix="check the path", also=(".txt",))
+    table = read_table(path)
+    if not len(table.rows):
+        raise DatasetError(f"{path}: contains no text; expected at least one row")
+    return table
+
+
+def to_inputs(task: "Task | None", table: SplitTable) -> list[str | dict[str, Any]]:
+    """Check that rows have the columns of the task's template.
+
+    Args:
+        task: The task; None if there is none to check against.
+        table: The rows, from `read_inputs`.
+
+    Returns:
+        A text for each row that is only a text, and the values by column for the others.
+
+    Raises:
+        DatasetError: If a row lacks a column or a value; names the columns that there are.
+    """
+    columns = task.template.columns if task else ()
+    needed = [name for name in columns if set(table.columns) != {PLAIN}]
+    for name in needed:
+        if name not in table.columns:
+            there_are = ", ".join(filter(None, table.columns)) or "none"
+            raise DatasetError(
+                f"{table.origin}: has no column {name!r}, which the template of the task "
+                f"{task and task.name} reads; its columns are {there_are}. Rename one of them"
+            )
+    inputs: list[str | dict[str, Any]] = []
+    for index, row in enumerate(table.rows):
+        row = {name: join_lines(row[name]) if name in needed else row[name] for name in row}
+        missing = [name for name in needed if PLAIN not in row and row.get(name) is None]
+        if missing:
+            raise DatasetError(f"{table.place(index)}: {missing[0]!r} is missing; fill it")
+        inputs.append(row.get(PLAIN, row))
+    return inputs
 
 
 def to_examples(task: "Task", rows: ExampleRows, origin: str = "rows") -> list[Example]:

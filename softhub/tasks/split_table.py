@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from softhub.errors import DatasetError
-from softhub.tasks.data_files import check_exists, ending, flatten, read_rows
+from softhub.tasks.data_files import (
+    PLAIN,
+    TYPED,
+    check_table,
+    ending,
+    flatten,
+    is_chat,
+    read_rows,
+)
 from softhub.tasks.dataset import DatasetSource
 
 _HUB_FIX = "check name, revision and splits"
@@ -37,8 +45,10 @@ class SplitTable:
             origin: Name of the rows.
             place: Returns where a row is.
         """
-        flat = rows.flatten() if hasattr(rows, "flatten") else [flatten(row) for row in rows]
-        return cls(flat, origin, place)
+        is_dataset = hasattr(rows, "flatten")
+        if is_dataset and not (len(rows) and any(map(is_chat, rows[0].values()))):
+            return cls(rows.flatten(), origin, place)
+        return cls([flatten(row) for row in rows], origin, place)
 
     @property
     def columns(self) -> list[str]:
@@ -85,11 +95,36 @@ def read_split(source: DatasetSource, split: str) -> SplitTable:
 
 
 def _read_file(source: DatasetSource, split: str) -> SplitTable:
+    fix = "check data_files in the task file"
+    if source.prepare:
+        fix = f"create it with: {source.prepare}"
     path = Path(source.data_files[split])
-    check_exists(path, prepare=source.prepare)
-    if ending(path) == ".parquet":
-        options = {"data_files": {split: str(path)}, "split": split}
-        return _load(str(path), "parquet", fix="create the file again", **options)
+    check_table(path, fix=fix)
+    table = read_table(path)
+    if PLAIN in table.columns:
+        raise DatasetError(f"{table.origin}: found texts alone; expected objects with an answer")
+    return table
+
+
+def read_table(path: Path) -> SplitTable:
+    """Read a file of any kind, or a folder that `Dataset.save_to_disk` wrote.
+
+    Args:
+        path: The file, of a kind that `check_table` allows.
+
+    Raises:
+        DatasetError: If it is damaged; names the line.
+        MissingDependency: If its kind needs a package that is not installed.
+    """
+    again = "create it again"
+    if path.is_dir():
+        from datasets import load_from_disk
+
+        with dataset_errors(str(path), again):
+            return _typed(load_from_disk(str(path)), str(path))
+    if ending(path) in TYPED:
+        options = {"data_files": {"train": str(path)}, "split": "train"}
+        return _load(str(path), TYPED[ending(path)], fix=again, **options)
     rows = list(read_rows(path))
     values = [row.values for row in rows]
     return SplitTable(values, str(path), lambda index: f"{path}, {rows[index].place}")
@@ -105,8 +140,13 @@ def _load(origin: str, *arguments: Any, fix: str = _HUB_FIX, **options: Any) -> 
     from datasets import load_dataset
 
     with dataset_errors(origin, fix):
-        table = load_dataset(*arguments, **options)
-    return SplitTable.of(table, origin, lambda row: f"{origin}, row {row + 1}")
+        return _typed(load_dataset(*arguments, **options), origin)
+
+
+def _typed(table: Any, origin: str) -> SplitTable:
+    names = {name: name.strip() for name in table.column_names if name != name.strip()}
+    named = table.rename_columns(names) if names else table
+    return SplitTable.of(named, origin, lambda row: f"{origin}, row {row + 1}")
 
 
 @contextmanager

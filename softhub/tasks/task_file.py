@@ -1,36 +1,18 @@
 """Reading a task from YAML or from a manifest: strictly, with the key in every message."""
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from softhub.config import expand_user
+from softhub.config import expand_user, load_yaml
 from softhub.errors import TaskError, did_you_mean
 from softhub.tasks.dataset import DatasetSource
 from softhub.tasks.decision import Decision
 from softhub.tasks.plain_values import as_text
 from softhub.tasks.verbalizer import Verbalizer
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """A safe loader that raises on a repeated key, of which YAML would use the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None,
-                    None,
-                    f"the key {key!r} is repeated; remove one",
-                    key_node.start_mark,
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:
@@ -43,7 +25,7 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
         TaskError: If the file cannot be read, is not YAML, or is not a mapping.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise TaskError("there is no such task file; check the path") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
 
+from softhub.config import Alternatives
 from softhub.model.base import BaseModel
+from softhub.terminal import is_quiet
 from softhub.training.argument_checks import check_values, explained_arguments
 from softhub.training.callbacks import check_trackers
 from softhub.training.learning_rate import check_learning_rate, scaled_rate
@@ -38,17 +40,15 @@ class PromptTrainingArguments(TrainingArguments):
 
     A soft prompt needs a learning rate about a thousand times that of fine-tuning: with the default
     of transformers, 5e-5, it learns nothing. The best rate depends on the base's embeddings, so
-    the default is a rule rather than a number; see `softhub.training.learning_rate`.
+    the default is scaled to them; see `softhub.training.learning_rate`.
 
     The best checkpoint is the one with the lowest dev loss, because accuracy on a few hundred dev
     texts varies by a point or two by chance. `metric_for_best_model="accuracy"` selects by accuracy
     instead.
 
     Attributes:
-        learning_rate: The peak learning rate. Leave it out to have a rule choose it.
-        learning_rate_rule: `"scaled"` (the default where no number is given), a fraction of the
-            size of the base's embeddings; or `"auto"`, a learning rate range test of at most 32
-            steps before the run.
+        learning_rate: The peak learning rate; the default is a fraction of the size of the base's
+            embeddings.
         max_restarts: How often a failed run is restarted, with another learning rate and then also
             another initialization. A run fails if its loss is NaN or infinite, if it predicts a
             single label, or if it learns nothing.
@@ -56,14 +56,15 @@ class PromptTrainingArguments(TrainingArguments):
             early stopping off.
     """
 
+    # See `softhub.config.parse_config`.
+    ALTERNATIVES: ClassVar[Alternatives] = {
+        "max_steps": ("-1", ("num_train_epochs",)),
+    }
+
     output_dir: str = field(default="runs/prompt", metadata={"help": "Folder of the checkpoints."})
     max_steps: int = field(default=120, metadata={"help": "Optimizer steps; -1: by epochs."})
     learning_rate: float | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Peak learning rate; without it a rule chooses one."}
-    )
-    learning_rate_rule: str | None = field(
-        default=None,
-        metadata={"help": "scaled (default): by the base's embeddings; auto: by a range test."},
+        default=None, metadata={"help": "Peak learning rate; default: scaled to the base."}
     )
     lr_scheduler_type: str = field(default="linear", metadata={"help": "Decay after warm-up."})
     warmup_steps: float = field(default=0.05, metadata={"help": "Steps, or a fraction below 1."})
@@ -96,28 +97,24 @@ class PromptTrainingArguments(TrainingArguments):
         Raises:
             TrainingError: An argument is not valid, not supported, or names a missing tracker.
         """
-        check_learning_rate(self.learning_rate, self.learning_rate_rule)
+        check_learning_rate(self.learning_rate)
         check_values(self)
         check_trackers(self.report_to)
         self.report_to = self.report_to or "none"
         self.dataloader_pin_memory &= torch.accelerator.is_available()
         if self.disable_tqdm is None:
-            self.disable_tqdm = not sys.stderr.isatty()
+            self.disable_tqdm = is_quiet() or not sys.stderr.isatty()
         with explained_arguments():
             super().__post_init__()
 
     @property
     def rule(self) -> str | None:
         """The rule that chooses the learning rate; None if it is a number."""
-        return None if self.learning_rate is not None else self.learning_rate_rule or "scaled"
-
-    def with_learning_rate(self, rate: float) -> PromptTrainingArguments:
-        """Return the same arguments with a number in place of a rule."""
-        return replace(self, learning_rate=rate, learning_rate_rule=None)
+        return "scaled" if self.learning_rate is None else None
 
     def resolved_for(self, base: BaseModel) -> PromptTrainingArguments:
-        """Return the same arguments with a number: for either rule, the scaled learning rate."""
-        return self.with_learning_rate(scaled_rate(base, self.optim)) if self.rule else self
+        """Return the same arguments with a number as the learning rate."""
+        return replace(self, learning_rate=scaled_rate(base, self.optim)) if self.rule else self
 
     def to_provenance(self, rule: str | None = None) -> dict[str, Any]:
         """Return the settings that affect the result of training, for the manifest.

@@ -26,6 +26,7 @@ from transformers.integrations.integration_utils import (
 )
 
 from softhub.errors import TrainingError
+from softhub.terminal import is_quiet
 
 Logs = Mapping[str, float] | None
 """Values that transformers logs, by name."""
@@ -53,7 +54,7 @@ class ProgressLines(ProgressCallback):
         self, args: Any, state: TrainerState, control: Any, logs: Logs = None, **kwargs: Any
     ) -> None:
         """Print the step with its loss or dev scores."""
-        if not state.is_world_process_zero or not logs:
+        if not state.is_world_process_zero or not logs or is_quiet():
             return
         shown = {key.removeprefix("eval_"): logs[key] for key in logs if _is_shown(key)}
         if shown:

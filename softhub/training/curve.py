@@ -120,15 +120,16 @@ def _draw_losses(axes: Axes, training: Points, dev: Points) -> None:
 
 
 def _draw_rate(axes: Axes, rates: Points) -> Axes | None:
-    """Plot the learning rate as a thin line; its highest value is in the legend."""
+    """Plot the learning rate as a thin line with an axis on the right."""
     if not rates:
         return None
     right: Axes = axes.twinx()
-    label = f"learning rate, up to {max(rates.values()):.3g}"
-    _line(right, rates, color=INK, linewidth=0.7, linestyle=":", label=label)
+    _line(right, rates, color=INK, linewidth=0.7, linestyle=":", label="learning rate")
     right.set_ylim(0, 1.05 * max(rates.values()) or 1)
-    right.set_yticks([])
-    right.spines.right.set_visible(False)
+    right.set_ylabel("learning rate")
+    right.ticklabel_format(axis="y", scilimits=(-2, 3))
+    right.grid(visible=False)
+    right.spines.right.set_visible(True)
     return right
 
 

@@ -83,7 +83,11 @@ def encode_task(
 
 
 def truncation_warnings(tasks: Sequence[EncodedTask]) -> list[str]:
-    """Return a warning with the number of truncated texts, if there are any."""
-    splits = [split for encoded in tasks for split in (encoded.train, encoded.dev)]
-    truncated, total = sum(split.truncated for split in splits), sum(map(len, splits))
-    return [f"{truncated} of {total} texts were too long and were truncated."] if truncated else []
+    """Return a warning with the number of truncated texts of each split, if there are any."""
+    found = []
+    for name in ("train", "dev"):
+        splits = [getattr(encoded, name) for encoded in tasks]
+        truncated = sum(split.truncated for split in splits)
+        if truncated:
+            found.append(f"{truncated} of {sum(map(len, splits))} {name} texts")
+    return [f"{' and '.join(found)} were too long and were truncated."] if found else []

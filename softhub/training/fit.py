@@ -7,27 +7,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from accelerate import PartialState
 from peft import PromptTuningConfig
 from transformers import set_seed
 
-from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Splits, SplitsLike, Task
+from softhub.terminal import phase
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
 from softhub.training.initialization import Initialization, choose_initialization, load_init
-from softhub.training.lr_finder import range_test, write_range_test
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
 from softhub.training.restarts import (
     Attempt,
     RunState,
     best_attempt,
     run_with_restarts,
-    uses_fsdp,
 )
-from softhub.training.running import FitResult, check_config, result_of, set_aside_checkpoints
+from softhub.training.running import (
+    FitResult,
+    check_config,
+    check_resumable,
+    result_of,
+    set_aside_checkpoints,
+)
 
 
 def fit(
@@ -72,11 +75,14 @@ def fit(
         TaskError: The template, the label words and the tokenizer do not fit together.
     """
     args = args or PromptTrainingArguments()
+    if resume:
+        check_resumable(args.output_dir)
     check_config(base, config)
     splits, init = task.to_splits(data), load_init(init)
     set_seed(args.seed)
     tokens = int(config.num_virtual_tokens)
-    encoded = encode_task(base, task, splits.train, splits.dev, virtual_tokens=tokens)
+    with phase("Encoding the texts of train and dev"):
+        encoded = encode_task(base, task, splits.train, splits.dev, virtual_tokens=tokens)
     if not resume:
         set_aside_checkpoints(args.output_dir)
     began = time.perf_counter()
@@ -101,7 +107,6 @@ def fit(
         steps=sum(attempt.trainer.state.global_step for attempt in attempts),
         examples_per_second=best.trainer.training_speed(best.seconds),
         init=best.start.name,
-        range_test=state.range_test,
         restarts=[failure["reason"] for failure in state.failures],
     )
 
@@ -136,17 +141,7 @@ def _run_state(
     state = RunState.read(args.output_dir) if resume else None
     if state is not None:
         return state
-    test = None
-    if args.rule == "auto":
-        if uses_fsdp(args):
-            raise TrainingError(
-                "learning_rate_rule='auto' is not supported under FSDP, because the learning rate "
-                "range test and the training run cannot share a process. Use 'scaled', or pass a "
-                "learning_rate found on a single GPU."
-            )
-        test = range_test(base, encoded, start.vectors, args)
-    rate = test.chosen if test else args.resolved_for(base).learning_rate
-    state = RunState(float(rate or 0.0), test)
+    state = RunState(float(args.resolved_for(base).learning_rate or 0.0))
     state.about = {
         "task": encoded.task.name,
         "base_model": base.name,
@@ -154,6 +149,4 @@ def _run_state(
         "seed": args.seed,
     }
     state.write(args.output_dir)
-    if test is not None and PartialState().is_main_process:
-        write_range_test(args.output_dir, test)
     return state

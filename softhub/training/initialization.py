@@ -24,6 +24,7 @@ from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task
+from softhub.terminal import phase
 from softhub.training.data import collate, count_items
 from softhub.training.encoded_task import EncodedTask
 from softhub.training.learning_rate import frequent_rows
@@ -103,10 +104,12 @@ def choose_initialization(
         found.append(_from_prompt(f"candidate {number}", prompt, base, config))
     if len(found) == 1:
         return found[0]
-    losses = [
-        fmean(dev_loss(base, task, one.vectors, batch_size=batch_size) for task in tasks)
-        for one in found
-    ]
+    losses = []
+    with phase("Comparing initializations on dev", len(found), "prompt") as advance:
+        for one in found:
+            each = (dev_loss(base, task, one.vectors, batch_size=batch_size) for task in tasks)
+            losses.append(fmean(each))
+            advance(1)
     best = min(range(len(found)), key=losses.__getitem__)
     return replace(found[best], dev_loss=losses[best])
 

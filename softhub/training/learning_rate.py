@@ -1,9 +1,9 @@
-"""The learning rate of a prompt: a number, or a rule that chooses one.
+"""The learning rate of a prompt: a number, or one that is scaled to the base's embeddings.
 
 How far a step of Adam moves a vector depends on the learning rate alone, not on the size of the
 gradient; how far it has to move depends on the size of the base's embeddings. Those of T5 are a
-hundred times as large as those of SmolLM2, so no single number suits both: the `scaled` rule takes
-a fraction of their size. The `auto` rule is the range test in `softhub.training.lr_finder`.
+hundred times as large as those of SmolLM2, so no single number suits both: the default is a
+fraction of their size.
 """
 
 from __future__ import annotations
@@ -15,33 +15,22 @@ import torch
 from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
 
-RULES = ("scaled", "auto")
 SHARE, SHARE_OF_ADAFACTOR = 0.08, 0.04
 """Fractions of the root mean square of the embeddings, as measured in `benchmarks/bake_off.py`.
 Adafactor has no momentum that evens out its steps, so the same rate moves a vector further."""
 _FREQUENT = 5000  # the first rows of a table are usually those of the most frequent tokens
 
 
-def check_learning_rate(rate: float | None, rule: str | None) -> None:
-    """Check that learning rate and rule are valid, and that only one of them is given.
+def check_learning_rate(rate: float | None) -> None:
+    """Check that a learning rate is a number above 0, or None for the scaled one.
 
     Raises:
-        TrainingError: Both are given, the rate is not a number above 0, or the rule is unknown.
+        TrainingError: It is neither.
     """
-    if rate is not None and rule is not None:
-        raise TrainingError(
-            f"Found both learning_rate ({rate}) and learning_rate_rule ({rule}); expected one of "
-            "them: a number, or a rule that chooses it."
-        )
     if rate is not None and not (isinstance(rate, int | float) and 0 < rate < math.inf):
         raise TrainingError(
-            f"learning_rate is {rate!r}; expected a number above 0. To have a rule choose it, set "
-            f"learning_rate_rule to one of {', '.join(RULES)} instead."
-        )
-    if rule is not None and rule not in RULES:
-        raise TrainingError(
-            f"learning_rate_rule is {rule!r}; expected one of {', '.join(RULES)}. A number belongs "
-            "in learning_rate."
+            f"learning_rate is {rate!r}; expected a number above 0. Leave it out to use a rate "
+            "that is scaled to the base's embeddings."
         )
 
 

@@ -83,11 +83,6 @@ def fit_mixture(
     """
     args = args or PromptTrainingArguments()
     check_config(base, config)
-    if args.rule == "auto":
-        raise TrainingError(
-            "learning_rate_rule='auto' is not supported for a mixture, because a range test is of "
-            "one task. Use 'scaled', or pass a learning_rate."
-        )
     init = load_init(init)
     set_seed(args.seed)
     if not resume:

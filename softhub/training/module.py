@@ -18,10 +18,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from softhub.model.assembly import PaddedBatch
 from softhub.model.base import BaseModel
+from softhub.model.device_settings import settings_of
 from softhub.model.encoding import Candidates
+from softhub.model.grouping import PreparedPrompt
 from softhub.model.kv_cache import encode_prefix, shares_prefixes
 from softhub.model.packing import SharedPrompt, attending_packed, longest_packed
-from softhub.model.scoring import PreparedPrompt, encode_rows, label_scores, target_logprobs
+from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from softhub.training.data import IGNORE_INDEX
 
 
@@ -67,7 +69,7 @@ class LossModule(nn.Module):
 
     def packed_attention(self) -> AbstractContextManager[None]:
         """Return the context in which a step's forward and backward pass have to run."""
-        return attending_packed(self.model) if self._longest_packed else nullcontext()
+        return attending_packed(self.model) if self._packs(0) else nullcontext()
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Recompute activations in the backward pass."""
@@ -170,6 +172,10 @@ class LossModule(nn.Module):
         """Return what precedes each text, of rows that are `columns` wide without it."""
         return None
 
+    def _packs(self, width: int) -> bool:
+        """Return whether rows of `width` tokens are packed, if that pays on this device."""
+        return 0 < self._longest_packed >= width and settings_of(self.base.device).packs
+
 
 class PromptTuningModule(LossModule):
     """A frozen base with one trainable prompt.
@@ -189,6 +195,7 @@ class PromptTuningModule(LossModule):
         label_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(base, candidates, label_weights)
+        base.capabilities.require_prompts()
         # float32 whatever the dtype of the base: a step is too small for half precision.
         self.prompt = nn.Parameter(vectors.to(base.device, torch.float32, copy=True))  # [P, H]
         self._longest_packed = longest_packed(base)
@@ -199,11 +206,11 @@ class PromptTuningModule(LossModule):
         All three give the same loss. Packing encodes prompt and texts in one pass, keys and values
         in two; where a base supports neither, each row is encoded with its own copy of the prompt.
         """
-        fits = self.prompt.shape[0] + columns <= self._longest_packed
+        fits = self._packs(self.prompt.shape[0] + columns)
         # Packing replaces the layers' attention, which would break a compiler's graph.
         if fits and not torch.compiler.is_compiling():
             return SharedPrompt(self.prompt)
-        if shares_prefixes(self.base):
+        if shares_prefixes(self.base, self.prompt.shape[0] + columns):
             return encode_prefix(self.base, self.prompt)
         return self.prompt
 

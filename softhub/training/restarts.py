@@ -27,7 +27,6 @@ from softhub.training.callbacks import HistoryCallback, Logs, NonFiniteLoss
 from softhub.training.encoded_task import EncodedTask
 from softhub.training.initialization import Initialization, choose_initialization, dev_loss
 from softhub.training.learning_rate import scaled_rate
-from softhub.training.lr_finder import RangeTest
 from softhub.training.module import PromptTuningModule
 from softhub.training.running import last_checkpoint, run_trainer
 from softhub.training.trainer import PromptTrainer
@@ -116,7 +115,6 @@ class RunState:
 
     Attributes:
         learning_rate: The learning rate of the first attempt.
-        range_test: The range test that found it, if one did.
         failures: For each attempt that failed and was restarted: what it was, and why it failed.
         gave_up: Why the last attempt failed too, if it did.
         about: Task, base, virtual tokens and seed, for a list of runs that are not finished.
@@ -125,7 +123,6 @@ class RunState:
     FILE = "run_state.json"
 
     learning_rate: float
-    range_test: RangeTest | None = None
     failures: list[dict[str, Any]] = field(default_factory=list)
     gave_up: str | None = None
     about: dict[str, Any] = field(default_factory=dict)
@@ -136,9 +133,7 @@ class RunState:
         path = Path(folder) / cls.FILE
         if not path.is_file():
             return None
-        record = json.loads(path.read_text(encoding="utf-8"))
-        test = record.pop("range_test")
-        return cls(**record, range_test=RangeTest(**test) if test else None)
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     def write(self, folder: str) -> None:
         """Store the state; only the main process does."""
@@ -162,7 +157,7 @@ class RunState:
             too_slow = self.failures[0]["too_slow"]
             rate = max(rate * _FACTOR, usual) if too_slow else min(rate / _FACTOR, usual)
             folder /= f"restart-{len(self.failures)}"
-        return replace(args.with_learning_rate(rate), output_dir=str(folder))
+        return replace(args, learning_rate=rate, output_dir=str(folder))
 
     def warnings(self) -> list[str]:
         """Return warnings about restarts, their reasons, and a failure of the last attempt."""

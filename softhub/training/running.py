@@ -24,9 +24,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
-from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import InterruptCallback
-from softhub.training.lr_finder import RangeTest
 from softhub.training.provenance import peak_memory
 from softhub.training.trainer import CheckpointNotWritten, PromptTrainer
 
@@ -46,13 +44,12 @@ class FitResult:
             or None.
         best_step: Its step.
         steps: Optimizer steps in total, those of failed attempts included.
-        seconds: Wall time of training with dev evaluations, range test and restarts, in this
-            process: the time before a resumed run was interrupted is not known.
+        seconds: Wall time of training with dev evaluations and restarts, in this process:
+            the time before a resumed run was interrupted is not known.
         examples_per_second: Training examples per second, without dev evaluations.
         peak_memory: Largest resident memory of this process in bytes, or of the GPU.
         warnings: Warnings for the user about the run.
         init: Name of the initialization.
-        range_test: The learning rate range test, if one was run.
         restarts: Why earlier attempts failed, one line each.
     """
 
@@ -66,7 +63,6 @@ class FitResult:
     peak_memory: int
     warnings: list[str] = field(default_factory=list)
     init: str | None = None
-    range_test: RangeTest | None = None
     restarts: list[str] = field(default_factory=list)
 
 
@@ -110,7 +106,9 @@ def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
     trainer.add_callback(interrupt)
     if args.early_stopping_patience:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
-    checkpoint = _checkpoint_to_resume(args) if resume else None
+    if resume:
+        check_resumable(args.output_dir)
+    checkpoint = last_checkpoint(args.output_dir) if resume else None
     start = time.perf_counter()
     if checkpoint and trainer.restore_complete_run(checkpoint):
         return 0.0
@@ -216,14 +214,17 @@ def _check_writable(folder: Path) -> None:
         ) from error
 
 
-def _checkpoint_to_resume(args: PromptTrainingArguments) -> str:
-    checkpoint = last_checkpoint(args.output_dir)
-    if checkpoint is None:
+def check_resumable(folder: str | Path) -> None:
+    """Check that a run has a checkpoint, in its folder or in one of its parts, before it is loaded.
+
+    Raises:
+        TrainingError: There is no complete checkpoint.
+    """
+    if not any(map(last_checkpoint, (Path(folder), *Path(folder).glob("*/")))):
         raise TrainingError(
-            f"Nothing to resume in {args.output_dir!r}: no checkpoint was found there. Check "
+            f"Nothing to resume in {str(folder)!r}: no checkpoint was found there. Check "
             "output_dir, or start without resume."
         )
-    return checkpoint
 
 
 def _checkpoints(folder: Path) -> list[Path]:

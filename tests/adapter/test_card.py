@@ -202,6 +202,30 @@ def test_a_plain_peft_adapter_gets_a_sound_card() -> None:
     assert "unknown" not in words
 
 
+def test_a_card_without_a_license_says_so() -> None:
+    assert "| License | not stated; ask the author" in render_card(manifest(license=None))
+    assert "not stated" not in render_card(manifest(license="mit"))
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_the_code_loads_the_base_as_it_was_quantized(bits: str) -> None:
+    card = render_card(manifest(base_quantization=f"bitsandbytes-{bits}"))
+    ours, plain = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert f', quantization="{bits}"))' in ours
+    assert f"BitsAndBytesConfig(load_in_{bits}=True)" in plain
+    assert "quantization_config=quantization)" in plain
+    for snippet in (ours, plain):
+        compile(snippet, "card", "exec")
+
+
+def test_the_code_names_weights_that_it_cannot_load_by_name() -> None:
+    card = render_card(manifest(base_quantization="gguf-q4_1"))
+    for snippet in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
+        assert '# Trained on "gguf-q4_1" weights: give the path or name' in snippet
+        compile(snippet, "card", "exec")
+    assert "# Trained on" not in render_card(manifest(base_quantization=None))
+
+
 def test_a_malformed_task_is_left_out_but_for_its_name() -> None:
     card = render_card(manifest(task={"name": "mood", "template": 5}))
     assert "mood" in ModelCard(card).data.tags

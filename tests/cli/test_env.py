@@ -2,10 +2,13 @@
 
 import importlib.metadata
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.command import Command
+from tests.tiny import SLIDING_WINDOW
 
 
 def test_versions_hardware_and_paths(softhub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,4 +20,15 @@ def test_versions_hardware_and_paths(softhub: Command, monkeypatch: pytest.Monke
     assert record["hub"] == "local"
     assert "hf_secret" not in done.out
     shown = softhub("env").out
+    assert all(name in shown for name in record)
+
+
+def test_what_a_base_computes_exactly(softhub: Command, tiny_base: Callable[[str], Path]) -> None:
+    base = str(tiny_base("mistral"))
+    record = json.loads(softhub("env", "--base", base, "--json").out)
+    assert record["soft prompts"] == "exact"
+    assert record["prompt in a batch"] == "shared"
+    assert record["asked again beyond"] == f"{SLIDING_WINDOW} tokens"
+    assert "not packed" not in record.values()
+    shown = softhub("env", "--base", base).out
     assert all(name in shown for name in record)

@@ -74,6 +74,8 @@ def test_calibrate_writes_into_the_folder_and_leaves_the_card(
     done = softhub("calibrate", adapter, *options, "--abstain-below", "0.8")
     assert done.code == 0, done.err
     assert "expected calibration error on dev: " in done.out
+    assert "Abstention below a probability of 0.800: " in done.out
+    assert "% of the texts are answered" in done.out
     assert "abstain below\tcoverage, %\taccuracy of answers, %" in done.out
     after = SoftPrompt.from_pretrained(adapter)
     assert after.vectors.equal(before.vectors)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -172,3 +173,78 @@ def test_a_dataset_of_the_hub(tmp_path: Path) -> None:
     assert task.dataset.path == "org/reviews" and task.dataset.name is None
     assert dict(task.dataset.splits) == {"train": "train", "test": "validation"}
     assert task.verbalizer.labels == ("neg", "pos")
+
+
+TEXTS = [(f"part {n} of it is {n % 7}", f"title {n} of all", "ab"[n % 2]) for n in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("one.csv", "text;mood\n" + "".join(f"{a}, so;{c}\n" for a, _, c in TEXTS), []),
+        (
+            "two.json",
+            json.dumps({"rows": [{"a": a, "b": b, "label": c} for a, b, c in TEXTS]}),
+            [],
+        ),
+        ("train.tsv", "t\tu\tv\n" + "".join(f"{a}\t{b}\t{c}\n" for a, b, c in TEXTS), []),
+        ("my file.csv", "text,mood\n" + "".join(LINES), ["--text", "text", "--label", "mood"]),
+        (
+            "chats.jsonl",
+            "".join(
+                json.dumps(
+                    {"m": [{"role": "user", "content": a}, {"role": "assistant", "content": b}]}
+                )
+                + "\n"
+                for a, b, _ in TEXTS
+            ),
+            ["--name", "chat"],
+        ),
+    ],
+)
+def test_the_printed_commands_lead_to_a_trained_prompt(
+    softhub: Command,
+    recipe: Command,
+    tiny_base: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: str,
+    options: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOFTHUB_BASE", str(tiny_base("llama")))
+    Path(name).write_text(content)
+    first = softhub("init-task", name, *options)
+    assert first.code == 0, first.err
+    divided = softhub(*printed(first.err)[1:])
+    assert divided.code == 0, divided.err
+    verb, *arguments = printed(divided.err)[1:]
+    assert verb == "train"
+    script = "classification"
+    if arguments[0] == "--recipe":
+        script, arguments = arguments[1], arguments[2:]
+    few = ["--max-steps", 1, "--eval-steps", 1, "--save-steps", 1, "--use-cpu", "--init", "random"]
+    trained = recipe(script, *arguments, *few)
+    assert trained.code == 0, trained.err
+    again = recipe(script, *arguments, *few)
+    assert (again.code, again.out) == (1, "")
+    assert "already holds a finished run" in again.err and "--overwrite" in again.err
+
+
+def printed(text: str) -> list[str]:
+    """The command of the line `next:`."""
+    (line,) = [line for line in text.splitlines() if line.startswith("next: ")]
+    return shlex.split(line[line.index("softhub ") :])
+
+
+def test_rows_that_cannot_be_divided_are_said_to_be_too_few(
+    softhub: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "few.csv"
+    file.write_text("text,label\na b,x\nc d,y\ne f,x\ng h,y\n")
+    done = softhub("init-task", file, "-o", tmp_path / "task.yaml")
+    assert done.code == 0, done.err
+    (line,) = [line for line in done.err.splitlines() if line.startswith("next: ")]
+    assert "found 4 different texts; expected 10 or more" in line
+    assert "softhub" not in line

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from softhub.inference.engine import PromptModel
@@ -72,23 +73,37 @@ def test_jsonl_holds_strings_or_rows(
     assert second["input"] == {"text": TEXTS[0], "id": 7}
 
 
+@pytest.mark.parametrize("arguments", [(), ("-",), ("--file", "-")])
 def test_standard_input_and_the_base_from_the_environment(
-    softhub: Command, adapter: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+    softhub: Command,
+    adapter: Path,
+    base: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(TEXTS)))
     monkeypatch.setenv("SOFTHUB_BASE", str(base))
-    done = softhub("predict", adapter, "--file", "-", "--json")
+    done = softhub("predict", adapter, *arguments, "--json")
     assert [json.loads(line)["input"] for line in done.out.splitlines()] == TEXTS
+
+
+def test_empty_standard_input_is_told_as_such(
+    softhub: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    done = softhub("predict", "me/sentiment", "--base", "unused")
+    assert (done.code, done.out) == (1, "")
+    assert "stdin contains no text" in done.err
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ('"fine"\n{"text": "cut o', "rows.jsonl:2: not valid JSON"),
-        ('"fine"\n3\n', "rows.jsonl:2: found 3; expected a string"),
+        ('"fine"\n{"text": "cut o', "rows.jsonl, line 2: the file ends in the middle"),
+        ('"fine"\n3\n', "rows.jsonl, line 2: found 3; expected an object"),
         ("\n\n", "contains no text"),
-        (b"\xff\xfe\x00", "Cannot read"),
-        (None, "Cannot read"),
+        (b'"fine"\n"\xff"\n', "rows.jsonl, line 2: is not UTF-8"),
+        (None, "there is no such file; check the path"),
     ],
 )
 def test_a_bad_file_is_refused_with_file_and_line(
@@ -103,7 +118,12 @@ def test_a_bad_file_is_refused_with_file_and_line(
 
 
 @pytest.mark.parametrize("extra", [[], ["text", "--file", "texts.txt"]])
-def test_texts_or_a_file_but_not_both(softhub: Command, extra: list[str]) -> None:
+def test_texts_or_a_file_but_not_both(
+    softhub: Command, extra: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
     done = softhub("predict", "me/sentiment", "--base", "unused", *extra)
     assert done.code == 2
     assert "--file" in done.err
@@ -186,3 +206,68 @@ def test_a_prompt_that_generates_does_not_classify(
     done = softhub("predict", make_adapter(task=SUMMARY), "text", "--base", base)
     assert (done.code, done.out) == (1, "")
     assert "found one of kind 'generation'" in done.err and "softhub generate" in done.err
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_results_are_written_in_the_format_of_the_ending(
+    softhub: Command, adapter: Path, base: Path, tmp_path: Path, ending: str
+) -> None:
+    file = tmp_path / f"labels.{ending}"
+    done = softhub("predict", adapter, *TEXTS, "--base", base, "--output", file)
+    assert (done.code, done.out) == (0, ""), done.err
+    assert f"Wrote 2 rows to {file}" in done.err
+    printed = softhub("predict", adapter, *TEXTS, "--base", base, "--json").out
+    expected = [json.loads(line) for line in printed.splitlines()]
+    if ending == "jsonl":
+        assert [json.loads(line) for line in file.read_text().splitlines()] == expected
+        return
+    table = pd.read_csv(file) if ending == "csv" else pd.read_parquet(file)
+    assert [*table["input"]] == TEXTS
+    assert [*table["label"]] == [record["label"] for record in expected]
+    assert table["probabilities.positive"][0] == pytest.approx(
+        expected[0]["probabilities"]["positive"]
+    )
+
+
+def test_generated_texts_and_rows_are_written_too(
+    softhub: Command, make_adapter: MakeAdapter, base: Path, tmp_path: Path
+) -> None:
+    rows, file = tmp_path / "rows.jsonl", tmp_path / "texts.csv"
+    rows.write_text(json.dumps({"text": TEXTS[0], "id": 7}) + "\n")
+    ask = ("generate", make_adapter(task=SUMMARY), "--file", rows, "--base", base)
+    done = softhub(*ask, "--output", file, "--quiet")
+    assert (done.code, done.out, done.err) == (0, "", "")
+    written = pd.read_csv(file)
+    assert list(written.columns) == ["output", "input.text", "input.id"]
+    assert softhub(*ask, "--quiet").out.strip() == str(written["output"][0]).strip()
+
+
+@pytest.mark.parametrize(
+    ("file", "extra", "reason"),
+    [
+        ("labels.xls", [], "must end in .csv, .jsonl, .parquet"),
+        ("nowhere/labels.csv", [], "there is no folder"),
+        ("labels.csv", ["--json"], "give one"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_loaded(
+    softhub: Command, file: str, extra: list[str], reason: str
+) -> None:
+    done = softhub("predict", "me/none", "text", "--base", "unused", "--output", file, *extra)
+    assert (done.code, done.out) == (2, "")
+    assert reason in done.err
+
+
+def test_what_takes_long_is_said_once_in_a_log_and_not_if_quiet(
+    softhub: Command, adapter: Path, base: Path
+) -> None:
+    ask = ("predict", adapter, *TEXTS, "--base", base)
+    lines = softhub(*ask).err.splitlines()
+    assert lines == [f"Loading {base} …", "Classifying: 2 texts …"]
+    assert softhub(*ask, "--quiet").err == ""
+
+
+def test_the_device_is_passed_on(softhub: Command, adapter: Path, base: Path) -> None:
+    done = softhub("predict", adapter, "text", "--base", base, "--device", "nonsense")
+    assert done.code == 1
+    assert "nonsense" in done.err

@@ -117,14 +117,14 @@ def test_the_report_by_label_agrees_with_the_evaluation(mood, capsys):
     diagonal = sum(row[index] for index, row in enumerate(found.classes.confusion))
     assert diagonal / 24 == evaluation.metrics["accuracy"].value
     sure = [p.confidence >= 0.7 for p in evaluation.details]
-    assert found.answered.coverage == np.mean(sure)
+    assert found.reliability.answered.coverage == np.mean(sure)
     found.print_classes()
     found.print_reliability()
     shown = capsys.readouterr().out
     assert "precision, %" in shown and "good" in shown
     assert "Expected calibration error" in shown
     assert "Abstention below a probability of 0.700" in shown
-    assert set(found.to_record()) == {"per_class", "reliability", "decision", "answered"}
+    assert set(found.to_record()) == {"per_class", "reliability", "decision"}
 
 
 def test_what_has_no_labels_or_other_labels_is_refused(mood):

@@ -1,15 +1,22 @@
 """Looking into a prompt: every number against one computed the long way."""
 
 import json
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from torch.nn.functional import cosine_similarity
+from transformers import PreTrainedTokenizerFast
 
 from softhub.errors import IncompatiblePrompt
 from softhub.evaluation import inspection
 from softhub.evaluation.inspection import CAVEAT, inspect_prompt
+from softhub.evaluation.inspection_page import render_page
 from softhub.model.base import load_base
 from softhub.model.encoding import Encoder
 from softhub.model.prompt import SoftPrompt
@@ -106,15 +113,16 @@ def test_the_prompt_beside_itself_and_others(llama):
     assert torch.tensor(found.similarity) == pytest.approx(expected, abs=1e-6)
     own, different, short = found.others
     assert own.distance == 0
+    assert own.similarity == pytest.approx(1, abs=1e-6)
     assert own.by_position == pytest.approx([1.0] * 4)
     pairs = cosine_similarity(prompt.vectors[:, None], other.vectors[None], dim=-1)
-    assert different.similarity == pytest.approx(pairs.mean().item(), abs=1e-6)
+    means = [each.vectors.mean(dim=0) for each in (prompt, other, shorter)]
+    cosines = [cosine_similarity(means[0], mean, dim=0).item() for mean in means[1:]]
+    assert [different.similarity, short.similarity] == pytest.approx(cosines, abs=1e-6)
     assert different.by_position == pytest.approx(pairs.diagonal().tolist(), abs=1e-6)
     gap = (prompt.vectors - other.vectors).norm() / other.vectors.norm()
     assert different.distance == pytest.approx(gap.item(), rel=1e-6)
     assert (short.by_position, short.distance) == (None, None)
-    pairs = cosine_similarity(prompt.vectors[:, None], shorter.vectors[None], dim=-1)
-    assert short.similarity == pytest.approx(pairs.mean().item(), abs=1e-6)
 
 
 def test_drift_from_the_words_of_the_labels(llama):
@@ -167,3 +175,52 @@ def test_the_record_is_json_and_brings_the_caveat(llama):
     record = json.loads(json.dumps(found.to_record()))
     assert record["caveat"] == CAVEAT
     assert len(record["tokens"][0]["by_cosine"]) == record["vocabulary"]["size"] - 1
+
+
+def byte_level(*texts):
+    """A tokenizer with GPT-2's bytes and these tokens."""
+    vocabulary = {each: number for number, each in enumerate([*ByteLevel.alphabet(), *texts])}
+    inner = Tokenizer(BPE(vocabulary, []))
+    inner.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=inner)
+
+
+def sentencepiece(*texts):
+    inner = Tokenizer(BPE({each: number for number, each in enumerate(texts)}, []))
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=inner)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "raw", "shown"),
+    [
+        (byte_level, "Ġgood", " good"),
+        (byte_level, "Ġ", " "),
+        (byte_level, "ĊĊ", "\n\n"),
+        (byte_level, "ĠgroÃŁ", " groß"),  # whole characters
+        (byte_level, "âĢ", "<0xE2><0x80>"),  # two bytes of three
+        (byte_level, "Ġâ", " <0xE2>"),
+        (byte_level, "å¥½ä", "好<0xE4>"),
+        (sentencepiece, "▁good", " good"),
+        (sentencepiece, "▁", " "),
+        (sentencepiece, "<0xE2>", "<0xE2>"),
+    ],
+)
+def test_tokens_are_shown_as_text(tokenizer, raw, shown):
+    base = SimpleNamespace(tokenizer=tokenizer(raw))
+    index = base.tokenizer.convert_tokens_to_ids(raw)
+    assert inspection._text_of(base, index) == shown
+
+
+def test_a_page_for_a_narrow_window(llama):
+    prompt = untrained_prompt(llama, seed=1)
+    compare = {"other": untrained_prompt(llama, seed=2)}
+    page = render_page(inspect_prompt(prompt, llama, compare=compare), name="mine")
+    assert page.count('class="wide"') == 3  # the plots and both tables scroll
+    assert "<caption" not in page
+    # A token and its figure stay on one line, and a long list of them wraps.
+    token = r'<span class="token"><code>.+?</code> -?0\.\d\d,</span> <span'
+    assert re.search(token, page)
+    assert "white-space: pre" in page and "pre-wrap" not in page

@@ -1,5 +1,6 @@
 """What every hub does alike, whatever lies behind its URI."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from softhub.errors import (
     PushConflict,
     RepositoryNotFound,
     RevisionNotFound,
+    SoftHubWarning,
     UnsupportedAdapter,
 )
 from softhub.hub import Hub
@@ -34,6 +36,32 @@ def test_what_is_pulled_is_what_was_pushed(hub: Hub, make_adapter: MakeAdapter) 
     pulled = hub.pull(REPO)
     assert contents(pulled) == contents(source)
     assert check_folder(pulled).weights_sha256 == commit.weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("fields", "changes"),
+    [
+        ({}, []),
+        ({"base": "tiny/other"}, ["the base model from tiny/llama to tiny/other"]),
+        ({"width": 16}, ["the width of the base model from 32 to 16"]),
+        (
+            {"base": "tiny/other", "width": 16},
+            [
+                "the base model from tiny/llama to tiny/other",
+                "the width of the base model from 32 to 16",
+            ],
+        ),
+    ],
+)
+def test_a_push_for_another_base_says_so(
+    hub: Hub, make_adapter: MakeAdapter, fields: dict[str, Any], changes: list[str]
+) -> None:
+    hub.push(make_adapter(1), REPO)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", SoftHubWarning)
+        hub.push(make_adapter(2, **fields), REPO)
+    found = [str(item.message) for item in said if item.category is SoftHubWarning]
+    assert found == [f"{REPO}: this push changes {change}" for change in changes]
 
 
 def test_pull_by_branch_tag_and_commit(hub: Hub, make_adapter: MakeAdapter) -> None:

@@ -271,7 +271,7 @@ def test_room_is_kept_for_the_prompt_and_the_new_tokens(loaded):
             [LONG * 20], prompt="topic", max_new_tokens=20, min_new_tokens=20
         )
     assert answer
-    with pytest.raises(TaskError, match=r"has .* tokens"):
+    with pytest.raises(TaskError, match=r"12 virtual tokens .* context of 512"):
         model.generate(["Good."], prompt="topic", max_new_tokens=512)
 
 

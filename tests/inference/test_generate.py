@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-import softhub.inference.generation
 from softhub.errors import ConfigError, TaskError
 from softhub.inference.engine import PromptModel
+from softhub.model.assembly import PADDED
+from softhub.model.probe import Capabilities, TextAnswers
 from softhub.tasks import Template
 from tests.prompts import MOOD, PROMPTS, SUMMARY, TEXTS, soft_prompt
 from tests.references import assert_equal_in_float32, greedy, reference, sequence_logprob
@@ -87,7 +88,8 @@ def test_both_ways_in_give_the_same_text(kind, options, model_of, monkeypatch):
     model = model_of(kind)
     options = {"prompt": NAMES, "max_new_tokens": 12, **options}
     shared = model.generate(TEXTS, **options)
-    monkeypatch.setattr(softhub.inference.generation, "shares_prefixes", lambda base: False)
+    embeddings = TextAnswers(PADDED, from_cache=False)
+    monkeypatch.setattr(Capabilities, "texts", lambda *_, **__: embeddings)
     assert model.generate(TEXTS, **options) == shared
 
 

@@ -1,5 +1,6 @@
 """Intervals: known by hand, by the normal approximation, and by their coverage."""
 
+import math
 import warnings
 
 import numpy as np
@@ -27,7 +28,7 @@ def _width(interval: Interval) -> float:
 def test_two_groups_by_hand() -> None:
     # One group all right, one all wrong: resamples score 0, 1/2, 1/2, 1 with equal probability.
     predictions, references = _answers(np.array([1, 1, 0, 0]))
-    with pytest.warns(SoftHubWarning, match="over 2 independent groups is too narrow"):
+    with pytest.warns(SoftHubWarning, match="over 2 independent groups is only a rough estimate"):
         interval = bootstrap_interval(predictions, references, "accuracy", ["a", "a", "b", "b"])
     assert interval == Interval(0.5, 0.0, 1.0)
 
@@ -112,9 +113,59 @@ def test_a_paired_difference_agrees_with_the_normal_approximation() -> None:
     assert interval.high == pytest.approx(0.03 + half, abs=0.0015)
 
 
-def test_equal_systems_differ_by_nothing() -> None:
-    correct = RNG.random(100) < 0.8
-    assert paired_difference(correct, correct) == Interval(0.0, 0.0, 0.0)
+def test_systems_that_agree_may_still_differ_as_tango_says() -> None:
+    # No text on which only one is right: Tango's score interval is z² / (n + z²) to both sides.
+    correct = np.arange(100) % 5 > 0
+    reach = 1.96**2 / (100 + 1.96**2)
+    interval = paired_difference(correct, correct)
+    assert (interval.value, interval.low, interval.high) == pytest.approx(
+        (0, -reach, reach), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("size", [1, 5, 20, 300])
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "multilabel_micro_f1", "rougeL"])
+def test_all_right_and_all_wrong_have_the_interval_of_wilson(metric: str, size: int) -> None:
+    right, wrong = ["yes"] * size, ["no"] * size
+    reach = 1.96**2 / (size + 1.96**2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SoftHubWarning)
+        best, worst = (bootstrap_interval(given, right, metric) for given in (right, wrong))
+    assert best == pytest.approx((1, 1 - reach, 1), abs=1e-5)
+    assert worst == pytest.approx((0, 0, reach), abs=1e-5)
+
+
+def test_a_group_is_one_text_at_the_edge_too() -> None:
+    answers, groups = _answers(np.ones(100)), [str(number // 5) for number in range(100)]
+    assert bootstrap_interval(*answers, "accuracy", groups).low == pytest.approx(0.8389, abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [5, 10, 20, 50])
+@pytest.mark.parametrize("rate", [0.5, 0.8, 0.95, 0.99])
+def test_intervals_hold_the_truth_at_the_edge_and_for_few_texts(size: int, rate: float) -> None:
+    held = 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SoftHubWarning)
+        for right in range(size + 1):
+            chance = math.comb(size, right) * rate**right * (1 - rate) ** (size - right)
+            interval = bootstrap_interval(*_answers(np.arange(size) < right), "accuracy")
+            held += chance * (interval.low <= rate <= interval.high)
+    assert held >= 0.93
+
+
+def test_differences_hold_the_truth_at_the_edge() -> None:
+    held = 0
+    for trial in range(300):
+        a, b = np.random.default_rng(trial).random((2, 20)) < np.array([[0.97], [0.93]])
+        interval = paired_difference(a, b, resamples=200)
+        held += interval.low <= 0.04 <= interval.high
+    assert held / 300 >= 0.93
+
+
+def test_a_metric_without_bounds_keeps_the_bootstrap() -> None:
+    tokens = [[-1.0 - number / 10, 0.0] for number in range(20)]
+    interval = bootstrap_interval(tokens, [""] * 20, "perplexity")
+    assert interval.low < interval.value < interval.high < np.exp(3)
 
 
 def test_seeds_by_hand() -> None:
@@ -181,7 +232,7 @@ def test_runs_that_predict_other_labels_have_a_macro_f1_in_common() -> None:
     resampled = Resamples(100).score(runs, references, "macro_f1")
     each = [compute("macro_f1", run, references) for run in runs]
     assert resampled.value == pytest.approx(np.mean(each))
-    assert (resampled - resampled).interval() == Interval(0.0, 0.0, 0.0)
+    assert (resampled - resampled).value == 0
 
 
 def test_nothing_is_not_resampled() -> None:

@@ -7,6 +7,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -18,7 +19,7 @@ from transformers import (
 
 from softhub.adapter.portable import is_hub_name
 from softhub.errors import BaseModelError, InvalidAdapter, MissingDependency
-from softhub.model.base import load_base
+from softhub.model.base import load_base, load_tokenizer
 from tests.references import assert_equal_in_float32
 from tests.tiny import BUILDERS, HIDDEN_SIZE, build_tokenizer
 
@@ -126,10 +127,19 @@ def test_a_missing_folder_is_one_sentence(ref):
 
 @pytest.mark.parametrize("ref", ["no-such-model", "no-org/no-such-model"])
 def test_a_hub_id_that_cannot_be_had_is_one_line(ref):
-    with pytest.raises(BaseModelError, match=f"Cannot load the base model '{ref}'") as caught:
+    with pytest.raises(BaseModelError, match=f"There is no folder '{ref}'") as caught:
         load_base(ref)
     assert "\n" not in str(caught.value)
     assert "network" in str(caught.value)
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(BaseModelError, match=r"no folder 'models/mine'.* does not answer"):
+        load_base("models/mine")
+    with pytest.raises(BaseModelError, match=r"no folder 'models/mine'.* does not answer"):
+        load_tokenizer("models/mine")
 
 
 def test_a_file_is_no_folder(tmp_path):

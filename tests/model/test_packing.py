@@ -10,6 +10,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from softhub.model.assembly import pad_rows
 from softhub.model.base import load_base
+from softhub.model.device_settings import DEVICE_SETTINGS, DeviceSettings
 from softhub.model.packing import SharedPrompt, longest_packed
 from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from softhub.training.module import PromptTuningModule
@@ -85,6 +86,8 @@ def test_windows_pack_rows_that_they_see_whole(kind, tiny_base, gemma3):
 def test_training_packs_no_row_beyond_the_window(tokens, at_once, tiny_base):
     base, fed = load_base(tiny_base("mistral")), []
     tuner = PromptTuningModule(base, torch.randn(tokens, HIDDEN_SIZE), CANDIDATES)
+    for width in (0, SLIDING_WINDOW + 1):
+        base.capabilities.batching(width)  # asking runs the layers too
     base.model.model.layers[0].register_forward_pre_hook(
         lambda _, inputs: fed.append(inputs[0].shape[0])
     )
@@ -129,10 +132,11 @@ def test_target_logprobs_equal_teacher_forcing_alone(
     assert_equal_in_float32(found.sum(-1), expected)
 
 
-@pytest.mark.parametrize("in_groups", [("cpu",), ()])
+@pytest.mark.parametrize("in_groups", [True, False])
 @pytest.mark.parametrize("kind", PACKING)
 def test_gradients_equal_those_through_rows(kind, in_groups, tiny_base, vectors, monkeypatch):
-    monkeypatch.setattr("softhub.model.packing._IN_GROUPS", in_groups)
+    settings = DeviceSettings(attends_in_groups=in_groups)
+    monkeypatch.setitem(DEVICE_SETTINGS, "cpu", settings)
     base, gradients = load_base(tiny_base(kind)), []
     targets = pad_rows(TARGETS, side="right")
     for form in (SharedPrompt, lambda vectors: vectors):
@@ -192,6 +196,7 @@ def test_all_layers_keep_one_mask(tiny_base, vectors, monkeypatch):
 
 def test_no_pad_is_computed(tiny_base, vectors):
     base, fed = load_base(tiny_base("llama")), []
+    assert longest_packed(base)  # asking runs the layers too
     base.model.model.layers[0].register_forward_pre_hook(
         lambda _, inputs: fed.append(tuple(inputs[0].shape[:2]))
     )

@@ -9,7 +9,7 @@ from softhub.model.encoding import Candidates
 from softhub.model.kv_cache import encode_prefix, shares_prefixes
 from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from tests.references import assert_equal_in_float32, sequence_logprob, with_peft
-from tests.tiny import BUILDERS, HIDDEN_SIZE
+from tests.tiny import BUILDERS, HIDDEN_SIZE, SLIDING_WINDOW
 
 TEXTS = [
     (20, 31, 42),
@@ -18,6 +18,7 @@ TEXTS = [
     (40, 41, 42, 43),
 ]
 LENGTHS = [5, None, 12, 1]
+WIDTH = 12 + 13 + 2  # longest prompt, longest text, and what continues it
 CANDIDATES = Candidates(
     ("one", "two", "both"),
     ((70,), (71, 72, 73), (71, 74), (75, 76)),
@@ -61,7 +62,7 @@ def test_mixed_batch_equals_each_row_alone(kind, candidates, tiny_base, vectors)
     base = load_base(folder)
     expected = expected_scores(folder, vectors, candidates)
     forms = [vectors]
-    if shares_prefixes(base):
+    if shares_prefixes(base, WIDTH):
         forms.append([None if v is None else encode_prefix(base, v) for v in vectors])
     for prompts in forms:
         with torch.no_grad():
@@ -80,9 +81,15 @@ def test_plain_decoders_share_prefixes(kind, tiny_base):
     assert shares_prefixes(load_base(tiny_base(kind)))
 
 
-@pytest.mark.parametrize("kind", ["mistral", "gemma2", "t5"])
-def test_windows_and_encoders_do_not(kind, tiny_base):
-    assert not shares_prefixes(load_base(tiny_base(kind)))
+@pytest.mark.parametrize("kind", ["mistral", "gemma2"])
+def test_windows_share_them_as_far_as_they_see_whole_rows(kind, tiny_base):
+    base = load_base(tiny_base(kind))
+    assert shares_prefixes(base, SLIDING_WINDOW)
+    assert not shares_prefixes(base, SLIDING_WINDOW + 1)
+
+
+def test_encoders_do_not(tiny_base):
+    assert not shares_prefixes(load_base(tiny_base("t5")))
 
 
 @pytest.mark.parametrize("kind", BUILDERS)
@@ -119,6 +126,8 @@ def test_the_vocabulary_meets_rows_that_lie_together(kind, tiny_base, monkeypatc
     """A slice would make torch multiply it row by row; a base on several devices needs one."""
     base, texts = load_base(tiny_base(kind)), pad_rows(TEXTS)
     together = []
+    for width in (0, WIDTH):
+        base.capabilities.batching(width)  # asking uses the head too
     head = base.model.get_output_embeddings()
     head.register_forward_pre_hook(lambda _, inputs: together.append(inputs[0].is_contiguous()))
     found = encode_rows(base, vectors, texts, keep_cache=False, keep_logits=2)

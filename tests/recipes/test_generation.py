@@ -74,6 +74,34 @@ def test_a_task_that_could_not_be_judged_is_refused_before_it_is_trained(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("left", [(), ("checkpoint-20",), ("restart-1",)])
+def test_resuming_without_a_checkpoint_fails_before_the_base_is_loaded(
+    recipe: Command, tmp_path: Path, left: tuple[str, ...]
+) -> None:
+    plain = CODE_TASK.replace("pass_at_1", "chrf").replace("test_column: tests\n", "")
+    task = written(tmp_path, plain, [{"prompt": f"Say {n}", "body": "good"} for n in range(9)])
+    for name in left:  # incomplete ones
+        (tmp_path / "run" / name).mkdir(parents=True)
+    run = (f"--task={task}", "--base_model=/nowhere", f"--output_dir={tmp_path}/run", "--resume")
+    done = recipe("generation", *run)
+    assert (done.code, done.out) == (1, "")
+    assert "Nothing to resume in" in done.err and "/nowhere" not in done.err
+
+
+def test_the_base_of_a_recipe_may_come_from_the_environment(
+    recipe: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = CODE_TASK.replace("pass_at_1", "chrf").replace("test_column: tests\n", "")
+    task = written(tmp_path, plain, [{"prompt": f"Say {n}", "body": "good"} for n in range(9)])
+    run = (f"--task={task}", f"--output_dir={tmp_path}/run")
+    monkeypatch.delenv("SOFTHUB_BASE", raising=False)
+    refused = recipe("generation", *run)
+    assert refused.code == 1
+    assert "there is no base model" in refused.err and "SOFTHUB_BASE" in refused.err
+    monkeypatch.setenv("SOFTHUB_BASE", "/nowhere/at-all")
+    assert "/nowhere/at-all" in recipe("generation", *run).err
+
+
 def test_a_text_to_start_from_is_a_flag(
     recipe: Command, tiny_base: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -134,7 +134,7 @@ def test_a_line_break_written_as_two_characters_is_warned_of(task_file: Path) ->
         ("[accuracy, macro_f1]", "[exact_match]", "exact_match does not support classification"),
         ("max_length: 128", "max_length: 0", "max_length: found 0"),
         ("max_length: 128", "max_length: on", "max_length: found True, expected an integer"),
-        ("max_length: 128", "max_length: 128\nmax_length: 64", "line 17: .*is repeated"),
+        ("max_length: 128", "max_length: 128\nmax_length: 64", "line 17: .*repeats line 16"),
         ("max_length: 128", "generation: {max_new_tokens: 3}", "does not generate text; remove it"),
         ("max_length: 128", 'max_length: "1', "not valid YAML"),
         ("train: data", "trian: data", "dataset: unknown split 'trian'; did you mean 'train'"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import PromptTuningConfig
 
-from softhub.errors import TaskError, TrainingError
+from softhub.errors import TaskError
 from softhub.evaluation.evaluate import evaluate
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
@@ -252,11 +252,6 @@ def test_training_ends_when_the_mean_loss_no_longer_falls_and_stays_so(train, co
     assert losses[-1] >= min(losses[:-1])
     _, again = train(chosen=contrary[:1], **settings, resume=True)
     assert again.steps == result.steps
-
-
-def test_a_range_test_of_several_tasks_is_refused(train):
-    with pytest.raises(TrainingError, match=r"learning_rate_rule='auto'.*Use 'scaled', or pass"):
-        train(learning_rate=None, learning_rate_rule="auto")
 
 
 def test_two_tasks_of_one_name_and_a_task_without_examples_are_refused(train, parts, toy_task):

@@ -94,6 +94,7 @@ def _snippet_values(manifest: Manifest, task: Task | None) -> dict[str, Any]:
         "adapter": ADAPTER,
         "example": _EXAMPLE,
         "base_arguments": _base_arguments(manifest),
+        "load_in": _load_in(manifest.base_quantization),
         "has_control_tokens": task is not None and _CONTROL_TOKEN.search(task.template.text),
         "max_new_tokens": int(generation.get("max_new_tokens", _NEW_TOKENS)),
     }
@@ -146,6 +147,12 @@ def _base_arguments(manifest: Manifest) -> str:
     name = _python_literal(manifest.base_model if known else "owner/name-of-the-base")
     revision = manifest.base_revision
     return f"{name}, revision={_python_literal(revision)}" if revision else name
+
+
+def _load_in(quantization: str | None) -> str | None:
+    """Return what `load_base` takes as `quantization`: `4bit` or `8bit`, if it was one of them."""
+    bits = (quantization or "").removeprefix("bitsandbytes-")
+    return bits if bits in ("4bit", "8bit") else None
 
 
 def _python_literal(text: str) -> str:

@@ -184,7 +184,7 @@ def _ensemble(setup: ComparisonSetup) -> Fields:
     names = [model.load_prompt(folder, name=folder.name) for folder in folders]
     start = time.perf_counter()
     rows = [example.row for example in setup.data.test]
-    predictions = predict_ensemble(model, rows, prompts=names, progress="ensemble")
+    predictions = predict_ensemble(model, rows, prompts=names, progress="Evaluating the ensemble")
     seconds = time.perf_counter() - start
     prompts = [SoftPrompt.from_pretrained(folder) for folder in folders]
     return _fields(
@@ -212,8 +212,7 @@ def _trained_weights(
 ) -> Fields:
     base, task = setup.load(), setup.task  # a base of its own, because the weights change
     unsaved = {"save_strategy": "no", "load_best_model_at_end": False}
-    fixed = {"learning_rate": rate, "learning_rate_rule": None}
-    args = setup.arguments(name, seed, **fixed, **unsaved)
+    args = setup.arguments(name, seed, learning_rate=rate, **unsaved)
     result = fit_weights(base, task, setup.data, args=args, lora=lora)
     return _fields(
         evaluate(PromptModel(base), task, setup.data.test, run_code=setup.run_generated_code),

@@ -14,6 +14,7 @@ from softhub.experiments.comparison.setup import ComparisonSetup
 from softhub.experiments.comparison.store import RowStore
 from softhub.model.base import BaseModel, load_base
 from softhub.tasks import Example, SplitsLike, Task, dataset_hash
+from softhub.terminal import phase
 from softhub.training import PromptTrainingArguments
 
 logger = logging.getLogger("softhub")
@@ -65,8 +66,8 @@ def run_jobs(setup: ComparisonSetup) -> None:
         name = " ".join(str(part) for part in job.key if part not in ("", None))
         if job.key in {row.key for row in store.rows()}:  # another run may have added it meanwhile
             continue
-        logger.warning("[%d/%d] %s", number, len(missing), name)
-        row = job.run()
+        with phase(f"[{number}/{len(missing)}] {name}"):
+            row = job.run()
         store.add(row)
         scores = ", ".join(f"{metric} {value:.3f}" for metric, value in row.metrics.items())
         logger.warning("[%d/%d] %s: %s", number, len(missing), name, scores)

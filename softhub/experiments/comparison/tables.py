@@ -17,6 +17,7 @@ from softhub.experiments.comparison.formatting import (
     score,
 )
 from softhub.experiments.comparison.summary import Line, Summary
+from softhub.terminal import print_whole
 
 COSTS = ("trainable\nparameters", "bytes", "prompt\ntokens", "time to\ntrain", "ms per\nexample")
 
@@ -32,7 +33,7 @@ def print_table(summary: Summary, *, title: str = "") -> None:
         console.print(f"\n{title}", markup=False, soft_wrap=True)
     for table in (scores, prices):
         console.print()
-        console.print(table)
+        print_whole(table, width=100)
     console.print(f"\n{plain(_note(summary))}", markup=False)
 
 

@@ -167,5 +167,7 @@ def _ratio(ours: Resampled, theirs: Resampled) -> Interval | None:
         return None
     positive = np.where(theirs.samples > 0, theirs.samples, np.nan)
     samples = np.nan_to_num(ours.samples / positive, nan=np.inf)
-    interval = Resampled(ours.value / theirs.value, samples).interval()
+    least, greatest = ours.least / theirs.greatest, ours.greatest / theirs.least
+    apart = ours.by_group - theirs.by_group
+    interval = Resampled(ours.value / theirs.value, samples, apart, least, greatest).interval()
     return interval if np.isfinite(interval).all() else None

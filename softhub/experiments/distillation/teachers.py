@@ -132,7 +132,7 @@ class ModelTeacher(Teacher):
             prompt=self._name,
             task=self.task,
             batch_size=self.batch_size,
-            progress="teacher",
+            progress="Asking the teacher",
         )
 
     def prompt_tokens(self, example: Example) -> int | None:

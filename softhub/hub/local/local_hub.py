@@ -6,10 +6,11 @@ import getpass
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from softhub.adapter.adapter import Adapter
 from softhub.adapter.layout import MANIFEST
@@ -96,6 +97,10 @@ class LocalHub:
         repo = Repository(self.store, repo_id)
         commit = repo.resolve(revision)
         return Fetched(repo_id, commit, Adapter(repo.read_all(commit), f"{repo_id}@{commit}"))
+
+    def config(self, repo_id: str, revision: str) -> Mapping[str, Any]:
+        """Return a commit's `adapter_config.json`; empty if it has none."""
+        return self.fetch(repo_id, revision).adapter.config
 
     def to_folder(self, fetched: Fetched) -> Path:
         """Return the hub's own folder; nothing is copied."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -74,6 +74,10 @@ class RemoteHub:
         adapter = self._adapter(commit, FILES)
         self.download_cache.set_ref(repo_id, revision, commit.id)
         return Fetched(repo_id, commit.id, adapter)
+
+    def config(self, repo_id: str, revision: str) -> Mapping[str, Any]:
+        """Return a commit's `adapter_config.json`; empty if it has none."""
+        return self._adapter(self.client.commit(repo_id, revision), (CONFIG,)).config
 
     def to_folder(self, fetched: Fetched) -> Path:
         """Return the folder under softhub's home with the fetched files."""

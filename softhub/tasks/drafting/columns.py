@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from softhub.errors import DatasetError, did_you_mean
+from softhub.tasks.data_files import is_chat
+from softhub.tasks.drafting.words import count_words, word_unit
 from softhub.tasks.split_table import SplitTable
 from softhub.tasks.task import KINDS
 from softhub.tasks.template import Template
@@ -21,10 +23,20 @@ _GROUPS = (
     *("group", "user", "author", "patient", "subject", "customer", "document", "doc", "review"),
     *("conversation", "thread", "session", "product", "speaker", "source", "url", "article"),
 )
+# Texts with such a name are written for the answer and reveal it.
+_ANSWERS = (
+    *(*_LABELS, "explanation", "rationale", "response", "output", "completion"),
+    *("summary", "translation", "prediction"),
+)
+_LABELED = ("classification", "multilabel")
 LONGEST_LABEL = 100
 _FEW_LABELS = 20
 _NAMED = 100
 _FEWEST_GROUPS = 5
+_FEWEST_WORDS = 3  # of a further text; names and dates have fewer
+_MOST_REPEATED = 10  # rows for each different further text, as premises have
+FEWEST_ROWS = 10
+"""Fewer rows cannot be divided, nor tell which column is which."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,8 @@ class Column:
     distinct: int = 0  # different values
     words: float = 0  # in a value, on average
     longest: int = 0  # characters of the longest value
+    unit: str = "words"  # or characters, in a script without spaces between words
+    is_chat: bool = False  # lists of messages
 
     @property
     def in_template(self) -> bool:
@@ -102,16 +116,17 @@ def guess_roles(columns: Sequence[Column], choices: Choices) -> Roles:
     """Guess the role of each column."""
     by_name = {column.name: column for column in columns}
     _check_choices(choices, by_name)
+    choices = _with_chat(choices, by_name)
     answer = by_name[choices.target or choices.label or _guess_label(columns, choices)]
     others = [column for column in columns if column.name not in (answer.name, *choices.texts)]
     group = choices.group or _guess_group(others)
     free = [column for column in others if column.name != group]
-    texts = choices.texts or (_guess_text(free, columns),)
-    text = max((by_name[name] for name in texts), key=lambda text: (text.filled, text.longest))
+    texts = choices.texts or _guess_texts(free, columns)
+    text = max((by_name[name] for name in texts), key=_cut_rank)
     reasons = {
         "kind": f"{answer.name!r} contains {'free text' if choices.target else 'a few labels'}",
         "target_column" if choices.target else "label_column": _answer_reason(answer, choices),
-        "text_column": _text_reason(text, len(texts)),
+        "text_column": _text_reason(text, texts),
     }
     if group is not None:
         found = by_name[group]
@@ -143,13 +158,13 @@ def _describe(name: str, table: SplitTable) -> Column:
     values = [value for value in read_column(table, name) if value is not None]
     values = ["\n".join(value) if isinstance(value, tuple) else value for value in values]
     if any(not isinstance(value, str | int | float) for value in values):
-        return Column(name, "other", len(values))
+        return Column(name, "other", len(values), is_chat=all(map(is_chat, values)))
     texts = [str(value) for value in values]
-    words = sum(len(text.split()) for text in texts) / max(1, len(texts))
+    words = sum(map(count_words, texts)) / max(1, len(texts))
     kind = "number" if texts and all(map(_is_number, texts)) else "text"
     kind = "classes" if table.class_names(name) else kind
     longest = max(map(len, texts), default=0)
-    return Column(name, kind, len(texts), len(set(texts)), words, longest)
+    return Column(name, kind, len(texts), len(set(texts)), words, longest, word_unit(texts))
 
 
 def _is_number(text: str) -> bool:
@@ -183,15 +198,51 @@ def _check_choices(choices: Choices, columns: Mapping[str, Column]) -> None:
         raise DatasetError("a target is for generation; name the column of labels with --label")
 
 
+def _with_chat(choices: Choices, columns: Mapping[str, Column]) -> Choices:
+    """Return the choices with the messages of chats of one turn in their roles."""
+    named = choices.target or choices.label or choices.texts or choices.kind in _LABELED
+    if named or any(column.is_chat for column in columns.values()):
+        return choices
+    for name, answer in columns.items():
+        chat, _, role = name.rpartition(".")
+        asked = columns.get(f"{chat}.user")
+        if role == "assistant" and asked is not None and answer.kind == "text":
+            texts = [column for column in (columns.get(f"{chat}.system"), asked) if column]
+            filled = tuple(text.name for text in texts if text.filled >= answer.filled)
+            return replace(choices, texts=filled or (asked.name,), target=name)
+    return choices
+
+
 def _guess_label(columns: Sequence[Column], choices: Choices) -> str:
     free = [column for column in columns if column.name not in (*choices.texts, choices.group)]
     label = _best(free, _label_score)
     if label is None or choices.kind == "generation":
         raise DatasetError(
-            f"cannot tell which column contains the answers; the columns are {_listed(columns)}. "
+            f"{_why_no_label(columns, free)}; the columns are {_listed(columns)}. "
             f"Name it with --label COLUMN (classification) or --target COLUMN (generation)"
         )
     return label.name
+
+
+def _why_no_label(columns: Sequence[Column], free: Sequence[Column]) -> str:
+    """Return the cause, as far as the columns tell it: chats, one class, few rows."""
+    chat = next((column.name for column in free if column.is_chat), None)
+    if chat is not None:
+        return (
+            f"{chat!r} contains chats of several turns; expected one text and one answer in a row. "
+            f"Write a row for each answer, with the messages before it as a column of text"
+        )
+    if len(columns) == 1:
+        return f"the data has a single column, {columns[0].name!r}; expected texts and answers"
+    rows = max((column.filled for column in free), default=0)
+    single = next((c for c in free if c.distinct == 1 and c.rank(_LABELS)), None)
+    if single is not None:
+        return (
+            f"{single.name!r} has the same value in all rows, and a classification needs two or "
+            f"more labels; add rows with another label, or choose another column"
+        )
+    cause = f"{rows} rows are too few to tell" if rows < FEWEST_ROWS else "cannot tell"
+    return f"{cause} which column contains the answers"
 
 
 def _best(columns: Sequence[Column], score: Callable[[Column], float]) -> Column | None:
@@ -212,8 +263,8 @@ def _label_score(column: Column) -> float:
     return _NAMED + rank if rank else (1 / column.distinct) * (few and not column.rank(_GROUPS))
 
 
-def _guess_text(free: Sequence[Column], columns: Sequence[Column]) -> str:
-    """Return the column with the longest texts, unless most of them are the same."""
+def _guess_texts(free: Sequence[Column], columns: Sequence[Column]) -> tuple[str, ...]:
+    """Return the column with the longest texts, unless most of them are the same, and its peers."""
     texts = [column for column in free if column.kind == "text" and column.in_template]
     best = _best(texts[::-1], lambda text: text.words * text.distinct)
     if best is None:
@@ -221,7 +272,19 @@ def _guess_text(free: Sequence[Column], columns: Sequence[Column]) -> str:
             f"cannot tell which column contains the texts; the columns are {_listed(columns)}. "
             f"Name it with --text COLUMN"
         )
-    return best.name
+    return tuple(text.name for text in texts if text is best or _is_peer(text, best))
+
+
+def _cut_rank(text: Column) -> tuple[int, bool, int]:
+    """Return how well a text is the one to truncate: not one that is the same in all rows."""
+    return text.filled, text.distinct > 1, text.longest
+
+
+def _is_peer(text: Column, best: Column) -> bool:
+    """Return whether a column is another text to read, in no fewer rows, and not the answer."""
+    repeated = text.filled / max(1, text.distinct)
+    is_text = text.words >= _FEWEST_WORDS and repeated <= _MOST_REPEATED
+    return is_text and not text.rank(_ANSWERS) and text.filled >= best.filled
 
 
 def _guess_group(free: Sequence[Column]) -> str | None:
@@ -237,17 +300,24 @@ def _guess_group(free: Sequence[Column]) -> str | None:
 
 def _answer_reason(answer: Column, choices: Choices) -> str:
     if choices.target:
-        return f"free text of {answer.words:.0f} words on average"
+        return f"free text of {_average(answer)} on average"
     if answer.kind == "classes":
         return f"the dataset declares {answer.distinct} classes"
     values = "numbers" if answer.kind == "number" else "short values"
     return f"{answer.distinct} different {values} in {answer.filled} rows"
 
 
-def _text_reason(text: Column, count: int) -> str:
+def _text_reason(text: Column, texts: Sequence[str]) -> str:
     share = text.distinct / max(1, text.filled)
-    found = f"{text.words:.0f} words on average, {share:.0%} of them different"
-    return f"{found}; of {count} texts the one to truncate" if count > 1 else found
+    found = f"{_average(text)} on average, {share:.0%} of the texts different"
+    if len(texts) == 1:
+        return found
+    return f"{found}; of {', '.join(texts)} the one to truncate (--text selects others)"
+
+
+def _average(column: Column) -> str:
+    number = round(column.words)
+    return f"{number} {column.unit.removesuffix('s') if number == 1 else column.unit}"
 
 
 def _listed(columns: Sequence[Column]) -> str:

@@ -164,6 +164,7 @@ def _absent(tables: Mapping[str, RowSet], labels: Labels) -> Iterator[DataWarnin
 def _revealing_words(train: RowSet, labels: Labels) -> Iterator[DataWarning]:
     """Report words that are in nearly all texts of one label and in hardly any other."""
     rows = train.rows[:: max(1, len(train.rows) // _SAMPLED)]
+    sampled = "" if len(rows) == len(train.rows) else f" (of {len(rows)} training rows, a sample)"
     total: Counter[str] = Counter()
     with_word: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
@@ -183,8 +184,8 @@ def _revealing_words(train: RowSet, labels: Labels) -> Iterator[DataWarning]:
         yield DataWarning(
             "leak",
             f"{word!r} is in {with_word[word][label]} of {total[label]} texts of {label!r} and in "
-            f"{with_word[word].total() - with_word[word][label]} others: the text may reveal the "
-            f"label; remove the word from it, unless new texts have it as well",
+            f"{with_word[word].total() - with_word[word][label]} others{sampled}: the text may "
+            f"reveal the label; remove the word from it, unless new texts have it as well",
         )
 
 

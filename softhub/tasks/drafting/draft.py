@@ -66,6 +66,7 @@ class Draft:
         warnings: Problems of the data.
         sizes: Number of rows of each split.
         data: Files to write next to it, by name; empty unless the data is divided.
+        undivided: Why the rows cannot be divided, if there is no test split; None if they can.
     """
 
     path: Path
@@ -77,6 +78,12 @@ class Draft:
     warnings: Sequence[DataWarning]
     sizes: Mapping[str, int]
     data: Mapping[str, str] = field(default_factory=dict)
+    undivided: str | None = None
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split, which training reports its scores on."""
+        return "test" in self.sizes
 
     def write(self, *, force: bool = False) -> list[Path]:
         """Write the data files and, last, the task file.
@@ -143,7 +150,8 @@ def draft_task(
     counts = labels.counts if labels else {}
     notes = {f"verbalizer.{label}": f"{count} training rows" for label, count in counts.items()}
     text = write_document(keys, {**roles.reasons, **notes}, source.origin)
-    return _described(path, text, data, roles, labels, counter or LengthCounter())
+    draft = _described(path, text, data, roles, labels, counter or LengthCounter())
+    return replace(draft, undivided=None if draft.has_test else _why_undivided(data, roles, seed))
 
 
 class _Data(NamedTuple):
@@ -181,18 +189,28 @@ def _divided(source: Source, roles: Roles, path: Path, seed: int) -> _Data:
     return _Data(DatasetSource(data_files=files), parts, warnings, texts)
 
 
+def _why_undivided(data: _Data, roles: Roles, seed: int) -> str | None:
+    try:
+        divide(data.tables["train"], roles, seed=seed)
+    except DatasetError as error:
+        return str(error)
+    return None
+
+
 def _labeled(source: Source, roles: Roles) -> _Data:
-    """Leave out a test split without labels, as many on the Hub: dev then serves as test."""
+    """Leave out a test split without labels, as many on the Hub; dev serves as a missing test."""
     tables = {split: read_rows(rows, roles) for split, rows in source.rows.items()}
     dataset, warnings = source.dataset, list[DataWarning]()
+    places, texts = dict(dataset.splits or dataset.data_files), list[str]()
     if "test" in tables and not tables["test"].rows:
-        places = dict(dataset.splits or dataset.data_files)
         del tables["test"], places["test"]
-        text = "the test split has no labels"
-        if "dev" in tables:
-            tables["test"], places["test"] = tables.pop("dev"), places.pop("dev")
-            text += "; dev serves as test, and a tenth of train as dev"
-        warnings.append(DataWarning("unlabeled", text))
+        texts.append("the test split has no labels")
+    if "test" not in tables and "dev" in tables:
+        tables["test"], places["test"] = tables.pop("dev"), places.pop("dev")
+        texts = texts or ["there is no test split"]
+        texts.append("dev serves as test, and a tenth of train as dev")
+    if texts:
+        warnings.append(DataWarning("unlabeled", "; ".join(texts)))
         changes: dict[str, Any] = {"splits" if dataset.path else "data_files": places}
         dataset = replace(dataset, **changes)
     if any(table.missing for table in tables.values()):

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from softhub.tasks.drafting.rows import RowSet
+from softhub.tasks.drafting.words import count_words, word_unit
 from softhub.tasks.task import Task
 from softhub.tasks.template import Template
+
+_SAMPLED = 1000  # texts that tell in which script they are
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class LengthCounter:
 
     def length(self, template: Template, row: Mapping[str, Any]) -> int:
         """Return the length of a rendered row."""
-        return len(template.render(row).split())
+        return count_words(template.render(row))
 
     def problem(self, task: Task) -> str | None:
         """Return why the base model cannot do the task as it is written; None if it can."""
@@ -37,7 +40,7 @@ class Lengths:
     """Lengths of the training texts as the model reads them.
 
     Attributes:
-        unit: `words` or `tokens`.
+        unit: `words`, `characters` (of a script without spaces) or `tokens`.
         median: Half of the texts are no longer.
         most: 95 of 100 are no longer.
         longest: The length of the longest text.
@@ -61,9 +64,12 @@ def measure(
     """Measure the training texts."""
     lengths = sorted(counter.length(template, row.values) for row in train.rows) or [0]
     limits = [limit for limit in (counter.limit, max_length) if limit is not None]
-    limit = min(limits) if limits and counter.unit == "tokens" else None
+    unit = counter.unit
+    if unit == "words":
+        unit = word_unit(template.render(row.values) for row in train.rows[:_SAMPLED])
+    limit = min(limits) if limits and unit == "tokens" else None
     return Lengths(
-        unit=counter.unit,
+        unit=unit,
         median=lengths[len(lengths) // 2],
         most=lengths[int(0.95 * len(lengths))],
         longest=lengths[-1],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from softhub.config import expand_user
 from softhub.errors import DatasetError
-from softhub.tasks.data_files import ENDINGS, ending
+from softhub.tasks.data_files import check_table, is_saved_dataset, is_table
 from softhub.tasks.dataset import SPLITS, DatasetSource
 from softhub.tasks.split_table import SplitTable, dataset_errors, read_split
 
@@ -20,6 +20,7 @@ _SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
     "dev": ("validation", "dev", "valid", "val", "development", "eval"),
     "test": ("test", "testing"),
 }
+_SHARD = re.compile(r"-\d+-of-\d+$")
 _PLAIN_STEMS = ("train", "training", "data", "dataset", "all")
 
 
@@ -51,7 +52,8 @@ def find_source(
     """Read local files, or a dataset on the Hub.
 
     Args:
-        place: A json, jsonl, csv or parquet file, or the id of a dataset on the Hub.
+        place: A data file, a folder that `save_to_disk` wrote or with a file for each split, or
+            the id of a dataset on the Hub.
         dev: A second file, for dev.
         test: A third one, for test.
         subset: Configuration of the Hub's dataset, if it has several.
@@ -61,10 +63,11 @@ def find_source(
         DatasetError: If the data is missing, empty or damaged; names file and line.
     """
     path = expand_user(place)
-    if path.exists() or ending(path) in ENDINGS or not _HUB_ID.fullmatch(place):
+    if path.exists() or is_table(path) or not _HUB_ID.fullmatch(place):
         dataset = _files(path, dev, test, subset or revision)
         full = path.resolve()
-        name = full.parent.name if full.stem.lower() in _PLAIN_STEMS else full.stem
+        stem = full.name if full.is_dir() else full.name.removesuffix(".gz").rpartition(".")[0]
+        name = full.parent.name if stem.lower() in _PLAIN_STEMS else stem
     elif dev is not None or test is not None:
         raise DatasetError(
             f"{place} is read as a dataset on the Hub, which has its own splits; "
@@ -73,29 +76,49 @@ def find_source(
     else:
         dataset, name = _hub(place, subset, revision), place.rpartition("/")[2]
     rows = {split: read_split(dataset, split) for split in dataset.split_names}
-    for table in rows.values():
-        _check_columns(table)
     return Source(dataset, rows, name, path.name if dataset.path is None else place)
 
 
 def _files(path: Path, dev: Path | None, test: Path | None, hub_key: str | None) -> DatasetSource:
     if hub_key is not None:
         raise DatasetError(f"{path} is a file and has neither subset nor revision; remove them")
+    if path.is_dir() and not is_saved_dataset(path):
+        if dev is not None or test is not None:
+            raise DatasetError(f"{path} is a folder with its own splits; remove --dev and --test")
+        return DatasetSource(data_files=_folder(path))
     files: dict[str, str] = {}
     for split, file in zip(SPLITS, (path, dev, test), strict=True):
         if file is None:
             continue
         file = expand_user(file)
-        if not file.is_file():
-            found = "this is a folder" if file.is_dir() else "there is no such file"
-            raise DatasetError(
-                f"{file}: {found}; expected a file ({', '.join(ENDINGS)}), or the id of a dataset "
-                f"on the Hub, such as stanfordnlp/sst2"
-            )
+        check_table(file, fix="check the path, or give the id of a dataset on the Hub")
         if str(file.resolve()) in files.values():
             raise DatasetError(f"{file}: is given twice; each split needs its own rows")
         files[split] = str(file.resolve())
     return DatasetSource(data_files=files)
+
+
+def _folder(folder: Path) -> dict[str, str]:
+    """Return the file of each split in a folder; a lone file is the train split."""
+    tables = [path for path in sorted(folder.iterdir()) if is_table(path)]
+    found: dict[str, list[Path]] = {}
+    for path in tables:
+        stem = _SHARD.sub("", path.name.partition(".")[0].lower())
+        for split, names in _SPLIT_NAMES.items():
+            if stem in names:
+                found.setdefault(split, []).append(path)
+    if not found and len(tables) == 1:
+        found["train"] = tables
+    listed = ", ".join(path.name for path in tables) or "none that can be read"
+    if "train" not in found:
+        raise DatasetError(
+            f"{folder}: expected data files for train, validation and test in this folder, such as "
+            f"train.csv; found {listed}. Name a file"
+        )
+    for split, paths in found.items():
+        if len(paths) > 1:
+            raise DatasetError(f"{folder}: has several files for {split} ({listed}); join them")
+    return {split: str(found[split][0].resolve()) for split in SPLITS if split in found}
 
 
 def _hub(place: str, subset: str | None, revision: str | None) -> DatasetSource:
@@ -124,15 +147,3 @@ def _hub(place: str, subset: str | None, revision: str | None) -> DatasetSource:
         )
     name = None if subset == "default" else subset
     return DatasetSource(path=place, name=name, revision=revision, splits=splits)
-
-
-def _check_columns(table: SplitTable) -> None:
-    columns = table.columns
-    if len(columns) == 1:
-        separator = next((mark for mark in ";\t|" if mark in columns[0]), None)
-        raise DatasetError(
-            f"{table.origin}: its columns are separated by {separator!r}; expected commas. Convert "
-            f"it with pandas: read_csv(…, sep={separator!r}, dtype=str).to_csv(…, index=False)"
-            if separator
-            else f"{table.origin}: has a single column, {columns[0]!r}; expected texts and answers"
-        )

@@ -124,6 +124,16 @@ def test_every_plot_and_figure_is_there(text, summary):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:softhub")  # no font has all of it
+def test_captions_and_plots_are_readable_in_a_narrow_window(text):
+    for part in re.findall(r'<div class="wide".*?</div>', text, re.DOTALL):
+        assert ("<table" in part) != ("<img" in part)
+        assert "caption" not in part  # it would scroll away with the table
+    assert text.count('<div class="wide"') == 2 + text.count("<img")
+    for name in re.findall(r'aria-labelledby="(\w+)"', text):
+        assert f'class="caption" id="{name}"' in text
+    assert "figure img { max-width: none; width: 46rem; }" in text
+
+
 def test_hostile_names_stay_texts(text):
     hostile = [replace(row, setting=HOSTILE, details={HOSTILE: HOSTILE}) for row in rows()]
     labels = {label: f"{label}{HOSTILE}" for label in LABELS}

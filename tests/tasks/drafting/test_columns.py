@@ -139,3 +139,22 @@ def test_an_id_of_every_row_is_no_group_and_neither_is_a_flag() -> None:
     columns = {"text": SENTENCES, "label": moods(), "user": numbered(), "source": moods()}
     assert roles(columns).group is None
     assert roles(columns, group="source").group == "source"
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["我很喜欢这个产品", "太差了不会再买"], "8 characters on average"),
+        (["とても良い商品です", "二度と買いません"], "8 characters on average"),
+        (["สินค้าดีมาก", "ไม่ดีเลย"], "10 characters on average"),
+        (["Good phone", "Bad one"], "2 words on average"),
+        (["아주 좋은 제품", "다시 안 사요"], "3 words on average"),
+        (["Good", "Bad"], "1 word on average"),
+    ],
+)
+def test_lengths_are_in_words_or_where_there_are_none_in_characters(
+    texts: list[str], found: str
+) -> None:
+    columns = {"text": texts * 10, "label": moods()}
+    reasons = roles(columns, texts=("text",), label="label").reasons
+    assert reasons["text_column"].startswith(found)

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
+
+from softhub.tasks.drafting import data_checks
 from softhub.tasks.drafting.columns import Roles
 from softhub.tasks.drafting.data_checks import check_data, missing_rows
 from softhub.tasks.drafting.lengths import Lengths
@@ -130,6 +133,13 @@ def test_words_that_give_the_label_away() -> None:
     leaking = dict(text=texts, label=["ab"[n % 2] for n in range(100)])
     told = found(splits(leaking))
     assert "'ham' is in 50 of 50 texts of 'b' and in 0 others" in told["leak"]
+
+
+def test_a_word_that_was_looked_for_in_a_sample_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_checks, "_SAMPLED", 40)
+    texts = [f"{'ham:' if n % 2 else 'spam:'} buy number {n}" for n in range(120)]
+    told = found(splits(dict(text=texts, label=["ab"[n % 2] for n in range(120)])))
+    assert "in 0 others (of 40 training rows, a sample): the text may" in told["leak"]
 
 
 def test_texts_that_lose_their_end() -> None:

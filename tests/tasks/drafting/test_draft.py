@@ -268,16 +268,19 @@ def test_declared_classes_are_labels_by_name(tmp_path: Path) -> None:
         ("empty.csv", b"", "is empty"),
         ("header.csv", b"text,label\n", "is empty"),
         ("latin.csv", "text,label\ncaf\xe9,a\n".encode("latin-1"), "line 2: is not UTF-8"),
-        ("semicolons.csv", b"text;label\nx;a\n", "separated by ';'; expected commas"),
         ("one.csv", b"text\nx\ny\n", "has a single column, 'text'"),
         (
             "cut.jsonl",
             b'{"text": "a", "label": "b"}\n{"text": "c',
             "line 2: the file ends in",
         ),
-        ("list.jsonl", b'{"text": ["a"], "label": "b"}\n' * 4, "cannot tell"),
+        (
+            "list.jsonl",
+            b'{"text": ["a"], "label": "b"}\n' * 4,
+            "'label' has the same value in all rows",
+        ),
         ("notes.txt", b"text", "ends in one of"),
-        ("one-label.csv", b"text,label\nx y,a\nz y,a\n", "cannot tell which column"),
+        ("one-label.csv", b"text,label\nx y,a\nz y,a\n", "'label' has the same value in all"),
     ],
 )
 def test_bad_files_are_one_sentence(
