@@ -12,7 +12,7 @@ import typer
 
 from softhub.cli.options import (
     EXISTING_FILE,
-    DeviceMapOption,
+    DeviceOption,
     ForceOption,
     HubOption,
     adapter_folder,
@@ -97,7 +97,7 @@ def serve(
     ] = 1024,
     max_body: Annotated[int, typer.Option(min=1, help="Maximum KiB of a request's body.")] = 1024,
     max_seconds: Annotated[int, typer.Option(min=1, help="Maximum seconds of a request.")] = 300,
-    device_map: DeviceMapOption = None,
+    device: DeviceOption = None,
     force: ForceOption = False,
 ) -> None:
     """Serve a base model and its prompts over HTTP, with the routes of OpenAI's API.
@@ -118,7 +118,7 @@ def serve(
     limits = Limits(max_body * 1024, max_rows, max_new_tokens, max_seconds, queue)
     folders = prompt_folders(prompts or (), hub)
     budget = None if prefix_budget is None else prefix_budget * _MIB
-    model = PromptModel.from_pretrained(base, prefix_budget=budget, device_map=device_map)
+    model = PromptModel.from_pretrained(base, prefix_budget=budget, device_map=device)
     _load(model, folders, pin or (), force)
     app = create_app(
         BuiltInEngine(model, batch_size=batch_size, queue=queue),

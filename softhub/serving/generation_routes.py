@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from starlette.responses import JSONResponse, Response
 
-from softhub.inference.requests import Text
+from softhub.inference.requests import Conversation, Text
 from softhub.serving.answers import AnswerFormat, Choice
 from softhub.serving.api_types import ChatBody, CompletionBody, Sampling, as_rows
 from softhub.serving.context import Context, log_fields
@@ -26,7 +26,7 @@ def generation_routes(context: Context) -> APIRouter:
 
     @router.post("/v1/completions")
     async def completions(body: CompletionBody, request: Request) -> Response:
-        texts: Sequence[Text] = as_rows(body.prompt, "prompt")
+        texts: Sequence[Text | Conversation] = as_rows(body.prompt, "prompt")
         prompt = await context.names.find(body.model)
         shape = AnswerFormat(body.model, False, body.logprobs is not None)
         return await _answer(context, request, body, texts, prompt, shape, body.logprobs)
@@ -43,7 +43,7 @@ def generation_routes(context: Context) -> APIRouter:
             )
         shape = AnswerFormat(body.model, True, bool(body.logprobs))
         top = (body.top_logprobs or 0) if body.logprobs else None
-        messages: list[dict[str, Any]] = [message.plain() for message in body.messages]
+        messages: Conversation = [message.plain() for message in body.messages]
         return await _answer(context, request, body, [messages], prompt, shape, top)
 
     return router
@@ -53,7 +53,7 @@ async def _answer(
     context: Context,
     request: Request,
     body: Sampling,
-    texts: Sequence[Text],
+    texts: Sequence[Text | Conversation],
     prompt: ServedPrompt,
     shape: AnswerFormat,
     logprobs: int | None,

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from softhub.errors import SoftHubError
 from softhub.inference.prediction import Prediction
 from softhub.inference.prefix_cache import MemoryUse
-from softhub.inference.requests import Text
+from softhub.inference.requests import Conversation, Text
 from softhub.inference.streaming import StreamedText
 from softhub.tasks import Task
 
@@ -47,7 +47,7 @@ class ServedPrompt:
 class Row:
     """A text and the prompt before it."""
 
-    text: Text
+    text: Text | Conversation
     prompt: ServedPrompt
 
 
