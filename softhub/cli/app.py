@@ -11,6 +11,7 @@ from softhub.cli.compare import compare
 from softhub.cli.distill import distill
 from softhub.cli.environment import env
 from softhub.cli.evaluate import calibrate, evaluate
+from softhub.cli.export import export
 from softhub.cli.help import Verb, Verbs
 from softhub.cli.hub import info, list_, pull, push
 from softhub.cli.hub_account import login, whoami
@@ -25,7 +26,7 @@ from softhub.cli.train import train
 
 SECTIONS: dict[str, tuple[Callable[..., None], ...]] = {
     "Train": (init_task, train, evaluate, calibrate, compare, distill, runs),
-    "Use": (predict, generate),
+    "Use": (predict, generate, export),
     "Hub": (
         *(push, pull, list_, search, info, log, diff, tag, untag),
         *(lock, verify, deprecate, delete, login, whoami),
@@ -62,6 +63,8 @@ softhub predict runs/sentiment/adapter --file reviews.txt --base ./my-base
 softhub predict me/sentiment --file - < reviews.txt   (base model from $SOFTHUB_BASE)
 softhub generate me/summary 'A long text …' --base ./my-base --max-new-tokens 40
 softhub generate me/summary --file texts.jsonl --json > summaries.jsonl
+softhub export me/sentiment --to cartridge --base ./my-base -o sentiment-cartridge
+softhub export runs/sentiment/adapter --to npy -o sentiment.npy
 softhub push runs/sentiment/adapter me/sentiment --tag v1 -m 'First release'
 softhub push runs/sentiment/adapter me/sentiment --hub local:/shared/hub
 softhub pull me/sentiment
