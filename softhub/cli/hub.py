@@ -183,6 +183,8 @@ def adapter_cells(info: "AdapterInfo", metric: str | None = None) -> dict[str, s
 
 
 def _facts(info: "AdapterInfo") -> list[tuple[str, Any]]:
+    from softhub.serving.vllm.blocks import describe_reuse
+
     kind = f" ({info.task_kind})" if info.task_kind else ""
     tokens = info.num_virtual_tokens
     return [
@@ -192,6 +194,7 @@ def _facts(info: "AdapterInfo") -> list[tuple[str, Any]]:
         ("task", f"{info.task or 'unknown'}{kind}"),
         ("base model", info.base_model or "unknown"),
         ("virtual tokens", f"{tokens} x {info.hidden_size}" if tokens else None),
+        ("vLLM prefix cache", describe_reuse(tokens) if tokens else None),
         ("size", decimal(info.total_bytes)),
         ("weights sha256", info.weights_sha256),
         ("datasets", ", ".join(info.datasets)),
