@@ -42,13 +42,13 @@ class PromptServing:
         """Return what the handler itself has."""
         return getattr(self._stock, name)
 
-    async def create_completion(self, request: Any, raw_request: Any = None) -> Any:
+    async def create_completion(self, request: Any, raw_request: Any) -> Any:
         """Answer `/v1/completions`."""
         try:
             prompt = await self._prompts.find(request.model)
             if prompt is not None:
                 check_options(request, prompt.name)
-                options = task_options(prompt.task, request.model_fields_set, "max_tokens")
+                options = task_options(prompt.task, await _given(raw_request), "max_tokens")
                 request = request.model_copy(update=options)
                 ids = await self._token_ids(request, prompt)
                 request = request.model_copy(update={"prompt": ids})
@@ -57,14 +57,14 @@ class PromptServing:
         handler = self._stock if prompt is None else self._with(prompt, request)
         return await handler.create_completion(request, raw_request)
 
-    async def create_chat_completion(self, request: Any, raw_request: Any = None) -> Any:
+    async def create_chat_completion(self, request: Any, raw_request: Any) -> Any:
         """Answer `/v1/chat/completions`; the prompt comes before the rendered chat template."""
         try:
             prompt = await self._prompts.find(request.model)
             if prompt is not None:
                 check_options(request, prompt.name)
                 _check_chats(prompt)
-                given = request.model_fields_set
+                given = await _given(raw_request)
                 options = task_options(prompt.task, given, "max_completion_tokens")
                 request = request.model_copy(update=options)
         except SoftHubError as error:
@@ -184,6 +184,12 @@ def encode_text(prompts: Prompts, prompt: ServedPrompt, text: str, room: int) ->
             "shorten it, or lower max_tokens."
         )
     return list(encoded.ids)
+
+
+async def _given(raw_request: Any) -> set[str]:
+    """Return the fields of a body; vLLM's own record of them has defaults among them."""
+    body = await raw_request.json()
+    return {name for name, value in body.items() if value is not None}
 
 
 def _is_ids(value: Any) -> bool:

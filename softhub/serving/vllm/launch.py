@@ -65,8 +65,8 @@ def vllm_launch(
     if wrong:
         raise ConfigError(f"{wrong[0]!r:.200} has a comma, which separates prompts; rename it.")
     parse_sources(",".join(prompts))
-    command = (
-        *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", base),
+    command = (  # what `vllm serve` runs; in the CPU build, `vllm` itself does not start
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", base),
         *("--host", host, "--port", str(port), "--enable-prompt-embeds"),
         *("--block-size", str(block_size), "--generation-config", "vllm"),
         *options,

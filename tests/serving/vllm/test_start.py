@@ -111,7 +111,7 @@ def test_the_command_is_stock_vllm_with_the_plugin(monkeypatch, adapter):
         options=["--x"],
     )
     words = list(found.command)
-    assert words[0] == sys.executable and words[3:5] == ["serve", "./base"]
+    assert words[0] == sys.executable and words[3:5] == ["--model", "./base"]
     assert words[-1] == "--x" and "--enable-prompt-embeds" in words
     assert words[words.index("--block-size") + 1] == "32"
     assert found.environment["VLLM_PLUGINS"] == "softhub"
