@@ -193,14 +193,14 @@ class Prompts:
                 f"{adapter.origin} has vectors of width {width}; the base model "
                 f"{self.base.names[0]} has {self.base.hidden_size}. Serve the base it was made for."
             )
-        manifest = adapter.manifest
-        verdict = compare_fingerprints(manifest and manifest.fingerprint, self.base.identity)
+        recorded = adapter.manifest.fingerprint if adapter.manifest else None
+        verdict = compare_fingerprints(recorded, self.base.identity)
         if verdict.kind == "different":
             raise IncompatiblePrompt(
                 f"{adapter.origin} was not made for {self.base.names[0]}: {verdict.reason}. Serve "
                 "the base it was made for."
             )
-        if manifest is None or manifest.fingerprint is None:
+        if recorded is None:
             logger.warning("%s records no base; only its width was checked.", adapter.origin)
 
 

@@ -120,7 +120,7 @@ async def _classification(serving: Serving, body: ClassifyBody) -> Answer:
     for index, (row, words) in enumerate(zip(rows, found, strict=True)):
         scores = label_scores(candidates, words)
         prediction = decide(candidates, scores, task.decision, body.abstain_below)
-        entry = {
+        entry: Answer = {
             "index": index,
             "label": prediction.label,
             "abstained": prediction.abstained,

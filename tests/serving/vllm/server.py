@@ -26,10 +26,11 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """Sends requests to a server."""
+    """Sends requests to a server; `process` is the one that holds the prompts."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, process: int) -> None:
         self.url = url
+        self.process = process
 
     def get(self, path: str) -> dict[str, Any]:
         with urllib.request.urlopen(self.url + path, timeout=60) as answer:
@@ -83,7 +84,7 @@ def running_server(
             launch.command, env=variables, stdout=output, stderr=output, start_new_session=True
         )
         try:
-            client = Client(f"http://127.0.0.1:{port}")
+            client = Client(f"http://127.0.0.1:{port}", server.pid)
             _wait(client, server, log)
             yield client
         finally:
