@@ -123,7 +123,8 @@ def test_a_task_gives_its_template_and_its_options(client, base, model):
     for text in TEXTS:
         (expected,) = model.generate([text], prompt="summary")
         found = client.post("/v1/completions", model="summary", prompt=text)
-        assert found.body["choices"][0]["text"] == expected
+        # Of a character that max_tokens cuts, vLLM returns nothing and transformers a mark.
+        assert found.body["choices"][0]["text"] == expected.rstrip("\ufffd")
         assert found.body["usage"]["completion_tokens"] <= SUMMARY.generation["max_new_tokens"]
 
 
