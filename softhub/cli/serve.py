@@ -4,9 +4,11 @@ import contextlib
 import ipaddress
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -25,6 +27,15 @@ if TYPE_CHECKING:
     from softhub.serving.keys import Keys
 
 _MIB = 2**20
+_FOR_VLLM = frozenset({"base", "prompts", "hub", "allow", "host", "port", "engine"})
+
+
+class EngineName(str, Enum):
+    """What `--engine` takes."""
+
+    BUILT_IN = "built-in"
+    VLLM = "vllm"
+
 
 ServedBase = Annotated[
     str,
@@ -37,6 +48,7 @@ ServedBase = Annotated[
 
 
 def serve(
+    context: typer.Context,
     base: ServedBase,
     *,
     prompts: Annotated[
@@ -99,11 +111,17 @@ def serve(
     max_seconds: Annotated[int, typer.Option(min=1, help="Maximum seconds of a request.")] = 300,
     device: DeviceOption = None,
     force: ForceOption = False,
+    engine: Annotated[
+        EngineName,
+        option("built-in, or vllm: start vLLM with softhub's plug-in instead.", "ENGINE"),
+    ] = EngineName.BUILT_IN,
 ) -> None:
     """Serve a base model and its prompts over HTTP, with the routes of OpenAI's API.
 
     Ctrl-C or SIGTERM answers what was accepted, and then stops.
     """
+    if engine is EngineName.VLLM:
+        _start_vllm(context, base, [*(prompts or ()), *(allow or ())], hub, host, port)
     keys, admin = _keys(api_keys, "SOFTHUB_API_KEY"), _keys(admin_keys, "SOFTHUB_ADMIN_KEY")
     check_address(host, has_keys=bool(keys))
     with _explained_import():
@@ -138,6 +156,28 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=max_seconds,
     )
+
+
+def _start_vllm(
+    context: typer.Context, base: str, prompts: Sequence[str], hub: str | None, host: str, port: int
+) -> NoReturn:
+    """Replace this process by vLLM; all options but those of `_FOR_VLLM` are refused."""
+    from softhub.experiments.console import note
+    from softhub.serving.vllm.launch import vllm_launch
+
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+    if refused := sorted(given - _FOR_VLLM):
+        raise ConfigError(
+            f"--engine vllm does not take --{refused[0].replace('_', '-')}; start vLLM itself to "
+            "pass it options: see docs/vllm.md."
+        )
+    admin_key = os.environ.get("SOFTHUB_ADMIN_KEY")
+    launch = vllm_launch(base, prompts, host=host, port=port, admin_key=admin_key)
+    note(f"starting: {launch}")
+    sys.stderr.flush()
+    named = {} if hub is None else {"SOFTHUB_HUB": hub}
+    os.execve(launch.command[0], launch.command, {**os.environ, **named, **launch.environment})
 
 
 def check_address(host: str, *, has_keys: bool) -> None:

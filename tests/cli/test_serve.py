@@ -49,6 +49,24 @@ def test_a_short_key_and_a_wrong_pin_are_refused(softhub, tiny_base, folders, mo
     assert done.code == 1 and "at least 16" in done.err
 
 
+def test_vllm_is_started_with_the_prompts_or_refused_in_one_line(softhub, folders, monkeypatch):
+    missing = softhub("serve", "./base", "--engine", "vllm")
+    assert missing.code == 1 and "pip install 'softhub[vllm]'" in missing.err
+    started = []
+    monkeypatch.setattr("os.execve", lambda *command: started.append(command) or sys.exit(0))
+    monkeypatch.setattr("softhub.serving.vllm.launch._installed", lambda: "0.32.0")
+    prompts = ["--prompts", f"mood={folders['mood']}", "--allow", "me/*"]
+    done = softhub("serve", "./base", "--engine", "vllm", *prompts, "--port", "9000")
+    ((program, command, environment),) = started
+    assert program == sys.executable and command[command.index("--model") + 1] == "./base"
+    assert command[command.index("--port") + 1] == "9000"
+    assert environment["SOFTHUB_PROMPTS"] == f"mood={folders['mood']},me/*"
+    assert done.code == 0 and "VLLM_PLUGINS=softhub" in done.err
+    refused = softhub("serve", "./base", "--engine", "vllm", "--batch-size", "8")
+    assert refused.code == 1 and "does not take --batch-size" in refused.err
+    assert len(started) == 1
+
+
 @pytest.mark.slow
 def test_a_locked_deployment_serves_until_sigterm_and_finishes_what_it_accepted(
     tmp_path, tiny_base, loaded, folders, softhub_home
