@@ -10,6 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from softhub.config import Alternatives
+from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
 from softhub.terminal import is_quiet
 from softhub.training.argument_checks import check_values, explained_arguments
@@ -34,6 +35,18 @@ _PROVENANCE = (
 )
 
 
+def _checked_steps(steps: int | str | None) -> int | str:
+    """Return a number of steps, which a command line gives as text, or `"auto"`."""
+    if steps in (None, "auto"):
+        return "auto"
+    try:
+        return int(str(steps))
+    except ValueError:
+        raise TrainingError(
+            f"max_steps is {steps!r}; expected a number of optimizer steps, or 'auto'."
+        ) from None
+
+
 @dataclass
 class PromptTrainingArguments(TrainingArguments):
     """All of transformers' `TrainingArguments`; the fields below are new or have other defaults.
@@ -47,6 +60,13 @@ class PromptTrainingArguments(TrainingArguments):
     instead.
 
     Attributes:
+        max_steps: Optimizer steps, or `"auto"`: until the dev loss stops falling, and a decay; see
+            `softhub.training.auto_steps`.
+        auto_max_steps: Most steps of a run with `max_steps="auto"`.
+        auto_max_minutes: Most minutes of such a run, as far as its speed can tell; those before it
+            was resumed do not count.
+        auto_patience: Passes over the training data, or a fraction of one, without a lower dev loss
+            before the decay begins.
         learning_rate: The peak learning rate; the default is a fraction of the size of the base's
             embeddings.
         max_restarts: How often a failed run is restarted, with another learning rate and then also
@@ -62,7 +82,15 @@ class PromptTrainingArguments(TrainingArguments):
     }
 
     output_dir: str = field(default="runs/prompt", metadata={"help": "Folder of the checkpoints."})
-    max_steps: int = field(default=120, metadata={"help": "Optimizer steps; -1: by epochs."})
+    max_steps: int | str | None = field(  # type: ignore[assignment]
+        default="auto",
+        metadata={"help": "Optimizer steps; auto: until dev stops improving; -1: by epochs."},
+    )
+    auto_max_steps: int = field(default=2000, metadata={"help": "Most steps of max_steps auto."})
+    auto_max_minutes: float | None = field(default=None, metadata={"help": "Most minutes of it."})
+    auto_patience: float = field(
+        default=0.25, metadata={"help": "Passes without a lower dev loss before it ends."}
+    )
     learning_rate: float | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Peak learning rate; default: scaled to the base."}
     )
@@ -97,6 +125,7 @@ class PromptTrainingArguments(TrainingArguments):
         Raises:
             TrainingError: An argument is not valid, not supported, or names a missing tracker.
         """
+        self.max_steps = _checked_steps(self.max_steps)
         check_learning_rate(self.learning_rate)
         check_values(self)
         check_trackers(self.report_to)
@@ -108,13 +137,19 @@ class PromptTrainingArguments(TrainingArguments):
             super().__post_init__()
 
     @property
+    def is_auto(self) -> bool:
+        """Whether the run ends by itself."""
+        return self.max_steps == "auto"
+
+    @property
     def rule(self) -> str | None:
         """The rule that chooses the learning rate; None if it is a number."""
         return "scaled" if self.learning_rate is None else None
 
-    def resolved_for(self, base: BaseModel) -> PromptTrainingArguments:
+    def resolved_for(self, base: BaseModel, *, prefix: bool) -> PromptTrainingArguments:
         """Return the same arguments with a number as the learning rate."""
-        return replace(self, learning_rate=scaled_rate(base, self.optim)) if self.rule else self
+        rate = scaled_rate(base, self.optim, prefix=prefix)
+        return replace(self, learning_rate=rate) if self.rule else self
 
     def to_provenance(self, rule: str | None = None) -> dict[str, Any]:
         """Return the settings that affect the result of training, for the manifest.
@@ -127,6 +162,9 @@ class PromptTrainingArguments(TrainingArguments):
         # `accelerate launch` may turn mixed precision on without setting `bf16` or `fp16`.
         launched = getattr(self, "mixed_precision", "no")
         plain |= {kind: plain[kind] or launched == kind for kind in ("bf16", "fp16")}
+        if self.is_auto:
+            plain["lr_scheduler_type"] = "warmup_stable_decay"
+            plain |= {name: getattr(self, name) for name in ("auto_max_steps", "auto_patience")}
         plain["learning_rate_rule"] = rule or self.rule
         plain["examples_per_step"] = self.train_batch_size * self.world_size
         return plain
