@@ -115,9 +115,8 @@ def test_few_examples_of_each_label_are_drawn_by_the_seed(
     config = write_project(tmp_path, tiny_base("qwen3"))
     hashes = []
     for seed in (0, 0, 1):
-        done = recipe(
-            "classification", "--config", config, "--examples_per_label=2", f"--seed={seed}"
-        )
+        options = ("--examples_per_label=2", f"--seed={seed}", "--overwrite")
+        done = recipe("classification", "--config", config, *options)
         assert done.code == 0, done.err
         report = json.loads((tmp_path / "run" / "report.json").read_text())
         data = report["provenance"]["dataset"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from softhub.errors import DatasetError
-from softhub.tasks.drafting.columns import LONGEST_LABEL, Roles
+from softhub.tasks.drafting.columns import LONGEST_LABEL, NUMBER, Roles
 from softhub.tasks.drafting.rows import RowSet
 from softhub.tasks.verbalizer import words_for
 
@@ -17,7 +17,6 @@ SKEW = 10
 
 _LISTED = 8
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
-_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _FEW_WORDS = 4
 
 
@@ -28,11 +27,6 @@ class Labels:
     words: Mapping[str, str]  # label to the word that the model scores
     spellings: Mapping[str, str] = field(default_factory=dict)  # where several are one label
     counts: Mapping[str, int] = field(default_factory=dict)  # training rows of each label
-
-    @property
-    def are_numbers(self) -> bool:
-        """Whether all labels are numbers, which mean little to a model."""
-        return all(_NUMBER.fullmatch(label) for label in self.words)
 
     @property
     def are_skewed(self) -> bool:
@@ -75,8 +69,6 @@ def heading(column: str) -> str:
     """Return a column's name as people would write it: `reviewTitle` → `Review title`."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
     words = [word for word in re.split(r"[\s_.-]+", spaced.lower()) if word]
-    if len(words) > 1 and words[-1] in ("text", "label"):  # which adds nothing
-        words.pop()
     return " ".join(words).capitalize() or "Answer"
 
 
@@ -125,7 +117,7 @@ def task_name(text: str) -> str:
 
 def _order(label: str) -> tuple[float, str]:
     """Sort numbers by size, and before words."""
-    return (float(label) if _NUMBER.fullmatch(label) else float("inf"), label)
+    return (float(label) if NUMBER.fullmatch(label) else float("inf"), label)
 
 
 def _merged(found: Counter[str]) -> dict[str, str]:
