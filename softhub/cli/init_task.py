@@ -143,7 +143,7 @@ def _show(draft: "Draft", written: list[Path]) -> None:
 
 def _next_step(draft: "Draft", source: str, options: list[str], base: str | None) -> str:
     """Return what to do next: train, or first make the test split that training needs."""
-    if draft.has_test:
+    if "test" in draft.sizes:
         recipe = [] if draft.task.kind == "classification" else ["--recipe", draft.task.kind]
         command = ["softhub", "train", *recipe, "--task", str(draft.path), "--base-model"]
         command += [base or os.environ.get("SOFTHUB_BASE") or "MODEL"]

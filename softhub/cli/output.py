@@ -14,6 +14,8 @@ from softhub.experiments.console import note, one_line, printable
 from softhub.files import replace_file
 
 if TYPE_CHECKING:
+    from pandas import Series
+
     from softhub.adapter.manifest import RecordedMetric
 
 _FORMATS = (".csv", ".jsonl", ".parquet")
@@ -115,7 +117,7 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     elif path.suffix.lower() == ".csv":
         table.map(_csv_cell).to_csv(buffer, index=False)
     else:
-        table.to_parquet(buffer, index=False)
+        table.apply(_storable).to_parquet(buffer, index=False)
     try:
         replace_file(path, buffer.getvalue())
     except OSError as error:
@@ -123,8 +125,19 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     note(f"Wrote {len(records)} rows to {path}")
 
 
+def _storable(column: "Series[Any]") -> "Series[Any]":
+    """Return a column as it is, or as text if it has values of several types."""
+    import pyarrow as pa
+
+    try:
+        pa.array(column, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return column.map(_csv_cell).map(str, na_action="ignore")
+    return column
+
+
 def _csv_cell(value: Any) -> Any:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         words = all(isinstance(item, str) for item in value)
         return ";".join(value) if words else json.dumps(value, ensure_ascii=False)
     return value

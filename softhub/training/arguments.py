@@ -10,12 +10,14 @@ import torch
 from transformers import TrainingArguments
 
 from softhub.config import Alternatives
+from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
 from softhub.terminal import is_quiet
 from softhub.training.argument_checks import check_values, explained_arguments
 from softhub.training.callbacks import check_trackers
 from softhub.training.learning_rate import check_learning_rate, scaled_rate
 
+_STEPS = 120
 _PROVENANCE = (
     "max_steps",
     "num_train_epochs",
@@ -47,6 +49,8 @@ class PromptTrainingArguments(TrainingArguments):
     instead.
 
     Attributes:
+        max_steps: Optimizer steps; the default is 120, or -1 if `num_train_epochs` is given.
+        num_train_epochs: Passes over the training data, in place of `max_steps`.
         learning_rate: The peak learning rate; the default is a fraction of the size of the base's
             embeddings.
         max_restarts: How often a failed run is restarted, with another learning rate and then also
@@ -62,7 +66,12 @@ class PromptTrainingArguments(TrainingArguments):
     }
 
     output_dir: str = field(default="runs/prompt", metadata={"help": "Folder of the checkpoints."})
-    max_steps: int = field(default=120, metadata={"help": "Optimizer steps; -1: by epochs."})
+    max_steps: int | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": f"Optimizer steps; default: {_STEPS}, or by epochs."}
+    )
+    num_train_epochs: float = field(
+        default=0.0, metadata={"help": "Passes over the training data, in place of max_steps."}
+    )
     learning_rate: float | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Peak learning rate; default: scaled to the base."}
     )
@@ -99,6 +108,7 @@ class PromptTrainingArguments(TrainingArguments):
         """
         check_learning_rate(self.learning_rate)
         check_values(self)
+        self._set_length()
         check_trackers(self.report_to)
         self.report_to = self.report_to or "none"
         self.dataloader_pin_memory &= torch.accelerator.is_available()
@@ -106,6 +116,17 @@ class PromptTrainingArguments(TrainingArguments):
             self.disable_tqdm = is_quiet() or not sys.stderr.isatty()
         with explained_arguments():
             super().__post_init__()
+
+    def _set_length(self) -> None:
+        """Choose between steps and epochs, of which only one has an effect."""
+        if self.max_steps is None:
+            self.max_steps = -1 if self.num_train_epochs else _STEPS
+        if (self.max_steps > 0) == (self.num_train_epochs > 0):
+            found = "both" if self.max_steps > 0 else "neither"
+            raise TrainingError(
+                f"Found {found} of max_steps and num_train_epochs, as numbers above 0; expected "
+                f"one of them."
+            )
 
     @property
     def rule(self) -> str | None:

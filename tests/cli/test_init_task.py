@@ -76,7 +76,9 @@ def test_json_has_what_the_page_has(softhub: Command, reviews: Path, tmp_path: P
     done = softhub("init-task", reviews, "-o", tmp_path / "t.yaml", "--json")
     record = json.loads(done.out)
     assert record["written"] == [str(tmp_path / "t.yaml")]
-    assert (record["task"]["name"], record["task"]["label_column"]) == ("reviews", "mood")
+    assert record["task"]["name"] == "reviews"
+    labels = [item["label"] for item in record["task"]["verbalizer"]]
+    assert labels == ["negative", "positive"]
     assert record["rows"] == {"train": 40}
     assert "no test split" in record["warnings"][0]
 

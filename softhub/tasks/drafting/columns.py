@@ -30,8 +30,7 @@ _NAMED = 100
 _FEWEST_WORDS = 3  # of a further text; names and dates have fewer
 _MOST_REPEATED = 10  # rows for each different further text, as premises have
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
-FEWEST_ROWS = 10
-"""Fewer rows cannot be divided, nor tell which column is which."""
+FEWEST_ROWS = 10  # fewer do not tell which column is which
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,7 @@ from softhub.tasks.drafting.lengths import Lengths
 from softhub.tasks.drafting.rows import RowSet
 from softhub.tasks.drafting.templates import Labels
 
-FEW_ROWS = 8
-"""A label with fewer training rows is hardly learned."""
-
+_FEW_ROWS = 8  # a label with fewer is hardly learned
 _SHOWN = 5
 _SMALL_TEST = 100
 _SAMPLED = 20_000
@@ -109,11 +107,11 @@ def _label_problems(labels: Labels) -> Iterator[str]:
             f"{most!r} has {counts[most]} training rows and {least!r} {counts[least]}; the task "
             f"file therefore has class_weights and macro_f1, which weight all labels equally"
         )
-    few = [label for label, count in counts.items() if count < FEW_ROWS]
+    few = [label for label, count in counts.items() if count < _FEW_ROWS]
     if few:
         yield (
-            f"{_count(len(few), 'label')} with fewer than {FEW_ROWS} training rows ({_list(few)}); "
-            f"add rows, or merge labels with label_map"
+            f"{_count(len(few), 'label')} with fewer than {_FEW_ROWS} training rows "
+            f"({_list(few)}); add rows, or merge labels with label_map"
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from softhub.config import expand_user
+from softhub.config import expand_user, hub_answers
 from softhub.errors import DatasetError
 from softhub.tasks.data_files import check_table, is_saved_dataset, is_table
 from softhub.tasks.dataset import SPLITS, DatasetSource
@@ -119,7 +119,11 @@ def _by_split(places: Mapping[Place, str]) -> dict[str, list[Place]]:
 
 def _hub(place: str, subset: str | None) -> DatasetSource:
     from datasets import get_dataset_config_names, get_dataset_split_names
+    from huggingface_hub import constants
 
+    if not (constants.HF_HUB_OFFLINE or hub_answers()):  # `datasets` would retry for minutes
+        reason = "there is no such file, and the Hub did not answer; check path and network"
+        raise DatasetError(f"{place}: {reason}")
     with dataset_errors(f"dataset {place}"):
         subsets = get_dataset_config_names(place)
     if subset is None and len(subsets) == 1:

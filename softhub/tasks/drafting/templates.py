@@ -12,9 +12,7 @@ from softhub.tasks.drafting.columns import LONGEST_LABEL, NUMBER, Roles
 from softhub.tasks.drafting.rows import RowSet
 from softhub.tasks.verbalizer import words_for
 
-SKEW = 10
-"""Labels are imbalanced if the most frequent is at least this many times as frequent as another."""
-
+_SKEW = 10  # labels are imbalanced if one is at least this many times as frequent as another
 _LISTED = 8
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _FEW_WORDS = 4
@@ -32,7 +30,7 @@ class Labels:
     def are_skewed(self) -> bool:
         """Whether one label is far more frequent than another."""
         counts = [count for count in self.counts.values() if count]
-        return bool(counts) and max(counts) >= SKEW * min(counts)
+        return bool(counts) and max(counts) >= _SKEW * min(counts)
 
 
 def find_labels(tables: Mapping[str, RowSet], roles: Roles) -> Labels:

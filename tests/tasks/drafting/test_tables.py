@@ -1,12 +1,14 @@
 """Tables, folders and chats as people have them: drafted, or told what is missing."""
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict
+from huggingface_hub import constants
 
 from softhub.errors import DatasetError
 from softhub.tasks import Task
@@ -174,6 +176,18 @@ LONG = {"messages": chat(1)["messages"] + chat(2)["messages"]}
 def test_what_a_table_lacks_is_told(tmp_path: Path, table: Rows, reason: str) -> None:
     with pytest.raises(DatasetError, match=reason):
         drafted(jsonl(tmp_path / "t.jsonl", table))
+
+
+@pytest.mark.parametrize("place", ["reviews", "org/reviews"])
+def test_a_hub_that_does_not_answer_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    started = time.monotonic()
+    with pytest.raises(DatasetError, match=f"{place}: there is no such file, and the Hub did not"):
+        find_source(place)
+    assert time.monotonic() - started < 20  # the import of `datasets` included
 
 
 def test_dev_serves_as_a_missing_test(tmp_path: Path) -> None:
