@@ -127,7 +127,7 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 def _storable(column: "Series[Any]") -> "Series[Any]":
     """Return a column as it is, or as text if it has values of several types."""
-    import pyarrow as pa
+    import pyarrow as pa  # type: ignore[import-untyped]
 
     try:
         pa.array(column, from_pandas=True)

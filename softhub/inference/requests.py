@@ -196,6 +196,13 @@ class RequestEncoder:
     def _encode(
         self, task: Task, text: Text, prompt: LoadedPrompt | None, answer: int
     ) -> EncodedText:
+        columns = task.template.columns
+        if isinstance(text, str) and len(columns) > 1:
+            raise TaskError(
+                f"The task {task.name} reads {len(columns)} columns ({', '.join(columns)}), and "
+                "found a single text. Pass a dict with a value for each column; on the command "
+                "line, a file with these columns (--file)."
+            )
         row = {task.text_column: text} if isinstance(text, str) else text
         room = self._room(prompt, task, answer)
         return self._encoder.encode(task.template, row, text_column=task.text_column, room=room)

@@ -66,7 +66,7 @@ class PromptTrainingArguments(TrainingArguments):
     }
 
     output_dir: str = field(default="runs/prompt", metadata={"help": "Folder of the checkpoints."})
-    max_steps: int | None = field(  # type: ignore[assignment]
+    max_steps: int = field(  # type: ignore[assignment]
         default=None, metadata={"help": f"Optimizer steps; default: {_STEPS}, or by epochs."}
     )
     num_train_epochs: float = field(
@@ -107,8 +107,10 @@ class PromptTrainingArguments(TrainingArguments):
             TrainingError: An argument is not valid, not supported, or names a missing tracker.
         """
         check_learning_rate(self.learning_rate)
+        if self.max_steps is None:
+            self.max_steps = -1 if self.num_train_epochs else _STEPS
         check_values(self)
-        self._set_length()
+        self._check_length()
         check_trackers(self.report_to)
         self.report_to = self.report_to or "none"
         self.dataloader_pin_memory &= torch.accelerator.is_available()
@@ -117,10 +119,8 @@ class PromptTrainingArguments(TrainingArguments):
         with explained_arguments():
             super().__post_init__()
 
-    def _set_length(self) -> None:
-        """Choose between steps and epochs, of which only one has an effect."""
-        if self.max_steps is None:
-            self.max_steps = -1 if self.num_train_epochs else _STEPS
+    def _check_length(self) -> None:
+        """Check that there are steps or epochs, of which only one has an effect."""
         if (self.max_steps > 0) == (self.num_train_epochs > 0):
             found = "both" if self.max_steps > 0 else "neither"
             raise TrainingError(

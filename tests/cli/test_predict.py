@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -110,6 +111,18 @@ def test_a_table_without_the_column_of_the_template_is_refused(
     assert (done.code, done.out) == (1, "")
     assert "has no column 'text', which the template of the task sentiment reads" in done.err
     assert "its columns are id, review. Rename one of them" in done.err
+
+
+@pytest.mark.parametrize("verb", ["predict", "generate"])
+def test_a_single_text_for_a_task_of_several_columns_is_told_what_to_give(
+    softhub: Command, make_adapter: MakeAdapter, base: Path, verb: str
+) -> None:
+    task = SENTIMENT if verb == "predict" else SUMMARY
+    several = replace(task, template="Title: {title} Text: {text} So:", text_column="text")
+    done = softhub(verb, make_adapter(task=several), TEXTS[0], "--base", base)
+    assert (done.code, done.out) == (1, "")
+    assert f"The task {task.name} reads 2 columns (title, text), and found a single" in done.err
+    assert done.err.endswith("a file with these columns (--file).\n")
 
 
 @pytest.mark.parametrize("arguments", [(), ("-",), ("--file", "-")])
