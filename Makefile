@@ -6,10 +6,10 @@ STAMP  := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench tables clean
+.PHONY: help setup demo test lint bench gpu-check tables clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,9 @@ lint: $(STAMP) ## Check style, types, import layers, and the documentation
 
 bench: $(STAMP) ## Compare the time of a training step with plain PEFT; writes benchmarks/results
 	$(BIN)/python benchmarks/train_step.py
+
+gpu-check: $(STAMP) ## Check exactness, speed and training on one GPU (six minutes); writes benchmarks/results
+	$(BIN)/python benchmarks/gpu_check.py
 
 tables: $(STAMP) ## Compute missing rows of the committed comparisons, and write their tables (hours)
 	$(BIN)/python benchmarks/comparisons.py

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from softhub.files import replace_file
+
 RESULTS = Path(__file__).parent / "results"
 DEMO_BASE = "recipes/data/files/SmolLM2-135M-Instruct.Q4_1.gguf"
 DEMO_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -37,6 +39,7 @@ def surroundings():
         "torch_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cuda": torch.version.cuda,
     }
 
 
@@ -68,14 +71,14 @@ def keep_row(path, row):
         file.write(json.dumps(row) + "\n")
 
 
-def write(name, figures):
-    """Write `benchmarks/results/<name>.json`."""
-    RESULTS.mkdir(exist_ok=True)
+def write(name, figures, folder=RESULTS):
+    """Write `<name>.json` to a folder; an interrupted call leaves the earlier file."""
+    folder.mkdir(exist_ok=True)
     record = {
         "command": f"python {Path(sys.argv[0]).as_posix()} {' '.join(sys.argv[1:])}".strip(),
         **figures,
         **surroundings(),
     }
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    path = folder / f"{name}.json"
+    replace_file(path, (json.dumps(record, indent=2) + "\n").encode())
     print(f"Written: {path}", file=sys.stderr)

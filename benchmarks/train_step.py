@@ -15,6 +15,7 @@ slows down single steps.
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from unittest import mock
 
 import torch
@@ -24,8 +25,8 @@ from stock_peft import padded_on_the_right
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from softhub import Task, load_base
+from softhub.model.device_settings import DEVICE_SETTINGS, settings_of
 from softhub.model.encoding import Candidates, Encoder
-from softhub.model.packing import longest_packed
 from softhub.training import PromptTrainingArguments
 from softhub.training.data import EncodedExamples, encode_examples
 from softhub.training.module import PromptTuningModule
@@ -82,10 +83,11 @@ def ours(base, tokens, rows, candidates, task, seed, *, packed=True):
     vectors = base.embed(torch.arange(100, 100 + tokens))
     with tempfile.TemporaryDirectory() as folder:
         args = PromptTrainingArguments(**options(folder), load_best_model_at_end=False, seed=seed)
-        longest = longest_packed if packed else lambda base: 0
-        with mock.patch("softhub.training.module.longest_packed", longest):
-            tuner = PromptTuningModule(base, vectors, candidates)
-        PromptTrainer(tuner, task, args, rows, rows, [clock]).train()
+        tuner = PromptTuningModule(base, vectors, candidates)
+        trainer = PromptTrainer(tuner, task, args, rows, rows, [clock])
+        settings = {args.device.type: replace(settings_of(args.device), packs=packed)}
+        with mock.patch.dict(DEVICE_SETTINGS, settings):
+            trainer.train()
     return clock.seconds[WARM_UP:]
 
 

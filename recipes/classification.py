@@ -10,7 +10,7 @@ Writes the adapter to <output_dir>/adapter and all results to <output_dir>/repor
 
 from dataclasses import dataclass, field
 
-from peft import PromptTuningConfig
+from peft import get_peft_config
 
 from softhub import PromptTrainingArguments, Task, evaluate_run, fit, load_base, run_recipe
 from softhub.experiments import RunConfig
@@ -28,7 +28,7 @@ def main(config: ClassificationConfig, args: PromptTrainingArguments) -> None:
     data = task.load_splits(config.limits, per_label=config.examples_per_label, seed=args.seed)
     base = load_base(config.base_model, **config.base_options)
 
-    peft_config = PromptTuningConfig(task_type=base.task_type, **config.prompt_options)
+    peft_config = get_peft_config({"task_type": base.task_type, **config.prompt_options})
     result = fit(base, task, peft_config, data, args=args, init=config.init, resume=config.resume)
 
     report = evaluate_run(base, task, result, data)  # on test, beside the baselines

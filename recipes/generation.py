@@ -9,7 +9,7 @@ table. Writes the adapter to <output_dir>/adapter and all results to <output_dir
 
 from dataclasses import dataclass, field
 
-from peft import PromptTuningConfig
+from peft import get_peft_config
 
 from softhub import PromptTrainingArguments, Task, evaluate_run, fit, load_base, run_recipe
 from softhub.experiments import RunConfig
@@ -26,7 +26,7 @@ def main(config: GenerationConfig, args: PromptTrainingArguments) -> None:
     data = task.load_splits(config.limits)
     base = load_base(config.base_model, **config.base_options)
 
-    peft_config = PromptTuningConfig(task_type=base.task_type, **config.prompt_options)
+    peft_config = get_peft_config({"task_type": base.task_type, **config.prompt_options})
     result = fit(base, task, peft_config, data, args=args, init=config.init, resume=config.resume)
 
     report = evaluate_run(base, task, result, data, run_code=config.run_generated_code)

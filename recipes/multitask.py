@@ -8,7 +8,7 @@ Writes results to <output_dir>/<task>, and pushes each adapter as <namespace>/<t
 
 from pathlib import Path
 
-from peft import PromptTuningConfig
+from peft import get_peft_config
 
 from softhub import (
     PromptModel,
@@ -26,7 +26,7 @@ def main(config: MultitaskConfig, args: PromptTrainingArguments) -> None:
     tasks = [Task.from_file(path, kind="generation") for path in config.task]
     data = [task.load_splits(config.limits) for task in tasks]
     base = load_base(config.base_model, **config.base_options)
-    peft_config = PromptTuningConfig(task_type=base.task_type, **config.prompt_options)
+    peft_config = get_peft_config({"task_type": base.task_type, **config.prompt_options})
     results = fit_tasks(base, tasks, peft_config, data, args=args, **config.schedule)
 
     model, names = PromptModel(base), [task.name for task in tasks]

@@ -129,13 +129,7 @@ def parse_config(
     Raises:
         ConfigError: The file cannot be read, a key is unknown, or a value has the wrong type.
     """
-    from transformers import HfArgumentParser
-
-    class Parser(HfArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise ConfigError(f"{message}; --help lists all options.")
-
-    parser = Parser(list(settings), allow_abbrev=False)
+    parser = _parser(settings)
     arguments = list(sys.argv[1:] if argv is None else argv)
     in_file = _file_flags(_pop_config(arguments) or default)
     flags = _without_replaced(settings, in_file, arguments)
@@ -145,6 +139,17 @@ def parse_config(
         return tuple(parser.parse_args_into_dataclasses(flags, look_for_args_file=False))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"Wrong value in the configuration: {error}") from error
+
+
+def _parser(settings: Sequence[Any]) -> Any:
+    """Return transformers' parser for dataclasses, which raises errors and does not exit."""
+    from transformers import HfArgumentParser
+
+    class Parser(HfArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise ConfigError(f"{message}; --help lists all options.")
+
+    return Parser(list(settings), allow_abbrev=False)
 
 
 class _Flag(NamedTuple):

@@ -3,6 +3,7 @@
 import torch
 
 from softhub.adapter.manifest import Manifest
+from softhub.model.prefix import prefix_shape, units_of, vectors_of_prompt
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task, Template, Verbalizer
 
@@ -56,5 +57,18 @@ def soft_prompt(base, tokens, task=None, *, seed=0, **changes):
     }
     manifest = Manifest(**{**fields, **changes})
     generator = torch.Generator().manual_seed(seed)
-    vectors = torch.randn(tokens, manifest.hidden_size, generator=generator)
+    vectors = torch.randn(tokens, manifest.width, generator=generator)
     return SoftPrompt(vectors, manifest)
+
+
+def prefix(base, tokens, task=None, *, seed=0, **changes):
+    """A prefix of `tokens` virtual tokens for a base: random keys and values of its own size."""
+    shape = prefix_shape(base)
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(tokens, base.hidden_size, generator=generator)
+    near = vectors_of_prompt(base, start)  # [P, width]
+    noise = torch.randn(near.shape, generator=generator) * units_of(near, shape)
+    manifest = soft_prompt(
+        base, tokens, task, seed=seed, hidden_size=None, prefix=shape, **changes
+    ).manifest
+    return SoftPrompt(near + noise, manifest)

@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from softhub.adapter.front_matter import read_front_matter
 from softhub.adapter.layout import CARD, CONFIG, MANIFEST, WEIGHTS, sha256_of
-from softhub.adapter.manifest import Manifest
+from softhub.adapter.manifest import Manifest, PrefixShape
 from softhub.adapter.strict_json import parse_object
 from softhub.adapter.weights import Weights, parse_weights
 from softhub.errors import InvalidAdapter
 
 if TYPE_CHECKING:
     from softhub.adapter.weights import Matrix
+
+
+PREFIX_METHODS = ("PREFIX_TUNING", "CARTRIDGE")
+"""PEFT's methods whose file has the keys and values of every layer, in the same layout."""
+METHODS = ("PROMPT_TUNING", *PREFIX_METHODS)
+"""PEFT's methods whose adapters softhub loads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +66,16 @@ class Adapter:
 
     @cached_property
     def vectors(self) -> Matrix:
-        """The stored tensor as float32 numbers: `[P, H]`, or `[2P, H]` (see `Weights`)."""
+        """The stored tensor as float32 numbers, `[P, width]` or `[2P, H]` (see `Weights`)."""
         return self.weights.to_float32()
+
+    @cached_property
+    def prefix(self) -> PrefixShape | None:
+        """Shape of the prefix that the config describes; None for prompt tuning."""
+        if self.config.get("peft_type") not in PREFIX_METHODS:
+            return None
+        heads, width = self.config["num_attention_heads"], self.config["token_dim"]
+        return PrefixShape(self.config["num_layers"], heads, width // heads)
 
     @cached_property
     def sha256(self) -> Mapping[str, str]:

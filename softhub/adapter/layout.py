@@ -26,7 +26,7 @@ PICKLED_WEIGHTS = "adapter_model.bin"
 
 MAX_BYTES: dict[str, int] = {
     CONFIG: 64 * 1024,
-    WEIGHTS: 16 * 1024 * 1024,
+    WEIGHTS: 64 * 1024 * 1024,  # a prefix of a large base; a prompt has kilobytes
     MANIFEST: 256 * 1024,
     CARD: 1024 * 1024,
 }

@@ -13,13 +13,19 @@ from softhub.adapter.portable import check_base_model
 from softhub.adapter.strict_json import check_value, parse_object, quoted
 from softhub.errors import InvalidAdapter
 
-SCHEMA_VERSION = 1
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+SCHEMA_VERSION = 2
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: lambda record: {**record, "prefix": None},  # version 1 knew prompts `[P, H]` only
+}
 """Migrations to the next schema version, by version; each returns the new record."""
 
 TASK_TYPES = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 MAX_VIRTUAL_TOKENS = 100_000
 MAX_HIDDEN_SIZE = 131_072
+MAX_LAYERS = 1_024
+PROMPT_TYPES = ("prompt", "prefix")
+"""Kinds of soft prompts: input embeddings, or keys and values of every layer."""
+
 _MAX_LINE = 256
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -70,6 +76,31 @@ class RecordedMetric:
 
 
 @dataclass(frozen=True)
+class PrefixShape:
+    """Keys and values that each virtual token of a prefix has.
+
+    Attributes:
+        num_layers: Layers of the base model.
+        num_key_value_heads: Heads of keys, and of values, in each layer.
+        head_dim: Width of a head.
+    """
+
+    num_layers: int
+    num_key_value_heads: int
+    head_dim: int
+
+    @property
+    def layer_width(self) -> int:
+        """Numbers of one token's keys in a layer, and of its values; PEFT's `token_dim`."""
+        return self.num_key_value_heads * self.head_dim
+
+    @property
+    def width(self) -> int:
+        """Numbers of one virtual token: for each layer its keys, then its values."""
+        return 2 * self.num_layers * self.layer_width
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything about a soft prompt except its vectors; checked on creation.
 
@@ -77,7 +108,7 @@ class Manifest:
         base_model: Name of the base as on the Hub, `org/name` or `name`; never a path.
         task_type: PEFT's task type, one of `TASK_TYPES`.
         num_virtual_tokens: P.
-        hidden_size: H.
+        hidden_size: H; None for a prefix.
         base_revision: Commit or tag of the base, if known.
         base_quantization: How the base's weights were stored during training, such as `Q4_1`.
         fingerprint: What identifies the base beyond its name.
@@ -87,13 +118,14 @@ class Manifest:
         license: License of the prompt, as the Hub spells it.
         files: SHA-256 by name of the weights and the config.
         softhub_version: The version that wrote this.
+        prefix: Shape of a prefix: keys and values of every layer; None for input embeddings.
         schema_version: Version of this record's fields.
     """
 
     base_model: str
     task_type: str
     num_virtual_tokens: int
-    hidden_size: int
+    hidden_size: int | None
     base_revision: str | None
     base_quantization: str | None
     fingerprint: Mapping[str, Any] | None
@@ -103,6 +135,7 @@ class Manifest:
     license: str | None
     files: Mapping[str, str]
     softhub_version: str
+    prefix: PrefixShape | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -115,7 +148,10 @@ class Manifest:
         if self.task_type not in TASK_TYPES:
             raise _wrong("task_type", self.task_type, " or ".join(TASK_TYPES))
         _check_count(self.num_virtual_tokens, "num_virtual_tokens", 1, MAX_VIRTUAL_TOKENS)
-        _check_count(self.hidden_size, "hidden_size", 1, MAX_HIDDEN_SIZE)
+        if self.prefix is None:
+            _check_count(self.hidden_size, "hidden_size", 1, MAX_HIDDEN_SIZE)
+        else:
+            self._check_prefix(self.prefix)
         for field in ("base_revision", "base_quantization", "license"):
             if getattr(self, field) is not None:
                 _check_line(getattr(self, field), field)
@@ -123,6 +159,29 @@ class Manifest:
         if self.schema_version != SCHEMA_VERSION or isinstance(self.schema_version, bool):
             raise _wrong("schema_version", self.schema_version, str(SCHEMA_VERSION))
         self._check_records()
+
+    def _check_prefix(self, prefix: PrefixShape) -> None:
+        if not isinstance(prefix, PrefixShape):
+            raise _wrong("prefix", prefix, "a PrefixShape")
+        limits = (MAX_LAYERS, MAX_HIDDEN_SIZE, MAX_HIDDEN_SIZE)
+        for field, limit in zip(dataclasses.fields(PrefixShape), limits, strict=True):
+            _check_count(getattr(prefix, field.name), f"prefix.{field.name}", 1, limit)
+        if self.hidden_size is not None:
+            raise _wrong("hidden_size", self.hidden_size, "null, because the prompt is a prefix")
+        if self.task_type != "CAUSAL_LM":
+            raise _wrong("task_type", self.task_type, "CAUSAL_LM for a prefix")
+
+    @property
+    def prompt_type(self) -> str:
+        """One of `PROMPT_TYPES`."""
+        return "prompt" if self.prefix is None else "prefix"
+
+    @property
+    def width(self) -> int:
+        """Numbers of one virtual token."""
+        width = self.hidden_size if self.prefix is None else self.prefix.width
+        assert width is not None  # checked on creation
+        return width
 
     def _check_records(self) -> None:
         for field in ("fingerprint", "task"):
@@ -173,7 +232,12 @@ class Manifest:
         metrics = record["metrics"]
         if not isinstance(metrics, list):
             raise _wrong("metrics", metrics, "a list")
-        return cls(**{**record, "metrics": tuple(_metric(entry) for entry in metrics)})
+        prefix = record["prefix"]
+        if prefix is not None:
+            _check_keys(prefix, PrefixShape, f"prefix in {_ORIGIN}")
+            prefix = PrefixShape(**prefix)
+        parts = {"metrics": tuple(_metric(entry) for entry in metrics), "prefix": prefix}
+        return cls(**{**record, **parts})
 
 
 def _migrated(record: dict[str, Any]) -> dict[str, Any]:

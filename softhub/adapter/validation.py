@@ -7,10 +7,11 @@ the safetensors header are parsed strictly, and the parts must agree with each o
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from softhub.adapter.adapter import Adapter
+from softhub.adapter.adapter import METHODS, PREFIX_METHODS, Adapter
 from softhub.adapter.layout import (
     CARD,
     CONFIG,
@@ -23,7 +24,13 @@ from softhub.adapter.layout import (
     find_interrupted_save,
     read_regular,
 )
-from softhub.adapter.manifest import MAX_HIDDEN_SIZE, MAX_VIRTUAL_TOKENS, TASK_TYPES
+from softhub.adapter.manifest import (
+    MAX_HIDDEN_SIZE,
+    MAX_LAYERS,
+    MAX_VIRTUAL_TOKENS,
+    TASK_TYPES,
+    PrefixShape,
+)
 from softhub.adapter.portable import UNKNOWN_BASE
 from softhub.adapter.strict_json import quoted
 from softhub.adapter.weights import is_count
@@ -32,8 +39,6 @@ from softhub.errors import InvalidAdapter, UnsupportedAdapter
 _CARD_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]")
 
 _CONVERSIONS = {
-    "PREFIX_TUNING": "Prefix tuning stores keys and values of every layer, which no soft prompt "
-    "can express. Train a prompt on the same data with `softhub train`, or use this one in PEFT.",
     "P_TUNING": "Load it in PEFT and save `model.get_prompt(batch_size=1)[0]` as a SoftPrompt.",
     "MULTITASK_PROMPT_TUNING": "Load it in PEFT and save `model.get_prompt(batch_size=1, "
     "task_ids=torch.tensor([i]))[0]` of each task i as a SoftPrompt.",
@@ -210,12 +215,13 @@ def _check_size(name: str, size: int, origin: str) -> None:
 
 def _check_config(config: Mapping[str, Any], origin: str) -> None:
     method, task_type = config.get("peft_type"), config.get("task_type")
-    if method != "PROMPT_TUNING":
+    if method not in METHODS:
         conversion = _CONVERSIONS.get(
-            str(method), "softhub loads prompt tuning only; use it in PEFT."
+            str(method), "softhub loads prompt tuning and prefix tuning only; use it in PEFT."
         )
         raise UnsupportedAdapter(
-            f"{origin} has peft_type {quoted(method)}; expected 'PROMPT_TUNING'. {conversion}"
+            f"{origin} has peft_type {quoted(method)}; expected one of {', '.join(METHODS)}. "
+            f"{conversion}"
         )
     if task_type is None:
         raise UnsupportedAdapter(
@@ -228,6 +234,12 @@ def _check_config(config: Mapping[str, Any], origin: str) -> None:
             f"{origin} has task_type {quoted(task_type)}; expected {' or '.join(TASK_TYPES)}. "
             "A prompt for another task type depends on a head that is not part of it: train a "
             "causal or encoder-decoder model with a verbalizer instead."
+        )
+    if method in PREFIX_METHODS and task_type != "CAUSAL_LM":
+        raise UnsupportedAdapter(
+            f"{origin} is a prefix ({method}) with task_type {task_type}; expected CAUSAL_LM. An "
+            "encoder-decoder's prefix is in its decoder, where softhub puts no prompt: use it in "
+            "PEFT, or train a prompt instead."
         )
     if config.get("modules_to_save"):
         raise UnsupportedAdapter(
@@ -277,10 +289,39 @@ def _check_shape(adapter: Adapter) -> None:
             f"{WEIGHTS} of {origin} has {rows} rows; expected {count * submodules}, as {CONFIG} "
             f"specifies {count} virtual tokens for {submodules} submodule(s)."
         )
-    if declared is not None and not (is_count(declared, MAX_HIDDEN_SIZE) and declared == width):
+    if config["peft_type"] in PREFIX_METHODS:
+        _check_prefix_width(config, width, origin)
+    elif declared is not None and not (is_count(declared, MAX_HIDDEN_SIZE) and declared == width):
         raise InvalidAdapter(
             f"{WEIGHTS} of {origin} has rows of {width} numbers; expected {quoted(declared)}, "
             f"the token_dim in {CONFIG}."
+        )
+
+
+def _check_prefix_width(config: Mapping[str, Any], width: int, origin: str) -> None:
+    """Check that a virtual token has the keys and values of the layers that the config names."""
+    limits = {
+        "num_layers": MAX_LAYERS,
+        "num_attention_heads": MAX_HIDDEN_SIZE,
+        "token_dim": MAX_HIDDEN_SIZE,
+    }
+    for name, limit in limits.items():
+        if not is_count(config.get(name), limit):
+            raise InvalidAdapter(
+                f"{CONFIG} of {origin} has {name} {quoted(config.get(name))}; expected an integer "
+                f"from 1 to {limit}, because a prefix has keys and values of every layer."
+            )
+    heads, layer = config["num_attention_heads"], config["token_dim"]
+    if layer % heads:
+        raise InvalidAdapter(
+            f"{CONFIG} of {origin} has token_dim {layer}; expected a multiple of {heads}, its "
+            "num_attention_heads (of keys and values)."
+        )
+    expected = 2 * config["num_layers"] * layer
+    if width != expected:
+        raise InvalidAdapter(
+            f"{WEIGHTS} of {origin} has rows of {width} numbers; expected {expected}, keys and "
+            f"values of {config['num_layers']} layers with the token_dim {layer} in {CONFIG}."
         )
 
 
@@ -316,7 +357,8 @@ def _check_agreement(adapter: Adapter) -> None:
             )
     pairs = {
         "num_virtual_tokens": (config["num_virtual_tokens"], manifest.num_virtual_tokens),
-        "hidden_size": (adapter.shape[1], manifest.hidden_size),
+        "hidden_size": (None if adapter.prefix else adapter.shape[1], manifest.hidden_size),
+        "prefix": (_record(adapter.prefix), _record(manifest.prefix)),
         "task_type": (config["task_type"], manifest.task_type),
         "base_model": (config.get("base_model_name_or_path") or UNKNOWN_BASE, manifest.base_model),
     }
@@ -326,6 +368,10 @@ def _check_agreement(adapter: Adapter) -> None:
                 f"{origin} is inconsistent in {field}: {CONFIG} and weights say "
                 f"{quoted(stored)}, {MANIFEST} says {quoted(declared)}."
             )
+
+
+def _record(prefix: PrefixShape | None) -> dict[str, int] | None:
+    return None if prefix is None else asdict(prefix)
 
 
 def _check_card(data: bytes, origin: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from softhub.adapter.layout import WEIGHTS_KEY
-from softhub.adapter.manifest import MAX_HIDDEN_SIZE, MAX_VIRTUAL_TOKENS
+from softhub.adapter.manifest import MAX_VIRTUAL_TOKENS
 from softhub.adapter.strict_json import parse_object, quoted
 from softhub.errors import InvalidAdapter, UnsupportedAdapter
 
@@ -21,6 +21,7 @@ _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _EXPONENT = {"F32": 0x7F80_0000, "F16": 0x7C00, "BF16": 0x7F80}
 _MAX_HEADER = 64 * 1024
 _LENGTH_BYTES = 8
+_MAX_WIDTH = 2**24  # keys and values of all layers of one token, of the largest models
 
 
 class Weights(NamedTuple):
@@ -28,7 +29,8 @@ class Weights(NamedTuple):
 
     Attributes:
         dtype: `F32`, `F16` or `BF16`.
-        shape: `(P, H)`, or `(2P, H)` as PEFT saves encoder-decoder prompts with two submodules.
+        shape: `(P, H)`; `(2P, H)` as PEFT saves encoder-decoder prompts with two submodules; or
+            `(P, width)` of a prefix, see `PrefixShape`.
         body: The numbers, row by row, little-endian.
     """
 
@@ -135,11 +137,11 @@ def _check_tensor(entry: object, body_bytes: int, origin: str) -> tuple[str, tup
 def _matrix(shape: object, origin: str) -> tuple[int, int]:
     if isinstance(shape, list) and len(shape) == 2:
         rows, width = shape
-        if is_count(rows, 2 * MAX_VIRTUAL_TOKENS) and is_count(width, MAX_HIDDEN_SIZE):
+        if is_count(rows, 2 * MAX_VIRTUAL_TOKENS) and is_count(width, _MAX_WIDTH):
             return rows, width
     raise InvalidAdapter(
-        f"{origin} has shape {quoted(shape)}; expected [virtual tokens, hidden size], two "
-        f"integers up to {2 * MAX_VIRTUAL_TOKENS} and {MAX_HIDDEN_SIZE}."
+        f"{origin} has shape {quoted(shape)}; expected [virtual tokens, numbers of each], two "
+        f"integers up to {2 * MAX_VIRTUAL_TOKENS} and {_MAX_WIDTH}."
     )
 
 

@@ -169,12 +169,13 @@ def adapter_cells(info: "AdapterInfo", metric: str | None = None) -> dict[str, s
     from softhub.hub.query import Query
 
     scored = Query(metric=metric).score_of(info)
+    is_prefix = info.prompt_type == "prefix"
     return {
         "repository": info.repo_id,
         "task": info.task or "unknown",
         "base model": info.base_model or "unknown",
         "score": f"{scored[0]} {scored[1]:.3f}" if scored else "",
-        "tokens": text_of(info.num_virtual_tokens),
+        "tokens": text_of(info.num_virtual_tokens) + (" (prefix)" if is_prefix else ""),
         "size": decimal(info.total_bytes),
         "tags": ", ".join(info.tags),
         "date": info.date[:10],
@@ -184,14 +185,14 @@ def adapter_cells(info: "AdapterInfo", metric: str | None = None) -> dict[str, s
 
 def _facts(info: "AdapterInfo") -> list[tuple[str, Any]]:
     kind = f" ({info.task_kind})" if info.task_kind else ""
-    tokens = info.num_virtual_tokens
     return [
         ("adapter", info.repo_id),
         ("commit", info.revision),
         ("tags", ", ".join(info.tags)),
         ("task", f"{info.task or 'unknown'}{kind}"),
         ("base model", info.base_model or "unknown"),
-        ("virtual tokens", f"{tokens} x {info.hidden_size}" if tokens else None),
+        ("prompt type", info.prompt_type),
+        ("virtual tokens", _virtual_tokens(info)),
         ("size", decimal(info.total_bytes)),
         ("weights sha256", info.weights_sha256),
         ("datasets", ", ".join(info.datasets)),
@@ -203,6 +204,13 @@ def _facts(info: "AdapterInfo") -> list[tuple[str, Any]]:
         ("use instead", info.replacement),
         ("not checked", info.unchecked),
     ]
+
+
+def _virtual_tokens(info: "AdapterInfo") -> str | None:
+    if not info.num_virtual_tokens:
+        return None
+    width = "keys and values of every layer" if info.prompt_type == "prefix" else info.hidden_size
+    return f"{info.num_virtual_tokens} x {width}"
 
 
 def _scores(metric: "RecordedMetric") -> Iterator[tuple[str, ...]]:

@@ -33,6 +33,7 @@ def search(
     ] = None,
     task: Annotated[str | None, option("Name of the task.", "NAME")] = None,
     kind: Annotated[str | None, option("classification or generation.", "KIND")] = None,
+    prompt_type: Annotated[str | None, option("prompt or prefix.", "TYPE")] = None,
     base: Annotated[str | None, option("Base model, with or without namespace.", "MODEL")] = None,
     fingerprint_of: FingerprintOption = None,
     tag: Annotated[str | None, option("Tag of card or commit.", "TAG")] = None,
@@ -60,6 +61,7 @@ def search(
         " ".join(text or ()) or None,
         task=task,
         task_kind=kind,
+        prompt_type=prompt_type,
         base_model=base,
         fingerprint=_fingerprint(source.uri, fingerprint_of),
         tag=tag,
@@ -103,7 +105,7 @@ def similar(
         rows = [{"similarity": f"{score:.3f}", **adapter_cells(info)} for info, score in ranked]
         emit_columns(("similarity", *ADAPTER_COLUMNS[:4]), rows)
     else:
-        note("there is no other adapter with the same base model and hidden size on this hub")
+        note("there is no other adapter with the same base model, type and width on this hub")
 
 
 def _fingerprint(hub: str, adapter: str | None) -> dict[str, Any] | None:

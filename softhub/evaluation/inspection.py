@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from softhub.errors import IncompatiblePrompt, SoftHubError
+from softhub.errors import IncompatiblePrompt, SoftHubError, UnsupportedAdapter
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task
@@ -148,7 +148,13 @@ def inspect_prompt(
     Raises:
         IncompatiblePrompt: The prompt was made for another base, or another prompt has another
             width.
+        UnsupportedAdapter: The prompt is a prefix.
     """
+    if prompt.prompt_type == "prefix":
+        raise UnsupportedAdapter(
+            "Found a prefix, which has keys and values of every layer; expected a prompt of input "
+            "embeddings, because an inspection compares them with the embeddings of tokens."
+        )
     prompt.check_fits(base, force=force)
     ids = torch.tensor(_vocabulary(base))  # [V]
     drawn = torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))[:_SAMPLED]
@@ -282,7 +288,7 @@ def _describe(base: BaseModel, found: _Found, sample: torch.Tensor) -> Vocabular
 def _compared(prompt: SoftPrompt, name: str, other: SoftPrompt) -> Comparison:
     if other.hidden_size != prompt.hidden_size:
         raise IncompatiblePrompt(
-            f"The prompt {name!r} has the width {other.hidden_size} and this one "
+            f"The prompt {name!r} has the width {other.manifest.width} and this one "
             f"{prompt.hidden_size}; only prompts of the same base can be compared."
         )
     a, b = prompt.vectors, other.vectors  # [P, H], [P', H]

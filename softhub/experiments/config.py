@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 from softhub.config import Alternatives
 from softhub.errors import ConfigError
 
+_PEFT_TYPES = {"prompt": "PROMPT_TUNING", "prefix": "PREFIX_TUNING"}
+
 
 def option(default: Any, text: str) -> Any:
     """Return a dataclass field with a default value and the help text of its flag."""
@@ -59,6 +61,7 @@ class TaskConfig:
 class RunConfig(TaskConfig):
     """Settings that every training recipe shares, in addition to its training arguments."""
 
+    prompt_type: str = option("prompt", "prompt, or prefix: keys and values in every layer.")
     num_virtual_tokens: int = option(16, "Number of virtual tokens.")
     init: str = option(
         "auto", "auto, task, labels, vocabulary, text, random, or the folder of an adapter."
@@ -82,11 +85,28 @@ class RunConfig(TaskConfig):
 
     @property
     def prompt_options(self) -> dict[str, Any]:
-        """Keyword arguments of PEFT's `PromptTuningConfig`."""
-        return {
+        """Entries of PEFT's configuration: its type, and what is set for it.
+
+        Raises:
+            ConfigError: The prompt type is unknown, or has no text to initialize from.
+        """
+        if self.prompt_type not in _PEFT_TYPES:
+            raise ConfigError(
+                f"prompt_type is {self.prompt_type!r}; expected one of {', '.join(_PEFT_TYPES)}."
+            )
+        options = {
+            "peft_type": _PEFT_TYPES[self.prompt_type],
             "num_virtual_tokens": self.num_virtual_tokens,
-            "prompt_tuning_init_text": self.init_text,
         }
+        if self.prompt_type == "prompt":
+            return {**options, "prompt_tuning_init_text": self.init_text}
+        if self.init_text is not None:
+            raise ConfigError(
+                "Found init_text with prompt_type 'prefix'; expected none, because PEFT's "
+                "PrefixTuningConfig has no text. Train a prompt from the text first, and start "
+                "from it: --init <its adapter folder>."
+            )
+        return options
 
 
 @dataclass

@@ -183,8 +183,8 @@ def evaluate_run(
         run_code: As in `evaluate`.
 
     Returns:
-        The report. If each process holds the full base model, only the main one evaluates; the
-        others return a report without scores.
+        The report; without scores in other processes than the main one, unless FSDP shards the
+        base.
 
     Raises:
         ConfigError: As in `evaluate`.
@@ -199,7 +199,7 @@ def evaluate_run(
         result = replace(result, prompt=calibration.applied_to(result.prompt))
         model.load_prompt(result.prompt, name=SOFT_PROMPT)
     hard_prompts = choose_hard_prompts(model, task, data.dev, run_code=run_code)
-    details["hard_prompts"] = [asdict(hard_prompt) for hard_prompt in hard_prompts]
+    details["hard_prompts"] = list(map(asdict, hard_prompts))
     baselines = trivial_baselines(task, data.train, data.test)
     with phase("Evaluating hard prompts on test"):
         baselines |= evaluate_hard_prompts(model, task, hard_prompts, data.test, run_code=run_code)

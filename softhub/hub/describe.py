@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from softhub.adapter.adapter import Adapter
+from softhub.adapter.adapter import PREFIX_METHODS, Adapter
 from softhub.adapter.front_matter import DEPRECATED
 from softhub.adapter.layout import CARD, CONFIG, MANIFEST
 from softhub.adapter.manifest import Manifest, RecordedMetric
@@ -103,6 +103,7 @@ def _manifest_fields(manifest: Manifest, card: Mapping[str, Any]) -> dict[str, A
         "metrics": manifest.metrics,
         "num_virtual_tokens": manifest.num_virtual_tokens,
         "hidden_size": manifest.hidden_size,
+        "prompt_type": manifest.prompt_type,
         "license": manifest.license or card["license"],
         "language": _texts(task.get("language")) or card["language"],
         "datasets": card["datasets"] or _texts(_dataset_name(manifest.provenance)),
@@ -122,10 +123,12 @@ def _config_fields(adapter: Adapter) -> dict[str, Any]:
         config = adapter.config
     except InvalidAdapter:
         return {}
+    is_prefix = config.get("peft_type") in PREFIX_METHODS
     fields = {
         "base_model": _text(config.get("base_model_name_or_path")),
         "num_virtual_tokens": _count(config.get("num_virtual_tokens")),
-        "hidden_size": _count(config.get("token_dim")),
+        "hidden_size": None if is_prefix else _count(config.get("token_dim")),
+        "prompt_type": "prefix" if is_prefix else "prompt",
     }
     return {name: value for name, value in fields.items() if value is not None}
 

@@ -44,7 +44,7 @@ class Difference:
             hashes.
         metrics: Changed values by `name (split)`.
         card_changed: Whether the card differs.
-        vectors: Distance between the vectors; None where the shapes differ.
+        vectors: Distance between the vectors; None where their shapes or types differ.
     """
 
     repo_id: str
@@ -90,7 +90,7 @@ def diff(old: Fetched, new: Fetched) -> Difference:
 def _shift(before: Adapter, after: Adapter) -> VectorShift | None:
     from softhub.hub.vectors import relative_distance, row_cosines
 
-    if before.shape != after.shape:
+    if (before.shape, before.prefix) != (after.shape, after.prefix):
         return None
     cosines = row_cosines(before.vectors, after.vectors)
     lowest = int(cosines.argmin())

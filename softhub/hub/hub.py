@@ -110,8 +110,8 @@ class Hub:
             HubError: Any other reason, with the next step.
         """
         names = text_arguments("tags", tags)
-        _check_names(repo_id, text_argument("revision", revision), names)
         texts = {} if message is None else {"the message": text_argument("message", message)}
+        _check_names(repo_id, text_argument("revision", revision), names)
         adapter = check_folder(path_argument("folder", folder))
         self._check_secrets(adapter.files, texts | {f"the tag {name}": name for name in names})
         commit = self._backend.push(
@@ -352,7 +352,7 @@ class Hub:
         return self._backend.verify(repo_id_argument(repo_id))
 
     def similar(self, prompt: str | Path, *, limit: int = 10) -> Similar:
-        """Rank the prompts of the same base by the similarity of their vectors, as SPoT does.
+        """Rank prompts of the same base and type by the similarity of their vectors, as SPoT does.
 
         This is a heuristic: similar vectors often mean that one prompt is a good initialization
         for training the other's task, and sometimes do not. Try the best few and let the score on
@@ -381,7 +381,7 @@ class Hub:
                 continue
             with suppress(InvalidAdapter, HubError):
                 other = self._fetch(info.repo_id, DEFAULT_REVISION).adapter
-                if other.shape[1] == own.shape[1]:
+                if (other.shape[1], other.prefix) == (own.shape[1], own.prefix):
                     ranked.append((info, similarity(own.vectors, other.vectors)))
         ranked.sort(key=lambda pair: (-pair[1], pair[0].repo_id))
         return ranked[:limit]

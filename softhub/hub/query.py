@@ -30,6 +30,7 @@ class Query:
         text: Words that must all occur in name, task, base, message, tags or languages.
         task: Name of the task, in any case.
         task_kind: `classification` or `generation`.
+        prompt_type: `prompt` or `prefix`.
         base_model: Hub id of the base; without a namespace, the last part of it.
         fingerprint: Entries that the fingerprint of the base must have.
         tag: A word of the card's tags, or a tag of the repository.
@@ -46,6 +47,7 @@ class Query:
     text: str | None = None
     task: str | None = None
     task_kind: str | None = None
+    prompt_type: str | None = None
     base_model: str | None = None
     fingerprint: dict[str, Any] | None = None
     tag: str | None = None
@@ -97,6 +99,7 @@ class Query:
         return (
             _same(self.task, info.task)
             and _same(self.task_kind, info.task_kind)
+            and _same(self.prompt_type, info.prompt_type)
             and self._base_matches(info.base_model)
             and _same(self.author, info.author)
             and _same(self.license, info.license)

@@ -194,7 +194,9 @@ class AdapterInfo:
         metrics: All recorded metrics.
         datasets: Hub ids or names of the training data.
         num_virtual_tokens: P, or None where the hub does not say.
-        hidden_size: H, or None where the hub does not say.
+        hidden_size: H, or None for a prefix and where the hub does not say.
+        prompt_type: `prompt` (input embeddings), `prefix` (keys and values of every layer), or None
+            where the hub does not say.
         total_bytes: Bytes of all files together.
         weights_sha256: Hash of the weights file.
         author: Owner of the repository (the namespace).
@@ -220,6 +222,7 @@ class AdapterInfo:
     datasets: tuple[str, ...] = ()
     num_virtual_tokens: int | None = None
     hidden_size: int | None = None
+    prompt_type: str | None = None
     total_bytes: int = 0
     weights_sha256: str | None = None
     author: str = ""

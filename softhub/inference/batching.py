@@ -13,13 +13,11 @@ import torch
 from softhub.errors import ConfigError
 from softhub.inference.requests import LoadedPrompt, Request
 from softhub.model.base import BaseModel
+from softhub.model.device_settings import settings_of
 from softhub.model.encoding import EncodedText
 from softhub.terminal import phase, warn_in_phase
 
 _Answer = TypeVar("_Answer")
-
-_LEAST_SHARED = 32
-"""Minimum number of common tokens that are worth a separate pass."""
 
 
 def answer_in_batches(
@@ -70,7 +68,7 @@ def _batches(requests: Sequence[Request], size: int) -> Iterator[list[int]]:
 def widest(requests: Sequence[Request]) -> int:
     """Return the most columns that a batch of rows can have, with their answers."""
     virtual = max(
-        (0 if each.prompt is None else len(each.prompt.vectors) for each in requests), default=0
+        (0 if each.prompt is None else each.prompt.length for each in requests), default=0
     )
     return virtual + max((len(each.text.ids) + each.answer for each in requests), default=0)
 
@@ -90,7 +88,7 @@ def share_beginning(base: BaseModel, requests: Sequence[Request]) -> list[Reques
     most = min(map(len, bare), default=1) - 1
     columns = zip(*(ids[:most] for ids in bare), strict=True)
     length = sum(1 for _ in takewhile(lambda column: len({*column}) == 1, columns))
-    if len(bare) < 2 or length < _LEAST_SHARED:
+    if len(bare) < 2 or length < settings_of(base.device).least_shared:
         return list(requests)
     with torch.no_grad():
         vectors = base.embed(torch.tensor(bare[0][:length]))  # [P, H]

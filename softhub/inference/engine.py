@@ -78,13 +78,13 @@ class PromptModel:
         *,
         name: str | None = None,
     ) -> PromptModel:
-        """Serve a live PEFT model's prompt tuning adapters, each under its name in PEFT.
+        """Serve a live PEFT model's prompt and prefix tuning adapters, each under its name in PEFT.
 
         The PEFT model and its base are not changed and can still be used: weights of the base are
         shared, with dropout off here regardless of their mode there, and prompts are copied.
 
         Args:
-            peft_model: A PEFT model whose adapters are all prompt tuning.
+            peft_model: A PEFT model whose adapters are all prompt tuning or prefix tuning.
             tokenizer: The base model's tokenizer.
             name: Canonical name of the base model, as in `load_base`.
 
@@ -133,6 +133,7 @@ class PromptModel:
             IncompatiblePrompt: The prompt was made for another base.
             BaseModelError: The base cannot have soft prompts.
             InvalidAdapter: The folder is damaged.
+            BaseModelError: It is a prefix, and the base cannot run prefixes.
         """
         if not isinstance(source, SoftPrompt | str | Path):
             raise InvalidAdapter(
@@ -147,8 +148,7 @@ class PromptModel:
         record = soft_prompt.manifest.task
         task = task or (Task.from_record(record) if record else None)
         name = name or (task.name if task else default) or "prompt"
-        vectors = soft_prompt.vectors.to(self.base.device, self.base.dtype, copy=True)  # [P, H]
-        loaded = LoadedPrompt(vectors, self._requests.prepare(task))
+        loaded = LoadedPrompt(soft_prompt.prepare(self.base), self._requests.prepare(task))
         with self._lock:  # calls in other threads go on with the mapping they have read
             self._loaded = {**self._loaded, name: loaded}
         return name

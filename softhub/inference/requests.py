@@ -41,22 +41,44 @@ class LoadedPrompt:
     """A prompt on the base's device; its keys and values are computed on first use.
 
     Attributes:
-        vectors: `[P, H]` in the base's dtype.
+        stored: Vectors `[P, H]` in the base's dtype, or the keys and values of a prefix.
         prepared: The task of its manifest, or the one it was loaded with.
         ids: Tokens of which `vectors` are the embeddings; none for a soft prompt.
     """
 
-    vectors: torch.Tensor
+    stored: torch.Tensor | Prefix
     prepared: PreparedTask | None
     ids: tuple[int, ...] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _prefix: Prefix | None = None
 
+    @property
+    def length(self) -> int:
+        """Number of virtual tokens P."""
+        return self.stored.length if isinstance(self.stored, Prefix) else self.stored.shape[0]
+
+    @property
+    def vectors(self) -> torch.Tensor:
+        """The input embeddings `[P, H]`.
+
+        Raises:
+            ConfigError: It is a prefix, which has none.
+        """
+        if isinstance(self.stored, Prefix):
+            raise ConfigError(
+                "Rows of this length are exact on this base only where the prompt runs with the "
+                "text, and a prefix is keys and values in the cache. Shorten the texts, or use a "
+                "prompt."
+            )
+        return self.stored
+
     def prefix(self, base: BaseModel) -> Prefix:
         """Return its keys and values, for a base that can share them."""
+        if isinstance(self.stored, Prefix):
+            return self.stored
         with self._lock:
             if self._prefix is None:
-                self._prefix = _encoded(base, self.vectors)
+                self._prefix = _encoded(base, self.stored)
         return self._prefix
 
 
@@ -92,7 +114,7 @@ class Request:
     @property
     def length(self) -> int:
         """Number of tokens of prompt and text, P + T."""
-        return len(self.text.ids) + (0 if self.prompt is None else len(self.prompt.vectors))
+        return len(self.text.ids) + (0 if self.prompt is None else self.prompt.length)
 
     @property
     def answer(self) -> int:
@@ -209,7 +231,7 @@ class RequestEncoder:
 
     def _room(self, prompt: LoadedPrompt | None, task: Task | None, answer: int) -> int | None:
         """Return the maximum number of tokens of a text, given its prompt and answer."""
-        virtual = 0 if prompt is None else prompt.vectors.shape[0]
+        virtual = 0 if prompt is None else prompt.length
         context = self._base.room_for_text(virtual, answer)
         limits = (task.max_length if task else None, context)
         return min((limit for limit in limits if limit), default=None)

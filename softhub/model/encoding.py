@@ -134,28 +134,34 @@ class Encoder:
         ids = self._template_ids(template, row)
         if room is None or len(ids) <= room:
             return EncodedText(tuple(ids))
-        text = str(row.get(text_column, "")) if text_column else ""
-        # Bisect for the longest beginning of the text with which the rendered row fits.
-        best, low, high = None, 0, len(text) - 1
-        while low <= high:
-            middle = (low + high) // 2
-            trial = self._template_ids(template, {**row, str(text_column): text[:middle]})
-            if len(trial) <= room:
-                best, low = trial, middle + 1
-            else:
-                high = middle - 1
         if room < 1:
             raise TaskError(
-                f"The virtual tokens and the answer take {1 - room} tokens more than the base "
-                "model's context leaves for a text: use fewer virtual tokens, or shorter reference "
-                "texts."
+                "The virtual tokens and the answer leave no room for a text in the base model's "
+                f"context, which is {1 - room} tokens too short: use fewer virtual tokens, or "
+                "shorter reference texts."
             )
-        if not best:
+        fitting = self._truncated(template, row, text_column, room) if text_column else None
+        if fitting is None:
             raise TaskError(
                 f"A row has {len(ids)} tokens, and its template alone has more than the {room} "
                 "that fit: shorten the template, use fewer virtual tokens, or raise max_length."
             )
-        return EncodedText(tuple(best), truncated=len(text) - high)
+        return fitting
+
+    def _truncated(
+        self, template: Template, row: Mapping[str, Any], text_column: str, room: int
+    ) -> EncodedText | None:
+        """Return the row with the longest beginning of its text that fits; None if none does."""
+        text = str(row.get(text_column, ""))
+        best, low, high = list[int](), 0, len(text) - 1
+        while low <= high:  # bisect
+            middle = (low + high) // 2
+            trial = self._template_ids(template, {**row, text_column: text[:middle]})
+            if len(trial) <= room:
+                best, low = trial, middle + 1
+            else:
+                high = middle - 1
+        return EncodedText(tuple(best), truncated=len(text) - high) if best else None
 
     def encode_plain(self, text: str, room: int | None = None) -> EncodedText:
         """Tokenize a text without a template, as for the bare base."""

@@ -28,12 +28,10 @@ from transformers.masking_utils import sdpa_mask
 
 from softhub.model.assembly import PaddedBatch, positions_of
 from softhub.model.base import BaseModel
+from softhub.model.device_settings import settings_of
 from softhub.model.kv_cache import filled_layers
 
 _NAME = "softhub_packed"
-
-_IN_GROUPS = ("cpu",)
-"""Devices where grouped heads attend without copies of keys; other kernels may copy the mask."""
 
 _NO_GROUPS = nn.Module()
 """Layer without `num_key_value_groups`, for which transformers does not copy keys."""
@@ -236,7 +234,7 @@ def _attend(
     prompt, _ = sdpa_attention_forward(module, *own, None, **options)
     # Each text attends to the prompt and itself: [B, T, heads, d].
     both = queries[1], packing.join(*keys), packing.join(*values)
-    if query.device.type in _IN_GROUPS:
+    if settings_of(query.device).attends_in_groups:
         texts = _attend_in_groups(packing, *both, **options)
     else:
         texts, _ = sdpa_attention_forward(module, *both, attention_mask, **options)

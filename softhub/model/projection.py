@@ -16,8 +16,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
-_PIECE = 2**25
-"""Logits computed at once, 128 MiB in float32; bounds memory and does not change the result."""
+from softhub.model.device_settings import settings_of
 
 _LARGE_LOGIT = 100.0
 """Largest logit in the test for soft caps, which are a few tens."""
@@ -109,7 +108,7 @@ class _TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, ids: torch.Tensor, head: nn.Linear) -> torch.Tensor:
-        size = max(1, _PIECE // head.weight.shape[0])
+        size = max(1, settings_of(hidden.device).logits_at_once // head.weight.shape[0])
         picked, gradients = [], []
         for part, wanted in zip(hidden.split(size), ids.split(size), strict=True):
             logits = head(part).float()  # [K', V], one piece of the K tokens

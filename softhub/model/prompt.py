@@ -1,4 +1,8 @@
-"""A soft prompt in memory; read from and written to an adapter folder."""
+"""A soft prompt in memory; read from and written to an adapter folder.
+
+It is a prompt of input embeddings or a prefix of keys and values, a matrix with a row for each
+virtual token in both cases.
+"""
 
 import dataclasses
 import json
@@ -10,14 +14,16 @@ import torch
 
 from softhub._version import __version__
 from softhub.adapter import layout
-from softhub.adapter.adapter import Adapter
+from softhub.adapter.adapter import METHODS, Adapter
 from softhub.adapter.card.render import render_card
-from softhub.adapter.manifest import Manifest
+from softhub.adapter.manifest import Manifest, PrefixShape
 from softhub.adapter.portable import UNKNOWN_BASE, portable_base_name, without_local_paths
 from softhub.adapter.validation import check_files, check_folder
 from softhub.errors import IncompatiblePrompt, InvalidAdapter, SoftHubWarning
 from softhub.model.base import BaseModel
 from softhub.model.fingerprint import compare_fingerprints
+from softhub.model.kv_cache import Prefix
+from softhub.model.prefix import prefix_of, prefix_shape, prefix_template
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -25,10 +31,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SoftPrompt:
-    """Learned vectors that are prepended to a text's embeddings, and their manifest.
+    """Learned virtual tokens that precede a text, and their manifest.
 
     Attributes:
-        vectors: `[P, H]`, float32 on the CPU; a copy, which further training does not change.
+        vectors: `[P, H]` of input embeddings, or of a prefix `[P, width]`, see `PrefixShape`;
+            float32 on the CPU; a copy, which further training does not change.
         manifest: Base model, task, scores and provenance.
     """
 
@@ -39,14 +46,14 @@ class SoftPrompt:
         """Copy the vectors and check them against the manifest.
 
         Raises:
-            InvalidAdapter: They are not a finite `[P, H]` matrix of the manifest's size.
+            InvalidAdapter: They are not a finite matrix of the manifest's size.
         """
         vectors = self.vectors.detach().to("cpu", torch.float32, copy=True).contiguous()
-        expected = (self.manifest.num_virtual_tokens, self.manifest.hidden_size)
+        expected = (self.manifest.num_virtual_tokens, self.manifest.width)
         if vectors.shape != expected:
             raise InvalidAdapter(
                 f"The vectors have shape {list(vectors.shape)}; expected {list(expected)}, the "
-                "manifest's num_virtual_tokens and hidden_size. Correct one of the two."
+                "manifest's num_virtual_tokens and the width of each. Correct one of the two."
             )
         if not bool(vectors.isfinite().all()):
             raise InvalidAdapter(
@@ -61,9 +68,24 @@ class SoftPrompt:
         return self.manifest.num_virtual_tokens
 
     @property
-    def hidden_size(self) -> int:
-        """Width H of the base model's input embeddings."""
+    def hidden_size(self) -> int | None:
+        """Width H of the base model's input embeddings; None for a prefix."""
         return self.manifest.hidden_size
+
+    @property
+    def prompt_type(self) -> str:
+        """`prompt` for input embeddings, `prefix` for keys and values of every layer."""
+        return self.manifest.prompt_type
+
+    def prepare(self, base: BaseModel) -> torch.Tensor | Prefix:
+        """Return what precedes a text on this base: vectors `[P, H]`, or keys and values.
+
+        Raises:
+            BaseModelError: It is a prefix, and the base cannot run prefixes.
+        """
+        if self.manifest.prefix is None:
+            return self.vectors.to(base.device, base.dtype, copy=True)
+        return prefix_of(self.vectors, prefix_template(base))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "SoftPrompt":
@@ -85,7 +107,7 @@ class SoftPrompt:
     def from_peft(
         cls, peft_model: "PeftModel", base: BaseModel, adapter_name: str = "default"
     ) -> "SoftPrompt":
-        """Copy a prompt tuning adapter out of a live PEFT model.
+        """Copy a prompt tuning or prefix tuning adapter out of a live PEFT model.
 
         Args:
             peft_model: The PEFT model; it is left as it is.
@@ -93,13 +115,14 @@ class SoftPrompt:
             adapter_name: The adapter's name in PEFT.
 
         Raises:
-            UnsupportedAdapter: The adapter is not prompt tuning for a language model.
+            UnsupportedAdapter: The adapter is not prompt or prefix tuning for a language model.
         """
         from safetensors.torch import save
 
         config, weights = peft_model.peft_config[adapter_name], b""
-        if config.peft_type == "PROMPT_TUNING":  # others are refused by their config
-            vectors = peft_model.get_prompt_embedding_to_save(adapter_name)  # [P, H] or [2P, H]
+        if config.peft_type in METHODS:  # others are refused by their config
+            # [P, H] or [2P, H]; of a prefix [P, width], with its projection applied
+            vectors = peft_model.get_prompt_embedding_to_save(adapter_name)
             weights = save({layout.WEIGHTS_KEY: vectors.contiguous()})
         record = json.dumps(config.to_dict(), default=str).encode()
         files = {layout.CONFIG: record, layout.WEIGHTS: weights}
@@ -116,7 +139,7 @@ class SoftPrompt:
 
     @classmethod
     def _from_adapter(cls, adapter: Adapter) -> "SoftPrompt":
-        rows = torch.from_numpy(adapter.vectors)  # [P, H], or [2P, H]
+        rows = torch.from_numpy(adapter.vectors)  # [P, H], [2P, H], or of a prefix [P, width]
         manifest = adapter.manifest or _foreign_manifest(adapter)
         return cls(vectors=rows[: manifest.num_virtual_tokens], manifest=manifest)
 
@@ -129,13 +152,18 @@ class SoftPrompt:
 
         Raises:
             IncompatiblePrompt: The prompt was made for another base.
+            BaseModelError: It is a prefix, and the base cannot run prefixes.
         """
-        made_for = f"This prompt was made for {self.manifest.base_model}"
-        width, task_type = self.vectors.shape[1], self.manifest.task_type
-        if width != base.hidden_size or task_type != base.task_type:
+        made_for = f"This {self.prompt_type} was made for {self.manifest.base_model}"
+        task_type = self.manifest.task_type
+        own: PrefixShape | int | None = self.manifest.prefix or self.hidden_size
+        needed: PrefixShape | int = base.hidden_size
+        if self.manifest.prefix is not None and task_type == base.task_type:
+            needed = prefix_shape(base)
+        if own != needed or task_type != base.task_type:
             raise IncompatiblePrompt(
-                f"{made_for} (width {width}, {task_type}) and cannot run on {base.name} "
-                f"(width {base.hidden_size}, {base.task_type}): load the base it was made for."
+                f"{made_for} ({_size(own)}, {task_type}) and cannot run on {base.name} "
+                f"({_size(needed)}, {base.task_type}): load the base it was made for."
             )
         verdict = compare_fingerprints(self.manifest.fingerprint, base.fingerprint)
         message = f"{made_for}; the loaded base is {base.name}: {verdict.reason}."
@@ -147,7 +175,9 @@ class SoftPrompt:
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> Path:
         """Write the adapter's four files atomically; equal prompts give equal bytes.
 
-        Plain PEFT reads the folder. Local paths in the provenance are reduced to their last part.
+        Plain PEFT reads the folder. Vectors are stored in bfloat16 where each of them is a bfloat16
+        number, and in float32 otherwise, so nothing is rounded. Local paths in the provenance are
+        reduced to their last part.
 
         Args:
             folder: Where to write; an existing adapter is replaced.
@@ -164,7 +194,7 @@ class SoftPrompt:
 
         files = {
             layout.CONFIG: _config_bytes(self.manifest),
-            layout.WEIGHTS: save({layout.WEIGHTS_KEY: self.vectors}, metadata={"format": "pt"}),
+            layout.WEIGHTS: save({layout.WEIGHTS_KEY: self._stored()}, metadata={"format": "pt"}),
         }
         manifest = dataclasses.replace(
             self.manifest,
@@ -176,6 +206,16 @@ class SoftPrompt:
         check_files(files, origin=str(folder))
         return layout.write_atomically(Path(folder), files)
 
+    def _stored(self) -> torch.Tensor:
+        rounded = self.vectors.bfloat16()
+        return rounded if torch.equal(rounded.float(), self.vectors) else self.vectors
+
+
+def _size(size: PrefixShape | int | None) -> str:
+    if not isinstance(size, PrefixShape):
+        return f"width {size}"
+    return f"{size.num_layers} layers of {size.num_key_value_heads} x {size.head_dim} keys"
+
 
 def _config_bytes(manifest: Manifest) -> bytes:
     """Return `adapter_config.json` as PEFT itself would write it for this prompt.
@@ -183,19 +223,29 @@ def _config_bytes(manifest: Manifest) -> bytes:
     The initialization is always given as RANDOM: PEFT would otherwise look for a tokenizer that is
     not in the folder.
     """
-    from peft import PromptTuningConfig, PromptTuningInit
+    from peft import PrefixTuningConfig, PromptTuningConfig, PromptTuningInit
 
     unnamed = manifest.base_model == UNKNOWN_BASE
-    config = PromptTuningConfig(
-        task_type=manifest.task_type,
-        base_model_name_or_path=None if unnamed else manifest.base_model,
-        revision=manifest.base_revision,
-        inference_mode=True,
-        num_virtual_tokens=manifest.num_virtual_tokens,
-        token_dim=manifest.hidden_size,
-        num_transformer_submodules=1,
-        prompt_tuning_init=PromptTuningInit.RANDOM,
-    )
+    shared: dict[str, Any] = {
+        "task_type": manifest.task_type,
+        "base_model_name_or_path": None if unnamed else manifest.base_model,
+        "revision": manifest.base_revision,
+        "inference_mode": True,
+        "num_virtual_tokens": manifest.num_virtual_tokens,
+        "num_transformer_submodules": 1,
+    }
+    config: PromptTuningConfig | PrefixTuningConfig
+    if (prefix := manifest.prefix) is None:
+        init = PromptTuningInit.RANDOM
+        config = PromptTuningConfig(token_dim=manifest.width, prompt_tuning_init=init, **shared)
+    else:
+        config = PrefixTuningConfig(
+            token_dim=prefix.layer_width,
+            num_layers=prefix.num_layers,
+            num_attention_heads=prefix.num_key_value_heads,
+            encoder_hidden_size=prefix.layer_width,  # unused without a projection
+            **shared,
+        )
     record: dict[str, Any] = config.to_dict()
     return (json.dumps(record, indent=2, sort_keys=True) + "\n").encode()
 
@@ -208,7 +258,8 @@ def _foreign_manifest(adapter: Adapter) -> Manifest:
         base_model=portable_base_name(config.get("base_model_name_or_path")),
         task_type=config["task_type"],
         num_virtual_tokens=config["num_virtual_tokens"],
-        hidden_size=adapter.shape[1],
+        hidden_size=None if adapter.prefix else adapter.shape[1],
+        prefix=adapter.prefix,
         base_revision=revision if isinstance(revision, str) and revision else None,
         base_quantization=None,
         fingerprint=None,

@@ -26,14 +26,12 @@ from softhub.model.assembly import (
     position_arguments,
 )
 from softhub.model.base import BaseModel
+from softhub.model.device_settings import settings_of
 from softhub.model.encoding import Candidates
 from softhub.model.grouping import PreparedPrompt, row_lengths, row_width, run_in_groups
 from softhub.model.kv_cache import Prefix, join_prefixes, select_rows
 from softhub.model.packing import Packing, SharedPrompt, run_packed
 from softhub.model.projection import token_logprobs, trunk_of
-
-_MAX_CONTINUATIONS = 256
-"""Continuations scored at once without gradient; bounds memory and does not change the result."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +229,8 @@ def _step_logprobs(
     if first is not None and any(rows) and not _continues(base, encoded, max(map(len, rows))):
         return _steps_again(base, encoded, candidates, first)
     if first is None or any(rows):
-        most = max(1, _MAX_CONTINUATIONS // encoded.mask.shape[0])
+        at_once = settings_of(encoded.mask.device).continuations_at_once
+        most = max(1, at_once // encoded.mask.shape[0])
         chunk = len(rows) if torch.is_grad_enabled() else most
         for start in range(0, len(rows), chunk):
             later += along_rows(base, encoded, rows[start : start + chunk])

@@ -17,7 +17,6 @@ from softhub.training.argument_checks import check_values, explained_arguments
 from softhub.training.callbacks import check_trackers
 from softhub.training.learning_rate import check_learning_rate, scaled_rate
 
-_STEPS = 120
 _PROVENANCE = (
     "max_steps",
     "num_train_epochs",
@@ -36,6 +35,20 @@ _PROVENANCE = (
 )
 
 
+def _checked_steps(steps: int | str | None, epochs: float) -> int | str:
+    """Return a number of steps, which a command line gives as text, or `"auto"`."""
+    if steps is None:
+        return -1 if epochs else "auto"
+    if steps == "auto":
+        return steps
+    try:
+        return int(str(steps))
+    except ValueError:
+        raise TrainingError(
+            f"max_steps is {steps!r}; expected a number of optimizer steps, or 'auto'."
+        ) from None
+
+
 @dataclass
 class PromptTrainingArguments(TrainingArguments):
     """All of transformers' `TrainingArguments`; the fields below are new or have other defaults.
@@ -49,8 +62,15 @@ class PromptTrainingArguments(TrainingArguments):
     instead.
 
     Attributes:
-        max_steps: Optimizer steps; the default is 120, or -1 if `num_train_epochs` is given.
+        max_steps: Optimizer steps, or `"auto"`: until the dev loss stops falling, and a decay; see
+            `softhub.training.auto_steps`. The default is auto, or -1 if `num_train_epochs` is
+            given.
         num_train_epochs: Passes over the training data, in place of `max_steps`.
+        auto_max_steps: Most steps of a run with `max_steps="auto"`.
+        auto_max_minutes: Most minutes of such a run, as far as its speed can tell; those before it
+            was resumed do not count.
+        auto_patience: Passes over the training data, or a fraction of one, without a lower dev loss
+            before the decay begins.
         learning_rate: The peak learning rate; the default is a fraction of the size of the base's
             embeddings.
         max_restarts: How often a failed run is restarted, with another learning rate and then also
@@ -66,11 +86,17 @@ class PromptTrainingArguments(TrainingArguments):
     }
 
     output_dir: str = field(default="runs/prompt", metadata={"help": "Folder of the checkpoints."})
-    max_steps: int = field(  # type: ignore[assignment]
-        default=None, metadata={"help": f"Optimizer steps; default: {_STEPS}, or by epochs."}
+    max_steps: int | str | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={"help": "Optimizer steps; auto, the default: until dev stops improving."},
     )
     num_train_epochs: float = field(
         default=0.0, metadata={"help": "Passes over the training data, in place of max_steps."}
+    )
+    auto_max_steps: int = field(default=2000, metadata={"help": "Most steps of max_steps auto."})
+    auto_max_minutes: float | None = field(default=None, metadata={"help": "Most minutes of it."})
+    auto_patience: float = field(
+        default=0.25, metadata={"help": "Passes without a lower dev loss before it ends."}
     )
     learning_rate: float | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Peak learning rate; default: scaled to the base."}
@@ -106,9 +132,8 @@ class PromptTrainingArguments(TrainingArguments):
         Raises:
             TrainingError: An argument is not valid, not supported, or names a missing tracker.
         """
+        self.max_steps = _checked_steps(self.max_steps, self.num_train_epochs)
         check_learning_rate(self.learning_rate)
-        if self.max_steps is None:
-            self.max_steps = -1 if self.num_train_epochs else _STEPS
         check_values(self)
         self._check_length()
         check_trackers(self.report_to)
@@ -121,21 +146,28 @@ class PromptTrainingArguments(TrainingArguments):
 
     def _check_length(self) -> None:
         """Check that there are steps or epochs, of which only one has an effect."""
-        if (self.max_steps > 0) == (self.num_train_epochs > 0):
-            found = "both" if self.max_steps > 0 else "neither"
+        by_steps = self.is_auto or int(self.max_steps or 0) > 0
+        if by_steps == (self.num_train_epochs > 0):
+            found = "both" if by_steps else "neither"
             raise TrainingError(
                 f"Found {found} of max_steps and num_train_epochs, as numbers above 0; expected "
                 f"one of them."
             )
 
     @property
+    def is_auto(self) -> bool:
+        """Whether the run ends by itself."""
+        return self.max_steps == "auto"
+
+    @property
     def rule(self) -> str | None:
         """The rule that chooses the learning rate; None if it is a number."""
         return "scaled" if self.learning_rate is None else None
 
-    def resolved_for(self, base: BaseModel) -> PromptTrainingArguments:
+    def resolved_for(self, base: BaseModel, *, prefix: bool) -> PromptTrainingArguments:
         """Return the same arguments with a number as the learning rate."""
-        return replace(self, learning_rate=scaled_rate(base, self.optim)) if self.rule else self
+        rate = scaled_rate(base, self.optim, prefix=prefix)
+        return replace(self, learning_rate=rate) if self.rule else self
 
     def to_provenance(self, rule: str | None = None) -> dict[str, Any]:
         """Return the settings that affect the result of training, for the manifest.
@@ -148,6 +180,9 @@ class PromptTrainingArguments(TrainingArguments):
         # `accelerate launch` may turn mixed precision on without setting `bf16` or `fp16`.
         launched = getattr(self, "mixed_precision", "no")
         plain |= {kind: plain[kind] or launched == kind for kind in ("bf16", "fp16")}
+        if self.is_auto:
+            plain["lr_scheduler_type"] = "warmup_stable_decay"
+            plain |= {name: getattr(self, name) for name in ("auto_max_steps", "auto_patience")}
         plain["learning_rate_rule"] = rule or self.rule
         plain["examples_per_step"] = self.train_batch_size * self.world_size
         return plain

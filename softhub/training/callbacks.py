@@ -56,6 +56,9 @@ class ProgressLines(ProgressCallback):
         """Print the step with its loss or dev scores."""
         if not state.is_world_process_zero or not logs or is_quiet():
             return
+        bar: Any = self.training_bar  # none in an evaluation before training
+        if bar is not None:
+            bar.total = state.max_steps  # which a run may choose on its way
         shown = {key.removeprefix("eval_"): logs[key] for key in logs if _is_shown(key)}
         if shown:
             split = "dev  " if "eval_loss" in logs else "train"
@@ -95,10 +98,13 @@ class InterruptCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Save and stop if Ctrl-C was pressed during the step."""
+        """Save and stop if Ctrl-C was pressed during the step.
+
+        An evaluation that is due at this step is made: what a run decides by it must not depend on
+        whether it was interrupted.
+        """
         if self.interrupted:
             control.should_save = True
-            control.should_evaluate = False
             control.should_training_stop = True
         return control
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from peft import PromptTuningConfig
 from transformers import set_seed
 
 from softhub.model.base import BaseModel
@@ -17,6 +16,7 @@ from softhub.terminal import phase
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
 from softhub.training.initialization import Initialization, choose_initialization, load_init
+from softhub.training.peft_config import PromptConfig, check_config
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
 from softhub.training.restarts import (
     Attempt,
@@ -24,9 +24,9 @@ from softhub.training.restarts import (
     best_attempt,
     run_with_restarts,
 )
+from softhub.training.rounding import round_prefix
 from softhub.training.running import (
     FitResult,
-    check_config,
     check_resumable,
     result_of,
     set_aside_checkpoints,
@@ -36,7 +36,7 @@ from softhub.training.running import (
 def fit(
     base: BaseModel,
     task: Task,
-    config: PromptTuningConfig,
+    config: PromptConfig,
     data: SplitsLike,
     *,
     args: PromptTrainingArguments | None = None,
@@ -54,7 +54,9 @@ def fit(
     Args:
         base: A frozen base from `load_base`.
         task: The task to train for.
-        config: PEFT's configuration: number of virtual tokens and the default initialization.
+        config: PEFT's configuration: a `PromptTuningConfig` for a prompt of input embeddings, or a
+            `PrefixTuningConfig` for a prefix, keys and values of every layer; with the number of
+            virtual tokens and the default initialization (of a prefix `"task"`).
         data: `Splits`, or rows for `train` and, optionally, `dev` (see `Task.to_splits`). Train is
             learned from, and dev chooses the best checkpoint; test is not used.
         args: Training arguments; the defaults suit most tasks.
@@ -62,7 +64,8 @@ def fit(
             words), `"labels"` (label words, then frequent tokens), `"text"` (the text in `config`,
             repeated), `"vocabulary"` (frequent tokens), `"random"`, a prompt or the path of its
             adapter folder, or `"auto"`: the one of these, and of the task's hard prompts, with the
-            lowest dev loss before training. None uses the one in `config`.
+            lowest dev loss before training. None uses the one in `config`. A prefix starts from
+            the keys and values of such a prompt, or from a prefix.
         init_candidates: Prompts of the same length that `init` is compared with in the same way.
         resume: Resume from the last checkpoint in `args.output_dir`.
 
@@ -73,11 +76,12 @@ def fit(
         TrainingError: The configuration cannot be trained, or the loss of all attempts is NaN.
         TrainingInterrupted: Ctrl-C was pressed; a checkpoint was saved.
         TaskError: The template, the label words and the tokenizer do not fit together.
+        BaseModelError: A prefix is to be trained, and the base cannot run one.
     """
     args = args or PromptTrainingArguments()
     if resume:
         check_resumable(args.output_dir)
-    check_config(base, config)
+    check_config(base, config, args)
     splits, init = task.to_splits(data), load_init(init)
     set_seed(args.seed)
     tokens = int(config.num_virtual_tokens)
@@ -123,10 +127,16 @@ def _prompt(
     provenance = provenance_of(best.args, best.start.to_record(), rule=rule)
     if encoded.label_weights is not None:
         provenance["training"]["class_weights"] = dict(encoded.label_weights)
+    if best.trainer.ending():
+        provenance["training"]["ended"] = best.trainer.ending()
     provenance["dataset"] = dataset_record(encoded.task, splits.train, splits.dev)
     provenance["restarts"] = state.failures
-    vectors = best.trainer.prompt_vectors()
-    return SoftPrompt(vectors, manifest_of(base, vectors, task=encoded.task, provenance=provenance))
+    vectors, prefix = best.trainer.prompt_vectors(), best.start.prefix
+    if prefix is not None:
+        batch_size = best.args.per_device_eval_batch_size
+        vectors = round_prefix(base, [encoded], vectors, prefix, batch_size)
+    manifest = manifest_of(base, vectors, task=encoded.task, provenance=provenance, prefix=prefix)
+    return SoftPrompt(vectors, manifest)
 
 
 def _run_state(
@@ -141,7 +151,8 @@ def _run_state(
     state = RunState.read(args.output_dir) if resume else None
     if state is not None:
         return state
-    state = RunState(float(args.resolved_for(base).learning_rate or 0.0))
+    resolved = args.resolved_for(base, prefix=start.prefix is not None)
+    state = RunState(float(resolved.learning_rate or 0.0))
     state.about = {
         "task": encoded.task.name,
         "base_model": base.name,

@@ -18,10 +18,12 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from peft import PromptTuningConfig, PromptTuningInit
+from peft import PrefixTuningConfig, PromptTuningInit
 
+from softhub.adapter.manifest import PrefixShape
 from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
+from softhub.model.prefix import vectors_of_prompt
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task
 from softhub.terminal import phase
@@ -29,6 +31,7 @@ from softhub.training.data import collate, count_items
 from softhub.training.encoded_task import EncodedTask
 from softhub.training.learning_rate import frequent_rows
 from softhub.training.module import PromptTuningModule
+from softhub.training.peft_config import PromptConfig, prefix_to_train
 
 INITS = ("auto", "task", "labels", "text", "vocabulary", "random")
 _PEFT_INITS = {
@@ -48,10 +51,11 @@ class Initialization:
 
     Attributes:
         name: The init, or the prompt that it was taken from.
-        vectors: The first vectors, `[P, H]`.
+        vectors: The first vectors, `[P, H]`; of a prefix `[P, width]`.
         dev_loss: Loss on dev before training; None if it was not compared with others.
         trained: Whether it is a trained prompt, which may be hard to improve.
         parent: Hashes of that prompt's files, by name.
+        prefix: How a row of a prefix is divided; None for a prompt.
     """
 
     name: str
@@ -59,6 +63,7 @@ class Initialization:
     dev_loss: float | None = None
     trained: bool = False
     parent: Mapping[str, str] | None = None
+    prefix: PrefixShape | None = None
 
     def to_record(self) -> str | dict[str, Any]:
         """Return its record for the manifest: its name, or the hashes of its parent."""
@@ -83,7 +88,7 @@ def load_init(init: str | Path | SoftPrompt | None) -> str | SoftPrompt | None:
 
 def choose_initialization(
     base: BaseModel,
-    config: PromptTuningConfig,
+    config: PromptConfig,
     tasks: Sequence[EncodedTask],
     init: str | SoftPrompt | None,
     candidates: Sequence[SoftPrompt] = (),
@@ -94,7 +99,8 @@ def choose_initialization(
     """Return the initialization that `init` names; for `"auto"`, or with candidates, the best.
 
     The best is the one with the lowest loss over at most 64 dev rows before training; for several
-    tasks, the one with the lowest mean of their losses.
+    tasks, the one with the lowest mean of their losses. A prefix starts from the keys and values of
+    a prompt, with which it answers exactly as that prompt does.
 
     Raises:
         TrainingError: An init needs something that is missing, or a prompt has another shape.
@@ -102,13 +108,15 @@ def choose_initialization(
     found = [*_by_name(base, config, tasks, init, seed)]
     for number, prompt in enumerate(candidates, start=1):
         found.append(_from_prompt(f"candidate {number}", prompt, base, config))
+    if (shape := prefix_to_train(base, config)) is not None:
+        found = [_as_prefix(base, one, shape) for one in found]
     if len(found) == 1:
         return found[0]
     losses = []
     with phase("Comparing initializations on dev", len(found), "prompt") as advance:
         for one in found:
-            each = (dev_loss(base, task, one.vectors, batch_size=batch_size) for task in tasks)
-            losses.append(fmean(each))
+            options: dict[str, Any] = {"prefix": one.prefix, "batch_size": batch_size}
+            losses.append(fmean(dev_loss(base, task, one.vectors, **options) for task in tasks))
             advance(1)
     best = min(range(len(found)), key=losses.__getitem__)
     return replace(found[best], dev_loss=losses[best])
@@ -116,7 +124,7 @@ def choose_initialization(
 
 def _by_name(
     base: BaseModel,
-    config: PromptTuningConfig,
+    config: PromptConfig,
     tasks: Sequence[EncodedTask],
     init: str | SoftPrompt | None,
     seed: int,
@@ -126,7 +134,7 @@ def _by_name(
         yield _from_prompt("given", init, base, config)
         return
     if init != "auto":
-        name = str(init or _PEFT_INITS[PromptTuningInit(config.prompt_tuning_init)])
+        name = str(init or _default_init(config))
         yield Initialization(name, initial_vectors(base, config, name, tasks, seed=seed))
         return
     names, first = ["vocabulary"], tasks[0]
@@ -134,7 +142,7 @@ def _by_name(
         names.append("task")
     if first.candidates is not None:
         names.append("labels")
-    if config.prompt_tuning_init_text:
+    if _init_text(config):
         names.append("text")
     for name in names:
         yield Initialization(name, initial_vectors(base, config, name, tasks, seed=seed))
@@ -143,10 +151,27 @@ def _by_name(
         yield Initialization(f"hard prompt {text!r}", text_vectors(base, text, tokens))
 
 
+def _default_init(config: PromptConfig) -> str:
+    """Return the init that PEFT's configuration names; a prefix's names random numbers only."""
+    if isinstance(config, PrefixTuningConfig):
+        return "task"
+    return _PEFT_INITS[PromptTuningInit(config.prompt_tuning_init)]
+
+
+def _init_text(config: PromptConfig) -> str | None:
+    return getattr(config, "prompt_tuning_init_text", None)  # which only a prompt's has
+
+
 def _from_prompt(
-    name: str, prompt: SoftPrompt, base: BaseModel, config: PromptTuningConfig
+    name: str, prompt: SoftPrompt, base: BaseModel, config: PromptConfig
 ) -> Initialization:
-    shape = (int(config.num_virtual_tokens), base.hidden_size)
+    to_train, own = prefix_to_train(base, config), prompt.manifest.prefix
+    if own is not None and own != to_train:
+        raise TrainingError(
+            "The prompt to start from is a prefix; expected a prompt of input embeddings, or a "
+            "prefix of the same base where a prefix is trained (PrefixTuningConfig)."
+        )
+    shape = (int(config.num_virtual_tokens), base.hidden_size if own is None else own.width)
     if prompt.vectors.shape != shape:
         raise TrainingError(
             f"The prompt to start from has shape {list(prompt.vectors.shape)}, the new one "
@@ -154,7 +179,14 @@ def _from_prompt(
             "the same width."
         )
     vectors, parent = prompt.vectors.clone(), prompt.manifest.files
-    return Initialization(name, vectors, trained=True, parent=parent)
+    return Initialization(name, vectors, trained=True, parent=parent, prefix=own)
+
+
+def _as_prefix(base: BaseModel, start: Initialization, shape: PrefixShape) -> Initialization:
+    """Return the keys and values of a prompt to start from; a prefix is returned as it is."""
+    if start.prefix is not None:
+        return start
+    return replace(start, vectors=vectors_of_prompt(base, start.vectors), prefix=shape)
 
 
 def _instructions(base: BaseModel, task: Task) -> set[str]:
@@ -169,14 +201,18 @@ def dev_loss(
     encoded: EncodedTask,
     vectors: torch.Tensor,
     *,
+    prefix: PrefixShape | None = None,
     limit: int | None = _DEV_ROWS,
     batch_size: int = _BATCH,
 ) -> float:
-    """Return the mean loss of a prompt `[P, H]` over dev rows: per label, or per target token.
+    """Return the mean loss of a prompt over dev rows: per label, or per target token.
+
+    Vectors are `[P, H]`, or `[P, width]` of a prefix.
 
     Only the first `limit` rows are taken; None takes all of them.
     """
-    module = PromptTuningModule(base, vectors, encoded.candidates, encoded.label_weights).eval()
+    words, weights = encoded.candidates, encoded.label_weights
+    module = PromptTuningModule(base, vectors, words, weights, prefix).eval()
     rows = [encoded.dev[index] for index in range(len(encoded.dev))[:limit]]
     rows.sort(key=lambda row: -len(row["input_ids"]))
     total, count = 0.0, 0
@@ -194,7 +230,7 @@ def dev_loss(
 
 def initial_vectors(
     base: BaseModel,
-    config: PromptTuningConfig,
+    config: PromptConfig,
     name: str,
     tasks: Sequence[EncodedTask],
     *,
@@ -215,7 +251,7 @@ def initial_vectors(
         deviation = frequent_rows(base).std().cpu()
         return torch.randn(tokens, base.hidden_size, generator=generator) * deviation
     if name == "text":
-        return text_vectors(base, config.prompt_tuning_init_text or "", tokens)
+        return text_vectors(base, _init_text(config) or "", tokens)
     known = _known_tokens(base, tasks[0].task, name, tokens)
     drawn = _frequent_tokens(base, tasks, tokens, generator)
     # `task` says what the task is right before the text; `labels` come first.

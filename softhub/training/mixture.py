@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PromptTuningConfig
 from torch.utils.data import Dataset, Sampler
 from transformers import set_seed
 
+from softhub.adapter.manifest import PrefixShape
 from softhub.errors import TaskError, TrainingError
 from softhub.model.assembly import PaddedBatch
 from softhub.model.base import BaseModel
@@ -33,10 +33,11 @@ from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
 from softhub.training.initialization import choose_initialization, load_init
 from softhub.training.module import PromptTuningModule, weight_tensor
+from softhub.training.peft_config import PromptConfig, check_config
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
+from softhub.training.rounding import round_prefix
 from softhub.training.running import (
     FitResult,
-    check_config,
     result_of,
     run_trainer,
     set_aside_checkpoints,
@@ -47,7 +48,7 @@ from softhub.training.trainer import PromptTrainer
 def fit_mixture(
     base: BaseModel,
     tasks: Sequence[Task],
-    config: PromptTuningConfig,
+    config: PromptConfig,
     data: Sequence[SplitsLike],
     *,
     args: PromptTrainingArguments | None = None,
@@ -66,7 +67,7 @@ def fit_mixture(
     Args:
         base: A frozen base from `load_base`.
         tasks: The tasks, of different names.
-        config: PEFT's configuration.
+        config: As in `fit`.
         data: The data of each task, in the same order; each as in `fit`.
         args: Training arguments.
         init: As in `fit`; `"labels"` takes those of the first task.
@@ -82,7 +83,7 @@ def fit_mixture(
         TaskError: Two tasks have the same name, one has no examples, or the mixture is unknown.
     """
     args = args or PromptTrainingArguments()
-    check_config(base, config)
+    check_config(base, config, args)
     init = load_init(init)
     set_seed(args.seed)
     if not resume:
@@ -97,10 +98,12 @@ def fit_mixture(
     size = args.per_device_eval_batch_size
     start = choose_initialization(base, config, encoded, init, seed=args.seed, batch_size=size)
     history = HistoryCallback()
-    module = MixtureModule(base, start.vectors, encoded)
+    module = MixtureModule(base, start.vectors, encoded, start.prefix)
     trainer = MixtureTrainer(module, args, encoded, shares, history)
     seconds = run_trainer(trainer, resume=resume)
     provenance = provenance_of(trainer.prompt_arguments, start.to_record(), rule=args.rule)
+    if trainer.ending():
+        provenance["training"]["ended"] = trainer.ending()
     provenance["mixture"] = {
         task.name: {
             "weight": shares[task.name],
@@ -108,8 +111,11 @@ def fit_mixture(
         }
         for task, part in zip(tasks, splits, strict=True)
     }
-    vectors = trainer.prompt_vectors()
-    prompt = SoftPrompt(vectors, manifest_of(base, vectors, task=None, provenance=provenance))
+    vectors, prefix = trainer.prompt_vectors(), start.prefix
+    if prefix is not None:
+        vectors = round_prefix(base, encoded, vectors, prefix, size)
+    manifest = manifest_of(base, vectors, task=None, provenance=provenance, prefix=prefix)
+    prompt = SoftPrompt(vectors, manifest)
     messages = [*truncation_warnings(encoded), *history.warnings()]
     return replace(result_of(trainer, prompt, seconds, messages), init=start.name)
 
@@ -136,14 +142,19 @@ class MixtureModule(PromptTuningModule):
 
     Args:
         base: The base model.
-        vectors: The prompt at its initialization, `[P, H]`.
+        vectors: The prompt at its initialization, `[P, H]`, or the prefix, `[P, width]`.
         tasks: The tasks.
+        prefix: How a row of a prefix is divided; None for a prompt.
     """
 
     def __init__(
-        self, base: BaseModel, vectors: torch.Tensor, tasks: Sequence[EncodedTask]
+        self,
+        base: BaseModel,
+        vectors: torch.Tensor,
+        tasks: Sequence[EncodedTask],
+        prefix: PrefixShape | None,
     ) -> None:
-        super().__init__(base, vectors, None)
+        super().__init__(base, vectors, None, prefix=prefix)
         self.of_task = [
             (one.candidates, weight_tensor(one.candidates, one.label_weights)) for one in tasks
         ]
@@ -262,12 +273,15 @@ class MixtureTrainer(PromptTrainer):
         self.train_dataset = _Rows([(task, one.train) for task, one in enumerate(tasks)])
         self.data_collator = _collate
 
+    def steps_per_pass(self) -> int:
+        """Return the optimizer steps in which all tasks together have as many rows as they have."""
+        return max(1, sum(len(one.train) for one in self._tasks) // self._rows_per_step)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> MixtureSampler:  # type: ignore[override]
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return MixtureSampler(
             [one.train.lengths for one in self._tasks],
             [self._shares[one.task.name] for one in self._tasks],
-            step * self.args.world_size,
+            self._rows_per_step,
             self.args.seed,
         )
 

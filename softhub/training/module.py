@@ -16,12 +16,15 @@ import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from softhub.adapter.manifest import PrefixShape
 from softhub.model.assembly import PaddedBatch
 from softhub.model.base import BaseModel
+from softhub.model.device_settings import settings_of
 from softhub.model.encoding import Candidates
 from softhub.model.grouping import PreparedPrompt
 from softhub.model.kv_cache import encode_prefix, shares_prefixes
 from softhub.model.packing import SharedPrompt, attending_packed, longest_packed
+from softhub.model.prefix import prefix_of, prefix_template, units_of
 from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from softhub.training.data import IGNORE_INDEX
 
@@ -36,6 +39,7 @@ class LossModule(nn.Module):
     """
 
     accepts_loss_kwargs = True
+    prefix: PrefixShape | None = None
     _longest_packed = 0
 
     def __init__(
@@ -68,7 +72,7 @@ class LossModule(nn.Module):
 
     def packed_attention(self) -> AbstractContextManager[None]:
         """Return the context in which a step's forward and backward pass have to run."""
-        return attending_packed(self.model) if self._longest_packed else nullcontext()
+        return attending_packed(self.model) if self._packs(0) else nullcontext()
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Recompute activations in the backward pass."""
@@ -165,22 +169,34 @@ class LossModule(nn.Module):
     def _prompts(self, texts: PaddedBatch, *, behind: int) -> list[PreparedPrompt]:
         """Return the prompt of each row; `behind` is how many tokens follow the longest text."""
         rows, columns = texts.ids.shape  # [B, T]
-        return [self._prepared_prompt(columns + behind)] * rows
+        return self.prompts_of(rows, columns + behind)
+
+    def prompts_of(self, rows: int, columns: int) -> list[PreparedPrompt]:
+        """Return the prompt of each of `rows` rows that are `columns` wide without it."""
+        return [self._prepared_prompt(columns)] * rows
 
     def _prepared_prompt(self, columns: int) -> PreparedPrompt:
         """Return what precedes each text, of rows that are `columns` wide without it."""
         return None
 
+    def _packs(self, width: int) -> bool:
+        """Return whether rows of `width` tokens are packed, if that pays on this device."""
+        return 0 < self._longest_packed >= width and settings_of(self.base.device).packs
+
 
 class PromptTuningModule(LossModule):
-    """A frozen base with one trainable prompt.
+    """A frozen base with one trainable prompt or prefix.
 
     Args:
         base: The base model.
-        vectors: The prompt at its initialization, `[P, H]`; a copy of it is trained.
+        vectors: The prompt at its initialization, `[P, H]`, or the prefix, `[P, width]`; a copy of
+            it is trained, a prefix in units of each layer's keys and values.
         candidates: Label words of a classification task; None trains on target tokens.
         label_weights: Weight of each label in the loss, by name; None if all have the same.
+        prefix: How a row of a prefix is divided; None for a prompt.
     """
+
+    unit: torch.Tensor | None
 
     def __init__(
         self,
@@ -188,20 +204,32 @@ class PromptTuningModule(LossModule):
         vectors: torch.Tensor,
         candidates: Candidates | None,
         label_weights: Mapping[str, float] | None = None,
+        prefix: PrefixShape | None = None,
     ) -> None:
         super().__init__(base, candidates, label_weights)
         base.capabilities.require_prompts()
         # float32 whatever the dtype of the base: a step is too small for half precision.
-        self.prompt = nn.Parameter(vectors.to(base.device, torch.float32, copy=True))  # [P, H]
-        self._longest_packed = longest_packed(base)
+        vectors = vectors.to(base.device, torch.float32, copy=True)  # [P, H] or [P, width]
+        self.prefix = prefix
+        # Checkpoints contain the unit, so that a resumed run has the same one: [width].
+        self.register_buffer("unit", None if prefix is None else units_of(vectors, prefix))
+        self.prompt = nn.Parameter(vectors if self.unit is None else vectors / self.unit)
+        self._longest_packed = longest_packed(base) if prefix is None else 0
+
+    def vectors_from(self, prompt: torch.Tensor) -> torch.Tensor:
+        """Return the vectors `[P, H]` or `[P, width]` of the trained parameter."""
+        return prompt if self.unit is None else prompt * self.unit
 
     def _prepared_prompt(self, columns: int) -> PreparedPrompt:
         """Return the prompt as the rows can share it: a packed row, keys and values, or neither.
 
         All three give the same loss. Packing encodes prompt and texts in one pass, keys and values
         in two; where a base supports neither, each row is encoded with its own copy of the prompt.
+        A prefix is keys and values already.
         """
-        fits = self.prompt.shape[0] + columns <= self._longest_packed
+        if self.prefix is not None:
+            return prefix_of(self.vectors_from(self.prompt), prefix_template(self.base))
+        fits = self._packs(self.prompt.shape[0] + columns)
         # Packing replaces the layers' attention, which would break a compiler's graph.
         if fits and not torch.compiler.is_compiling():
             return SharedPrompt(self.prompt)

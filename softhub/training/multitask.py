@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from peft import PromptTuningConfig
 
 from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
@@ -19,6 +18,7 @@ from softhub.training.curve import write_curve
 from softhub.training.fit import fit
 from softhub.training.initialization import load_init
 from softhub.training.mixture import fit_mixture, to_all_splits
+from softhub.training.peft_config import PromptConfig
 from softhub.training.running import FitResult, last_checkpoint, set_aside_checkpoints
 
 _SHARED = "shared"  # folder of the shared prompt's run, beside those of the tasks
@@ -27,7 +27,7 @@ _SHARED = "shared"  # folder of the shared prompt's run, beside those of the tas
 def fit_tasks(
     base: BaseModel,
     tasks: Sequence[Task],
-    config: PromptTuningConfig,
+    config: PromptConfig,
     data: Sequence[SplitsLike],
     *,
     args: PromptTrainingArguments | None = None,
@@ -42,7 +42,7 @@ def fit_tasks(
     Args:
         base: A frozen base from `load_base`.
         tasks: The tasks, of different names.
-        config: PEFT's configuration.
+        config: As in `fit`.
         data: The data of each task, in the same order; each as in `fit`.
         args: Training arguments; each run has its own folder below `output_dir`.
         steps: Optimizer steps of each task, in order; `args.max_steps` for all if empty.
@@ -72,7 +72,7 @@ def fit_tasks(
         shared = fit_mixture(base, tasks, config, splits, init=init, mixture=mixture, **options)
         init = _saved(shared, folder / _SHARED)
     results: list[FitResult] = []
-    numbers = steps or [args.max_steps] * len(tasks)
+    numbers: Sequence[int | str | None] = steps or [args.max_steps] * len(tasks)
     for task, part, number in zip(tasks, splits, numbers, strict=True):
         _refuse_sharded(base, again=bool(results or shared_steps))
         options = _options(args, folder / task.name, number, resume)
@@ -104,10 +104,10 @@ def _refuse_sharded(base: BaseModel, *, again: bool) -> None:
 
 
 def _options(
-    args: PromptTrainingArguments, folder: Path, steps: int, resume: bool
+    args: PromptTrainingArguments, folder: Path, steps: int | str | None, resume: bool
 ) -> dict[str, Any]:
     """Return what differs between runs: folder, steps, and whether there is a checkpoint."""
-    epochs = 0.0 if steps > 0 else args.num_train_epochs
+    epochs = args.num_train_epochs if steps == args.max_steps else 0.0
     own = replace(args, output_dir=str(folder), max_steps=steps, num_train_epochs=epochs)
     return {"args": own, "resume": resume and last_checkpoint(folder) is not None}
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from softhub._version import __version__
-from softhub.adapter.manifest import Manifest
+from softhub.adapter.manifest import Manifest, PrefixShape
 from softhub.model.base import BaseModel
 from softhub.tasks import Example, Task, dataset_hash
 from softhub.training.arguments import PromptTrainingArguments
@@ -29,14 +29,16 @@ def manifest_of(
     *,
     task: Task | None,
     provenance: Mapping[str, Any],
+    prefix: PrefixShape | None = None,
 ) -> Manifest:
     """Return the manifest of a freshly trained prompt.
 
     Args:
         base: The base that it was trained on.
-        vectors: Its vectors `[P, H]`.
+        vectors: Its vectors, `[P, H]` or of a prefix `[P, width]`.
         task: What it predicts; None for a prompt of several tasks, which others start from.
         provenance: From `provenance_of`.
+        prefix: How a row of a prefix is divided; None for a prompt.
 
     Returns:
         The manifest, without scores.
@@ -48,7 +50,8 @@ def manifest_of(
         fingerprint=base.fingerprint,
         task_type=base.task_type,
         num_virtual_tokens=vectors.shape[0],
-        hidden_size=vectors.shape[1],
+        hidden_size=vectors.shape[1] if prefix is None else None,
+        prefix=prefix,
         task=task.to_record() if task else None,
         provenance=provenance,
         metrics=(),

@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
-from peft import PromptTuningConfig
 from transformers import TrainerCallback, TrainerState
 
 from softhub.errors import TrainingError
 from softhub.files import replace_file
 from softhub.model.base import BaseModel
 from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.auto_steps import TYPICAL_STEPS
 from softhub.training.callbacks import HistoryCallback, Logs, NonFiniteLoss
 from softhub.training.encoded_task import EncodedTask
 from softhub.training.initialization import Initialization, choose_initialization, dev_loss
 from softhub.training.learning_rate import scaled_rate
 from softhub.training.module import PromptTuningModule
+from softhub.training.peft_config import PromptConfig, uses_fsdp
 from softhub.training.running import last_checkpoint, run_trainer
 from softhub.training.trainer import PromptTrainer
 
@@ -60,9 +60,13 @@ class FailureCallback(TrainerCallback):
     Args:
         baseline: The dev loss without learning; None if it is not known.
         stops: Whether a failed run is stopped early, because it can be restarted.
+        usual_steps: Steps that a run usually has, where its own number is not known.
     """
 
-    def __init__(self, baseline: float | None, *, stops: bool) -> None:
+    def __init__(
+        self, baseline: float | None, *, stops: bool, usual_steps: int | None = None
+    ) -> None:
+        self.usual_steps = usual_steps
         self.baseline = baseline
         self.stops = stops
         self.failure: Failure | None = None
@@ -74,7 +78,7 @@ class FailureCallback(TrainerCallback):
         found = metrics or {}
         loss = float(found.get("eval_loss", math.nan))
         one_label = found.get("eval_labels_predicted") == 1 < found.get("eval_labels_present", 0)
-        late = state.global_step >= _PATIENCE * state.max_steps
+        late = state.global_step >= _PATIENCE * (self.usual_steps or state.max_steps)
         if self.stops and one_label and late and self._is_no_better(loss):
             reason = f"it predicted the same label for every text at step {state.global_step}"
             self.failure = Failure(reason, too_slow=_is_flat(_dev_losses(state)))
@@ -199,7 +203,7 @@ class Attempt:
 
 def run_with_restarts(
     base: BaseModel,
-    config: PromptTuningConfig,
+    config: PromptConfig,
     encoded: EncodedTask,
     start: Initialization,
     state: RunState,
@@ -216,14 +220,16 @@ def run_with_restarts(
     baseline = loss_without_learning(base, encoded, start, args.per_device_eval_batch_size)
     attempts: list[Attempt] = []
     while True:
-        own = state.attempt_arguments(args, scaled_rate(base, args.optim))
+        usual = scaled_rate(base, args.optim, prefix=start.prefix is not None)
+        own = state.attempt_arguments(args, usual)
         if len(state.failures) > 1:  # another learning rate alone did not help
             other = "vocabulary" if start.name != "vocabulary" else "random"
             start = choose_initialization(base, config, [encoded], other, seed=args.seed + 1)
         # A restart that was interrupted before its first checkpoint begins at its first step.
         resumes = resume and (not state.failures or last_checkpoint(own.output_dir) is not None)
         may_restart = len(state.failures) < args.max_restarts and not uses_fsdp(args)
-        guard = FailureCallback(baseline, stops=may_restart)
+        usual_steps = TYPICAL_STEPS if args.is_auto else None
+        guard = FailureCallback(baseline, stops=may_restart, usual_steps=usual_steps)
         attempt = _run(base, encoded, start, own, guard, resume=resumes and not attempts)
         attempts.append(attempt)
         failure = attempt.failure
@@ -235,11 +241,6 @@ def run_with_restarts(
         state.failures.append({"reason": failure.reason, "too_slow": failure.too_slow, **settings})
         state.write(args.output_dir)
         logger.warning("The run failed: %s. Restarting it.", failure.reason)
-
-
-def uses_fsdp(args: PromptTrainingArguments) -> bool:
-    """Whether FSDP is on, which can shard a base only once in a process."""
-    return bool(args.fsdp) or bool(parse_flag_from_env("ACCELERATE_USE_FSDP"))
 
 
 def best_attempt(attempts: Sequence[Attempt]) -> Attempt:
@@ -264,7 +265,8 @@ def loss_without_learning(
         return encoded.label_entropy
     if start.trained:  # a prompt that was trained before may be hard to improve
         return None
-    return dev_loss(base, encoded, start.vectors, limit=None, batch_size=batch_size)
+    vectors, prefix = start.vectors, start.prefix
+    return dev_loss(base, encoded, vectors, prefix=prefix, limit=None, batch_size=batch_size)
 
 
 def _run(
@@ -277,7 +279,8 @@ def _run(
     resume: bool,
 ) -> Attempt:
     history = HistoryCallback()
-    module = PromptTuningModule(base, start.vectors, encoded.candidates, encoded.label_weights)
+    words, weights = encoded.candidates, encoded.label_weights
+    module = PromptTuningModule(base, start.vectors, words, weights, start.prefix)
     splits = (encoded.train, encoded.dev)
     trainer = PromptTrainer(module, encoded.task, args, *splits, [history, guard])
     began = time.perf_counter()

@@ -12,17 +12,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
-from peft import PeftType, PromptTuningConfig
 from transformers import EarlyStoppingCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
 from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
-from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.training.callbacks import InterruptCallback
 from softhub.training.provenance import peak_memory
@@ -51,6 +47,7 @@ class FitResult:
         warnings: Warnings for the user about the run.
         init: Name of the initialization.
         restarts: Why earlier attempts failed, one line each.
+        ended: Why a run with `max_steps="auto"` ended, in one line; None for a number of steps.
     """
 
     prompt: SoftPrompt
@@ -64,28 +61,7 @@ class FitResult:
     warnings: list[str] = field(default_factory=list)
     init: str | None = None
     restarts: list[str] = field(default_factory=list)
-
-
-def check_config(base: BaseModel, config: PromptTuningConfig) -> None:
-    """Check that this base can be trained with a PEFT configuration.
-
-    Raises:
-        TrainingError: Says what was found and what was expected.
-    """
-    if config.peft_type != PeftType.PROMPT_TUNING:
-        raise TrainingError(
-            f"Found a PEFT configuration of type {config.peft_type}; expected PromptTuningConfig."
-        )
-    if config.task_type is not None and str(config.task_type) != base.task_type:
-        raise TrainingError(
-            f"The PEFT configuration has task_type={config.task_type}, but {base.name} is "
-            f"{base.task_type}: use task_type=base.task_type."
-        )
-    tokens: Any = config.num_virtual_tokens
-    if not isinstance(tokens, Integral) or tokens < 1:
-        raise TrainingError(
-            f"num_virtual_tokens is {tokens!r}; expected a whole number of 1 or more, e.g. 20."
-        )
+    ended: str | None = None
 
 
 def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
@@ -127,6 +103,8 @@ def _explained_failures(trainer: PromptTrainer) -> Iterator[None]:
     """Say what can be resumed after a full disk, and name a wrong metric."""
     try:
         yield
+    except (ConnectionError, TimeoutError):  # a tracker's network, not the disk
+        raise
     except (OSError, CheckpointNotWritten) as error:
         folder = str(trainer.args.output_dir)
         checkpoint = last_checkpoint(folder)
@@ -159,6 +137,7 @@ def result_of(
         examples_per_second=trainer.training_speed(seconds),
         peak_memory=peak_memory(),
         warnings=messages,
+        ended=trainer.ending(),
     )
 
 
@@ -203,9 +182,9 @@ def set_aside_checkpoints(folder: str | Path) -> None:
 
 
 def _check_writable(folder: Path) -> None:
+    present = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=present):
             pass
     except OSError as error:
         raise TrainingError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     EvalPrediction,
     PrinterCallback,
@@ -32,12 +34,13 @@ from softhub.metrics.label_sets import join_labels
 from softhub.model.base import BaseModel
 from softhub.tasks import Task
 from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.auto_steps import AutoSteps, Ending
 from softhub.training.callbacks import ProgressLines, tracked
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate, count_items
 from softhub.training.module import LossModule
 
-_PROMPT = "prompt"
-"""Name of the trained parameter, and so its key in a checkpoint."""
+_PROMPT, _UNIT = "prompt", "unit"
+"""Names of the trained parameter and of its unit, and so their keys in a checkpoint."""
 
 
 class CheckpointNotWritten(TrainingError):
@@ -68,7 +71,11 @@ class PromptTrainer(Trainer):
         dev: EncodedExamples,
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        self.prompt_arguments = args = args.resolved_for(module.base)
+        args = args.resolved_for(module.base, prefix=module.prefix is not None)
+        self.prompt_arguments = args
+        self.auto: AutoSteps | None = None
+        if args.is_auto:
+            args = replace(args, max_steps=args.auto_max_steps)
         self._task = task
         self._evaluation_seconds = 0.0
         self._trained = 0
@@ -93,15 +100,34 @@ class PromptTrainer(Trainer):
         for default in (PrinterCallback, ProgressCallback):  # they write logs to stdout
             self.remove_callback(default)
         self.add_callback(ProgressLines())
+        if self.prompt_arguments.is_auto:
+            self.auto = AutoSteps(self.prompt_arguments, self.steps_per_pass())
+            self.add_callback(self.auto)
+
+    def steps_per_pass(self) -> int:
+        """Return the optimizer steps of one pass over the training data."""
+        return max(1, len(self._lengths) // self._rows_per_step)
+
+    @property
+    def _rows_per_step(self) -> int:
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return int(step * self.args.world_size)
+
+    def ending(self) -> str | None:
+        """Say in one line why a run without a number of steps ended; None for another."""
+        found = Ending.recorded(self.state.log_history)
+        return None if found is None else str(found)
 
     def prompt_vectors(self) -> torch.Tensor:
-        """Return the current prompt, `[P, H]`, float32 on the CPU.
+        """Return the current prompt, `[P, H]` or of a prefix `[P, width]`, float32 on the CPU.
 
         Under FSDP it is gathered from all processes, each of which has to call this.
         """
-        prompt = self.accelerator.unwrap_model(self._module).prompt
+        module = self.accelerator.unwrap_model(self._module)
+        prompt = module.prompt
         whole: torch.Tensor = prompt.full_tensor() if hasattr(prompt, "full_tensor") else prompt
-        return whole.detach().float().cpu().clone()
+        vectors: torch.Tensor = module.vectors_from(whole.detach())
+        return vectors.float().cpu().clone()
 
     def restore_complete_run(self, checkpoint: str) -> bool:
         """Restore a run that has made all its steps; transformers would make one more.
@@ -129,7 +155,9 @@ class PromptTrainer(Trainer):
         stopping = saved.get("EarlyStoppingCallback", {}).get("attributes", {})
         waited = stopping.get("early_stopping_patience_counter", 0)
         patience = self.prompt_arguments.early_stopping_patience
-        return 0 < self.args.max_steps <= state.global_step or 0 < patience <= waited
+        ending = Ending.recorded(state.log_history)
+        last = ending.last_step if ending else self.args.max_steps
+        return 0 < last <= state.global_step or 0 < patience <= waited
 
     @property
     def _module(self) -> nn.Module:
@@ -185,8 +213,16 @@ class PromptTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBucketSampler:
         # Accelerate splits each batch of a whole step by process and accumulation.
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthBucketSampler(self._lengths, step * self.args.world_size, self.args.seed)
+        return LengthBucketSampler(self._lengths, self._rows_per_step, self.args.seed)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Use the schedule of a run that ends by itself, if this is one."""
+        if self.auto is not None and self.lr_scheduler is None:
+            auto, chosen = self.auto, optimizer or self.optimizer
+            assert chosen is not None
+            self.lr_scheduler = LambdaLR(chosen, lambda step: auto.rate(step))
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Count the examples that this process trains on; those before a resume do not count."""
@@ -245,7 +281,8 @@ class PromptTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the prompt alone: a checkpoint never contains the frozen base."""
         state = self._module.state_dict() if state_dict is None else state_dict
-        super()._save(output_dir, state_dict={k: v for k, v in state.items() if k == _PROMPT})
+        own = {name: value for name, value in state.items() if name in (_PROMPT, _UNIT)}
+        super()._save(output_dir, state_dict=own)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Only the prompt is in a checkpoint; the base's weights are not missing."""

@@ -20,7 +20,7 @@ from markdown_it.token import Token
 from softhub.adapter.card.markdown import block, cell, code, line, one_line
 from softhub.adapter.card.render import ADAPTER, render_card
 from softhub.adapter.card.terms import license_of, terms_of
-from softhub.adapter.manifest import Manifest, RecordedMetric
+from softhub.adapter.manifest import Manifest, PrefixShape, RecordedMetric
 from softhub.model.prompt import SoftPrompt
 from tests.hostile.sound import TASK_RECORD, manifest, manifest_fields, metric_record
 from tests.tiny import HIDDEN_SIZE
@@ -468,6 +468,26 @@ def test_the_code_for_plain_peft_runs(
         assert all(0 <= float(chance) <= 1 for _, chance in rows)
     else:
         assert printed.getvalue().endswith("\n")
+
+
+@pytest.mark.parametrize("name", ["classification", "generation"])
+def test_the_card_of_a_prefix_says_so_and_its_code_runs(
+    name: str, tiny_base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shape = PrefixShape(num_layers=2, num_key_value_heads=2, head_dim=8)
+    fields = manifest_fields(num_virtual_tokens=3, hidden_size=None, prefix=shape, task=TASKS[name])
+    prompt = SoftPrompt(torch.randn(3, shape.width), Manifest(**fields))
+    folder = prompt.save_pretrained(tmp_path / "adapter")
+    card = (folder / "README.md").read_text()
+    tags = ModelCard(card).data.tags
+    assert "prefix-tuning" in tags and "soft-prompt" in tags and "prompt-tuning" not in tags
+    assert "keys and values of 3 virtual tokens in each of 2 layers" in card
+    program = _code(card, 1).replace(ADAPTER, str(folder))
+    printed = io.StringIO()
+    with redirect_stdout(printed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(compile(program.replace("org/base", str(tiny_base("llama"))), "card", "exec"), {})
+    assert printed.getvalue().endswith("\n")
 
 
 def test_the_card_says_how_scores_become_answers() -> None:

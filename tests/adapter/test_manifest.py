@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from softhub.adapter import manifest as manifest_module
-from softhub.adapter.manifest import Manifest, RecordedMetric
+from softhub.adapter.manifest import MIGRATIONS, Manifest, PrefixShape, RecordedMetric
 from softhub.adapter.portable import (
     UNKNOWN_BASE,
     is_hub_name,
@@ -25,7 +25,7 @@ def test_bytes_are_canonical_json() -> None:
     data = manifest().to_bytes()
     record = json.loads(data)
     assert data == (json.dumps(record, indent=2, sort_keys=True) + "\n").encode()
-    assert record["schema_version"] == 1
+    assert record["schema_version"] == 2
 
 
 def test_equal_manifests_give_equal_bytes_whatever_the_order_of_keys() -> None:
@@ -56,11 +56,25 @@ def test_a_manifest_of_an_older_schema_is_migrated(monkeypatch: pytest.MonkeyPat
         base_model = record.pop("model")
         return {**record, "base_model": base_model}
 
-    monkeypatch.setattr(manifest_module, "MIGRATIONS", {0: to_first})
+    monkeypatch.setattr(manifest_module, "MIGRATIONS", {**MIGRATIONS, 0: to_first})
     record = json.loads(manifest().to_bytes())
     record["model"] = record.pop("base_model")
     record["schema_version"] = 0
     assert Manifest.from_bytes(json.dumps(record).encode()) == manifest()
+
+
+def test_a_manifest_of_version_1_is_that_of_a_prompt() -> None:
+    record = json.loads(manifest().to_bytes())
+    assert record.pop("prefix") is None
+    assert Manifest.from_bytes(json.dumps({**record, "schema_version": 1}).encode()) == manifest()
+
+
+def test_a_prefix_is_written_and_read_with_its_shape() -> None:
+    shape = PrefixShape(num_layers=30, num_key_value_heads=3, head_dim=64)
+    original = manifest(hidden_size=None, prefix=shape)
+    assert (original.prompt_type, original.width) == ("prefix", 30 * 2 * 3 * 64)
+    assert Manifest.from_bytes(original.to_bytes()) == original
+    assert (manifest().prompt_type, manifest().width) == ("prompt", manifest().hidden_size)
 
 
 def test_an_older_schema_without_a_migration_is_refused() -> None:
@@ -71,7 +85,7 @@ def test_an_older_schema_without_a_migration_is_refused() -> None:
 
 def test_a_newer_schema_asks_for_an_upgrade_before_its_keys_are_judged() -> None:
     with pytest.raises(InvalidAdapter, match="pip install -U softhub"):
-        Manifest.from_bytes(b'{"schema_version": 2, "something": "new"}')
+        Manifest.from_bytes(b'{"schema_version": 3, "something": "new"}')
 
 
 def test_numbers_without_a_point_are_numbers() -> None:
@@ -101,7 +115,9 @@ def test_numbers_without_a_point_are_numbers() -> None:
         ("metrics", (metric_record(),)),
         ("files", {"README.md": "0" * 64}),
         ("files", {"adapter_config.json": "0" * 63}),
-        ("schema_version", 2),
+        ("schema_version", 1),
+        ("hidden_size", None),
+        ("prefix", PrefixShape(2, 1, 2)),  # beside a hidden size
     ],
 )
 def test_a_manifest_is_checked_when_it_is_made(field: str, value: object) -> None:

@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch.nn.functional import cosine_similarity
 from transformers import PreTrainedTokenizerFast
 
-from softhub.errors import IncompatiblePrompt
+from softhub.errors import IncompatiblePrompt, UnsupportedAdapter
 from softhub.evaluation import inspection
 from softhub.evaluation.inspection import CAVEAT, inspect_prompt
 from softhub.evaluation.inspection_page import render_page
@@ -22,6 +22,7 @@ from softhub.model.encoding import Encoder
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task, Template, Verbalizer
 from tests.adapters import untrained_prompt
+from tests.prompts import prefix
 
 TASK = Task(
     name="mood",
@@ -152,6 +153,13 @@ def test_drift_from_what_the_prompt_said_of_the_task(llama):
     starts = [token.start for token in inspect_prompt(prompt, llama).tokens]
     assert starts[:2] == [None, None]  # drawn from the training texts, which are not at hand
     assert [(start.id, start.distance) for start in starts[2:]] == [(one, 0.0) for one in ids]
+
+
+def test_a_prefix_has_no_neighbours_among_the_tokens(llama):
+    with pytest.raises(UnsupportedAdapter, match="Found a prefix"):
+        inspect_prompt(prefix(llama, 3), llama)
+    with pytest.raises(IncompatiblePrompt, match="has the width 64 and this one 32"):
+        inspect_prompt(untrained_prompt(llama), llama, compare={"deep": prefix(llama, 3)})
 
 
 def test_another_base_is_refused_unless_forced(llama, tiny_base):

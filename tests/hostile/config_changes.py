@@ -19,7 +19,6 @@ _NO_TASK_TYPE: dict[str, dict[str, Any]] = {
     "of two submodules": {"task_type": None, "num_transformer_submodules": 2},
 }
 _METHODS = {
-    "PREFIX_TUNING": "softhub train",
     "P_TUNING": "get_prompt",
     "LORA": "use it in PEFT",
     "LN_TUNING": "use it in PEFT",

@@ -14,10 +14,12 @@ from softhub.errors import InvalidAdapter, UnsupportedAdapter
 from tests.hostile.config_changes import CONFIG_CHANGES
 from tests.hostile.sound import (
     BODY,
+    PREFIX,
     H,
     P,
     config,
     metric_record,
+    prefix_config_record,
     sound_files,
     tensor_entry,
     weights,
@@ -322,9 +324,12 @@ CONFIGS = [
     ),
     *[
         _with_config(
-            f"peft_type {kind!r}", "PROMPT_TUNING", error=UnsupportedAdapter, peft_type=kind
+            f"peft_type {kind!r}",
+            "expected one of PROMPT_TUNING",
+            error=UnsupportedAdapter,
+            peft_type=kind,
         )
-        for kind in ("LORA", "P_TUNING", "PREFIX_TUNING", "MULTITASK_PROMPT_TUNING", None, [], ...)
+        for kind in ("LORA", "P_TUNING", "MULTITASK_PROMPT_TUNING", None, [], ...)
     ],
     *[
         _with_config(f"task_type {kind!r}", "CAUSAL_LM", error=UnsupportedAdapter, task_type=kind)
@@ -332,7 +337,53 @@ CONFIGS = [
     ],
 ]
 
+PREFIXES = [
+    _with_config(f"prefix: {name}", says, error=error, **prefix_config_record(**changes))
+    for name, says, error, changes in (
+        ("layers missing", "num_layers None", InvalidAdapter, {"num_layers": None}),
+        ("10**9 layers", "num_layers 1000000000", InvalidAdapter, {"num_layers": 10**9}),
+        ("layers said by true", "num_layers True", InvalidAdapter, {"num_layers": True}),
+        ("a negative layer", "num_layers -2", InvalidAdapter, {"num_layers": -2}),
+        ("another layer", "rows of 8 numbers; expected 12", InvalidAdapter, {"num_layers": 3}),
+        ("no heads", "num_attention_heads 0", InvalidAdapter, {"num_attention_heads": 0}),
+        ("heads as text", "num_attention_heads '1'", InvalidAdapter, {"num_attention_heads": "1"}),
+        ("heads that do not divide", "a multiple of 3", InvalidAdapter, {"num_attention_heads": 3}),
+        ("no width", "token_dim None", InvalidAdapter, {"token_dim": None}),
+        ("a wider layer", "rows of 8 numbers; expected 16", InvalidAdapter, {"token_dim": 4}),
+        ("a huge layer", "token_dim 9007199254740992", InvalidAdapter, {"token_dim": 2**53}),
+        ("more tokens than rows", "has 4 rows", InvalidAdapter, {"num_virtual_tokens": 5}),
+        ("two submodules", "submodules 2", InvalidAdapter, {"num_transformer_submodules": 2}),
+        ("of an encoder-decoder", "is a prefix", UnsupportedAdapter, {"task_type": "SEQ_2_SEQ_LM"}),
+        (
+            "of a cartridge",
+            "expected 12",
+            InvalidAdapter,
+            {"peft_type": "CARTRIDGE", "num_layers": 3},
+        ),
+    )
+]
+
 MANIFESTS = [
+    _with_manifest(
+        "of a prefix beside a prompt", "in hidden_size", hidden_size=None, prefix=PREFIX
+    ),
+    _with_manifest("prompt and prefix", "because the prompt is a prefix", prefix=PREFIX),
+    _with_manifest("neither prompt nor prefix", "hidden_size", hidden_size=None),
+    _with_manifest("prefix as text", "prefix in", hidden_size=None, prefix="2x1x2"),
+    _with_manifest("prefix with another key", "unknown key", prefix={**PREFIX, "exec": 1}),
+    _with_manifest("prefix without layers", "lacks the key", prefix={"head_dim": 2}),
+    _with_manifest(
+        "prefix of 10**9 layers",
+        "prefix.num_layers",
+        hidden_size=None,
+        prefix={**PREFIX, "num_layers": 10**9},
+    ),
+    _with_manifest(
+        "prefix with layers said by true",
+        "prefix.num_layers",
+        hidden_size=None,
+        prefix={**PREFIX, "num_layers": True},
+    ),
     _with_raw_manifest("not JSON", b"\x80\x04.", "not UTF-8"),
     _with_raw_manifest("above the cap", b" " * (MAX_BYTES[MANIFEST] + 1), "more than"),
     _with_raw_manifest("nested lists", b'{"a":' + b"[" * DEEP, "nested too deeply"),
@@ -340,7 +391,7 @@ MANIFESTS = [
     _with_raw_manifest("key twice", b'{"task":1,"task":2}', "'task' occurs twice"),
     _with_manifest("unknown key", "unknown key 'exec'", exec="rm"),
     _with_manifest("missing key", "lacks the key 'provenance'", provenance=...),
-    _with_manifest("newer schema", "Upgrade softhub", schema_version=2),
+    _with_manifest("newer schema", "Upgrade softhub", schema_version=3),
     _with_manifest("no schema version", "schema_version", schema_version=...),
     _with_manifest("schema version as text", "schema_version", schema_version="1"),
     _with_manifest("schema version said by true", "schema_version", schema_version=True),
@@ -431,6 +482,7 @@ CASES = [
     *TENSORS,
     *NUMBERS,
     *CONFIGS,
+    *PREFIXES,
     *MANIFESTS,
     *CARDS,
     *NAMES,

@@ -55,6 +55,22 @@ def config(**changes: Any) -> bytes:
     return json.dumps(config_record(**changes)).encode()
 
 
+PREFIX = {"num_layers": 2, "num_key_value_heads": 1, "head_dim": 2}
+"""The shape of a prefix whose rows have H numbers."""
+
+
+def prefix_config_record(**changes: Any) -> dict[str, Any]:
+    """Return what PEFT writes for a prefix of that shape, changed."""
+    fields = {
+        "peft_type": "PREFIX_TUNING",
+        "num_layers": 2,
+        "num_attention_heads": 1,
+        "token_dim": 2,
+        "prefix_projection": False,
+    }
+    return config_record(**{**fields, **changes})
+
+
 def metric_record(**changes: Any) -> dict[str, Any]:
     """Return the manifest's record of one score, changed."""
     return {
@@ -121,7 +137,7 @@ def with_manifest(files: dict[str, bytes], /, **changes: Any) -> dict[str, bytes
 
     Written as plain JSON, so that records come out that `Manifest` itself would refuse.
     """
-    record = manifest_fields(metrics=[metric_record()], schema_version=1)
+    record = manifest_fields(metrics=[metric_record()], schema_version=2, prefix=None)
     record["files"] = {name: sha256_of(files[name]) for name in (WEIGHTS, CONFIG)}
     record.update(changes)
     record = {key: value for key, value in record.items() if value is not ...}

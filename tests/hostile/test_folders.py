@@ -104,7 +104,7 @@ def test_a_directory_of_a_files_name_is_refused(adapter: Path) -> None:
 def test_a_sparse_terabyte_is_refused_after_its_cap(adapter: Path) -> None:
     with (adapter / WEIGHTS).open("r+b") as stream:
         stream.truncate(2**40)
-    with pytest.raises(InvalidAdapter, match="more than 16777216 bytes"):
+    with pytest.raises(InvalidAdapter, match="more than 67108864 bytes"):
         read_folder(adapter)
 
 

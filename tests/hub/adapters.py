@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from softhub.adapter.layout import CARD, CONFIG, MANIFEST, WEIGHTS, sha256_of
-from softhub.adapter.manifest import Manifest, RecordedMetric
+from softhub.adapter.manifest import Manifest, PrefixShape, RecordedMetric
 
 P, H = 4, 32
 BASE = "tiny/llama"
@@ -30,8 +30,20 @@ def safetensors(dtype: str, shape: Sequence[int], body: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + body
 
 
-def config(*, base: str | None = BASE, rows: int = P, width: int = H) -> bytes:
+def config(
+    *, base: str | None = BASE, rows: int = P, width: int = H, prefix: PrefixShape | None = None
+) -> bytes:
     """`adapter_config.json` as PEFT 0.21 writes it, but for the fields that are None."""
+    of_prefix = (
+        {
+            "num_attention_heads": prefix.num_key_value_heads,
+            "num_layers": prefix.num_layers,
+            "peft_type": "PREFIX_TUNING",
+            "token_dim": prefix.layer_width,
+        }
+        if prefix
+        else {}
+    )
     return json.dumps(
         {
             "base_model_name_or_path": base,
@@ -45,6 +57,7 @@ def config(*, base: str | None = BASE, rows: int = P, width: int = H) -> bytes:
             "prompt_tuning_init_text": None,
             "task_type": "CAUSAL_LM",
             "token_dim": width,
+            **of_prefix,
         },
         indent=2,
     ).encode()
@@ -87,18 +100,20 @@ def adapter_files(
     width: int = H,
     score: float = 0.9,
     fingerprint: Mapping[str, Any] | None = None,
+    prefix: PrefixShape | None = None,
     **card_fields: Any,
 ) -> dict[str, bytes]:
     """The four files of an adapter as softhub writes them."""
     files = {
         WEIGHTS: weights(seed, rows=rows, width=width),
-        CONFIG: config(base=base, rows=rows, width=width),
+        CONFIG: config(base=base, rows=rows, width=width, prefix=prefix),
     }
     manifest = Manifest(
         base_model=base,
         task_type="CAUSAL_LM",
         num_virtual_tokens=rows,
-        hidden_size=width,
+        hidden_size=None if prefix else width,
+        prefix=prefix,
         base_revision=None,
         base_quantization=None,
         fingerprint=fingerprint,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from softhub.adapter.layout import CARD, CONFIG, FILES, MANIFEST, WEIGHTS
+from softhub.adapter.manifest import PrefixShape
 from softhub.adapter.validation import check_folder
 from softhub.errors import (
     HubError,
@@ -18,7 +19,7 @@ from softhub.errors import (
     UnsupportedAdapter,
 )
 from softhub.hub import Hub
-from tests.hub.adapters import adapter_files, plain_peft_files, write
+from tests.hub.adapters import adapter_files, config, plain_peft_files, write
 from tests.hub.conftest import MakeAdapter
 
 REPO = "me/sentiment"
@@ -151,6 +152,40 @@ def test_filters(hub: Hub, make_adapter: MakeAdapter) -> None:
     hub.push(poem, "me/poems")
     for filters, expected in FILTERS:
         assert [info.repo_id for info in hub.list(**filters)] == expected, filters
+
+
+def test_a_prefix_is_pushed_described_found_and_compared(
+    hub: Hub, make_adapter: MakeAdapter
+) -> None:
+    shape = PrefixShape(num_layers=2, num_key_value_heads=2, head_dim=4)  # as wide as a prompt
+    folder = make_adapter(1, prefix=shape)
+    hub.push(folder, REPO, tags=["v1"])
+    hub.push(make_adapter(2), "me/prompt")
+    hub.push(make_adapter(3, prefix=shape), "me/other")
+    assert contents(hub.pull(REPO)) == contents(folder)
+    info = hub.info(REPO)
+    assert (info.prompt_type, info.num_virtual_tokens, info.hidden_size) == ("prefix", 4, None)
+    types = {info.repo_id: info.prompt_type for info in hub.list()}
+    assert types == {REPO: "prefix", "me/prompt": "prompt", "me/other": "prefix"}
+    found = hub.search(prompt_type="prefix", sort="name")
+    assert [info.repo_id for info in found] == ["me/other", REPO]
+    assert [info.repo_id for info in hub.search(prompt_type="prompt")] == ["me/prompt"]
+    assert [info.repo_id for info, _ in hub.similar(REPO)] == ["me/other"]
+    hub.push(make_adapter(4, prefix=shape), REPO, tags=["v2"])
+    assert hub.diff(REPO, "v1").vectors is not None
+    hub.push(make_adapter(5), REPO)
+    difference = hub.diff(REPO, "v1")
+    assert difference.vectors is None  # as wide, but no longer keys and values
+    assert difference.manifest["prefix.num_layers"] == (2, None)
+
+
+def test_a_foreign_prefix_is_listed_as_one(hub: Hub, tmp_path: Path) -> None:
+    shape = PrefixShape(num_layers=2, num_key_value_heads=2, head_dim=4)
+    files = plain_peft_files(1)
+    files["adapter_config.json"] = config(prefix=shape)
+    hub.push(write(tmp_path / "foreign", files), REPO)
+    info = hub.list()[0]
+    assert (info.prompt_type, info.hidden_size, info.num_virtual_tokens) == ("prefix", None, 4)
 
 
 def test_an_unknown_filter_is_refused_with_the_nearest(hub: Hub) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from softhub.inference import batching
 from softhub.inference.engine import PromptModel
+from softhub.model.device_settings import DEVICE_SETTINGS, DeviceSettings
 from softhub.tasks import Template
 from tests.prompts import MOOD, SUMMARY, TEXTS
 from tests.references import assert_equal_in_float32
@@ -52,7 +52,7 @@ def test_the_beginning_runs_once_for_all_batches(tiny_base):
     shapes = fed_shapes(model)
     model.predict(TEXTS, task=with_shots(MOOD), batch_size=2)
     once, *batches = [shape for shape in shapes if shape[1] > 3]
-    assert once[0] == 1 and once[1] > batching._LEAST_SHARED
+    assert once[0] == 1 and once[1] > DeviceSettings().least_shared
     assert [rows for rows, _ in batches[:3]] == [2, 2, 1]
     longest = max(len(model.encoder.encode_plain(text).ids) for text in TEXTS)
     assert all(tokens < longest + 10 for _, tokens in batches)
@@ -62,6 +62,6 @@ def test_what_reads_the_text_gets_all_of_it(model_of, monkeypatch):
     """A penalty for repetition counts the shared beginning too."""
     model, task = model_of("llama"), with_shots(SUMMARY)
     found = model.generate(TEXTS, task=task, repetition_penalty=3.0)
-    monkeypatch.setattr(batching, "_LEAST_SHARED", 10**6)
+    monkeypatch.setitem(DEVICE_SETTINGS, "cpu", DeviceSettings(least_shared=10**6))
     assert model.generate(TEXTS, task=task, repetition_penalty=3.0) == found
     assert found != model.generate(TEXTS, task=task)

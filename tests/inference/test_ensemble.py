@@ -8,7 +8,7 @@ from softhub.errors import PromptNotLoaded, TaskError
 from softhub.inference.engine import PromptModel
 from softhub.inference.ensemble import predict_ensemble
 from softhub.tasks import Verbalizer
-from tests.prompts import MOOD, soft_prompt
+from tests.prompts import MOOD, prefix, soft_prompt
 
 TEXTS = ["It broke.", "I love it, it is a great value.", "no"]
 
@@ -18,7 +18,8 @@ def model(loaded):
     base = loaded("llama")
     model = PromptModel(base)
     for seed, name in enumerate("abc"):
-        model.load_prompt(soft_prompt(base, 3 + seed, MOOD, seed=seed), name=name)
+        make = prefix if name == "c" else soft_prompt
+        model.load_prompt(make(base, 3 + seed, MOOD, seed=seed), name=name)
     return model
 
 

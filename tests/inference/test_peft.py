@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from peft import LoraConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from softhub.errors import BaseModelError, UnsupportedAdapter
@@ -105,10 +105,10 @@ def test_an_adapter_becomes_a_prompt_to_save(folder_of, tmp_path):
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        (LoraConfig(task_type="CAUSAL_LM"), "'LORA'; expected 'PROMPT_TUNING'"),
-        (PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4), "'PREFIX_TUNING'"),
+        (LoraConfig(task_type="CAUSAL_LM"), "'LORA'; expected one of PROMPT_TUNING"),
+        (PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=4), "'P_TUNING'"),
     ],
-    ids=["lora", "prefix"],
+    ids=["lora", "p-tuning"],
 )
 def test_other_adapters_are_refused_with_the_reason(config, says, folder_of):
     tokenizer = AutoTokenizer.from_pretrained(folder_of("llama"))

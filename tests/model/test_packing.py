@@ -10,6 +10,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from softhub.model.assembly import pad_rows
 from softhub.model.base import load_base
+from softhub.model.device_settings import DEVICE_SETTINGS, DeviceSettings
 from softhub.model.packing import SharedPrompt, longest_packed
 from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from softhub.training.module import PromptTuningModule
@@ -131,10 +132,11 @@ def test_target_logprobs_equal_teacher_forcing_alone(
     assert_equal_in_float32(found.sum(-1), expected)
 
 
-@pytest.mark.parametrize("in_groups", [("cpu",), ()])
+@pytest.mark.parametrize("in_groups", [True, False])
 @pytest.mark.parametrize("kind", PACKING)
 def test_gradients_equal_those_through_rows(kind, in_groups, tiny_base, vectors, monkeypatch):
-    monkeypatch.setattr("softhub.model.packing._IN_GROUPS", in_groups)
+    settings = DeviceSettings(attends_in_groups=in_groups)
+    monkeypatch.setitem(DEVICE_SETTINGS, "cpu", settings)
     base, gradients = load_base(tiny_base(kind)), []
     targets = pad_rows(TARGETS, side="right")
     for form in (SharedPrompt, lambda vectors: vectors):

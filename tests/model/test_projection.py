@@ -8,6 +8,7 @@ from transformers import RobertaConfig, RobertaForCausalLM
 from softhub.model import projection
 from softhub.model.assembly import pad_rows
 from softhub.model.base import load_base
+from softhub.model.device_settings import DEVICE_SETTINGS, DeviceSettings
 from softhub.model.scoring import target_logprobs
 from tests.tiny import BUILDERS, HIDDEN_SIZE, VOCAB_SIZE
 
@@ -32,7 +33,7 @@ def test_finding_out_leaves_the_model_as_it_is(kind, tiny_base):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("piece", [1, 3 * VOCAB_SIZE, 2**25])
 def test_value_and_gradient_are_those_of_whole_logits(piece, dtype, monkeypatch):
-    monkeypatch.setattr(projection, "_PIECE", piece)
+    monkeypatch.setitem(DEVICE_SETTINGS, "cpu", DeviceSettings(logits_at_once=piece))
     torch.manual_seed(0)
     head = nn.Linear(HIDDEN_SIZE, VOCAB_SIZE, dtype=dtype).requires_grad_(False)
     ids, by_logprob = torch.randint(VOCAB_SIZE, (7,)), torch.randn(7)
@@ -97,7 +98,7 @@ def gradient(base):
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral"])
 def test_a_prompt_learns_the_same_in_pieces(kind, tiny_base, monkeypatch):
     folder, widest = tiny_base(kind), []
-    monkeypatch.setattr(projection, "_PIECE", 2 * VOCAB_SIZE)
+    monkeypatch.setitem(DEVICE_SETTINGS, "cpu", DeviceSettings(logits_at_once=2 * VOCAB_SIZE))
     base = load_base(folder)
     gradient(base)  # asks the base, which uses the head too
     head = base.model.get_output_embeddings()

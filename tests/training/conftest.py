@@ -40,7 +40,15 @@ def toy_fit(tiny_base, toy_task, toy_examples, tmp_path):
     """`toy_fit(kind, init=…, **training arguments)`: train on 32 examples, dev on 8."""
 
     def run(
-        kind="llama", *, data=None, init="labels", tokens=6, task=None, resume=False, **options
+        kind="llama",
+        *,
+        data=None,
+        init="labels",
+        tokens=6,
+        task=None,
+        resume=False,
+        method=PromptTuningConfig,
+        **options,
     ):
         settings = {
             "output_dir": str(tmp_path / "run"),
@@ -55,7 +63,7 @@ def toy_fit(tiny_base, toy_task, toy_examples, tmp_path):
             **options,
         }
         base = load_base(tiny_base(kind))
-        config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens)
+        config = method(task_type=base.task_type, num_virtual_tokens=tokens)
         return base, fit(
             base,
             task or toy_task,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import DistributedType
-from peft import PromptTuningConfig
+from peft import PrefixTuningConfig, PromptTuningConfig
 
 from softhub import PromptModel
 from softhub.evaluation.evaluate import predict_examples
@@ -33,7 +33,7 @@ def call_cpus_gpus():
     PartialState.__init__ = state
 
 
-def main(base_folder, out, per_device, class_weights, optim="adamw_torch"):
+def main(base_folder, out, per_device, class_weights, optim="adamw_torch", method="prompt"):
     if "ACCELERATE_USE_FSDP" in os.environ:
         call_cpus_gpus()
     base = load_base(base_folder)
@@ -48,7 +48,8 @@ def main(base_folder, out, per_device, class_weights, optim="adamw_torch"):
     examples = [example(index) for index in range(40)]
     args = PromptTrainingArguments(
         output_dir=f"{out}-run",
-        max_steps=6,
+        max_steps=6 if method == "prompt" else "auto",
+        auto_max_steps=6,
         learning_rate=0.1,
         optim=optim,
         per_device_train_batch_size=int(per_device),
@@ -60,7 +61,8 @@ def main(base_folder, out, per_device, class_weights, optim="adamw_torch"):
         use_cpu=True,
         disable_tqdm=True,
     )
-    config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=6)
+    kind = PromptTuningConfig if method == "prompt" else PrefixTuningConfig
+    config = kind(task_type=base.task_type, num_virtual_tokens=6)
     data = {"train": examples[:32], "dev": examples[32:]}
     result = fit(base, task, config, data, args=args, init="labels")
     model = PromptModel(base)
@@ -73,6 +75,7 @@ def main(base_folder, out, per_device, class_weights, optim="adamw_torch"):
             "vectors": result.prompt.vectors.tolist(),
             "probabilities": [p.probabilities["good"] for p in predictions],
             "processes": args.world_size,
+            "ended": result.ended,
             "sharded": base.is_sharded,
         }
         Path(out).write_text(json.dumps(record))

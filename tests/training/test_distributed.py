@@ -44,10 +44,10 @@ def start(script, processes, *arguments, **environment):
     )
 
 
-def run(tmp_path, base, processes, per_device, class_weights, **environment):
+def run(tmp_path, base, processes, per_device, class_weights, *others, **environment):
     tmp_path.mkdir(exist_ok=True)
     out = tmp_path / f"{processes}.json"
-    settings = (per_device, class_weights)
+    settings = (per_device, class_weights, *others)
     done = start("run_distributed", processes, base, out, *settings, **environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout == "done\n"  # of all processes the first alone has a stdout
@@ -68,6 +68,19 @@ def sharding():
     settings["FSDP_AUTO_WRAP_POLICY"] = FSDP["fsdp_auto_wrap_policy"]
     settings["FSDP_STATE_DICT_TYPE"] = FSDP["fsdp_state_dict_type"]
     return {"ACCELERATE_USE_FSDP": "true", **settings}
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_prefix_that_ends_by_itself_as_one_does(tmp_path, tiny_base):
+    settings = ("none", "adamw_torch", "prefix")
+    one, two = (
+        run(tmp_path, tiny_base("llama"), processes, 8 // processes, *settings)
+        for processes in (1, 2)
+    )
+    assert (one["processes"], two["processes"]) == (1, 2)
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-4)
+    np.testing.assert_allclose(two["vectors"], one["vectors"], rtol=1e-2, atol=1e-4)
+    assert one["ended"] == two["ended"] and "auto_max_steps is 6" in one["ended"]
 
 
 @pytest.mark.slow

@@ -239,7 +239,7 @@ def test_other_peft_methods_and_bad_sizes_are_refused(toy_fit, tiny_base, toy_ta
     rows = {"train": toy_examples, "dev": toy_examples}
     with pytest.raises(TrainingError, match="expected PromptTuningConfig"):
         fit(base, toy_task, PrefixTuningConfig(num_virtual_tokens=3), rows)
-    with pytest.raises(TrainingError, match="expected 1 or more"):
+    with pytest.raises(TrainingError, match="expected a whole number of 1 or more"):
         toy_fit(tokens=0)
     with pytest.raises(TrainingError, match="Unknown init 'lables'"):
         toy_fit(init="lables")

@@ -25,9 +25,10 @@ from softhub.training.running import last_checkpoint
         ({"use_liger_kernel": True}, "use_liger_kernel is not supported"),
         ({"push_to_hub": True}, "push_to_hub is not supported: push the adapter"),
         ({"batch_eval_metrics": True}, "batch_eval_metrics is not supported"),
-        ({"max_steps": "60"}, "max_steps is '60'; expected a whole number"),
-        ({"max_steps": 2.5}, "max_steps is 2.5; expected a whole number"),
+        ({"max_steps": "many"}, "max_steps is 'many'; expected a number of optimizer steps"),
+        ({"max_steps": 2.5}, "max_steps is 2.5; expected a number of optimizer steps"),
         ({"max_steps": 5, "num_train_epochs": 2}, "Found both of max_steps and num_train_epochs"),
+        ({"max_steps": "auto", "num_train_epochs": 2}, "Found both of max_steps and num_train_ep"),
         ({"max_steps": -1}, "Found neither of max_steps and num_train_epochs"),
         ({"num_train_epochs": -2}, "Found neither of max_steps and num_train_epochs"),
         ({"per_device_train_batch_size": 0}, "batch_size is 0; expected a whole number of 1 or"),
@@ -55,7 +56,7 @@ def test_wrong_arguments_are_refused_when_they_are_made(arguments, message):
 
 @pytest.mark.parametrize(
     ("given", "length"),
-    [({}, (120, 0)), ({"num_train_epochs": 3}, (-1, 3)), ({"max_steps": 7}, (7, 0))],
+    [({}, ("auto", 0)), ({"num_train_epochs": 3}, (-1, 3)), ({"max_steps": 7}, (7, 0))],
 )
 def test_epochs_that_are_given_win_over_the_default_number_of_steps(given, length):
     args = PromptTrainingArguments(**given)

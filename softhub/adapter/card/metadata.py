@@ -11,8 +11,9 @@ from softhub.adapter.card.terms import license_of
 from softhub.adapter.manifest import Manifest
 from softhub.adapter.portable import UNKNOWN_BASE, is_hub_name
 
-TAGS = ("softhub", "soft-prompt", "prompt-tuning")
+TAGS = ("softhub", "soft-prompt")
 """Tags of every prompt, by which a Hub search finds it."""
+_TAG_OF_TYPE = {"prompt": "prompt-tuning", "prefix": "prefix-tuning"}
 
 _NOT_IN_TAGS = re.compile(r"[^\w.-]+")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -38,7 +39,8 @@ def front_matter(manifest: Manifest) -> str:
     known = base != UNKNOWN_BASE
     language = task.get("language")
     dataset_id = dataset_of(manifest.provenance).get("id")
-    tags = [*TAGS, _tag(task.get("name")), f"base_model:adapter:{base}" if known else None]
+    tags = [*TAGS, _TAG_OF_TYPE[manifest.prompt_type], _tag(task.get("name"))]
+    tags += [f"base_model:adapter:{base}"] if known else []
     fields = {
         "library_name": "peft",
         "base_model": base if known else None,

@@ -139,7 +139,10 @@ def _task(manifest: Manifest) -> Task | None:
 def _title(manifest: Manifest, task_name: str | None) -> str:
     base = manifest.base_model.split("/")[-1]
     target = "an unnamed base model" if manifest.base_model == UNKNOWN_BASE else base
-    return f"{task_name}: a soft prompt for {target}" if task_name else f"Soft prompt for {target}"
+    kind = "soft prompt" if manifest.prefix is None else "prefix"
+    if task_name:
+        return f"{task_name}: a {kind} for {target}"
+    return f"{kind.capitalize()} for {target}"
 
 
 def _base_arguments(manifest: Manifest) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from typing import Any, TypeVar
 
 from softhub.errors import TaskError, TrainingError
@@ -19,6 +20,7 @@ from softhub.tasks import Example, Task, Template, dataset_hash
 from softhub.tasks.decision import Decision
 
 _Answer = TypeVar("_Answer", Prediction, str)
+_NUMBERS = count(1)
 
 
 class Teacher(ABC):
@@ -118,7 +120,7 @@ class ModelTeacher(Teacher):
         self._name: str | None = None
         if prompt is not None:
             foreign = task if prompt.manifest.task is None else None
-            self._name = model.load_prompt(prompt, name=f"teacher {id(self)}", task=foreign)
+            self._name = model.load_prompt(prompt, name=f"teacher {next(_NUMBERS)}", task=foreign)
             self.task = model.task_of(self._name) or task
 
     def _classify(self, examples: Sequence[Example]) -> list[Prediction]:

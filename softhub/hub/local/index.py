@@ -31,7 +31,7 @@ from softhub.hub.names import repo_folder_name, repo_id_of
 from softhub.hub.query import Query, goodness, searched_text
 from softhub.hub.records import AdapterInfo
 
-SCHEMA = 1
+SCHEMA = 2
 BUSY_SECONDS = 10.0
 _WARN_AFTER_SECONDS = 2.0
 _WORST = -1e308

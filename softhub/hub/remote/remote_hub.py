@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from softhub.adapter.adapter import Adapter
+from softhub.adapter.adapter import METHODS, Adapter
 from softhub.adapter.layout import CONFIG, FILES, MANIFEST, PICKLED_WEIGHTS, WEIGHTS
 from softhub.adapter.validation import check_adapter
 from softhub.config import softhub_home
@@ -38,7 +38,7 @@ MAX_SEARCHED = 1_000
 MAX_UNMARKED_SEARCHED = 100
 """Maximum of those without softhub's tags, newest first; each costs a request."""
 _THREADS = 8
-_PROMPT_TUNING = b'"PROMPT_TUNING"'
+_METHODS = tuple(f'"{name}"'.encode() for name in METHODS)
 _NO_ADAPTER = "no adapter in this commit"
 
 
@@ -181,7 +181,8 @@ class RemoteHub:
         if WEIGHTS not in commit.files or CONFIG not in commit.files:
             return None
         adapter = self._adapter(commit, DESCRIBING)
-        if MANIFEST not in adapter.files and _PROMPT_TUNING not in adapter.files[CONFIG]:
+        config = adapter.files[CONFIG]
+        if MANIFEST not in adapter.files and not any(name in config for name in _METHODS):
             return None
         sizes = (commit.files[name].size or 0 for name in FILES if name in commit.files)
         return describe(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from softhub.hub.records import AdapterInfo
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = f"described-{SCHEMA}.sqlite"
 BUSY_SECONDS = 5.0
 _TABLE = """

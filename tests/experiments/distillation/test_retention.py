@@ -44,8 +44,12 @@ def test_a_student_that_is_its_teacher_keeps_everything(model):
     teacher = ModelTeacher(model, TASK, prompt=prompt)
     retention = evaluate_student(model, TASK, prompt, teacher, labelled(texts(24)))
     assert retention.agreement == 1.0
-    assert tuple(retention.share["accuracy"]) == (1.0, 1.0, 1.0)
-    assert tuple(retention.difference["accuracy"]) == (0.0, 0.0, 0.0)
+    share, low, high = retention.share["accuracy"]
+    assert share == 1.0
+    assert 0.5 < low < 1.0 < high < 2.0  # twenty-four texts cannot show that it always does
+    difference, low, high = retention.difference["accuracy"]
+    assert difference == 0.0
+    assert -0.2 < low < 0.0 < high < 0.2
     assert retention.tokens["teacher"] == retention.tokens["student"]
 
 
