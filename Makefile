@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench gpu-check tables clean
+.PHONY: help setup demo test test-lowest resolve lint bench gpu-check tables clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -35,6 +35,22 @@ demo: $(STAMP) ## Train, evaluate, push, pull and use a sentiment prompt on a re
 
 test: $(STAMP) ## Run all tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# The rest of the environment stays as it is: the folder of the lowest release comes first in the path.
+LOWEST := transformers==$(shell sed -n 's/.*"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml).0
+test-lowest: $(STAMP) ## Run all tests on the lowest release of transformers that is supported
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/lowest $(LOWEST)
+	PYTHONPATH=build/lowest $(BIN)/python -c "import transformers; print('transformers', transformers.__version__)"
+	PYTHONPATH=build/lowest $(BIN)/python -m pytest -n auto --dist worksteal
+
+resolve: ## Check that the extras for serving can be installed together; installs and builds nothing
+	$(PYTHON) -m venv build/resolve
+	build/resolve/bin/python -m pip install --quiet "uv>=0.9,<1"
+	for extras in "--extra vllm" "--extra serve --extra vllm"; do \
+		build/resolve/bin/uv pip compile --quiet --only-binary vllm --python-version 3.11 --no-header \
+			$$extras pyproject.toml --output-file build/resolve/requirements.txt || exit 1; \
+		grep -E '^(vllm|transformers|fastapi|huggingface-hub)==' build/resolve/requirements.txt; \
+	done
 
 lint: $(STAMP) ## Check style, types, import layers, and the documentation
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from softhub.cli.compare import compare
 from softhub.cli.distill import distill
 from softhub.cli.environment import env
 from softhub.cli.evaluate import calibrate, evaluate
+from softhub.cli.export import export
 from softhub.cli.help import Verb, Verbs
 from softhub.cli.hub import info, list_, pull, push
 from softhub.cli.hub_account import login, whoami
@@ -22,11 +23,12 @@ from softhub.cli.options import can_be_quiet
 from softhub.cli.output import emit
 from softhub.cli.predict import generate, predict
 from softhub.cli.runs import runs
+from softhub.cli.serve import serve
 from softhub.cli.train import train
 
 SECTIONS: dict[str, tuple[Callable[..., None], ...]] = {
     "Train": (init_task, train, evaluate, calibrate, compare, distill, runs),
-    "Use": (predict, generate),
+    "Use": (predict, generate, serve, export),
     "Hub": (
         *(push, pull, list_, search, info, log, diff, tag, untag),
         *(lock, verify, deprecate, delete, login, whoami),
@@ -64,6 +66,11 @@ softhub predict me/sentiment --file reviews.txt --output labels.csv
 softhub predict me/sentiment < reviews.txt   (base model from $SOFTHUB_BASE)
 softhub generate me/summary 'A long text …' --base ./my-base --max-new-tokens 40
 softhub generate me/summary --file texts.jsonl --json > summaries.jsonl
+softhub serve ./my-base --prompts mood=runs/sentiment/adapter
+softhub serve ./my-base --prompts softhub.lock --hub local --allow 'me/*'
+softhub serve ./my-base --prompts softhub.lock --host 0.0.0.0 --api-keys keys.txt
+softhub export me/sentiment --to cartridge --base ./my-base -o sentiment-cartridge
+softhub export runs/sentiment/adapter --to npy -o sentiment.npy
 softhub push runs/sentiment/adapter me/sentiment --tag v1 -m 'First release'
 softhub push runs/sentiment/adapter me/sentiment --hub local:/shared/hub
 softhub pull me/sentiment

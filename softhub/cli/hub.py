@@ -193,6 +193,7 @@ def _facts(info: "AdapterInfo") -> list[tuple[str, Any]]:
         ("base model", info.base_model or "unknown"),
         ("prompt type", info.prompt_type),
         ("virtual tokens", _virtual_tokens(info)),
+        ("vLLM prefix cache", _reuse(info)),
         ("size", decimal(info.total_bytes)),
         ("weights sha256", info.weights_sha256),
         ("datasets", ", ".join(info.datasets)),
@@ -211,6 +212,13 @@ def _virtual_tokens(info: "AdapterInfo") -> str | None:
         return None
     width = "keys and values of every layer" if info.prompt_type == "prefix" else info.hidden_size
     return f"{info.num_virtual_tokens} x {width}"
+
+
+def _reuse(info: "AdapterInfo") -> str | None:
+    from softhub.serving.vllm.blocks import describe_reuse
+
+    is_prompt = info.num_virtual_tokens and info.prompt_type != "prefix"
+    return describe_reuse(info.num_virtual_tokens or 0) if is_prompt else None
 
 
 def _scores(metric: "RecordedMetric") -> Iterator[tuple[str, ...]]:

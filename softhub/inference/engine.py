@@ -7,19 +7,21 @@ threads can call one model at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
-import torch
-
 from softhub.errors import ConfigError, InvalidAdapter, PromptNotLoaded, TaskError
-from softhub.inference.batching import answer_in_batches, share_beginning, widest
-from softhub.inference.generation import generate_texts
-from softhub.inference.prediction import Prediction, decide
+from softhub.inference import batching
+from softhub.inference.continuous import stream_texts
+from softhub.inference.generation import before_stop, continue_rows
+from softhub.inference.prediction import Prediction
+from softhub.inference.prefix_cache import MemoryUse, PrefixCache, default_budget
 from softhub.inference.requests import (
+    Conversation,
     LoadedPrompt,
     Request,
     RequestEncoder,
@@ -29,13 +31,11 @@ from softhub.inference.requests import (
     targets_of,
     with_seeds,
 )
-from softhub.model.assembly import group_rows, pad_rows
+from softhub.inference.scored_batches import predict_batch, score_batch
+from softhub.inference.streaming import StreamedText
 from softhub.model.base import BaseModel, load_base
-from softhub.model.encoding import Candidates
-from softhub.model.grouping import PreparedPrompt
 from softhub.model.kv_cache import shares_prefixes
 from softhub.model.prompt import SoftPrompt
-from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from softhub.tasks import Task
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class PromptModel:
 
     Args:
         base: The base model, from `load_base`.
+        prefix_budget: Maximum bytes of keys and values of prompts that are kept between calls, by
+            default a quarter of the free memory. Others are computed again, with equal answers.
 
     Examples:
         >>> model = PromptModel.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
@@ -58,17 +60,21 @@ class PromptModel:
         'negative'
     """
 
-    def __init__(self, base: BaseModel) -> None:
+    def __init__(self, base: BaseModel, *, prefix_budget: int | None = None) -> None:
+        budget = default_budget(base.device) if prefix_budget is None else prefix_budget
         self.base = base
         self.encoder = base.encoder
-        self._requests = RequestEncoder(base, self.encoder)
+        self.requests = RequestEncoder(base, self.encoder)
         self._loaded: dict[str, LoadedPrompt] = {}
+        self._prefixes: PrefixCache[LoadedPrompt] = PrefixCache(budget)
         self._lock = threading.Lock()
 
     @classmethod
-    def from_pretrained(cls, ref: str | Path, **options: Any) -> PromptModel:
+    def from_pretrained(
+        cls, ref: str | Path, *, prefix_budget: int | None = None, **options: Any
+    ) -> PromptModel:
         """Load a base by Hub id, folder or GGUF file; takes the options of `load_base`."""
-        return cls(load_base(ref, **options))
+        return cls(load_base(ref, **options), prefix_budget=prefix_budget)
 
     @classmethod
     def from_peft(
@@ -116,6 +122,7 @@ class PromptModel:
         name: str | None = None,
         task: Task | None = None,
         force: bool = False,
+        pin: bool = False,
     ) -> str:
         """Load a prompt in addition to those already loaded.
 
@@ -125,6 +132,7 @@ class PromptModel:
                 folder's. A prompt already loaded under that name is replaced.
             task: Task to predict with, for a PEFT adapter without one.
             force: Load it even if it was made for another base of the same width.
+            pin: Keep its keys and values, once computed, whatever `prefix_budget` is.
 
         Returns:
             The name.
@@ -148,7 +156,8 @@ class PromptModel:
         record = soft_prompt.manifest.task
         task = task or (Task.from_record(record) if record else None)
         name = name or (task.name if task else default) or "prompt"
-        loaded = LoadedPrompt(soft_prompt.prepare(self.base), self._requests.prepare(task))
+        stored, prepared = soft_prompt.prepare(self.base), self.requests.prepare(task)
+        loaded = LoadedPrompt(stored, prepared, prefixes=self._prefixes, pinned=pin)
         with self._lock:  # calls in other threads go on with the mapping they have read
             self._loaded = {**self._loaded, name: loaded}
         return name
@@ -159,9 +168,22 @@ class PromptModel:
         Raises:
             PromptNotLoaded: No prompt of that name is loaded.
         """
-        self._find(name)
+        self.find(name)
         with self._lock:
             self._loaded = {key: value for key, value in self._loaded.items() if key != name}
+
+    def memory(self) -> MemoryUse:
+        """Return what the loaded prompts hold: vectors, and keys and values within the budget."""
+        loaded, (prefixes, held) = self._loaded, self._prefixes.held()
+        return MemoryUse(
+            prompts=len(loaded),
+            vector_bytes=sum(prompt.stored.nbytes for prompt in loaded.values()),
+            prefixes=prefixes,
+            prefix_bytes=held,
+            prefix_budget=self._prefixes.budget,
+            pinned=tuple(name for name, prompt in loaded.items() if prompt.pinned),
+            uses={name: prompt.use for name, prompt in loaded.items()},
+        )
 
     def task_of(self, name: str) -> Task | None:
         """Return the task of a loaded prompt, with its chat rendered; None if it has no task.
@@ -169,7 +191,7 @@ class PromptModel:
         Raises:
             PromptNotLoaded: No prompt of that name is loaded.
         """
-        loaded = self._find(name)
+        loaded = self.find(name)
         return loaded.prepared.task if loaded and loaded.prepared else None
 
     @overload
@@ -211,25 +233,25 @@ class PromptModel:
         least: Any = abstain_below
         if least is not None and not (isinstance(least, Real) and 0 <= float(least) <= 1):
             raise ConfigError(f"abstain_below is {abstain_below!r}; expected a number from 0 to 1.")
-        fallback = self._requests.prepare(task)
+        fallback = self.requests.prepare(task)
         requests = [
-            self._requests.classification(text, self._find(name), fallback)
-            for text, name in per_row(texts, prompt)
+            self.requests.classification(text, found, fallback)
+            for text, found in self._rows(texts, prompt)
         ]
         requests = self._share_beginning(requests)
-        answer = partial(self._predict_batch, abstain_below=abstain_below)
-        found = answer_in_batches(requests, batch_size, answer, progress=progress)
+        answer = partial(self.predict_batch, abstain_below=abstain_below)
+        found = batching.answer_in_batches(requests, batch_size, answer, progress=progress)
         return found[0] if is_one(texts) else found
 
     @overload
     def generate(self, texts: Text, **arguments: Any) -> str: ...
 
     @overload
-    def generate(self, texts: Iterable[Text], **arguments: Any) -> list[str]: ...
+    def generate(self, texts: Iterable[Text | Conversation], **arguments: Any) -> list[str]: ...
 
     def generate(
         self,
-        texts: Text | Iterable[Text],
+        texts: Text | Iterable[Text | Conversation],
         *,
         prompt: str | None | Sequence[str | None] = None,
         task: Task | None = None,
@@ -246,7 +268,9 @@ class PromptModel:
 
         Args:
             texts: Texts, or rows for the template of the row's task; or one of these. Without a
-                task (the bare base, a PEFT adapter) a text is continued as it is.
+                task (the bare base, a PEFT adapter) a text is continued as it is. In the list also
+                conversations, as lists of messages with `role` and `content`, which the base's chat
+                template renders after the prompt.
             prompt: As in `predict`.
             task: Template and generation options for rows without a task.
             seed: Where the random numbers of `do_sample` start. Each row has its own, which depend
@@ -266,14 +290,63 @@ class PromptModel:
             PromptNotLoaded: A prompt is not loaded.
             ConfigError: An option is not supported, or its value is not valid.
         """
-        fallback = self._requests.prepare(task)
+        fallback = self.requests.prepare(task)
         requests = [
-            self._requests.generation(text, self._find(name), fallback, options)
-            for text, name in per_row(texts, prompt)
+            self.requests.generation(text, found, fallback, options)
+            for text, found in self._rows(texts, prompt)
         ]
         requests = with_seeds(self._share_beginning(requests), seed)
-        found = answer_in_batches(requests, batch_size, self._generate_batch, progress=progress)
+        found = batching.answer_in_batches(
+            requests, batch_size, self._generate_batch, progress=progress
+        )
         return found[0] if is_one(texts) else found
+
+    def stream(
+        self,
+        texts: Iterable[Text | Conversation],
+        *,
+        prompt: str | None | Sequence[str | None] = None,
+        task: Task | None = None,
+        batch_size: int = 8,
+        n: int = 1,
+        seed: int | None = None,
+        logprobs: int | None = None,
+        **options: Any,
+    ) -> Iterator[StreamedText]:
+        """Continue texts as `generate` does, and yield new text of each row as it comes.
+
+        The texts of a row, joined, are what `generate` returns: the possible beginning of a stop
+        string and incomplete characters are held back. A base that cannot share prompts, or options
+        such as `num_beams`, give each text in one piece.
+
+        Args:
+            texts: As in `generate`, also `prompt` and `task`.
+            prompt: Name of a loaded prompt for all texts, or one for each.
+            task: Task for rows without one.
+            batch_size: Maximum number of rows that are continued at a time.
+            n: Answers per text; row `i * n + j` is answer j of text i.
+            seed: As in `generate`; every row has its own random numbers.
+            logprobs: Also yield each token's log-probability, and this many of the most probable.
+            **options: As in `generate`.
+
+        Returns:
+            An iterator over new texts; the last of each row has a `finish_reason`.
+
+        Raises:
+            PromptNotLoaded: A prompt is not loaded.
+            ConfigError: An option is not supported.
+        """
+        if n < 1:
+            raise ConfigError(f"n is {n}; expected 1 answer per text, or more.")
+        fallback = self.requests.prepare(task)
+        requests = [
+            replace(self.requests.generation(text, found, fallback, options), logprobs=logprobs)
+            for text, found in self._rows(texts, prompt)
+            for _ in range(n)
+        ]
+        requests = with_seeds(requests, seed)
+        batching.warn_about_truncation([request.text for request in requests])
+        return stream_texts(self.base, requests, batch_size)
 
     @overload
     def target_logprobs(self, texts: Text, targets: str, **arguments: Any) -> tuple[float, ...]: ...
@@ -311,23 +384,30 @@ class PromptModel:
             PromptNotLoaded: A prompt is not loaded.
             TaskError: A row has no task, or the number of targets is wrong.
         """
-        rows, references = per_row(texts, prompt), targets_of(targets)
+        rows, references = self._rows(texts, prompt), targets_of(targets)
         if len(references) != len(rows) or isinstance(targets, str) != is_one(texts):
             given = "a single target" if isinstance(targets, str) else f"{len(references)} targets"
             wanted = "one text" if is_one(texts) else f"a list of {len(rows)} texts"
             raise TaskError(f"Found {given} for {wanted}; expected one target for each text.")
-        fallback = self._requests.prepare(task)
+        fallback = self.requests.prepare(task)
         requests = [
-            self._requests.reference(text, target, self._find(name), fallback)
-            for (text, name), target in zip(rows, references, strict=True)
+            self.requests.reference(text, target, found, fallback)
+            for (text, found), target in zip(rows, references, strict=True)
         ]
         requests = self._share_beginning(requests)
-        found = answer_in_batches(requests, batch_size, self._score_batch, progress=progress)
+        found = batching.answer_in_batches(
+            requests, batch_size, self.score_batch, progress=progress
+        )
         return found[0] if is_one(texts) else found
 
     # --- prompts of rows ---
 
-    def _find(self, name: str | None) -> LoadedPrompt | None:
+    def find(self, name: str | None) -> LoadedPrompt | None:
+        """Return a prompt as it is loaded now, whatever is loaded under its name later.
+
+        Raises:
+            PromptNotLoaded: No prompt of that name is loaded.
+        """
         if name is None:
             return None
         try:
@@ -338,77 +418,32 @@ class PromptModel:
                 f"No prompt {name!r} is loaded (loaded: {loaded}); call load_prompt first."
             ) from None
 
+    def _rows(
+        self, texts: Text | Iterable[Text | Conversation], prompt: str | None | Sequence[str | None]
+    ) -> list[tuple[Text | Conversation, LoadedPrompt | None]]:
+        """Pair each text with its prompt; a name is looked up once, so its rows have one prompt."""
+        rows = per_row(texts, prompt)
+        found = {name: self.find(name) for name in dict.fromkeys(name for _, name in rows)}
+        return [(text, found[name]) for text, name in rows]
+
     def _share_beginning(self, requests: list[Request]) -> list[Request]:
-        if shares_prefixes(self.base, widest(requests)):
-            return share_beginning(self.base, requests)
+        if shares_prefixes(self.base, batching.widest(requests)):
+            return batching.share_beginning(self.base, requests)
         return requests
 
-    def _prepared(self, requests: Sequence[Request]) -> list[PreparedPrompt]:
-        """Return each row's prompt as keys and values if the base can share them, else vectors."""
-        prompts = [request.prompt for request in requests]
-        if not any(prompts):
-            return [None] * len(prompts)
-        shared = shares_prefixes(self.base, widest(requests))
-        return [
-            None if prompt is None else prompt.prefix(self.base) if shared else prompt.vectors
-            for prompt in prompts
-        ]
+    # --- batches of requests, which servers form themselves ---
 
-    # --- batches ---
-
-    @torch.no_grad()
-    def _predict_batch(
-        self, requests: Sequence[Request], abstain_below: float | None
+    def predict_batch(
+        self, requests: Sequence[Request], abstain_below: float | None = None
     ) -> list[Prediction]:
-        # All rows share the pass over their texts; label words are scored task by task.
-        rows_of: dict[Candidates, list[int]] = {}
-        for row, request in enumerate(requests):
-            assert request.candidates is not None
-            rows_of.setdefault(request.candidates, []).append(row)
-        encoded = encode_rows(
-            self.base,
-            self._prepared(requests),
-            pad_rows([request.text.ids for request in requests]),
-            keep_cache=any(any(candidates.continuations) for candidates in rows_of),
-        )
-        predictions: dict[int, Prediction] = {}
-        for candidates, rows in rows_of.items():
-            part = encoded if len(rows_of) == 1 else encoded.select(rows)
-            scores = label_scores(self.base, part, candidates).tolist()  # [rows, labels]
-            for row, of_labels in zip(rows, scores, strict=True):
-                decision = requests[row].decision
-                predictions[row] = decide(candidates, of_labels, decision, abstain_below)
-        return [predictions[row] for row in range(len(requests))]
+        """Classify rows of `requests.classification` as one batch; see `predict`."""
+        return predict_batch(self.base, requests, abstain_below)
+
+    def score_batch(self, requests: Sequence[Request]) -> list[tuple[float, ...]]:
+        """Score rows of `requests.reference` as one batch; see `target_logprobs`."""
+        return score_batch(self.base, requests)
 
     def _generate_batch(self, requests: Sequence[Request]) -> list[str]:
-        prompted = any(request.prompt for request in requests)
-        lengths = [request.length for request in requests]
-        answers = self.base.capabilities.texts(min(lengths), widest(requests), prompted=prompted)
-        texts: dict[int, str] = {}
-        for group in group_rows(lengths, answers.batching):
-            part = [requests[row] for row in group]
-            found = generate_texts(
-                self.base,
-                [request.prompt for request in part],
-                [request.text.ids for request in part],
-                dict(part[0].options),
-                [request.seed for request in part],
-                from_cache=answers.from_cache,
-            )
-            texts.update(zip(group, found, strict=True))
-        return [texts[row] for row in range(len(requests))]
-
-    @torch.no_grad()
-    def _score_batch(self, requests: Sequence[Request]) -> list[tuple[float, ...]]:
-        scores = target_logprobs(
-            self.base,
-            self._prepared(requests),
-            pad_rows([request.text.ids for request in requests]),
-            pad_rows([request.target for request in requests], side="right"),
-        )
-        # A decoder's targets end where the rows end; an encoder-decoder's start with the decoder.
-        at_end = not self.base.is_encoder_decoder
-        return [
-            tuple(row[len(row) - len(request.target) :] if at_end else row[: len(request.target)])
-            for row, request in zip(scores.tolist(), requests, strict=True)
-        ]
+        tokens = continue_rows(self.base, requests)
+        stop = dict(requests[0].options).get("stop", ())
+        return [before_stop(stop, text) for text in self.base.encoder.decode(tokens)]

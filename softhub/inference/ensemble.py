@@ -55,7 +55,8 @@ def predict_ensemble(  # type: ignore[misc]  # the overloads leave out the keywo
         found = repr(prompts) if prompts else "no prompts"
         raise TaskError(f"Found {found}; an ensemble requires a list of loaded prompts.")
     pairs = [(text, name) for text, _ in per_row(texts, None) for name in prompts]
-    rows, names = [text for text, _ in pairs], [name for _, name in pairs]
+    rows: list[Any] = [text for text, _ in pairs]  # predict refuses conversations
+    names = [name for _, name in pairs]
     votes = model.predict(rows, prompt=names, batch_size=batch_size, progress=progress)
     size = len(prompts)
     means = [_mean(votes[start : start + size], prompts) for start in range(0, len(votes), size)]

@@ -15,10 +15,11 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, StoppingCriteria
 
+from softhub.inference.batching import widest
 from softhub.inference.options import Options
 from softhub.inference.processors import Row, RowProcessors, generate_with
-from softhub.inference.requests import LoadedPrompt
-from softhub.model.assembly import PaddedBatch, embed_rows, pad_rows
+from softhub.inference.requests import LoadedPrompt, Request, prefixes_of
+from softhub.model.assembly import PaddedBatch, embed_rows, group_rows, pad_rows
 from softhub.model.base import BaseModel
 from softhub.model.kv_cache import join_prefixes, select_rows
 from softhub.model.scoring import encode_rows, encoder_output
@@ -36,37 +37,37 @@ _OF_THE_BATCH = (
 
 
 @torch.no_grad()
-def generate_texts(
-    base: BaseModel,
-    prompts: Sequence[LoadedPrompt | None],
-    texts: Sequence[Sequence[int]],
-    options: Options,
-    seeds: Sequence[int],
-    *,
-    from_cache: bool,
-) -> list[str]:
+def continue_rows(base: BaseModel, requests: Sequence[Request]) -> list[list[int]]:
     """Continue rows until the end-of-sequence token, a stop string, or `max_new_tokens`.
 
     Args:
         base: The base model.
-        prompts: One for each row.
-        texts: Token ids of each row.
-        options: Options from `resolve_options`; a text ends before the first of its `stop` strings.
-        seeds: Where the random numbers of each row start, if it is sampled.
-        from_cache: Whether prompts are given as a filled cache, and not as embeddings.
+        requests: Rows with equal options, from `resolve_options`.
 
     Returns:
-        The generated text of each row.
+        The new tokens of each row, with the one that ends it.
 
     Raises:
         ConfigError: transformers rejects the value of an option.
+        BaseModelError: The base continues such rows exactly in no way.
     """
+    prompted = any(request.prompt for request in requests)
+    lengths = [request.length for request in requests]
+    answers = base.capabilities.texts(min(lengths), widest(requests), prompted=prompted)
+    found: dict[int, list[int]] = {}
+    for group in group_rows(lengths, answers.batching):
+        tokens = _continue_batch(base, [requests[row] for row in group], answers.from_cache)
+        found.update(zip(group, tokens, strict=True))
+    return [found[row] for row in range(len(requests))]
+
+
+def _continue_batch(
+    base: BaseModel, requests: Sequence[Request], from_cache: bool
+) -> list[list[int]]:
+    prompts, options = [request.prompt for request in requests], dict(requests[0].options)
     stop = options.get("stop", ())
-    rows = pad_rows(texts).to(base.device)  # [B, T]
-    own = [
-        Row((*(prompt.ids if prompt else ()), *text), seed)
-        for prompt, text, seed in zip(prompts, texts, seeds, strict=True)
-    ]
+    rows = pad_rows([request.text.ids for request in requests]).to(base.device)  # [B, T]
+    own = [Row(request.shown_ids, request.seed) for request in requests]
     # `shown` is where the new tokens begin in what `generate` returns.
     if base.is_encoder_decoder:
         inputs, shown = _encoder_inputs(base, prompts, rows), 1
@@ -82,8 +83,7 @@ def generate_texts(
     if stop:
         inputs["stopping_criteria"] = [_StopStrings(base, stop, shown)]
     tokens = generate_with(base, _config(base, options), **inputs)  # [B, shown + new]
-    new = [_up_to_end(row, options.get("eos_token_id")) for row in tokens[:, shown:].tolist()]
-    return [_before(stop, text) for text in base.encoder.decode(new)]
+    return [_up_to_end(row, options.get("eos_token_id")) for row in tokens[:, shown:].tolist()]
 
 
 def _config(base: BaseModel, options: Options) -> GenerationConfig:
@@ -106,7 +106,7 @@ def _decoder_inputs(
     if not any(prompts):
         mask = rows.mask
     elif from_cache:
-        cache, prefix_mask = join_prefixes(base, [p.prefix(base) if p else None for p in prompts])
+        cache, prefix_mask = join_prefixes(base, prefixes_of(base, prompts))
         mask = torch.cat([prefix_mask, rows.mask], dim=1)  # [B, P + T]
         if cache is not None and beams > 1:  # `generate` repeats rows for beams, but not a cache
             index = torch.arange(len(prompts), device=base.device)
@@ -158,6 +158,7 @@ def _up_to_end(tokens: list[int], ends: Any) -> list[int]:
     return tokens[: last + 1]
 
 
-def _before(stop: Sequence[str], text: str) -> str:
+def before_stop(stop: Sequence[str], text: str) -> str:
+    """Return a text up to the first stop string."""
     ends = (text.find(string) for string in stop)
     return text[: min((end for end in ends if end >= 0), default=len(text))]

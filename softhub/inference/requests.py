@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,9 @@ import torch
 
 from softhub.errors import ConfigError, TaskError
 from softhub.inference.options import Options, resolve_options
+from softhub.inference.prefix_cache import PrefixCache, PrefixUse
 from softhub.model.base import BaseModel
+from softhub.model.chat import render_messages
 from softhub.model.encoding import Candidates, EncodedText, Encoder, render_chat
 from softhub.model.kv_cache import Prefix, encode_prefix
 from softhub.tasks import Task
@@ -21,6 +24,9 @@ from softhub.tasks.decision import ALWAYS_ANSWER, Decision
 
 Text = str | Mapping[str, Any]
 """A text, or a row with a value for each column of the task's template."""
+
+Conversation = list[dict[str, Any]]
+"""Messages with `role` and `content`, to which an answer is generated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +50,18 @@ class LoadedPrompt:
         stored: Vectors `[P, H]` in the base's dtype, or the keys and values of a prefix.
         prepared: The task of its manifest, or the one it was loaded with.
         ids: Tokens of which `vectors` are the embeddings; none for a soft prompt.
+        prefixes: Where its keys and values are kept; by default as long as the prompt is.
+        pinned: Whether they stay whatever the budget.
+        use: How often they were found, computed and discarded.
     """
 
     stored: torch.Tensor | Prefix
     prepared: PreparedTask | None
     ids: tuple[int, ...] = ()
+    prefixes: PrefixCache[LoadedPrompt] = field(default_factory=lambda: PrefixCache(sys.maxsize))
+    pinned: bool = False
+    use: PrefixUse = field(default_factory=PrefixUse)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _prefix: Prefix | None = None
 
     @property
     def length(self) -> int:
@@ -76,10 +87,15 @@ class LoadedPrompt:
         """Return its keys and values, for a base that can share them."""
         if isinstance(self.stored, Prefix):
             return self.stored
-        with self._lock:
-            if self._prefix is None:
-                self._prefix = _encoded(base, self.stored)
-        return self._prefix
+        vectors = self.stored
+        with self._lock:  # two threads do not compute the same
+            return self.prefixes.get(self, lambda: _encoded(base, vectors))
+
+
+def prefixes_of(base: BaseModel, prompts: Sequence[LoadedPrompt | None]) -> list[Prefix | None]:
+    """Return the keys and values of each row's prompt; each prompt is looked up once."""
+    found = {prompt: prompt.prefix(base) for prompt in dict.fromkeys(prompts) if prompt}
+    return [found[prompt] if prompt else None for prompt in prompts]
 
 
 @torch.no_grad()
@@ -100,6 +116,7 @@ class Request:
         target: Tokens of a reference text to score.
         options: Generation options; only rows with equal options share a batch.
         seed: Where the random numbers of the row start, if it is sampled.
+        logprobs: Number of most probable tokens to give with each token that is generated.
         decision: How label scores become an answer.
     """
 
@@ -109,12 +126,18 @@ class Request:
     target: tuple[int, ...] = ()
     options: tuple[tuple[str, Any], ...] = ()
     seed: int = 0
+    logprobs: int | None = None
     decision: Decision = ALWAYS_ANSWER
 
     @property
     def length(self) -> int:
         """Number of tokens of prompt and text, P + T."""
         return len(self.text.ids) + (0 if self.prompt is None else self.prompt.length)
+
+    @property
+    def shown_ids(self) -> tuple[int, ...]:
+        """Tokens that processors of logits see before the answer."""
+        return (*(self.prompt.ids if self.prompt else ()), *self.text.ids)
 
     @property
     def answer(self) -> int:
@@ -148,7 +171,7 @@ class RequestEncoder:
         return PreparedTask(task, self._encoder.candidates_of(task))
 
     def classification(
-        self, text: Text, prompt: LoadedPrompt | None, fallback: PreparedTask | None
+        self, text: Text | Conversation, prompt: LoadedPrompt | None, fallback: PreparedTask | None
     ) -> Request:
         """Return a row to classify; `fallback` is the task for a prompt without one.
 
@@ -170,7 +193,7 @@ class RequestEncoder:
 
     def generation(
         self,
-        text: Text,
+        text: Text | Conversation,
         prompt: LoadedPrompt | None,
         fallback: PreparedTask | None,
         options: Options,
@@ -178,7 +201,8 @@ class RequestEncoder:
         """Return a row to continue; without a task the text is continued as it is.
 
         Raises:
-            TaskError: The row has columns, but there is no task with a template for them.
+            TaskError: The row has columns, but there is no task with a template for them; or it is
+                a conversation that the base's chat template rejects, or that is too long.
             ConfigError: An option is not supported.
         """
         prepared = _task_of(prompt, fallback)
@@ -186,7 +210,9 @@ class RequestEncoder:
             self._base, prepared.task.generation if prepared else {}, options
         )
         answer = resolved["max_new_tokens"]
-        if prepared is not None:
+        if isinstance(text, list):
+            encoded = self._encode_chat(text, self._room(prompt, None, answer))
+        elif prepared is not None:
             encoded = self._encode(prepared.task, text, prompt, answer)
         elif isinstance(text, str):
             encoded = self._encoder.encode_plain(text, self._room(prompt, None, answer))
@@ -198,7 +224,11 @@ class RequestEncoder:
         return Request(encoded, prompt, options=tuple(sorted(resolved.items())))
 
     def reference(
-        self, text: Text, target: str, prompt: LoadedPrompt | None, fallback: PreparedTask | None
+        self,
+        text: Text | Conversation,
+        target: str,
+        prompt: LoadedPrompt | None,
+        fallback: PreparedTask | None,
     ) -> Request:
         """Return a row whose reference text is to be scored, encoded as in training.
 
@@ -215,8 +245,18 @@ class RequestEncoder:
         encoded = self._encode(prepared.task, text, prompt, len(tokens))
         return Request(encoded, prompt, target=tokens)
 
+    def _encode_chat(self, messages: Conversation, room: int | None) -> EncodedText:
+        template, row = render_messages(messages, self._base.tokenizer)
+        encoded = self._encoder.encode(template, row)
+        if room is not None and len(encoded.ids) > room:
+            raise TaskError(
+                f"The conversation has {len(encoded.ids)} tokens, and {room} fit beside the prompt "
+                "and the answer: shorten it, or lower max_new_tokens."
+            )
+        return encoded
+
     def _encode(
-        self, task: Task, text: Text, prompt: LoadedPrompt | None, answer: int
+        self, task: Task, text: Text | Conversation, prompt: LoadedPrompt | None, answer: int
     ) -> EncodedText:
         columns = task.template.columns
         if isinstance(text, str) and len(columns) > 1:
@@ -225,6 +265,8 @@ class RequestEncoder:
                 "found a single text. Pass a dict with a value for each column; on the command "
                 "line, a file with these columns (--file)."
             )
+        if isinstance(text, list):
+            raise TaskError("Found a conversation; expected a text, or a row of the template.")
         row = {task.text_column: text} if isinstance(text, str) else text
         room = self._room(prompt, task, answer)
         return self._encoder.encode(task.template, row, text_column=task.text_column, room=room)
@@ -243,14 +285,15 @@ def is_one(texts: Any) -> TypeGuard[Text]:
 
 
 def per_row(
-    texts: Text | Iterable[Text], prompt: str | None | Sequence[str | None]
-) -> list[tuple[Text, str | None]]:
+    texts: Text | Iterable[Text | Conversation], prompt: str | None | Sequence[str | None]
+) -> list[tuple[Text | Conversation, str | None]]:
     """Pair each text with its prompt's name.
 
     Raises:
         TaskError: There is something else than texts or names, or the number of names is wrong.
     """
-    rows: list[Text] = [texts] if is_one(texts) else _listed("texts", texts, str | Mapping)
+    rows: list[Text | Conversation]
+    rows = [texts] if is_one(texts) else _listed("texts", texts, str | Mapping | list)
     if prompt is None or isinstance(prompt, str):
         return [(text, prompt) for text in rows]
     names = _listed("prompt", prompt, str | None)
@@ -304,18 +347,9 @@ def _listed(argument: str, values: Any, kind: Any) -> list[Any]:
         if not isinstance(value, kind):
             raise TaskError(
                 f"{argument} has {value!r:.80} ({type(value).__name__}) in place {place} of "
-                f"{len(listed)}; expected {expected}.{_advice(value)}"
+                f"{len(listed)}; expected {expected}."
             )
     return listed
-
-
-def _advice(value: Any) -> str:
-    if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
-        return (
-            " For the messages of a chat, pass the text that base.tokenizer.apply_chat_template("
-            "messages, tokenize=False, add_generation_prompt=True) returns."
-        )
-    return ""
 
 
 def _task_of(prompt: LoadedPrompt | None, fallback: PreparedTask | None) -> PreparedTask | None:

@@ -73,7 +73,7 @@ def compute_fingerprint(
         "hidden_size": int(embedding.shape[-1]),
         "num_layers": int(config.num_hidden_layers),
         "vocab_size": int(embedding.shape[0]),
-        "tokenizer": _tokenizer_hash(tokenizer),
+        "tokenizer": tokenizer_hash(tokenizer),
         "embeddings": _digests([_embedding_rows(embedding)]),
         "matrices": _digests(matrices),
         "norms": _digests(norms),
@@ -158,8 +158,15 @@ def _sketch_error(recorded: Any, present: list[float] | None) -> float | None:
     return float((a - b).norm() / b.norm().clamp_min(1e-12))
 
 
-def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash the vocabulary and merges, without added tokens, which are often changed."""
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash the vocabulary and merges, without added tokens, which are often changed.
+
+    Args:
+        tokenizer: The base's tokenizer.
+
+    Returns:
+        32 hexadecimal digits.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         content = [sorted(tokenizer.get_vocab().items()), None]

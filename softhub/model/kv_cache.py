@@ -32,6 +32,11 @@ class Prefix:
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
     length: int
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its keys and values."""
+        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
+
 
 def shares_prefixes(base: BaseModel, width: int = 0) -> bool:
     """Return whether a prompt can be encoded apart from the text, which the base has been asked.

@@ -43,7 +43,6 @@ def continue_plainly(model, texts):
         ([None], r"texts has None \(NoneType\) in place 1 of 1; expected texts"),
         ([math.nan], r"texts has nan \(float\) in place 1 of 1"),
         (["Good.", 5], r"texts has 5 \(int\) in place 2 of 2"),
-        ([CHAT], "in place 1 of 1; .*messages of a chat.*apply_chat_template"),
         (CHAT, "content"),
         ([{"text": None}], "text"),
         ([{"text": math.nan}], "text"),

@@ -1,0 +1,83 @@
+"""Answer one batch of requests whose texts are scored: labels, or reference texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from softhub.inference.batching import widest
+from softhub.inference.prediction import Prediction, decide
+from softhub.inference.requests import Request, prefixes_of
+from softhub.model.assembly import pad_rows
+from softhub.model.base import BaseModel
+from softhub.model.encoding import Candidates
+from softhub.model.grouping import PreparedPrompt
+from softhub.model.kv_cache import shares_prefixes
+from softhub.model.scoring import encode_rows, label_scores, target_logprobs
+
+
+@torch.no_grad()
+def predict_batch(
+    base: BaseModel,
+    requests: Sequence[Request],
+    abstain_below: float | None,
+) -> list[Prediction]:
+    """Classify rows.
+
+    Args:
+        base: The base model.
+        requests: Rows with candidates; tasks may be mixed.
+        abstain_below: Overrides that of each row's task.
+    """
+    # All rows share the pass over their texts; label words are scored task by task.
+    rows_of: dict[Candidates, list[int]] = {}
+    for row, request in enumerate(requests):
+        assert request.candidates is not None
+        rows_of.setdefault(request.candidates, []).append(row)
+    encoded = encode_rows(
+        base,
+        _prepared(base, requests),
+        pad_rows([request.text.ids for request in requests]),
+        keep_cache=any(any(candidates.continuations) for candidates in rows_of),
+    )
+    predictions: dict[int, Prediction] = {}
+    for candidates, rows in rows_of.items():
+        part = encoded if len(rows_of) == 1 else encoded.select(rows)
+        scores = label_scores(base, part, candidates).tolist()  # [rows, labels]
+        for row, of_labels in zip(rows, scores, strict=True):
+            decision = requests[row].decision
+            predictions[row] = decide(candidates, of_labels, decision, abstain_below)
+    return [predictions[row] for row in range(len(requests))]
+
+
+@torch.no_grad()
+def score_batch(base: BaseModel, requests: Sequence[Request]) -> list[tuple[float, ...]]:
+    """Return the log-probabilities of each row's reference tokens.
+
+    Args:
+        base: The base model.
+        requests: Rows with targets.
+    """
+    scores = target_logprobs(
+        base,
+        _prepared(base, requests),
+        pad_rows([request.text.ids for request in requests]),
+        pad_rows([request.target for request in requests], side="right"),
+    )
+    # A decoder's targets end where the rows end; an encoder-decoder's start with the decoder.
+    at_end = not base.is_encoder_decoder
+    return [
+        tuple(row[len(row) - len(request.target) :] if at_end else row[: len(request.target)])
+        for row, request in zip(scores.tolist(), requests, strict=True)
+    ]
+
+
+def _prepared(base: BaseModel, requests: Sequence[Request]) -> list[PreparedPrompt]:
+    """Return each row's prompt as keys and values if the base can share them, else vectors."""
+    prompts = [request.prompt for request in requests]
+    if not any(prompts):
+        return [None] * len(prompts)
+    if shares_prefixes(base, widest(requests)):
+        return list(prefixes_of(base, prompts))
+    return [prompt.vectors if prompt else None for prompt in prompts]

@@ -1,0 +1,148 @@
+"""Export a prompt to formats of other libraries: PEFT's CARTRIDGE and numpy's `.npy`."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from softhub._version import __version__
+from softhub.adapter import layout
+from softhub.adapter.portable import UNKNOWN_BASE
+from softhub.errors import IncompatiblePrompt
+from softhub.files import replace_file
+from softhub.model.kv_cache import Prefix, encode_prefix, shares_prefixes
+from softhub.model.prompt import SoftPrompt
+
+if TYPE_CHECKING:
+    from softhub.model.base import BaseModel
+
+_CARD = """\
+---
+library_name: peft
+{base_model}tags:
+- cartridge
+- softhub
+---
+# Keys and values of a soft prompt
+
+A soft prompt of {tokens} virtual tokens for {base}, as a CARTRIDGE adapter of PEFT: the keys and
+values that the prompt has in every layer. It gives the same answers as the prompt, and
+`PeftModel.generate` handles batches that are padded on the left correctly.
+
+Exported with softhub {version} from a prompt whose vectors have the SHA-256 `{digest}`.
+"""
+
+
+def export_npy(prompt: SoftPrompt, path: str | Path) -> Path:
+    """Write a prompt's vectors as a float32 matrix `[P, H]` that `numpy.load` reads.
+
+    Args:
+        prompt: The prompt.
+        path: Where to write; an existing file is replaced.
+
+    Returns:
+        The path.
+    """
+    import numpy as np
+
+    data = io.BytesIO()
+    np.save(data, prompt.vectors.numpy(), allow_pickle=False)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, data.getvalue())
+    return path
+
+
+@torch.no_grad()
+def export_cartridge(prompt: SoftPrompt, base: BaseModel, folder: str | Path) -> Path:
+    """Write a prompt's keys and values as a CARTRIDGE adapter, which plain PEFT loads.
+
+    PEFT puts the vectors of a soft prompt before the pads of a left-padded batch, which changes the
+    answers. Keys and values come before the whole batch with their own positions, so its answers
+    are those of each row alone. They take about a hundred times the memory of the vectors.
+
+    Args:
+        prompt: The prompt.
+        base: The base model that it was made for.
+        folder: Where to write; an existing adapter is replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        IncompatiblePrompt: The prompt was made for another base, or keys and values of the base
+            depend on more than the prompt.
+        InvalidAdapter: The folder contains other files.
+    """
+    from safetensors.torch import save
+
+    prompt.check_fits(base)
+    if not shares_prefixes(base):
+        raise IncompatiblePrompt(
+            f"{base.name} does not cache the keys and values of every position (it is an "
+            "encoder-decoder, or has sliding windows or recurrent states), so a prompt cannot be "
+            "exported as a cartridge; use the adapter itself."
+        )
+    prefix = encode_prefix(base, prompt.vectors)
+    vectors = _flattened(prefix, base)  # [P, layers * 2 * heads * head_dim]
+    files = {
+        layout.CONFIG: _config_bytes(prompt, prefix),
+        layout.WEIGHTS: save({layout.WEIGHTS_KEY: vectors}, metadata={"format": "pt"}),
+        layout.CARD: _card_bytes(prompt),
+    }
+    return layout.write_atomically(Path(folder), files)
+
+
+def _flattened(prefix: Prefix, base: BaseModel) -> torch.Tensor:
+    from peft.tuners.cartridge.utils import prompt_embeddings_from_past_key_values
+
+    try:
+        return prompt_embeddings_from_past_key_values(
+            prefix.layers, num_virtual_tokens=prefix.length
+        ).cpu()
+    except ValueError as error:
+        raise IncompatiblePrompt(
+            f"PEFT's CARTRIDGE requires equal keys and values in all layers, and those of "
+            f"{base.name} differ: {error}"
+        ) from error
+
+
+def _config_bytes(prompt: SoftPrompt, prefix: Prefix) -> bytes:
+    from peft import CartridgeConfig
+
+    manifest = prompt.manifest
+    _, heads, _, head_dim = prefix.layers[0][0].shape
+    config = CartridgeConfig(
+        task_type=manifest.task_type,
+        base_model_name_or_path=_base_name(prompt),
+        revision=manifest.base_revision,
+        inference_mode=True,
+        num_virtual_tokens=prefix.length,
+        num_layers=len(prefix.layers),
+        num_attention_heads=heads,
+        token_dim=heads * head_dim,
+        num_transformer_submodules=1,
+    )
+    return (json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n").encode()
+
+
+def _base_name(prompt: SoftPrompt) -> str | None:
+    name = prompt.manifest.base_model
+    return None if name == UNKNOWN_BASE else name
+
+
+def _card_bytes(prompt: SoftPrompt) -> bytes:
+    base = _base_name(prompt)
+    digest = layout.sha256_of(prompt.vectors.numpy().tobytes())
+    text = _CARD.format(
+        base_model=f"base_model: {base}\n" if base else "",
+        base=base or "a base model without a name",
+        tokens=prompt.num_virtual_tokens,
+        version=__version__,
+        digest=digest,
+    )
+    return text.encode()

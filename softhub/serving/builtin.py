@@ -1,0 +1,381 @@
+"""The built-in engine: one thread owns the model, and answers what has arrived as mixed batches.
+
+While a batch runs, further rows arrive and make up the next one, so nothing waits for a batch to
+fill. Between two batches of rows to score, the running texts advance by one token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from softhub.errors import ConfigError
+from softhub.inference.continuous import ContinuousBatch
+from softhub.inference.engine import PromptModel
+from softhub.inference.requests import Request, with_seeds
+from softhub.inference.streaming import StreamedText
+from softhub.serving.protocol import (
+    Classified,
+    EngineState,
+    QueueFull,
+    Row,
+    Scored,
+    ServedPrompt,
+)
+
+_WINDOW = 4
+"""Batches of waiting rows that are sorted by length together, for few pads."""
+
+
+@dataclass(eq=False)
+class _Scoring:
+    """A row to classify or to score."""
+
+    request: Request
+    answer: Callable[[Sequence[Request]], Sequence[Any]]
+    future: Future[Any]
+
+
+@dataclass(eq=False)
+class _Continuing:
+    """A row to continue."""
+
+    request: Request
+    key: int
+    generation: BuiltInGeneration
+
+
+class BuiltInGeneration:
+    """Texts of one request, read on an event loop while the engine's thread writes them."""
+
+    def __init__(self, engine: BuiltInEngine, requests: Sequence[Request], keys: Sequence[int]):
+        self.prompt_tokens = sum(request.length for request in requests)
+        self._engine = engine
+        self._index = {key: index for index, key in enumerate(keys)}
+        self._open = len(keys)
+        self._texts: asyncio.Queue[StreamedText | Exception] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+
+    def __aiter__(self) -> BuiltInGeneration:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> StreamedText:
+        """Return new text of one row, or raise what went wrong."""
+        if not self._open:
+            raise StopAsyncIteration
+        text = await self._texts.get()
+        if isinstance(text, Exception):
+            self._open = 0
+            raise text
+        self._open -= text.finish_reason is not None
+        return text
+
+    def close(self) -> None:
+        """Stop the rows that have not ended."""
+        if self._open:
+            self._engine.cancel(self._index)
+        self._open = 0
+
+    def deliver(self, text: StreamedText | Exception) -> None:
+        """Hand over new text; called by the engine's thread."""
+        if isinstance(text, StreamedText):
+            row = self._index[text.row]
+            text = StreamedText(row, text.text, text.logprobs, text.tokens, text.finish_reason)
+        try:
+            self._loop.call_soon_threadsafe(self._texts.put_nowait, text)
+        except RuntimeError:  # the loop is closed, so nobody reads
+            self._engine.cancel(self._index)
+
+
+class BuiltInEngine:
+    """Implements `softhub.serving.protocol.Engine` with a `PromptModel`.
+
+    Args:
+        model: The model; only the engine's thread runs it.
+        batch_size: Maximum number of rows in a batch, and of rows that are continued at a time.
+        queue: Maximum number of rows that wait.
+    """
+
+    def __init__(self, model: PromptModel, *, batch_size: int = 32, queue: int = 512) -> None:
+        if batch_size < 1 or queue < 1:
+            raise ConfigError(f"batch_size is {batch_size} and queue {queue}; expected 1 or more.")
+        self.model = model
+        self._batch_size = batch_size
+        self._queue = queue
+        self._keys = count()
+        self._changed = threading.Condition()  # guards the four below
+        self._to_score: deque[_Scoring] = deque()
+        self._to_continue: deque[_Continuing] = deque()
+        self._cancelled: set[int] = set()
+        self._closing = False
+        # Only the engine's thread uses these.
+        self._window: list[_Scoring] = []
+        self._batch = ContinuousBatch(model.base)
+        self._running: dict[int, _Continuing] = {}
+        self._rate = 0.0  # rows answered per second, smoothed
+        # One thread tokenizes, so that long texts do not hold up the event loop.
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="softhub-tokenizer")
+        self._thread = threading.Thread(target=self._run, name="softhub-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def base_name(self) -> str:
+        """The base model's canonical name."""
+        return self.model.base.name
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Names of the loaded prompts."""
+        return self.model.prompts
+
+    def find(self, name: str | None, shown: str) -> ServedPrompt:
+        """Return the prompt that is loaded under a name now; None is the bare base.
+
+        Raises:
+            PromptNotLoaded: There is none.
+        """
+        loaded = self.model.find(name)
+        prepared = loaded.prepared if loaded else None
+        return ServedPrompt(shown, loaded, prepared.task if prepared else None)
+
+    def load(self, name: str, folder: Path, *, force: bool = False) -> None:
+        """Load an adapter folder; requests under way keep the prompt that it replaces."""
+        self.model.load_prompt(folder, name=name, force=force)
+
+    def unload(self, name: str) -> None:
+        """Unload a prompt; requests under way keep it."""
+        self.model.unload_prompt(name)
+
+    def state(self) -> EngineState:
+        """Return how busy it is."""
+        with self._changed:
+            waiting = self._waiting()
+            ready = self._thread.is_alive() and not self._closing
+        return EngineState(waiting, len(self._running), ready, self.model.memory())
+
+    # --- what requests call, on the event loop ---
+
+    async def classify(
+        self, rows: Sequence[Row], *, abstain_below: float | None = None
+    ) -> list[Classified]:
+        """Classify rows, in batches with those of other requests."""
+        requests = await self._tokenized(
+            lambda row: self.model.requests.classification(row.text, row.prompt.handle, None), rows
+        )
+        if abstain_below is not None:
+            requests = [_abstaining(request, abstain_below) for request in requests]
+        found = await self._scored(requests, self.model.predict_batch)
+        return [
+            Classified(prediction, request.length, request.text.truncated)
+            for prediction, request in zip(found, requests, strict=True)
+        ]
+
+    async def score(self, rows: Sequence[Row], targets: Sequence[str]) -> list[Scored]:
+        """Score a reference text after each row."""
+        requests = await self._tokenized(
+            lambda pair: self.model.requests.reference(
+                pair[0].text, pair[1], pair[0].prompt.handle, None
+            ),
+            list(zip(rows, targets, strict=True)),
+        )
+        found = await self._scored(requests, self.model.score_batch)
+        return [
+            Scored(logprobs, request.length, request.text.truncated)
+            for logprobs, request in zip(found, requests, strict=True)
+        ]
+
+    async def generate(
+        self,
+        rows: Sequence[Row],
+        options: Sequence[Mapping[str, Any]],
+        *,
+        seed: int | None = None,
+        logprobs: int | None = None,
+    ) -> BuiltInGeneration:
+        """Accept rows to continue, each with its options, and return their texts as a stream.
+
+        Raises:
+            ConfigError: A text is too long for the base, with its prompt and its answer.
+        """
+        requests = await self._tokenized(
+            lambda pair: self.model.requests.generation(
+                pair[0].text, pair[0].prompt.handle, None, pair[1]
+            ),
+            list(zip(rows, options, strict=True)),
+        )
+        requests = [replace(each, logprobs=logprobs) for each in with_seeds(requests, seed)]
+        if any(request.text.truncated for request in requests):
+            raise ConfigError(
+                f"A text, its prompt and the answer have more than the {self._most_positions} "
+                "tokens of the base model: shorten the text, or lower max_tokens."
+            )
+        keys = [next(self._keys) for _ in requests]
+        generation = BuiltInGeneration(self, requests, keys)
+        pairs = zip(requests, keys, strict=True)
+        rows_of = [_Continuing(request, key, generation) for request, key in pairs]
+        with self._changed:
+            self._admit(len(rows_of))
+            self._to_continue.extend(rows_of)
+            self._changed.notify()
+        return generation
+
+    def cancel(self, keys: Mapping[int, Any]) -> None:
+        """Stop rows that nobody waits for."""
+        with self._changed:
+            self._cancelled.update(keys)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Answer what was accepted, and stop."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+        self._tokenizing.shutdown()
+
+    @property
+    def _most_positions(self) -> int | None:
+        return self.model.base.max_positions
+
+    async def _tokenized(
+        self, encode: Callable[[Any], Request], rows: Sequence[Any]
+    ) -> list[Request]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._tokenizing, lambda: [encode(row) for row in rows])
+
+    async def _scored(
+        self, requests: Sequence[Request], answer: Callable[[Sequence[Request]], Sequence[Any]]
+    ) -> list[Any]:
+        rows = [_Scoring(request, answer, Future()) for request in requests]
+        with self._changed:
+            self._admit(len(rows))
+            self._to_score.extend(rows)
+            self._changed.notify()
+        return list(await asyncio.gather(*(asyncio.wrap_future(row.future) for row in rows)))
+
+    def _waiting(self) -> int:
+        return len(self._to_score) + len(self._to_continue)
+
+    def _admit(self, rows: int) -> None:
+        """Refuse rows for which the queue has no room."""
+        waiting = self._waiting()
+        if self._closing:
+            raise QueueFull("The server is shutting down; send the request to another.", 5)
+        if waiting + rows > self._queue:
+            seconds = waiting / self._rate if self._rate else 1.0
+            raise QueueFull(
+                f"{waiting} rows are waiting, and the queue has room for {self._queue}; send this "
+                f"request of {rows} again later, or fewer rows.",
+                retry_after=max(1, min(60, round(seconds))),
+            )
+
+    # --- the engine's thread ---
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._waiting() or self._running or self._window or self._closing):
+                    self._changed.wait()
+                if self._closing and not (self._waiting() or self._running or self._window):
+                    return
+                joining = self._take()
+            started, answered = time.monotonic(), 0
+            answered += self._score_next()
+            answered += self._continue(joining)
+            elapsed = max(time.monotonic() - started, 1e-6)
+            self._rate = 0.9 * self._rate + 0.1 * answered / elapsed
+
+    def _take(self) -> list[_Continuing]:
+        """Move waiting rows to the window; return those that join the running batch."""
+        if not self._window:
+            size = min(len(self._to_score), _WINDOW * self._batch_size)
+            self._window = [self._to_score.popleft() for _ in range(size)]
+            self._window.sort(key=lambda row: len(row.request.text.ids))
+        gone, self._cancelled = self._cancelled, set()
+        self._drop(gone)
+        free = min(len(self._to_continue), self._batch_size - len(self._batch))
+        return [self._to_continue.popleft() for _ in range(free)]
+
+    def _drop(self, keys: set[int]) -> None:
+        if not keys:
+            return
+        self._to_continue = deque(row for row in self._to_continue if row.key not in keys)
+        self._batch.cancel([key for key in keys if key in self._running])
+        for key in keys:
+            self._running.pop(key, None)
+
+    def _score_next(self) -> int:
+        """Answer one batch of the window; return the number of its rows."""
+        answer = self._window[0].answer if self._window else None
+        batch = [row for row in self._window if row.answer == answer][: self._batch_size]
+        self._window = [row for row in self._window if row not in batch]
+        rows = [row for row in batch if row.future.set_running_or_notify_cancel()]
+        _answer(rows)
+        return len(rows)
+
+    def _continue(self, joining: Sequence[_Continuing]) -> int:
+        """Let rows join, and advance all by a token; return the number of rows that ended."""
+        texts: list[StreamedText] = []
+        try:
+            texts += self._batch.step()
+        except Exception as error:
+            self._fail(error)
+        self._running.update({row.key: row for row in joining})
+        texts += self._add(joining)
+        ended = 0
+        for text in texts:
+            row = self._running[text.row]
+            if text.finish_reason:
+                ended += 1
+                del self._running[text.row]
+            row.generation.deliver(text)
+        return ended
+
+    def _add(self, rows: Sequence[_Continuing]) -> list[StreamedText]:
+        if not rows:
+            return []
+        try:
+            return self._batch.add([row.request for row in rows], [row.key for row in rows])
+        except Exception as error:
+            if len(rows) > 1:  # one of them is at fault, and not the others
+                return [text for row in rows for text in self._add([row])]
+            del self._running[rows[0].key]
+            rows[0].generation.deliver(error)
+            return []
+
+    def _fail(self, error: Exception) -> None:
+        """Give up all running rows, e.g. when memory is exhausted, and start a new batch."""
+        for row in self._running.values():
+            row.generation.deliver(error)
+        self._running.clear()
+        self._batch = ContinuousBatch(self.model.base)
+
+
+def _answer(rows: Sequence[_Scoring]) -> None:
+    """Answer rows as one batch; if it fails, each alone, so that only the row at fault fails."""
+    if not rows:
+        return
+    try:
+        answers = rows[0].answer([row.request for row in rows])
+    except Exception as error:
+        if len(rows) == 1:
+            rows[0].future.set_exception(error)
+            return
+        for row in rows:
+            _answer([row])
+        return
+    for row, found in zip(rows, answers, strict=True):
+        row.future.set_result(found)
+
+
+def _abstaining(request: Request, below: float) -> Request:
+    return replace(request, decision=replace(request.decision, abstain_below=below))

@@ -1,0 +1,84 @@
+"""What routes share: the engine, the names, the limits, and how an answer is awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from softhub.inference.streaming import StreamedText
+from softhub.serving.limits import Limits
+from softhub.serving.metrics import ServerMetrics
+from softhub.serving.names import ServedNames
+from softhub.serving.protocol import Engine, Generation
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a server consists of."""
+
+    engine: Engine
+    names: ServedNames
+    limits: Limits
+    metrics: ServerMetrics
+
+    async def wait(self, request: Request, answer: Coroutine[Any, Any, _Answer]) -> _Answer:
+        """Wait for an answer, as long as the client does and the time limit allows.
+
+        Raises:
+            ClientDisconnect: The client has left.
+            TimeoutError: The limit has passed.
+        """
+        work = asyncio.ensure_future(answer)
+        leaving = asyncio.ensure_future(_disconnected(request))
+        try:
+            await asyncio.wait(
+                {work, leaving},
+                timeout=self.limits.seconds,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if work.done():
+                return work.result()
+            if leaving.done():
+                raise ClientDisconnect
+            raise TimeoutError
+        finally:
+            for task in (work, leaving):
+                task.cancel()
+
+    async def texts(
+        self, generation: Generation, started: float
+    ) -> AsyncGenerator[StreamedText, None]:
+        """Yield the texts of a request until its time limit; its rows end when this is closed.
+
+        Raises:
+            TimeoutError: The limit has passed.
+        """
+        try:
+            while True:
+                left = started + self.limits.seconds - time.monotonic()
+                try:
+                    yield await asyncio.wait_for(generation.__anext__(), max(left, 0.001))
+                except StopAsyncIteration:
+                    return
+                except asyncio.TimeoutError:  # is TimeoutError since Python 3.11
+                    raise TimeoutError from None
+        finally:
+            generation.close()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def log_fields(request: Request, **fields: Any) -> None:
+    """Add fields to the request's log line; never texts."""
+    request.state.log.update(fields)

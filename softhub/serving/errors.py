@@ -1,0 +1,121 @@
+"""Errors in the form of OpenAI's API, and which status each of softhub's errors has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from softhub.errors import (
+    BaseModelError,
+    ConfigError,
+    HubAccessDenied,
+    HubError,
+    HubUnavailable,
+    IncompatiblePrompt,
+    InvalidAdapter,
+    PromptNotLoaded,
+    RepositoryNotFound,
+    RevisionNotFound,
+    SoftHubError,
+    TaskError,
+)
+from softhub.serving.protocol import QueueFull
+
+
+class ApiError(HTTPException):
+    """An answer with an error status.
+
+    Args:
+        status: HTTP status.
+        message: What was found, what was expected, and what to do next.
+        param: The field of the request that is wrong.
+        code: OpenAI's code, such as `model_not_found`.
+        headers: Headers of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, dict(headers or {}))
+        self.param = param
+        self.code = code
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The answer's JSON."""
+        error = {
+            "message": self.detail,
+            "type": _TYPES.get(self.status_code, "invalid_request_error"),
+            "param": self.param,
+            "code": self.code,
+        }
+        return {"error": error}
+
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+    504: "timeout_error",
+}
+
+_STATUS: tuple[tuple[type[SoftHubError], int, str | None], ...] = (
+    (PromptNotLoaded, 404, "model_not_found"),
+    (RepositoryNotFound, 404, "model_not_found"),
+    (RevisionNotFound, 404, "model_not_found"),
+    (HubAccessDenied, 404, "model_not_found"),
+    (HubUnavailable, 503, "hub_unavailable"),
+    (HubError, 400, "hub_error"),
+    (IncompatiblePrompt, 400, "incompatible_prompt"),
+    (InvalidAdapter, 400, "invalid_adapter"),
+    (ConfigError, 400, None),
+    (TaskError, 400, None),
+    (BaseModelError, 400, None),
+)
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """Return what the client gets for an error."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, HTTPException):  # an unknown path or method
+        return ApiError(error.status_code, str(error.detail), headers=error.headers)
+    if isinstance(error, RequestValidationError):
+        return _validation_error(error)
+    if isinstance(error, QueueFull):
+        headers = {"Retry-After": str(error.retry_after)}
+        return ApiError(429, str(error), code="queue_full", headers=headers)
+    if isinstance(error, TimeoutError):
+        return ApiError(504, "The request took longer than the server's limit; ask for less text.")
+    for kind, status, code in _STATUS:
+        if isinstance(error, kind):
+            return ApiError(status, str(error), code=code)
+    return ApiError(500, "The server failed to answer; its log has the reason.")
+
+
+def _validation_error(error: RequestValidationError) -> ApiError:
+    """Return an error that names a field that is wrong."""
+    # Where a field has several types, the deepest of their errors says most.
+    first = max(error.errors(), key=lambda each: len(each["loc"]))
+    if first["type"] == "json_invalid":
+        return ApiError(400, "The body is not valid JSON.")
+    path = ".".join(str(part) for part in first["loc"][1:])
+    if first["type"] == "extra_forbidden":
+        message = f"The field {path!r:.100} is unknown or not supported; leave it out."
+        return ApiError(400, message, param=path[:100], code="unsupported_parameter")
+    if first["type"] == "missing" and not path:
+        return ApiError(400, "The request has no body; expected JSON.")
+    message = f"The field {path!r:.100} is not valid: {first['msg']}."
+    return ApiError(400, message, param=path[:100])

@@ -1,0 +1,117 @@
+"""Limits on requests, and the middleware that reads no more of a body than they allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from softhub.errors import ConfigError
+from softhub.serving.errors import ApiError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+_DISCARDED = 8
+"""How many times the limit is read and discarded of a body that is too large."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for.
+
+    Attributes:
+        body_bytes: Maximum size of a body.
+        rows: Maximum number of rows: inputs, times `n`.
+        new_tokens: Maximum of `max_tokens`.
+        seconds: Maximum time until the answer is complete.
+        queue: Maximum number of rows that wait for the engine, of all requests together.
+    """
+
+    body_bytes: int = 2**20
+    rows: int = 128
+    new_tokens: int = 1024
+    seconds: int = 300
+    queue: int = 512
+
+    def __post_init__(self) -> None:
+        """Check all numbers.
+
+        Raises:
+            ConfigError: One is not positive.
+        """
+        for field in fields(self):
+            if getattr(self, field.name) < 1:
+                raise ConfigError(
+                    f"The limit {field.name} is {getattr(self, field.name)}; expected 1 or more."
+                )
+
+    def check_rows(self, rows: int, field: str) -> None:
+        """Refuse a request of too many rows.
+
+        Raises:
+            ApiError: It has more than the limit.
+        """
+        if rows > self.rows:
+            raise ApiError(
+                400,
+                f"The request has {rows} rows, and the limit is {self.rows}; divide it.",
+                param=field,
+            )
+
+    def check_new_tokens(self, options: dict[str, Any]) -> None:
+        """Refuse a request for a longer text than is allowed.
+
+        Raises:
+            ApiError: It asks for more tokens than the limit.
+        """
+        wanted = options.get("max_new_tokens", 0)
+        if wanted > self.new_tokens:
+            raise ApiError(
+                400,
+                f"max_tokens is {wanted}, and the limit is {self.new_tokens}.",
+                param="max_tokens",
+            )
+
+
+class BodyLimit:
+    """Refuses a body that is larger than the limit, before all of it has been read.
+
+    Args:
+        app: The application.
+        most: Maximum number of bytes.
+    """
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app = app
+        self._most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        read = 0
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._most:
+                await self._refuse(receive, message.get("more_body", False))
+            return message
+
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > self._most:
+            await self._refuse(receive, True)
+        await self._app(scope, limited, send)
+
+    async def _refuse(self, receive: Receive, more: bool) -> None:
+        """Discard some more of the body, since a client that still sends reads no answer."""
+        read = 0
+        while more and read <= _DISCARDED * self._most:
+            message = await receive()
+            read += len(message.get("body", b""))
+            more = message.get("more_body", False)
+        raise ApiError(
+            413, f"The body is larger than the limit of {self._most} bytes; divide the request."
+        )

@@ -1,0 +1,140 @@
+"""Ask several prompts the same text in one mixed batch, and follow their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from softhub.inference.prediction import Prediction
+from softhub.serving.context import Context
+from softhub.serving.errors import ApiError, as_api_error
+from softhub.serving.protocol import Row, ServedPrompt
+
+MOST_PROMPTS = 6
+_MOST_TRY_OUTS = 200
+_NEW_TOKENS = 64
+
+
+@dataclass
+class Column:
+    """The answer of one prompt as it grows.
+
+    Attributes:
+        name: The name of the prompt.
+        text: Generated text so far; None for a classification.
+        prediction: Label and probabilities of a classification.
+        done: Whether the answer is complete.
+    """
+
+    name: str
+    text: str | None = None
+    prediction: Prediction | None = None
+    done: bool = False
+
+    @property
+    def bars(self) -> list[tuple[str, float]]:
+        """Labels and probabilities, most probable first."""
+        found = self.prediction.probabilities if self.prediction else {}
+        return sorted(found.items(), key=lambda item: -item[1])
+
+
+@dataclass
+class TryOut:
+    """The answers to one text."""
+
+    text: str
+    columns: list[Column]
+    error: str | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def done(self) -> bool:
+        """Whether all answers are complete."""
+        return self.error is not None or all(column.done for column in self.columns)
+
+
+class TryOuts:
+    """Runs try-outs, and keeps the latest so that the page can follow them.
+
+    Args:
+        context: The server.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._latest: OrderedDict[str, tuple[TryOut, asyncio.Task[None]]] = OrderedDict()
+
+    async def start(self, text: str, names: Sequence[str]) -> TryOut:
+        """Send a text to each prompt.
+
+        Raises:
+            ApiError: There is no text, or there are too few or too many prompts.
+        """
+        if not text.strip():
+            raise ApiError(400, "There is no text: write one to try the prompts on.")
+        if not 1 <= len(names) <= MOST_PROMPTS:
+            raise ApiError(400, f"Choose from 1 to {MOST_PROMPTS} prompts.")
+        prompts = [await self._context.names.find(name) for name in names]
+        try_out = TryOut(text, [_column(prompt) for prompt in prompts])
+        task = asyncio.ensure_future(self._run(try_out, prompts))
+        self._latest[try_out.id] = (try_out, task)
+        while len(self._latest) > _MOST_TRY_OUTS:
+            self._latest.popitem(last=False)[1][1].cancel()
+        return try_out
+
+    async def finish(self, try_out: TryOut) -> None:
+        """Wait until a try-out is complete."""
+        await self._latest[try_out.id][1]
+
+    def find(self, id: str) -> TryOut:
+        """Return a try-out.
+
+        Raises:
+            ApiError: It is no longer kept.
+        """
+        if id not in self._latest:
+            raise ApiError(404, "This try-out is no longer kept; send the text again.")
+        return self._latest[id][0]
+
+    async def _run(self, try_out: TryOut, prompts: Sequence[ServedPrompt]) -> None:
+        pairs = list(zip(try_out.columns, prompts, strict=True))
+        labels = [pair for pair in pairs if pair[0].text is None]
+        texts = [pair for pair in pairs if pair[0].text is not None]
+        work = asyncio.gather(
+            self._classify(try_out.text, labels), self._write(try_out.text, texts)
+        )
+        try:
+            await asyncio.wait_for(work, self._context.limits.seconds)
+        except Exception as error:
+            try_out.error = as_api_error(error).detail
+
+    async def _classify(self, text: str, pairs: list[tuple[Column, ServedPrompt]]) -> None:
+        if not pairs:
+            return
+        rows = [Row(text, prompt) for _, prompt in pairs]
+        found = await self._context.engine.classify(rows)
+        for (column, _), answer in zip(pairs, found, strict=True):
+            column.prediction, column.done = answer.prediction, True
+
+    async def _write(self, text: str, pairs: list[tuple[Column, ServedPrompt]]) -> None:
+        if not pairs:
+            return
+        rows = [Row(text, prompt) for _, prompt in pairs]
+        most = min(_NEW_TOKENS, self._context.limits.new_tokens)
+        options = [{} if prompt.task else {"max_new_tokens": most} for _, prompt in pairs]
+        generation = await self._context.engine.generate(rows, options)
+        try:
+            async for new in generation:
+                column = pairs[new.row][0]
+                column.text = (column.text or "") + new.text
+                column.done = new.finish_reason is not None
+        finally:
+            generation.close()
+
+
+def _column(prompt: ServedPrompt) -> Column:
+    classifies = prompt.task is not None and prompt.task.kind == "classification"
+    return Column(prompt.name, None if classifies else "")

@@ -1,0 +1,124 @@
+"""Middleware around every request: its key, its log line, its metrics, and its errors as JSON.
+
+A log line is a JSON object without texts: route, status, time, model and numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from softhub.serving.errors import ApiError, as_api_error
+from softhub.serving.keys import Keys
+from softhub.serving.metrics import ServerMetrics
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger("softhub.serving")
+
+OPEN_PATHS = ("/health", "/ready")
+"""Paths that need no key."""
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON; the fields of a request are in `record.fields`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        fields = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            fields["error"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)
+
+
+class RequestLog:
+    """Checks the key, counts and logs a request, and answers with an error where one is raised.
+
+    Args:
+        app: The application.
+        keys: Keys of clients; without any, none is needed.
+        metrics: Where requests are counted.
+        routes: Paths that are counted under their own name.
+    """
+
+    def __init__(
+        self, app: ASGIApp, keys: Keys, metrics: ServerMetrics, routes: frozenset[str]
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._metrics = metrics
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        started = time.monotonic()
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["log"] = fields = {"request": uuid.uuid4().hex}
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [*message["headers"], (b"x-request-id", fields["request"].encode())]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        try:
+            self._check_key(scope)
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            found = as_api_error(error)
+            if found.status_code >= 500:
+                log.error("A request failed", exc_info=error, extra={"fields": fields})
+            if status == 0:  # else the answer has begun, and its connection is closed
+                await _send(found, watched)
+        finally:
+            self._done(scope, status or 499, time.monotonic() - started, fields)
+
+    def _check_key(self, scope: Scope) -> None:
+        if not self._keys or scope["path"] in OPEN_PATHS:
+            return
+        header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+        if not self._keys.accept(header):
+            raise ApiError(
+                401,
+                "This server requires an API key: send 'Authorization: Bearer KEY'.",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": 'Basic realm="softhub", charset="UTF-8"'},
+            )
+
+    def _done(self, scope: Scope, status: int, seconds: float, fields: dict[str, Any]) -> None:
+        path = scope["path"] if scope["path"] in self._routes else "(other)"
+        self._metrics.count_request(path, status, seconds)
+        fields = {
+            **fields,
+            "method": scope["method"],
+            "route": path,
+            "status": status,
+            "seconds": round(seconds, 4),
+        }
+        log.info("request", extra={"fields": fields})
+
+
+async def _send(error: ApiError, send: Send) -> None:
+    body = json.dumps(error.body).encode()
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        **(error.headers or {}),
+    }
+    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.status_code, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})

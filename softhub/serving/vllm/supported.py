@@ -1,0 +1,81 @@
+"""The versions of vLLM that were run, and everything of vLLM that the plug-in relies on.
+
+vLLM documents the plug-in's entry point and its engine client, but neither the handlers of its
+routes nor the objects they use. `CONTRACT` names what is used of them, and a test looks each up in
+the installed vLLM. Other versions than those that were run are refused, because a handler that
+works otherwise would give wrong answers and no error.
+"""
+
+from __future__ import annotations
+
+from softhub.errors import ConfigError
+
+VERSIONS = ("0.32",)
+"""Releases of vLLM (major and minor) on which the tests marked `vllm` and the benchmark passed."""
+
+CONTRACT: tuple[tuple[str, str, str], ...] = (
+    ("vllm.inputs.engine", "embeds_input", "rows that mix embeddings and token ids"),
+    ("vllm.engine.protocol", "EngineClient.generate", "runs a row; closing it stops the row"),
+    ("vllm.sampling_params", "SamplingParams", "logprob_token_ids: the tokens of label words"),
+    ("vllm.sampling_params", "MAX_LOGPROB_TOKEN_IDS", "most tokens of logprob_token_ids"),
+    (
+        "vllm.entrypoints.openai.completion.serving",
+        "OpenAIServingCompletion.create_completion",
+        "vLLM's handler; it asks `models` for names and `online_renderer` for rows",
+    ),
+    (
+        "vllm.entrypoints.openai.chat_completion.serving",
+        "OpenAIServingChat.create_chat_completion",
+        "the same for chats",
+    ),
+    (
+        "vllm.renderers.online_renderer",
+        "OnlineRenderer.render_completion",
+        "tokenizes a completion: a list of rows, or an error",
+    ),
+    (
+        "vllm.renderers.online_renderer",
+        "OnlineRenderer.render_chat",
+        "renders and tokenizes a chat: a conversation and rows, or an error",
+    ),
+    (
+        "vllm.entrypoints.openai.models.serving",
+        "OpenAIServingModels.is_base_model",
+        "which names need no LoRA adapter",
+    ),
+    (
+        "vllm.entrypoints.openai.models.serving",
+        "OpenAIServingModels.model_name",
+        "the name in an answer",
+    ),
+    (
+        "vllm.entrypoints.openai.models.serving",
+        "OpenAIServingModels.show_available_models",
+        "the list that prompts are added to",
+    ),
+    ("vllm.entrypoints.serve.engine.protocol", "ModelCard", "an entry of that list"),
+    ("vllm.entrypoints.serve", "create_error_response", "an error in vLLM's form"),
+    (
+        "vllm.entrypoints.serve.utils.api_utils",
+        "with_cancellation",
+        "stops a handler whose client has left",
+    ),
+)
+"""Modules, names in them, and what each is used for."""
+
+
+def check_version(version: str) -> None:
+    """Refuse a version of vLLM that was not run.
+
+    Args:
+        version: The installed version, such as `0.32.0+cpu`.
+
+    Raises:
+        ConfigError: It is another one.
+    """
+    if ".".join(version.split(".")[:2]) not in VERSIONS:
+        raise ConfigError(
+            f"vLLM {version} is installed, and softhub's plug-in was run with "
+            f"{', '.join(VERSIONS)} only. Install one of these, or leave softhub out of "
+            "VLLM_PLUGINS."
+        )

@@ -1,0 +1,127 @@
+"""`softhub serve` as a process: what it refuses, its log, and SIGTERM."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from softhub.hub import Hub
+from tests.prompts import MOOD, SUMMARY, TEXTS, soft_prompt
+
+
+@pytest.fixture
+def folders(tmp_path, loaded):
+    base = loaded("llama")
+    return {
+        task.name: soft_prompt(base, 4, task, seed=seed).save_pretrained(tmp_path / task.name)
+        for seed, task in enumerate((MOOD, SUMMARY))
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--host", "0.0.0.0"], "can be reached from other machines"),
+        (["--host", "example.com"], "can be reached from other machines"),
+        (["--prompts", "me/mood"], "has no name"),
+        (["--prompts", "mood=./nowhere"], "There is no adapter folder"),
+        (["--prompts", "none.lock"], "there is no none.lock"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_in_one_line(arguments, message, softhub, tiny_base):
+    done = softhub("serve", str(tiny_base("llama")), *arguments)
+    assert done.code == 1 and message in done.err and len(done.err.strip().splitlines()) == 1
+
+
+def test_a_short_key_and_a_wrong_pin_are_refused(softhub, tiny_base, folders, monkeypatch):
+    base = str(tiny_base("llama"))
+    arguments = ["--prompts", f"mood={folders['mood']}", "--pin", "moo"]
+    assert "did you mean 'mood'" in softhub("serve", base, *arguments).err
+    monkeypatch.setenv("SOFTHUB_API_KEY", "short")
+    done = softhub("serve", base)
+    assert done.code == 1 and "at least 16" in done.err
+
+
+def test_vllm_is_started_with_the_prompts_or_refused_in_one_line(softhub, folders, monkeypatch):
+    missing = softhub("serve", "./base", "--engine", "vllm")
+    assert missing.code == 1 and "pip install 'softhub[vllm]'" in missing.err
+    started = []
+    monkeypatch.setattr("os.execve", lambda *command: started.append(command) or sys.exit(0))
+    monkeypatch.setattr("softhub.serving.vllm.launch._installed", lambda: "0.32.0")
+    prompts = ["--prompts", f"mood={folders['mood']}", "--allow", "me/*"]
+    done = softhub("serve", "./base", "--engine", "vllm", *prompts, "--port", "9000")
+    ((program, command, environment),) = started
+    assert program == sys.executable and command[command.index("--model") + 1] == "./base"
+    assert command[command.index("--port") + 1] == "9000"
+    assert environment["SOFTHUB_PROMPTS"] == f"mood={folders['mood']},me/*"
+    assert done.code == 0 and "VLLM_PLUGINS=softhub" in done.err
+    refused = softhub("serve", "./base", "--engine", "vllm", "--batch-size", "8")
+    assert refused.code == 1 and "does not take --batch-size" in refused.err
+    assert len(started) == 1
+
+
+@pytest.mark.slow
+def test_a_locked_deployment_serves_until_sigterm_and_finishes_what_it_accepted(
+    tmp_path, tiny_base, loaded, folders, softhub_home
+):
+    hub = Hub()
+    for name, folder in folders.items():
+        hub.push(folder, f"me/{name}")
+    hub.lock(tmp_path / "softhub.lock", {"mood": "me/mood", "short": "me/summary"})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    key = "k" * 20
+    main = "from softhub.cli import main; main()"
+    command = [sys.executable, "-c", main, "serve", str(tiny_base("llama"))]
+    command += ["--prompts", str(tmp_path / "softhub.lock"), "--port", str(port)]
+    command += ["--prefix-budget", "1", "--pin", "mood", "--allow", "me/*"]
+    environment = {**os.environ, "SOFTHUB_API_KEY": key}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    opened = contextlib.ExitStack()
+    try:
+        headers = {"Authorization": f"Bearer {key}"}
+        http = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60)
+        opened.enter_context(http)
+        wait_until_ready(http, process)
+        names = [each["id"] for each in http.get("/v1/models").json()["data"]]
+        assert names[1:] == ["base", "mood", "short"]
+        body = {"model": "me/mood", "input": TEXTS}
+        assert len(http.post("/v1/classify", json=body).json()["data"]) == len(TEXTS)
+        body = {"model": "short", "prompt": "The answer", "max_tokens": 400, "stream": True}
+        with http.stream("POST", "/v1/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            assert list(lines)[-2] == "data: [DONE]"
+        error = process.communicate(timeout=60)[1]
+    finally:
+        opened.close()
+        process.kill()
+        process.stderr.close()
+    assert process.returncode in (0, -signal.SIGTERM)
+    lines = [json.loads(line) for line in error.splitlines() if line.startswith("{")]
+    starting = next(line for line in lines if line["message"] == "starting")
+    assert starting["prefix_budget_mib"] == 1 and starting["prompts"] == 2
+    assert [line["route"] for line in lines if line["message"] == "request"][
+        -1
+    ] == "/v1/completions"
+
+
+def wait_until_ready(http, process):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        try:
+            if http.get("/ready").status_code == 200:
+                return
+        except httpx.ConnectError:
+            time.sleep(0.1)
+    raise AssertionError("the server did not start")

@@ -1,0 +1,225 @@
+"""The page without and with JavaScript: what it shows, and that nothing comes from elsewhere."""
+
+import re
+import shutil
+
+import pytest
+
+from softhub.adapter import layout
+from softhub.hub import Hub
+from tests.prompts import MOOD, SUMMARY, TEXTS, TOPIC
+
+HOSTILE = (
+    "<script>alert(1)</script> [x](javascript:alert(1)) ![i](https://example.com/i.png) "
+    "<img src=x onerror=alert(1)>\n\n| a | b |\n|---|---|\n| 1 | **2** |\n"
+)
+
+
+@pytest.fixture
+def page(serve, adapter):
+    """A server with a hub of four adapters, of which three may be requested."""
+    hub = Hub()
+    for name, task in [("me/mood", MOOD), ("me/topic", TOPIC), ("other/summary", SUMMARY)]:
+        hub.push(adapter(name.replace("/", "-"), 4, task), name, tags=["v1"])
+    folder = adapter("hostile", 4, MOOD, seed=5)
+    card = (folder / layout.CARD).read_text()
+    (folder / layout.CARD).write_text(card + HOSTILE)
+    hub.push(folder, "me/hostile")
+    return serve(hub=hub, allow=["me/*"])
+
+
+def test_the_first_page_shows_what_is_served_in_few_bytes(page):
+    answer = page.http.get("/")
+    total = len(answer.content)
+    for name in ("base", "mood", "topic", "summary", "me/mood", "me/topic"):
+        assert f'value="{name}"' in answer.text
+    assert "other/summary" not in answer.text
+    loaded = re.findall(r'(?:href|src)="(/static/[^"]+)"', answer.text)
+    assert len(loaded) == 3
+    for path in loaded:
+        with page.http.stream("GET", path) as each:
+            assert each.status_code == 200
+            total += sum(len(part) for part in each.iter_raw())
+    assert total <= 60_000
+
+
+def test_everything_comes_from_this_host(page):
+    for path in ("/", "/adapters/me/mood", "/static/style.css", "/static/htmx.min.js"):
+        answer = page.http.get(path)
+        assert answer.headers["content-security-policy"].startswith("default-src 'self'")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        if "html" in answer.headers["content-type"]:
+            assert not re.findall(r"(?:src|action)=\"(?:https?:)?//", answer.text)
+            assert not re.findall(r"<link[^>]*//", answer.text)
+            assert "style=" not in answer.text and "<style" not in answer.text
+            assert "onclick" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"text": "mood"}, {"me/mood", "me/hostile"}),
+        ({"task": "topic"}, {"me/topic"}),
+        ({"tag": "v1"}, {"me/mood", "me/topic"}),
+        ({"base_model": "example/tiny-llama"}, {"me/mood", "me/topic", "me/hostile"}),
+        ({"base_model": "example/other"}, set()),
+        ({"min_score": "0.5"}, set()),
+        ({"text": "<script>"}, set()),
+    ],
+)
+def test_adapters_are_searched_and_filtered(query, found, page):
+    for headers in ({}, {"HX-Request": "true", "HX-Target": "adapters"}):
+        text = page.http.get("/", params=query, headers=headers).text
+        assert set(re.findall(r'href="/adapters/([^"]+)"', text)) == found
+        assert ("<html" in text) == (not headers)
+        assert "<script>" not in text.replace('<script src="/static', "")
+
+
+def test_a_score_that_is_no_number_is_refused(page):
+    assert page.http.get("/", params={"min_score": "much"}).status_code == 400
+
+
+def test_a_card_is_rendered_without_what_it_could_run(page):
+    text = page.http.get("/adapters/me/hostile").text
+    assert "<td><strong>2</strong></td>" in text  # markdown is rendered
+    assert "<script>alert" not in text and "<img" not in text
+    assert 'href="javascript' not in text
+    assert "&lt;script&gt;alert" in text
+    assert page.http.get("/adapters/me/mood").text.count("<code>") >= 1  # its versions
+    for path in ("/adapters/other/summary", "/adapters/me/none", "/adapters/me/..%2Fx"):
+        assert page.http.get(path).status_code == 404
+
+
+# --- the try-out ---
+
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+
+def asked(page, names, text=TEXTS[0], **headers):
+    data = [("text", text), *(("model", name) for name in names)]
+    from urllib.parse import urlencode
+
+    return page.http.post("/try", content=urlencode(data), headers={**FORM, **headers})
+
+
+def test_without_javascript_the_answers_are_on_the_next_page(page):
+    text = asked(page, ["mood", "me/topic", "summary", "base"]).text
+    assert "<html" in text and 'hx-get="/try/' not in text
+    label = page.model.predict(TEXTS[:1], prompt="mood")[0]
+    assert f"<strong>{label.label}</strong>" in text
+    for value in label.probabilities.values():
+        assert f'value="{value:.4f}"' in text
+    summary = page.model.generate(TEXTS[:1], prompt="summary")[0]
+    assert shown(text, 3) == escaped(summary)
+    assert shown(text, 4) == escaped(page.model.generate(TEXTS[:1])[0])
+    assert 'value="me/topic" checked' in text
+
+
+def shown(text, index):
+    return re.search(rf'id="c{index}">.*?<p class="text">(.*?)</p>', text, re.DOTALL)[1]
+
+
+def escaped(text):
+    from markupsafe import escape
+
+    return str(escape(text))
+
+
+def test_with_htmx_the_answers_are_followed(page):
+    text = asked(page, ["mood", "summary"], **{"HX-Request": "true"}).text
+    assert "<html" not in text
+    for _ in range(500):
+        follow = re.search(r'hx-get="(/try/[0-9a-f]+)"', text)
+        if not follow:
+            break
+        text = page.http.get(follow[1]).text
+    assert shown(text, 2) == escaped(page.model.generate(TEXTS[:1], prompt="summary")[0])
+
+
+def test_labels_of_a_try_out_are_one_batch(page):
+    sizes, predict = [], page.model.predict_batch
+
+    def watched(requests, **options):
+        sizes.append(len(requests))
+        return predict(requests, **options)
+
+    page.model.predict_batch = watched
+    asked(page, ["mood", "topic", "me/mood"])
+    assert sizes == [3]
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "message"),
+    [
+        ([], "x", "Choose from 1 to 6"),
+        ([f"me/p{i}" for i in range(7)], "x", "Choose from 1 to 6"),
+        (["mood"], "  ", "There is no text"),
+        (["other/summary"], "x", "does not exist"),
+    ],
+)
+def test_a_wrong_try_out_says_why(names, text, message, page):
+    for headers in ({}, {"HX-Request": "true"}):
+        assert message in asked(page, names, text, **headers).text
+
+
+def test_other_sites_cannot_send_the_form(page):
+    answer = asked(page, ["mood"], **{"Sec-Fetch-Site": "cross-site"})
+    assert answer.status_code == 403
+    assert page.http.get("/try/unknown").status_code == 404
+
+
+# --- in a browser ---
+
+
+@pytest.fixture
+def browser():
+    sync = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("there is no chromium")
+    with sync.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.slow
+def test_in_chromium_the_page_asks_this_host_only_and_its_console_is_quiet(page, browser):
+    from playwright.sync_api import expect
+
+    hosts, faults = set(), []
+    for width, scheme in [(1200, "light"), (360, "dark")]:
+        viewport = {"width": width, "height": 800}
+        context = browser.new_context(viewport=viewport, color_scheme=scheme)
+        tab = context.new_page()
+        tab.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+        tab.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
+        tab.on("pageerror", lambda error: faults.append(str(error)))
+        tab.goto(page.url)
+        tab.get_by_label("Text", exact=True).fill(TEXTS[0])
+        tab.get_by_role("button", name="Ask").press("Enter")
+        tab.wait_for_selector("article[aria-busy=false] .text")
+        tab.wait_for_selector("article meter")
+        assert tab.url.rstrip("/") == page.url  # htmx has put the answers in place
+        tab.get_by_label("Task").fill("topic")
+        expect(tab.locator("#adapters tbody tr")).to_have_count(1)
+        wide = tab.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width
+        tab.get_by_role("link", name="me/topic").click()
+        tab.wait_for_selector("#card-title")
+        assert hosts == {page.url.split("/")[2]}
+        assert not faults
+        context.close()
+
+
+@pytest.mark.slow
+def test_in_chromium_without_javascript_the_page_works_by_keyboard(page, browser):
+    tab = browser.new_context(java_script_enabled=False).new_page()
+    tab.goto(page.url)
+    tab.keyboard.press("Tab")
+    assert tab.locator(":focus").inner_text() == "Skip to the content"
+    tab.get_by_label("Text", exact=True).fill(TEXTS[0])
+    tab.get_by_role("button", name="Ask").focus()
+    tab.keyboard.press("Enter")
+    tab.wait_for_url("**/try")
+    assert tab.locator("article meter").count() >= 2
