@@ -18,10 +18,10 @@ def env(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show versions, hardware and paths for a bug report; with --base, what that base can do.
+    """Show versions, hardware and paths, or what a base model can do.
 
-    Access tokens are never shown. A base model is loaded, and asked how rows of a batch, shared
-    prompts and generation are exactly what they are for a row alone.
+    Access tokens are never shown. With --base, the model is loaded, and asked how rows of a
+    batch, shared prompts and generation are exactly what they are for a row alone.
     """
     if base is not None:
         from softhub.model.base import load_base

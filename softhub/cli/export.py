@@ -43,7 +43,7 @@ def export(
     hub: HubOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Export an adapter to a format of another library and print its path.
+    """Export an adapter to another format and print its path.
 
     A cartridge holds the keys and values that the prompt has in every layer. Plain PEFT loads it,
     and answers batches that are padded on the left correctly, which it does not with a soft prompt.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softhub.cli.options import JsonOption, option
-from softhub.cli.output import emit, emit_json, emit_table
+from softhub.cli.output import emit, emit_facts, emit_json
 from softhub.experiments.console import note, one_line, printable, say
 
 if TYPE_CHECKING:
@@ -38,14 +38,13 @@ Split = Annotated[
         "groups are not divided, and no text is in two splits.",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the split.")]
 Text = Annotated[list[str] | None, option("Column of texts; may be repeated.", "COLUMN")]
 Label = Annotated[str | None, option("Column of labels, for classification.", "COLUMN")]
 Target = Annotated[str | None, option("Column of reference texts, for generation.", "COLUMN")]
 Group = Annotated[str | None, option("Column that identifies rows that belong together.", "COLUMN")]
-Kind = Annotated[str | None, option("classification, multilabel or generation.", "KIND")]
-Name = Annotated[str | None, option("Name of the task. [default: the data's]", "NAME")]
-MaxLength = Annotated[int | None, option("Tokens at which a text is truncated.", "N", min=1)]
+Multilabel = Annotated[
+    bool, typer.Option("--multilabel", help="A row may have several labels, or none.")
+]
 Base = Annotated[
     str | None,
     option(
@@ -53,7 +52,6 @@ Base = Annotated[
     ),
 ]
 Subset = Annotated[str | None, option("Subset (configuration) of a Hub dataset.", "NAME")]
-Revision = Annotated[str | None, option("Commit, tag or branch of a Hub dataset.", "REV")]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 
 
@@ -64,50 +62,40 @@ def init_task(
     dev: Dev = None,
     test: Test = None,
     split: Split = False,
-    seed: Seed = 0,
     text: Text = None,
     label: Label = None,
     target: Target = None,
     group: Group = None,
-    kind: Kind = None,
-    name: Name = None,
-    max_length: MaxLength = None,
+    multilabel: Multilabel = False,
     base: Base = None,
     subset: Subset = None,
-    revision: Revision = None,
     force: Force = False,
     as_json: JsonOption = False,
 ) -> None:
     """Draft a task file from data, and check the data.
 
-    Columns, labels, template, label words and metrics are guessed; the file gives the reasons, and
-    options override the guesses. Warnings report duplicates, rare labels, texts that reveal the
-    label, and texts that are too long.
+    Columns, labels, template, label words and metrics are guessed. Options override the guesses of
+    columns, and every line of the file can be changed. Warnings report duplicates, rare labels,
+    texts that reveal the label, and texts that are too long.
     """
     from softhub.tasks.drafting import Choices, draft_task, find_source
 
     draft = draft_task(
-        find_source(source, dev=dev, test=test, subset=subset, revision=revision),
+        find_source(source, dev=dev, test=test, subset=subset),
         output,
-        choices=Choices(tuple(text or ()), label, target, group, kind),
-        name=name,
-        max_length=max_length,
+        choices=Choices(tuple(text or ()), label, target, group, multilabel),
         counter=_token_counter(base) if base else None,
         split=split,
-        seed=seed,
     )
     written = draft.write(force=force)
     if as_json:
         emit_json(_record(draft, written))
         return
     _show(draft, written)
-    chosen: dict[str, Any] = {"--label": label, "--target": target, "--group": group}
-    chosen |= {"--kind": kind, "--name": name, "--max-length": max_length, "--base": base}
-    chosen |= {"--subset": subset, "--revision": revision, "--seed": seed or None}
-    options = [f"{key}={value}" for key, value in chosen.items() if value is not None]
-    note(
-        _next_step(draft, source, [*options, *(f"--text={column}" for column in text or ())], base)
-    )
+    chosen = {"--label": label, "--target": target, "--group": group, "--subset": subset}
+    options = [f"{key}={value}" for key, value in {**chosen, "--base": base}.items() if value]
+    options += [f"--text={column}" for column in text or ()]
+    note(_next_step(draft, source, options + ["--multilabel"] * multilabel, base))
 
 
 def _token_counter(base: str) -> "LengthCounter":
@@ -117,25 +105,25 @@ def _token_counter(base: str) -> "LengthCounter":
 
 
 def _record(draft: "Draft", written: list[Path]) -> dict[str, Any]:
-    from dataclasses import asdict
-
     return {
         "written": [str(path) for path in written],
         "task": draft.task.to_record(),
-        "guesses": {
-            key: {"value": value, "why": why} for key, (value, why) in draft.reasons.items()
-        },
         "rows": dict(draft.sizes),
-        "lengths": asdict(draft.lengths),
-        "examples": [asdict(sample) for sample in draft.samples],
-        "warnings": [asdict(warning) for warning in draft.warnings],
+        "warnings": list(draft.warnings),
     }
 
 
 def _show(draft: "Draft", written: list[Path]) -> None:
-    reasons = [(key, value, why) for key, (value, why) in draft.reasons.items()]
-    emit_table(("key", "value", "why"), reasons)
-    lengths = draft.lengths
+    task, lengths = draft.task, draft.lengths
+    emit_facts(
+        [
+            ("kind", f"{task.kind}{', multi-label' if task.multilabel else ''}"),
+            ("texts", ", ".join(task.template.columns)),
+            ("labels", task.label_column),
+            ("reference texts", task.target_column),
+            ("groups", task.group_column),
+        ]
+    )
     emit(f"\nRows: {', '.join(f'{split} {size}' for split, size in draft.sizes.items())}")
     emit(
         f"Length in {lengths.unit}: median {lengths.median}, 95 % up to {lengths.most}, "
@@ -148,14 +136,14 @@ def _show(draft: "Draft", written: list[Path]) -> None:
         emit("\n".join(f"  {line}" for line in f"{text}[{_answer(sample.answer)}]".split("\n")))
     emit("")
     for warning in draft.warnings:
-        say(f"warning: {warning.text}")
+        say(f"warning: {warning}")
     for path in written:
         emit(f"Wrote {path}")
 
 
 def _next_step(draft: "Draft", source: str, options: list[str], base: str | None) -> str:
     """Return what to do next: train, or first make the test split that training needs."""
-    if draft.has_test:
+    if "test" in draft.sizes:
         recipe = [] if draft.task.kind == "classification" else ["--recipe", draft.task.kind]
         command = ["softhub", "train", *recipe, "--task", str(draft.path), "--base-model"]
         command += [base or os.environ.get("SOFTHUB_BASE") or "MODEL"]

@@ -15,6 +15,8 @@ from softhub.files import replace_file
 from softhub.tasks.table_writing import ENDINGS, csv_cell
 
 if TYPE_CHECKING:
+    from pandas import Series
+
     from softhub.adapter.manifest import RecordedMetric
 
 
@@ -114,9 +116,20 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     elif path.suffix.lower() == ".csv":
         table.map(csv_cell).to_csv(buffer, index=False)
     else:
-        table.to_parquet(buffer, index=False)
+        table.apply(_storable).to_parquet(buffer, index=False)
     try:
         replace_file(path, buffer.getvalue())
     except OSError as error:
         raise ConfigError(f"Cannot write {str(path)!r}: {error.strerror}.") from error
     note(f"Wrote {len(records)} rows to {path}")
+
+
+def _storable(column: "Series[Any]") -> "Series[Any]":
+    """Return a column as it is, or as text if it has values of several types."""
+    import pyarrow as pa
+
+    try:
+        pa.array(column, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return column.map(csv_cell).map(str, na_action="ignore")
+    return column

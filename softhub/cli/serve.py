@@ -116,7 +116,7 @@ def serve(
         option("built-in, or vllm: start vLLM with softhub's plug-in instead.", "ENGINE"),
     ] = EngineName.BUILT_IN,
 ) -> None:
-    """Serve a base model and its prompts over HTTP, with the routes of OpenAI's API.
+    """Serve a base model and its prompts with OpenAI's HTTP API.
 
     Ctrl-C or SIGTERM answers what was accepted, and then stops.
     """

@@ -76,6 +76,7 @@ class RunConfig(TaskConfig):
         Raises:
             ConfigError: There is a text to initialize from, and another initialization.
         """
+        super().__post_init__()
         if self.init_text is not None and self.init not in ("auto", "text"):
             raise ConfigError(
                 f"init_text has no effect with init {self.init!r}; remove it, or set init to "

@@ -57,6 +57,7 @@ def route_warnings() -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger("softhub").handlers = [handler]
     other = warnings.showwarning
+    shown: set[str] = set()
 
     def show(
         message: Warning | str,
@@ -67,7 +68,9 @@ def route_warnings() -> None:
         line: str | None = None,
     ) -> None:
         if issubclass(category, SoftHubWarning):
-            say(f"warning: {message}")
+            if str(message) not in shown:  # by each of several metrics, say
+                say(f"warning: {message}")
+            shown.add(str(message))
         else:
             other(message, category, filename, lineno, file, line)
 

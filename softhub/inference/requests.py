@@ -252,6 +252,13 @@ class RequestEncoder:
     def _encode(
         self, task: Task, text: Text | Conversation, prompt: LoadedPrompt | None, answer: int
     ) -> EncodedText:
+        columns = task.template.columns
+        if isinstance(text, str) and len(columns) > 1:
+            raise TaskError(
+                f"The task {task.name} reads {len(columns)} columns ({', '.join(columns)}), and "
+                "found a single text. Pass a dict with a value for each column; on the command "
+                "line, a file with these columns (--input)."
+            )
         if isinstance(text, list):
             raise TaskError("Found a conversation; expected a text, or a row of the template.")
         row = {task.text_column: text} if isinstance(text, str) else text

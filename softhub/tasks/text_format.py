@@ -145,7 +145,7 @@ def find_delimiter(file: TextFile, usual: str) -> str:
         )
     delimiter = next(iter(even or found), usual)
     if delimiter != usual:
-        note(file.path, f"columns separated by {DELIMITERS[delimiter]}s")
+        note(file.path, f"a table whose columns are separated by {DELIMITERS[delimiter]}s")
     return delimiter
 
 

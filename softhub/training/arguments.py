@@ -35,10 +35,12 @@ _PROVENANCE = (
 )
 
 
-def _checked_steps(steps: int | str | None) -> int | str:
+def _checked_steps(steps: int | str | None, epochs: float) -> int | str:
     """Return a number of steps, which a command line gives as text, or `"auto"`."""
-    if steps in (None, "auto"):
-        return "auto"
+    if steps is None:
+        return -1 if epochs else "auto"
+    if steps == "auto":
+        return steps
     try:
         return int(str(steps))
     except ValueError:
@@ -61,7 +63,9 @@ class PromptTrainingArguments(TrainingArguments):
 
     Attributes:
         max_steps: Optimizer steps, or `"auto"`: until the dev loss stops falling, and a decay; see
-            `softhub.training.auto_steps`.
+            `softhub.training.auto_steps`. The default is auto, or -1 if `num_train_epochs` is
+            given.
+        num_train_epochs: Passes over the training data, in place of `max_steps`.
         auto_max_steps: Most steps of a run with `max_steps="auto"`.
         auto_max_minutes: Most minutes of such a run, as far as its speed can tell; those before it
             was resumed do not count.
@@ -83,8 +87,11 @@ class PromptTrainingArguments(TrainingArguments):
 
     output_dir: str = field(default="runs/prompt", metadata={"help": "Folder of the checkpoints."})
     max_steps: int | str | None = field(  # type: ignore[assignment]
-        default="auto",
-        metadata={"help": "Optimizer steps; auto: until dev stops improving; -1: by epochs."},
+        default=None,
+        metadata={"help": "Optimizer steps; auto, the default: until dev stops improving."},
+    )
+    num_train_epochs: float = field(
+        default=0.0, metadata={"help": "Passes over the training data, in place of max_steps."}
     )
     auto_max_steps: int = field(default=2000, metadata={"help": "Most steps of max_steps auto."})
     auto_max_minutes: float | None = field(default=None, metadata={"help": "Most minutes of it."})
@@ -125,9 +132,10 @@ class PromptTrainingArguments(TrainingArguments):
         Raises:
             TrainingError: An argument is not valid, not supported, or names a missing tracker.
         """
-        self.max_steps = _checked_steps(self.max_steps)
+        self.max_steps = _checked_steps(self.max_steps, self.num_train_epochs)
         check_learning_rate(self.learning_rate)
         check_values(self)
+        self._check_length()
         check_trackers(self.report_to)
         self.report_to = self.report_to or "none"
         self.dataloader_pin_memory &= torch.accelerator.is_available()
@@ -135,6 +143,16 @@ class PromptTrainingArguments(TrainingArguments):
             self.disable_tqdm = is_quiet() or not sys.stderr.isatty()
         with explained_arguments():
             super().__post_init__()
+
+    def _check_length(self) -> None:
+        """Check that there are steps or epochs, of which only one has an effect."""
+        by_steps = self.is_auto or int(self.max_steps or 0) > 0
+        if by_steps == (self.num_train_epochs > 0):
+            found = "both" if by_steps else "neither"
+            raise TrainingError(
+                f"Found {found} of max_steps and num_train_epochs, as numbers above 0; expected "
+                f"one of them."
+            )
 
     @property
     def is_auto(self) -> bool:

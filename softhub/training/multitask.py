@@ -61,7 +61,7 @@ def fit_tasks(
         TrainingInterrupted: Ctrl-C was pressed; a checkpoint was saved.
     """
     args = args or PromptTrainingArguments()
-    _check(tasks, steps)
+    _check(tasks, steps, args)
     splits, init = to_all_splits(tasks, data), load_init(init)
     folder = Path(args.output_dir)
     if not resume:
@@ -80,7 +80,7 @@ def fit_tasks(
     return results
 
 
-def _check(tasks: Sequence[Task], steps: Sequence[int]) -> None:
+def _check(tasks: Sequence[Task], steps: Sequence[int], args: PromptTrainingArguments) -> None:
     names = [_SHARED, *(task.name for task in tasks)]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
@@ -91,6 +91,8 @@ def _check(tasks: Sequence[Task], steps: Sequence[int]) -> None:
         raise TrainingError(
             f"Found steps for {len(steps)} tasks; expected one number for each of the {len(tasks)}."
         )
+    if steps and args.num_train_epochs:
+        raise TrainingError("Found both steps and num_train_epochs; expected one of them.")
 
 
 def _refuse_sharded(base: BaseModel, *, again: bool) -> None:
@@ -105,7 +107,8 @@ def _options(
     args: PromptTrainingArguments, folder: Path, steps: int | str | None, resume: bool
 ) -> dict[str, Any]:
     """Return what differs between runs: folder, steps, and whether there is a checkpoint."""
-    own = replace(args, output_dir=str(folder), max_steps=steps)
+    epochs = args.num_train_epochs if steps == args.max_steps else 0.0
+    own = replace(args, output_dir=str(folder), max_steps=steps, num_train_epochs=epochs)
     return {"args": own, "resume": resume and last_checkpoint(folder) is not None}
 
 

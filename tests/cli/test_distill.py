@@ -150,7 +150,7 @@ def test_an_interrupted_run_exits_with_130_and_can_be_resumed(
         (["--template", "No column"], 1, "contains {text} 0 times"),
         (["--system"], 1, "has no system text to distill"),
         (["--shots", 2, "--init", "best"], 1, "Unknown init"),
-        (["--shots", 2, "--texts", "nowhere.txt"], 1, "Cannot read 'nowhere.txt'"),
+        (["--shots", 2, "--texts", "nowhere.txt"], 1, "nowhere.txt: there is no such file"),
         (["--shots", 2, "--resume"], 1, "Nothing to resume"),
         (["--teacher", "./nowhere"], 1, "no adapter folder"),
         (

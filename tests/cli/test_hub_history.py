@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from softhub.adapter.layout import WEIGHTS
@@ -45,6 +46,24 @@ def test_search_finds_and_filters(pushed: Command, folders: list[Path]) -> None:
     wrong = pushed("search", "--sort", "beauty")
     assert wrong.code == 1
     assert "score, date, size, name" in wrong.err
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_what_a_search_finds_is_written_to_a_file(
+    pushed: Command, tmp_path: Path, ending: str
+) -> None:
+    file = tmp_path / f"found.{ending}"
+    done = pushed("search", "sentiment", "--output", file)
+    assert (done.code, done.out) == (0, ""), done.err
+    if ending == "jsonl":
+        (row,) = map(json.loads, file.read_text().splitlines())
+    else:
+        read = {"csv": pd.read_csv, "parquet": pd.read_parquet}[ending]
+        (row,) = read(file).to_dict("records")
+        row["score"] = json.loads(row["score"])
+    (expected,) = json.loads(pushed("search", "sentiment", "--json").out)
+    assert row["repo_id"] == expected["repo_id"] == REPO
+    assert (row["score"], set(row)) == (expected["score"], set(expected))
 
 
 def test_search_by_fingerprint(softhub: Command, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_table_is_divided_drafted_and_shown(
     task, base = tmp_path / "mood" / "task.yaml", tiny_base("llama")
     done = softhub("init-task", reviews, "--split", "-o", task, "--base", base)
     assert done.code == 0, done.err
-    assert "label_column\tmood\t2 different short values in 40 rows" in done.out
+    assert "kind    classification\ntexts   text\nlabels  mood\n" in done.out
     assert "Rows: train 32, dev 4, test 4" in done.out
     assert "Length in tokens: median " in done.out
     assert done.out.count("\nExample ") == 3
@@ -68,25 +68,19 @@ def test_texts_that_will_be_cut(
 ) -> None:
     reviews.write_text(reviews.read_text() + f"{'long ' * 500},positive\n{'x ' * 8},negative\n")
     base = tiny_base("llama")
-    arguments = ("init-task", reviews, "-o", tmp_path / "t.yaml", "--force")
-    done = softhub(*arguments, "--base", base)
+    done = softhub("init-task", reviews, "-o", tmp_path / "t.yaml", "--base", base)
     assert "warning: 1 of 42 training texts have more than 384 tokens" in done.err
-    shorter = softhub(*arguments, "--base", base, "--max-length", 10, "--json")
-    record = json.loads(shorter.out)
-    assert {item["name"] for item in record["warnings"]} >= {"truncated", "no-test"}
-    assert record["lengths"]["truncated"] == 42
-    assert Task.from_file(tmp_path / "t.yaml").max_length == 10
 
 
 def test_json_has_what_the_page_has(softhub: Command, reviews: Path, tmp_path: Path) -> None:
-    done = softhub("init-task", reviews, "-o", tmp_path / "t.yaml", "--name", "mine", "--json")
+    done = softhub("init-task", reviews, "-o", tmp_path / "t.yaml", "--json")
     record = json.loads(done.out)
     assert record["written"] == [str(tmp_path / "t.yaml")]
-    assert record["task"]["name"] == "mine"
-    assert record["guesses"]["label_column"]["value"] == "mood"
+    assert record["task"]["name"] == "reviews"
+    labels = [item["label"] for item in record["task"]["verbalizer"]]
+    assert labels == ["negative", "positive"]
     assert record["rows"] == {"train": 40}
-    assert len(record["examples"]) == 3
-    assert record["lengths"]["unit"] == "words"
+    assert "no test split" in record["warnings"][0]
 
 
 @pytest.mark.parametrize(
@@ -96,10 +90,10 @@ def test_json_has_what_the_page_has(softhub: Command, reviews: Path, tmp_path: P
         (["REVIEWS", "--label", "mod"], "there is no column 'mod'; did you mean 'mood'?"),
         (["REVIEWS", "--test", "REVIEWS"], "is given twice"),
         (["REVIEWS", "--base", "./nowhere"], "No base model at './nowhere'"),
-        (["REVIEWS", "--subset", "x"], "has neither subset nor revision"),
+        (["REVIEWS", "--subset", "x"], "has no subset; remove --subset"),
         (["org/reviews", "--dev", "REVIEWS"], "remove --dev and --test"),
         (["org/reviews"], "the Hub did not answer"),
-        (["REVIEWS", "--name", "my task"], "name: found 'my task'"),
+        (["REVIEWS", "--multilabel", "--target", "text"], "choose one"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(
@@ -198,7 +192,7 @@ TEXTS = [(f"part {n} of it is {n % 7}", f"title {n} of all", "ab"[n % 2]) for n 
                 + "\n"
                 for a, b, _ in TEXTS
             ),
-            ["--name", "chat"],
+            [],
         ),
     ],
 )

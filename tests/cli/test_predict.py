@@ -2,8 +2,10 @@
 
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +16,7 @@ from softhub.tasks import Task
 from tests.cli.conftest import SENTIMENT, SUMMARY, MakeAdapter
 from tests.command import Command
 
+SOFTHUB = [sys.executable, "-c", "from softhub.cli import main; main()"]
 TEXTS = ["It broke after two days.", "Great value, easy to use, and my children love it."]
 
 
@@ -71,6 +74,55 @@ def test_jsonl_holds_strings_or_rows(
     first, second = (json.loads(line) for line in done.out.splitlines())
     assert first["scores"] == second["scores"]
     assert second["input"] == {"text": TEXTS[0], "id": 7}
+
+
+def write_table(path: Path, rows: list[dict[str, str]]) -> None:
+    """Write rows in the form of the ending."""
+    frame = pd.DataFrame(rows)
+    if path.suffix == ".xlsx":
+        frame.to_excel(path, index=False)
+    elif path.suffix == ".csv":
+        frame.to_csv(path, index=False, sep=";")
+    else:
+        frame.to_json(path, orient="records", lines=path.suffix == ".jsonl")
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.json", "t.xlsx"])
+def test_tables_are_read_by_their_kind(
+    softhub: Command, adapter: Path, base: Path, tmp_path: Path, name: str
+) -> None:
+    rows = [{"id": f"0{n}", "text": text, "label": "x"} for n, text in enumerate(TEXTS)]
+    write_table(tmp_path / name, rows)
+    done = softhub("predict", adapter, "--input", tmp_path / name, "--base", base, "--json")
+    assert done.code == 0, done.err
+    records = [json.loads(line) for line in done.out.splitlines()]
+    assert [record["input"] for record in records] == rows
+    plain = softhub("predict", adapter, *TEXTS, "--base", base, "--json")
+    for record, line in zip(records, plain.out.splitlines(), strict=True):
+        assert record["scores"] == pytest.approx(json.loads(line)["scores"], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.xlsx"])
+def test_a_table_without_the_column_of_the_template_is_refused(
+    softhub: Command, adapter: Path, tmp_path: Path, name: str
+) -> None:
+    write_table(tmp_path / name, [{"id": "1", "review": TEXTS[0]}])
+    done = softhub("predict", adapter, "--input", tmp_path / name, "--base", "unused")
+    assert (done.code, done.out) == (1, "")
+    assert "has no column 'text', which the template of the task sentiment reads" in done.err
+    assert "its columns are id, review. Rename one of them" in done.err
+
+
+@pytest.mark.parametrize("verb", ["predict", "generate"])
+def test_a_single_text_for_a_task_of_several_columns_is_told_what_to_give(
+    softhub: Command, make_adapter: MakeAdapter, base: Path, verb: str
+) -> None:
+    task = SENTIMENT if verb == "predict" else SUMMARY
+    several = replace(task, template="Title: {title} Text: {text} So:", text_column="text")
+    done = softhub(verb, make_adapter(task=several), TEXTS[0], "--base", base)
+    assert (done.code, done.out) == (1, "")
+    assert f"The task {task.name} reads 2 columns (title, text), and found a single" in done.err
+    assert done.err.endswith("a file with these columns (--input).\n")
 
 
 @pytest.mark.parametrize("arguments", [(), ("-",), ("--input", "-")])
@@ -271,3 +323,15 @@ def test_the_device_is_passed_on(softhub: Command, adapter: Path, base: Path) ->
     done = softhub("predict", adapter, "text", "--base", base, "--device", "nonsense")
     assert done.code == 1
     assert "nonsense" in done.err
+
+
+def test_no_bar_of_a_library_reaches_a_log(adapter: Path, base: Path, tmp_path: Path) -> None:
+    """Loading weights, reading Parquet and predicting have bars, which are for terminals."""
+    file = tmp_path / "rows.parquet"
+    pd.DataFrame({"text": TEXTS * 20}).to_parquet(file)
+    command = [*SOFTHUB, "predict", adapter, "--input", file]
+    done = subprocess.run([*command, "--base", base], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"Classifying: 40 texts" in done.stderr
+    assert b"\r" not in done.stderr and b"%|" not in done.stderr
+    assert done.stdout.count(b"\n") == 41

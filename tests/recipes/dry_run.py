@@ -11,8 +11,6 @@ import runpy
 import sys
 from pathlib import Path
 
-import yaml
-
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = {
     "dtype": "float32",
@@ -44,9 +42,6 @@ def main(base, output, *configs):
         folder = Path(output) / config.stem
         settings = {**SMALL, "base_model": base, "output_dir": folder}
         flags = [f"--{key}={value}" for key, value in settings.items()]
-        steps = yaml.safe_load(config.read_text(encoding="utf-8")).get("steps")
-        if steps:  # of each task
-            flags += ["--steps", *("1" for _ in steps)]
         sys.argv = [str(recipe_of(config)), "--config", str(config), *flags]
         runpy.run_path(sys.argv[0], run_name="__main__")
 

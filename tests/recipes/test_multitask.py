@@ -44,7 +44,12 @@ def multitask(recipe: Command, tmp_path: Path) -> Callable[..., str]:
             (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
 
     def run(name, base, **flags):
-        flags = {**FEW_STEPS, "base_model": base, "base_name": "tests/tiny", **flags}
+        few = {
+            key: value
+            for key, value in FEW_STEPS.items()
+            if key != "max_steps" or "steps" not in flags
+        }
+        flags = {**few, "base_model": base, "base_name": "tests/tiny", **flags}
         flags |= {"output_dir": tmp_path / "run", "num_virtual_tokens": 3}
         words = [
             word

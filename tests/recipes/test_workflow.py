@@ -1,6 +1,8 @@
 """The whole workflow by the command alone: train, push, list, pull and predict, on a tiny base."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,9 +117,8 @@ def test_few_examples_of_each_label_are_drawn_by_the_seed(
     config = write_project(tmp_path, tiny_base("qwen3"))
     hashes = []
     for seed in (0, 0, 1):
-        done = recipe(
-            "classification", "--config", config, "--examples_per_label=2", f"--seed={seed}"
-        )
+        options = ("--examples_per_label=2", f"--seed={seed}", "--overwrite")
+        done = recipe("classification", "--config", config, *options)
         assert done.code == 0, done.err
         report = json.loads((tmp_path / "run" / "report.json").read_text())
         data = report["provenance"]["dataset"]
@@ -133,3 +134,15 @@ def test_a_mistyped_key_is_one_line_with_the_right_one(
     done = softhub("train", "--config", config, "--max_stepz", 3)
     assert (done.code, done.out) == (1, "")
     assert done.err == "error: Unknown option --max-stepz. Did you mean --max-steps?\n"
+
+
+def test_the_log_of_a_recipe_has_lines_and_no_bars(
+    tiny_base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = write_project(tmp_path, tiny_base("qwen3"))
+    script = Path(__file__).parents[2] / "recipes" / "classification.py"
+    command = [sys.executable, script, "--config", config, "--init", "random"]
+    done = subprocess.run(command, capture_output=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert b"\r" not in done.stderr and b"%|" not in done.stderr
+    assert b"step 2/2" in done.stderr

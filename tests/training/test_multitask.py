@@ -19,16 +19,16 @@ def specialise(tiny_base, toy_task, toy_examples, tmp_path):
     base = load_base(tiny_base("llama"))
     config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=4)
 
-    def run(*names, **options):
+    def run(*names, length=None, **options):
         args = PromptTrainingArguments(
             output_dir=str(tmp_path / "run"),
-            max_steps=2,
             learning_rate=0.1,
             max_restarts=0,
             eval_steps=1,
             save_steps=1,
             use_cpu=True,
             disable_tqdm=True,
+            **(length or {"max_steps": 2}),
         )
         tasks = [replace(toy_task, name=name) for name in names]
         data = [{"train": toy_examples[:16], "dev": toy_examples[32:]}] * len(names)
@@ -69,6 +69,14 @@ def test_runs_go_on_where_they_were_stopped(specialise, tmp_path):
 
 def _weights(folder: Path):
     return sorted(folder.glob("checkpoint-*/*.safetensors"))
+
+
+def test_epochs_are_those_of_each_task_and_not_of_the_shared_prompt(specialise):
+    epochs = {"num_train_epochs": 1, "per_device_train_batch_size": 8}
+    results = specialise("one", "two", length=epochs, shared_steps=1)
+    assert [result.steps for result in results] == [2, 2]  # 16 examples
+    with pytest.raises(TrainingError, match="Found both steps and num_train_epochs"):
+        specialise("one", "two", length=epochs, steps=[1, 1])
 
 
 @pytest.mark.parametrize(

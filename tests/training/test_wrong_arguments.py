@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,12 @@ from softhub.training.running import last_checkpoint
         ({"use_liger_kernel": True}, "use_liger_kernel is not supported"),
         ({"push_to_hub": True}, "push_to_hub is not supported: push the adapter"),
         ({"batch_eval_metrics": True}, "batch_eval_metrics is not supported"),
-        ({"max_steps": "60"}, "max_steps is '60'; expected a whole number"),
-        ({"max_steps": 2.5}, "max_steps is 2.5; expected a whole number"),
+        ({"max_steps": "many"}, "max_steps is 'many'; expected a number of optimizer steps"),
+        ({"max_steps": 2.5}, "max_steps is 2.5; expected a number of optimizer steps"),
+        ({"max_steps": 5, "num_train_epochs": 2}, "Found both of max_steps and num_train_epochs"),
+        ({"max_steps": "auto", "num_train_epochs": 2}, "Found both of max_steps and num_train_ep"),
+        ({"max_steps": -1}, "Found neither of max_steps and num_train_epochs"),
+        ({"num_train_epochs": -2}, "Found neither of max_steps and num_train_epochs"),
         ({"per_device_train_batch_size": 0}, "batch_size is 0; expected a whole number of 1 or"),
         ({"per_device_train_batch_size": "8"}, "batch_size is '8'; expected a whole number"),
         ({"gradient_accumulation_steps": 0}, "accumulation_steps is 0; expected a whole number of"),
@@ -47,6 +52,22 @@ def test_wrong_arguments_are_refused_when_they_are_made(arguments, message):
     with pytest.raises(TrainingError, match=message) as caught:
         PromptTrainingArguments(**arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "length"),
+    [({}, ("auto", 0)), ({"num_train_epochs": 3}, (-1, 3)), ({"max_steps": 7}, (7, 0))],
+)
+def test_epochs_that_are_given_win_over_the_default_number_of_steps(given, length):
+    args = PromptTrainingArguments(**given)
+    for each in (args, replace(args, seed=1)):
+        assert (each.max_steps, each.num_train_epochs) == length
+
+
+def test_a_run_by_epochs_passes_over_the_data_as_often(toy_fit):
+    options = {"max_steps": None, "num_train_epochs": 2, "per_device_train_batch_size": 16}
+    _, result = toy_fit(**options, eval_steps=2, save_steps=2)
+    assert result.steps == 4  # 32 examples
 
 
 @pytest.mark.parametrize("tracker", ["mlflow", "clearml", "codecarbon", "comet_ml", "wandb"])

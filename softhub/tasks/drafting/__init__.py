@@ -1,14 +1,12 @@
 """Drafting a task file from data: guess columns and labels, propose templates, check the data."""
 
 from softhub.tasks.drafting.columns import Choices
-from softhub.tasks.drafting.data_checks import DataWarning
 from softhub.tasks.drafting.draft import Draft, Sample, draft_task
 from softhub.tasks.drafting.lengths import LengthCounter, Lengths
 from softhub.tasks.drafting.sources import Source, find_source
 
 __all__ = [
     "Choices",
-    "DataWarning",
     "Draft",
     "LengthCounter",
     "Lengths",

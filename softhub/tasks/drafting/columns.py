@@ -1,4 +1,4 @@
-"""The role of each column: guessed from names and values, each guess with its reason."""
+"""The role of each column: guessed from names and values, unless the user names it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 
 from softhub.errors import DatasetError, did_you_mean
 from softhub.tasks.data_files import is_chat
-from softhub.tasks.drafting.words import count_words, word_unit
+from softhub.tasks.drafting.lengths import count_words
 from softhub.tasks.split_table import SplitTable
-from softhub.tasks.task import KINDS
 from softhub.tasks.template import Template
 
 # Common names, the most telling first. Only the order counts, and a name alone is never enough.
@@ -19,24 +18,19 @@ _LABELS = (
     *("label", "class", "sentiment", "category", "intent", "topic", "emotion", "polarity", "gold"),
     *("target", "rating", "stars", "y", "answer", "tag", "type", "grade", "verdict", "score"),
 )
-_GROUPS = (
-    *("group", "user", "author", "patient", "subject", "customer", "document", "doc", "review"),
-    *("conversation", "thread", "session", "product", "speaker", "source", "url", "article"),
-)
+_NO_LABELS = ("id", "user", "author", "patient", "customer", "session", "product", "source", "url")
 # Texts with such a name are written for the answer and reveal it.
 _ANSWERS = (
     *(*_LABELS, "explanation", "rationale", "response", "output", "completion"),
     *("summary", "translation", "prediction"),
 )
-_LABELED = ("classification", "multilabel")
 LONGEST_LABEL = 100
 _FEW_LABELS = 20
 _NAMED = 100
-_FEWEST_GROUPS = 5
 _FEWEST_WORDS = 3  # of a further text; names and dates have fewer
 _MOST_REPEATED = 10  # rows for each different further text, as premises have
-FEWEST_ROWS = 10
-"""Fewer rows cannot be divided, nor tell which column is which."""
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+FEWEST_ROWS = 10  # fewer do not tell which column is which
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,6 @@ class Column:
     distinct: int = 0  # different values
     words: float = 0  # in a value, on average
     longest: int = 0  # characters of the longest value
-    unit: str = "words"  # or characters, in a script without spaces between words
     is_chat: bool = False  # lists of messages
 
     @property
@@ -67,39 +60,25 @@ class Column:
 
 @dataclass(frozen=True)
 class Choices:
-    """The columns that the user named; the rest is guessed.
+    """The columns that the user named; the rest is guessed."""
 
-    Attributes:
-        texts: Columns that the template reads.
-        label: The column of labels.
-        target: The column of reference texts.
-        group: The column that identifies rows that belong together.
-        kind: `classification`, `multilabel` (a classification, too) or `generation`.
-    """
-
-    texts: tuple[str, ...] = ()
-    label: str | None = None
-    target: str | None = None
-    group: str | None = None
-    kind: str | None = None
+    texts: tuple[str, ...] = ()  # that the template reads
+    label: str | None = None  # of a classification
+    target: str | None = None  # reference texts, of a generation task
+    group: str | None = None  # tells which rows belong together
+    multilabel: bool = False  # whether a row may have several labels, or none
 
 
 @dataclass(frozen=True)
 class Roles:
-    """The role of each column, and the reasons."""
+    """The role of each column."""
 
     kind: str  # of the task
     texts: tuple[str, ...]  # columns that the template reads
     text: str  # the one of them that may be truncated
     answer: str  # the column of labels or reference texts
     group: str | None  # the column that tells which rows belong together
-    reasons: Mapping[str, str]  # of each guess, by the key of the task file
     multilabel: bool = False  # whether a row may have several labels, or none
-
-    @property
-    def side_texts(self) -> tuple[str, ...]:
-        """Texts other than the one that may be truncated; these may be blank."""
-        return tuple(column for column in self.texts if column != self.text)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -118,23 +97,11 @@ def guess_roles(columns: Sequence[Column], choices: Choices) -> Roles:
     _check_choices(choices, by_name)
     choices = _with_chat(choices, by_name)
     answer = by_name[choices.target or choices.label or _guess_label(columns, choices)]
-    others = [column for column in columns if column.name not in (answer.name, *choices.texts)]
-    group = choices.group or _guess_group(others)
-    free = [column for column in others if column.name != group]
+    free = [column for column in columns if column.name not in (answer.name, choices.group)]
     texts = choices.texts or _guess_texts(free, columns)
     text = max((by_name[name] for name in texts), key=_cut_rank)
-    reasons = {
-        "kind": f"{answer.name!r} contains {'free text' if choices.target else 'a few labels'}",
-        "target_column" if choices.target else "label_column": _answer_reason(answer, choices),
-        "text_column": _text_reason(text, texts),
-    }
-    if group is not None:
-        found = by_name[group]
-        each = found.filled / max(1, found.distinct)
-        reasons["group_column"] = f"{found.distinct} different values, in {each:.1f} rows each"
     kind = "generation" if choices.target else "classification"
-    multilabel = choices.kind == "multilabel"
-    return Roles(kind, texts, text.name, answer.name, group, reasons, multilabel)
+    return Roles(kind, texts, text.name, answer.name, choices.group, choices.multilabel)
 
 
 def read_column(table: SplitTable, name: str) -> list[Any]:
@@ -161,18 +128,10 @@ def _describe(name: str, table: SplitTable) -> Column:
         return Column(name, "other", len(values), is_chat=all(map(is_chat, values)))
     texts = [str(value) for value in values]
     words = sum(map(count_words, texts)) / max(1, len(texts))
-    kind = "number" if texts and all(map(_is_number, texts)) else "text"
+    kind = "number" if texts and all(map(NUMBER.fullmatch, texts)) else "text"
     kind = "classes" if table.class_names(name) else kind
     longest = max(map(len, texts), default=0)
-    return Column(name, kind, len(texts), len(set(texts)), words, longest, word_unit(texts))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return Column(name, kind, len(texts), len(set(texts)), words, longest)
 
 
 def _check_choices(choices: Choices, columns: Mapping[str, Column]) -> None:
@@ -188,19 +147,13 @@ def _check_choices(choices: Choices, columns: Mapping[str, Column]) -> None:
                 f"a template cannot read the column {name!r}: its name must begin with a letter "
                 f"and contain letters, digits, spaces, '.', '-' or '_'; rename it in the data"
             )
-    known = (*KINDS, "multilabel")
-    if choices.kind is not None and choices.kind not in known:
-        raise DatasetError(f"unknown kind {choices.kind!r}{did_you_mean(choices.kind, known)}")
-    generation = choices.kind == "generation"
-    if choices.label and (choices.target or generation):
-        raise DatasetError("a label is for classification, a target for generation; choose one")
-    if choices.target and choices.kind and not generation:
-        raise DatasetError("a target is for generation; name the column of labels with --label")
+    if choices.target and (choices.label or choices.multilabel):
+        raise DatasetError("labels are for classification, a target for generation; choose one")
 
 
 def _with_chat(choices: Choices, columns: Mapping[str, Column]) -> Choices:
     """Return the choices with the messages of chats of one turn in their roles."""
-    named = choices.target or choices.label or choices.texts or choices.kind in _LABELED
+    named = choices.target or choices.label or choices.texts or choices.multilabel
     if named or any(column.is_chat for column in columns.values()):
         return choices
     for name, answer in columns.items():
@@ -216,7 +169,7 @@ def _with_chat(choices: Choices, columns: Mapping[str, Column]) -> Choices:
 def _guess_label(columns: Sequence[Column], choices: Choices) -> str:
     free = [column for column in columns if column.name not in (*choices.texts, choices.group)]
     label = _best(free, _label_score)
-    if label is None or choices.kind == "generation":
+    if label is None:
         raise DatasetError(
             f"{_why_no_label(columns, free)}; the columns are {_listed(columns)}. "
             f"Name it with --label COLUMN (classification) or --target COLUMN (generation)"
@@ -260,7 +213,7 @@ def _label_score(column: Column) -> float:
     rank = column.rank(_LABELS) or column.name.lower().startswith("is_")
     # A number without a telling name is a measurement, unless it has only two values.
     few = column.distinct <= (2 if column.kind == "number" else _FEW_LABELS)
-    return _NAMED + rank if rank else (1 / column.distinct) * (few and not column.rank(_GROUPS))
+    return _NAMED + rank if rank else (1 / column.distinct) * (few and not column.rank(_NO_LABELS))
 
 
 def _guess_texts(free: Sequence[Column], columns: Sequence[Column]) -> tuple[str, ...]:
@@ -285,39 +238,6 @@ def _is_peer(text: Column, best: Column) -> bool:
     repeated = text.filled / max(1, text.distinct)
     is_text = text.words >= _FEWEST_WORDS and repeated <= _MOST_REPEATED
     return is_text and not text.rank(_ANSWERS) and text.filled >= best.filled
-
-
-def _guess_group(free: Sequence[Column]) -> str | None:
-    """Return a column with many different values, each in a few rows, and a telling name."""
-    found = [
-        column
-        for column in free
-        if column.words <= 2 and column.kind != "other" and column.rank(_GROUPS)
-        and _FEWEST_GROUPS <= column.distinct <= 0.95 * column.filled
-    ]  # fmt: skip
-    return max(found, key=lambda column: column.rank(_GROUPS)).name if found else None
-
-
-def _answer_reason(answer: Column, choices: Choices) -> str:
-    if choices.target:
-        return f"free text of {_average(answer)} on average"
-    if answer.kind == "classes":
-        return f"the dataset declares {answer.distinct} classes"
-    values = "numbers" if answer.kind == "number" else "short values"
-    return f"{answer.distinct} different {values} in {answer.filled} rows"
-
-
-def _text_reason(text: Column, texts: Sequence[str]) -> str:
-    share = text.distinct / max(1, text.filled)
-    found = f"{_average(text)} on average, {share:.0%} of the texts different"
-    if len(texts) == 1:
-        return found
-    return f"{found}; of {', '.join(texts)} the one to truncate (--text selects others)"
-
-
-def _average(column: Column) -> str:
-    number = round(column.words)
-    return f"{number} {column.unit.removesuffix('s') if number == 1 else column.unit}"
 
 
 def _listed(columns: Sequence[Column]) -> str:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jinja2
 import yaml
 
 from softhub.errors import DatasetError, TaskError
 from softhub.files import replace_file
 from softhub.tasks.dataset import SPLITS, DatasetSource
 from softhub.tasks.drafting.columns import Choices, Roles, describe_columns, guess_roles
-from softhub.tasks.drafting.data_checks import DataWarning, check_data, missing_rows
-from softhub.tasks.drafting.document import write_document
+from softhub.tasks.drafting.data_checks import check_data, missing_rows
 from softhub.tasks.drafting.lengths import LengthCounter, Lengths, measure
-from softhub.tasks.drafting.rows import RowSet, read_rows
+from softhub.tasks.drafting.rows import RowSet, divide, read_rows
 from softhub.tasks.drafting.sources import Source
-from softhub.tasks.drafting.splitting import divide
 from softhub.tasks.drafting.templates import (
     Labels,
     find_labels,
@@ -33,70 +33,35 @@ from softhub.tasks.task import Task
 from softhub.tasks.task_file import parse_task
 
 _SAMPLES = 3
+_WIDE = 2**31  # columns
 _TOKENS_PER_WORD = 2  # generously
 _LEAST_NEW_TOKENS, _MOST_NEW_TOKENS = 16, 512
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One training example as the model reads it.
+class Sample(NamedTuple):
+    """One training example as the model reads it."""
 
-    Attributes:
-        text: The rendered template.
-        answer: The text that is to follow it.
-        length: Length of the text, in the counter's unit.
-    """
-
-    text: str
-    answer: str
-    length: int
+    text: str  # the rendered template
+    answer: str  # that is to follow it
+    length: int  # of the text
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A task file that is not yet written.
-
-    Attributes:
-        path: Path of the file.
-        text: Its content.
-        task: The task in it; its data files are relative.
-        reasons: For each key that was guessed, its value and the reason.
-        samples: Rendered training examples.
-        lengths: Lengths of the training texts.
-        warnings: Problems of the data.
-        sizes: Number of rows of each split.
-        data: Files to write next to it, by name; empty unless the data is divided.
-        undivided: Why the rows cannot be divided, if there is no test split; None if they can.
-    """
+    """A task file that is not yet written."""
 
     path: Path
-    text: str
-    task: Task
-    reasons: Mapping[str, tuple[str, str]]
-    samples: Sequence[Sample]
-    lengths: Lengths
-    warnings: Sequence[DataWarning]
-    sizes: Mapping[str, int]
-    data: Mapping[str, str] = field(default_factory=dict)
-    undivided: str | None = None
-
-    @property
-    def has_test(self) -> bool:
-        """Whether there is a test split, which training reports its scores on."""
-        return "test" in self.sizes
+    text: str  # of the file
+    task: Task  # in it; its data files are relative
+    samples: Sequence[Sample]  # training examples
+    lengths: Lengths  # of the training texts
+    warnings: Sequence[str]  # about the data
+    sizes: Mapping[str, int]  # number of rows of each split
+    data: Mapping[str, str]  # files to write next to it, if the rows are divided
+    undivided: str | None  # why they cannot be divided, if there is no test split
 
     def write(self, *, force: bool = False) -> list[Path]:
-        """Write the data files and, last, the task file.
-
-        Args:
-            force: Replace existing files.
-
-        Returns:
-            The files.
-
-        Raises:
-            TaskError: A file already exists, or the folder cannot be written to.
-        """
+        """Write the data files and, last, the task file; only by force replace existing ones."""
         folder = self.path.parent
         contents = {folder / name: text for name, text in self.data.items()}
         contents[self.path] = self.text
@@ -119,11 +84,8 @@ def draft_task(
     path: str | Path,
     *,
     choices: Choices | None = None,
-    name: str | None = None,
-    max_length: int | None = None,
     counter: LengthCounter | None = None,
     split: bool = False,
-    seed: int = 0,
 ) -> Draft:
     """Draft a task file; nothing is written yet.
 
@@ -131,11 +93,8 @@ def draft_task(
         source: The data, from `find_source`.
         path: Path of the task file.
         choices: The columns that the user named; the rest is guessed.
-        name: The task's name; the default is the source's.
-        max_length: Maximum number of text tokens.
         counter: Counts the length of texts; the default counts words.
         split: Divide the training rows into train, dev and test files next to the task file.
-        seed: Chooses the division.
 
     Raises:
         DatasetError: If the columns cannot be guessed, or the rows not divided.
@@ -143,15 +102,25 @@ def draft_task(
     """
     path = Path(path)
     roles = guess_roles(describe_columns(source.rows["train"]), choices or Choices())
-    data = _divided(source, roles, path, seed) if split else _labeled(source, roles)
+    data = _divided(source, roles, path) if split else _labeled(source, roles)
     labels = find_labels(data.tables, roles) if roles.kind == "classification" else None
-    keys = _keys(data, roles, labels, path.parent)
-    keys |= {"name": name or task_name(source.name), "max_length": max_length}
-    counts = labels.counts if labels else {}
-    notes = {f"verbalizer.{label}": f"{count} training rows" for label, count in counts.items()}
-    text = write_document(keys, {**roles.reasons, **notes}, source.origin)
-    draft = _described(path, text, data, roles, labels, counter or LengthCounter())
-    return replace(draft, undivided=None if draft.has_test else _why_undivided(data, roles, seed))
+    keys = {"name": task_name(source.name), "origin": source.origin}
+    text = write_document({**keys, **_keys(data, roles, labels, path.parent)})
+    task, counter = _read_back(path, text), counter or LengthCounter()
+    train = data.tables["train"]
+    lengths = measure([row.values for row in train.rows], task.template, counter)
+    found = [*check_data(data.tables, roles, labels, lengths), counter.problem(task)]
+    return Draft(
+        path=path,
+        text=text,
+        task=task,
+        samples=_samples(train, task, counter),
+        lengths=lengths,
+        warnings=[*data.warnings, *filter(None, found)],
+        sizes={split: table.size for split, table in data.tables.items()},
+        data=data.files,
+        undivided=_why_undivided(data, roles),
+    )
 
 
 class _Data(NamedTuple):
@@ -159,11 +128,11 @@ class _Data(NamedTuple):
 
     dataset: DatasetSource
     tables: Mapping[str, RowSet]
-    warnings: Sequence[DataWarning]
+    warnings: Sequence[str]
     files: Mapping[str, str]  # to write
 
 
-def _divided(source: Source, roles: Roles, path: Path, seed: int) -> _Data:
+def _divided(source: Source, roles: Roles, path: Path) -> _Data:
     if len(source.rows) > 1:
         raise DatasetError(
             f"the data already has {' and '.join(source.rows)}; --split divides a single table"
@@ -175,23 +144,27 @@ def _divided(source: Source, roles: Roles, path: Path, seed: int) -> _Data:
             "file); put the task file into another folder"
         )
     table = read_rows(source.rows["train"], roles)
-    parts = divide(table, roles, seed=seed)
+    parts = divide(table, roles)
     warnings = [*missing_rows({"train": table})]
     dropped = len(table.rows) - sum(len(part.rows) for part in parts.values())
     if dropped:
-        text = f"{dropped} rows of dev and test are left out, because their text is in train too"
-        warnings.append(DataWarning("left-out", text))
-    lines = {
-        f"{split}.jsonl": [json.dumps(row.values, ensure_ascii=False) + "\n" for row in part.rows]
+        warnings.append(
+            f"{dropped} rows of dev and test are left out, because their text is in train too"
+        )
+    texts = {
+        f"{split}.jsonl": "".join(
+            f"{json.dumps(row.values, ensure_ascii=False)}\n" for row in part.rows
+        )
         for split, part in parts.items()
     }
-    texts = {name: "".join(rows) for name, rows in lines.items()}
     return _Data(DatasetSource(data_files=files), parts, warnings, texts)
 
 
-def _why_undivided(data: _Data, roles: Roles, seed: int) -> str | None:
+def _why_undivided(data: _Data, roles: Roles) -> str | None:
+    """Return why rows without a test split cannot be divided."""
     try:
-        divide(data.tables["train"], roles, seed=seed)
+        if "test" not in data.tables:
+            divide(data.tables["train"], roles)
     except DatasetError as error:
         return str(error)
     return None
@@ -200,8 +173,8 @@ def _why_undivided(data: _Data, roles: Roles, seed: int) -> str | None:
 def _labeled(source: Source, roles: Roles) -> _Data:
     """Leave out a test split without labels, as many on the Hub; dev serves as a missing test."""
     tables = {split: read_rows(rows, roles) for split, rows in source.rows.items()}
-    dataset, warnings = source.dataset, list[DataWarning]()
-    places, texts = dict(dataset.splits or dataset.data_files), list[str]()
+    dataset, texts = source.dataset, list[str]()
+    places = dict(dataset.splits or dataset.data_files)
     if "test" in tables and not tables["test"].rows:
         del tables["test"], places["test"]
         texts.append("the test split has no labels")
@@ -210,11 +183,11 @@ def _labeled(source: Source, roles: Roles) -> _Data:
         texts = texts or ["there is no test split"]
         texts.append("dev serves as test, and a tenth of train as dev")
     if texts:
-        warnings.append(DataWarning("unlabeled", "; ".join(texts)))
         changes: dict[str, Any] = {"splits" if dataset.path else "data_files": places}
         dataset = replace(dataset, **changes)
     if any(table.missing for table in tables.values()):
         dataset = replace(dataset, drop_incomplete=True)
+    warnings = ["; ".join(texts)] if texts else []
     return _Data(dataset, tables, [*missing_rows(tables), *warnings], {})
 
 
@@ -234,6 +207,7 @@ def _keys(data: _Data, roles: Roles, labels: Labels | None, folder: Path) -> dic
         "label_map": labels and labels.spellings,
         "template": template_of(roles),
         "verbalizer": labels and labels.words,
+        "counts": labels and labels.counts,
         "max_new_tokens": _new_tokens(targets),
         "class_weights": labels and labels.are_skewed,
         "hard_templates": hard_templates_of(roles, labels),
@@ -255,36 +229,34 @@ def _new_tokens(targets: Sequence[str]) -> int:
     return max(_LEAST_NEW_TOKENS, min(_MOST_NEW_TOKENS, _TOKENS_PER_WORD * most))
 
 
-def _described(
-    path: Path,
-    text: str,
-    data: _Data,
-    roles: Roles,
-    labels: Labels | None,
-    counter: LengthCounter,
-) -> Draft:
-    """Read the text back, so that nothing invalid is ever written, and check the data with it."""
+def write_document(keys: Mapping[str, Any]) -> str:
+    """Return the text of a task file; of the template's variables, those given are written."""
+    source = resources.files(__package__).joinpath("task.yaml.j2").read_text("utf-8")
+    environment = jinja2.Environment(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= {"quoted": quoted, "comment": _comment}
+    return environment.from_string(source).render(keys)
+
+
+def quoted(text: str) -> str:
+    """Return any text as YAML in double quotes, on one line."""
+    dumped = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=_WIDE)
+    return str(dumped).removesuffix("\n")
+
+
+def _comment(text: str) -> str:
+    """Return a text that cannot end a comment, and contains nothing that YAML refuses."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(printable.split())
+
+
+def _read_back(path: Path, text: str) -> Task:
+    """Return the task in the text, so that nothing invalid is ever written."""
     try:
-        task = Task(**parse_task(yaml.safe_load(text), [item.name for item in fields(Task)]))
+        return Task(**parse_task(yaml.safe_load(text), [item.name for item in fields(Task)]))
     except TaskError as error:
         raise TaskError(f"the draft of {path} is not valid: {error}") from error
-    train = data.tables["train"]
-    lengths = measure(train, task.template, counter, task.max_length)
-    warnings = [*data.warnings, *check_data(data.tables, roles, labels, lengths)]
-    problem = counter.problem(task)
-    if problem:
-        warnings.append(DataWarning("words", problem))
-    return Draft(
-        path=path,
-        text=text,
-        task=task,
-        reasons={key: (str(getattr(task, key)), reason) for key, reason in roles.reasons.items()},
-        samples=_samples(train, task, counter),
-        lengths=lengths,
-        warnings=warnings,
-        sizes={split: table.size for split, table in data.tables.items()},
-        data=data.files,
-    )
 
 
 def _samples(train: RowSet, task: Task, counter: LengthCounter) -> list[Sample]:

@@ -6,12 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from softhub.config import expand_user
+from softhub.config import expand_user, hub_answers
 from softhub.errors import DatasetError
 from softhub.tasks.data_files import check_table, is_saved_dataset, is_table
 from softhub.tasks.dataset import SPLITS, DatasetSource
 from softhub.tasks.split_table import SplitTable, dataset_errors, read_split
+
+Place = TypeVar("Place")
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 # The names that datasets give to the splits that softhub calls train, dev and test.
@@ -26,19 +29,12 @@ _PLAIN_STEMS = ("train", "training", "data", "dataset", "all")
 
 @dataclass(frozen=True)
 class Source:
-    """Data to draft a task from.
+    """Data to draft a task from."""
 
-    Attributes:
-        dataset: Where the data is; data files are absolute.
-        rows: The rows of each split.
-        name: What the task might be called.
-        origin: The file or dataset as it was given.
-    """
-
-    dataset: DatasetSource
-    rows: Mapping[str, SplitTable]
-    name: str
-    origin: str
+    dataset: DatasetSource  # data files are absolute
+    rows: Mapping[str, SplitTable]  # of each split
+    name: str  # what the task might be called
+    origin: str  # the file or dataset as it was given
 
 
 def find_source(
@@ -47,7 +43,6 @@ def find_source(
     dev: Path | None = None,
     test: Path | None = None,
     subset: str | None = None,
-    revision: str | None = None,
 ) -> Source:
     """Read local files, or a dataset on the Hub.
 
@@ -57,35 +52,30 @@ def find_source(
         dev: A second file, for dev.
         test: A third one, for test.
         subset: Configuration of the Hub's dataset, if it has several.
-        revision: Its commit, tag or branch.
 
     Raises:
         DatasetError: If the data is missing, empty or damaged; names file and line.
     """
     path = expand_user(place)
-    if path.exists() or is_table(path) or not _HUB_ID.fullmatch(place):
-        dataset = _files(path, dev, test, subset or revision)
+    is_local = path.exists() or is_table(path) or not _HUB_ID.fullmatch(place)
+    is_folder = path.is_dir() and not is_saved_dataset(path)
+    if (dev or test) and (is_folder or not is_local):
+        kind = "a folder" if is_folder else "read as a dataset on the Hub"
+        raise DatasetError(f"{place} is {kind}, with its own splits; remove --dev and --test")
+    if is_local:
+        if subset is not None:
+            raise DatasetError(f"{path} is not on the Hub and has no subset; remove --subset")
+        dataset = _folder(path) if is_folder else _files(path, dev, test)
         full = path.resolve()
         stem = full.name if full.is_dir() else full.name.removesuffix(".gz").rpartition(".")[0]
         name = full.parent.name if stem.lower() in _PLAIN_STEMS else stem
-    elif dev is not None or test is not None:
-        raise DatasetError(
-            f"{place} is read as a dataset on the Hub, which has its own splits; "
-            f"remove --dev and --test, or name a file that exists"
-        )
     else:
-        dataset, name = _hub(place, subset, revision), place.rpartition("/")[2]
+        dataset, name = _hub(place, subset), place.rpartition("/")[2]
     rows = {split: read_split(dataset, split) for split in dataset.split_names}
     return Source(dataset, rows, name, path.name if dataset.path is None else place)
 
 
-def _files(path: Path, dev: Path | None, test: Path | None, hub_key: str | None) -> DatasetSource:
-    if hub_key is not None:
-        raise DatasetError(f"{path} is a file and has neither subset nor revision; remove them")
-    if path.is_dir() and not is_saved_dataset(path):
-        if dev is not None or test is not None:
-            raise DatasetError(f"{path} is a folder with its own splits; remove --dev and --test")
-        return DatasetSource(data_files=_folder(path))
+def _files(path: Path, dev: Path | None, test: Path | None) -> DatasetSource:
     files: dict[str, str] = {}
     for split, file in zip(SPLITS, (path, dev, test), strict=True):
         if file is None:
@@ -98,15 +88,12 @@ def _files(path: Path, dev: Path | None, test: Path | None, hub_key: str | None)
     return DatasetSource(data_files=files)
 
 
-def _folder(folder: Path) -> dict[str, str]:
+def _folder(folder: Path) -> DatasetSource:
     """Return the file of each split in a folder; a lone file is the train split."""
     tables = [path for path in sorted(folder.iterdir()) if is_table(path)]
-    found: dict[str, list[Path]] = {}
-    for path in tables:
-        stem = _SHARD.sub("", path.name.partition(".")[0].lower())
-        for split, names in _SPLIT_NAMES.items():
-            if stem in names:
-                found.setdefault(split, []).append(path)
+    found = _by_split(
+        {path: _SHARD.sub("", path.name.partition(".")[0].lower()) for path in tables}
+    )
     if not found and len(tables) == 1:
         found["train"] = tables
     listed = ", ".join(path.name for path in tables) or "none that can be read"
@@ -118,14 +105,27 @@ def _folder(folder: Path) -> dict[str, str]:
     for split, paths in found.items():
         if len(paths) > 1:
             raise DatasetError(f"{folder}: has several files for {split} ({listed}); join them")
-    return {split: str(found[split][0].resolve()) for split in SPLITS if split in found}
+    return DatasetSource(data_files={split: str(found[split][0].resolve()) for split in found})
 
 
-def _hub(place: str, subset: str | None, revision: str | None) -> DatasetSource:
+def _by_split(places: Mapping[Place, str]) -> dict[str, list[Place]]:
+    """Return the places with a name of each split, the most usual name first."""
+    return {
+        split: [place for name in names for place in places if places[place] == name]
+        for split, names in _SPLIT_NAMES.items()
+        if set(names) & {*places.values()}
+    }
+
+
+def _hub(place: str, subset: str | None) -> DatasetSource:
     from datasets import get_dataset_config_names, get_dataset_split_names
+    from huggingface_hub import constants
 
+    if not (constants.HF_HUB_OFFLINE or hub_answers()):  # `datasets` would retry for minutes
+        reason = "there is no such file, and the Hub did not answer; check path and network"
+        raise DatasetError(f"{place}: {reason}")
     with dataset_errors(f"dataset {place}"):
-        subsets = get_dataset_config_names(place, revision=revision)
+        subsets = get_dataset_config_names(place)
     if subset is None and len(subsets) == 1:
         subset = subsets[0]
     if subset not in subsets:
@@ -134,16 +134,11 @@ def _hub(place: str, subset: str | None, revision: str | None) -> DatasetSource:
             f"use --subset with one of {', '.join(subsets)}"
         )
     with dataset_errors(f"dataset {place}"):
-        found = get_dataset_split_names(place, subset, revision=revision)
-    splits = {
-        split: next(name for name in names if name in found)
-        for split, names in _SPLIT_NAMES.items()
-        if set(names) & set(found)
-    }
+        found = get_dataset_split_names(place, subset)
+    splits = {split: names[0] for split, names in _by_split({n: n for n in found}).items()}
     if "train" not in splits:
         raise DatasetError(
             f"dataset {place}: has no train split, only {', '.join(found)}; write the task file by "
             f"hand, with dataset: {{path: {place}, splits: {{train: {found[0]}, …}}}}"
         )
-    name = None if subset == "default" else subset
-    return DatasetSource(path=place, name=name, revision=revision, splits=splits)
+    return DatasetSource(path=place, name=None if subset == "default" else subset, splits=splits)

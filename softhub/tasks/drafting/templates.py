@@ -8,16 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from softhub.errors import DatasetError
-from softhub.tasks.drafting.columns import LONGEST_LABEL, Roles
+from softhub.tasks.drafting.columns import LONGEST_LABEL, NUMBER, Roles
 from softhub.tasks.drafting.rows import RowSet
 from softhub.tasks.verbalizer import words_for
 
-SKEW = 10
-"""Labels are imbalanced if the most frequent is at least this many times as frequent as another."""
-
+_SKEW = 10  # labels are imbalanced if one is at least this many times as frequent as another
 _LISTED = 8
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
-_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _FEW_WORDS = 4
 
 
@@ -30,15 +27,10 @@ class Labels:
     counts: Mapping[str, int] = field(default_factory=dict)  # training rows of each label
 
     @property
-    def are_numbers(self) -> bool:
-        """Whether all labels are numbers, which mean little to a model."""
-        return all(_NUMBER.fullmatch(label) for label in self.words)
-
-    @property
     def are_skewed(self) -> bool:
         """Whether one label is far more frequent than another."""
         counts = [count for count in self.counts.values() if count]
-        return bool(counts) and max(counts) >= SKEW * min(counts)
+        return bool(counts) and max(counts) >= _SKEW * min(counts)
 
 
 def find_labels(tables: Mapping[str, RowSet], roles: Roles) -> Labels:
@@ -75,8 +67,6 @@ def heading(column: str) -> str:
     """Return a column's name as people would write it: `reviewTitle` → `Review title`."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
     words = [word for word in re.split(r"[\s_.-]+", spaced.lower()) if word]
-    if len(words) > 1 and words[-1] in ("text", "label"):  # which adds nothing
-        words.pop()
     return " ".join(words).capitalize() or "Answer"
 
 
@@ -125,7 +115,7 @@ def task_name(text: str) -> str:
 
 def _order(label: str) -> tuple[float, str]:
     """Sort numbers by size, and before words."""
-    return (float(label) if _NUMBER.fullmatch(label) else float("inf"), label)
+    return (float(label) if NUMBER.fullmatch(label) else float("inf"), label)
 
 
 def _merged(found: Counter[str]) -> dict[str, str]:

@@ -8,7 +8,9 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from softhub.errors import DatasetError
 from softhub.tasks.drafting.columns import Choices, Column, Roles, describe_columns, guess_roles
+from softhub.tasks.drafting.lengths import LengthCounter, count_words, measure
 from softhub.tasks.split_table import SplitTable
+from softhub.tasks.template import Template
 
 SENTENCES = [
     f"{subject} {verb} the {thing} on day {day}."
@@ -45,10 +47,7 @@ def test_names_tell_and_values_confirm() -> None:
         }
     )
     assert (found.kind, found.text, found.answer) == ("classification", "review_text", "sentiment")
-    assert found.group == "user_id"
-    assert found.columns == ("review_text", "sentiment", "user_id")
-    assert found.reasons["label_column"] == "2 different short values in 20 rows"
-    assert found.reasons["group_column"] == "6 different values, in 3.3 rows each"
+    assert found.columns == ("review_text", "sentiment")
 
 
 def test_values_tell_where_names_say_nothing() -> None:
@@ -92,7 +91,6 @@ def test_classes_that_the_dataset_declares_come_first() -> None:
     rows = {"text": SENTENCES, "label_id": [n % 3 for n in range(20)], "kind": [0, 1] * 10}
     found = guess_roles(described(Dataset.from_dict(rows, features=features)), Choices())
     assert found.answer == "kind"
-    assert found.reasons["label_column"] == "the dataset declares 2 classes"
 
 
 def test_of_several_texts_the_longer_is_truncated() -> None:
@@ -114,11 +112,8 @@ def test_thousands_of_labels_are_labels_if_named() -> None:
         ({"label": "mod"}, "there is no column 'mod'; did you mean 'mood'"),
         ({"texts": ("text", "text")}, "'text' is given twice"),
         ({"label": "mood", "group": "mood"}, "'mood' is given twice"),
-        ({"kind": "clasification"}, "unknown kind 'clasification'; did you mean 'classification'"),
         ({"label": "mood", "target": "text"}, "choose one"),
-        ({"label": "mood", "kind": "generation"}, "choose one"),
-        ({"target": "text", "kind": "multilabel"}, "a target is for generation"),
-        ({"target": "text", "kind": "classification"}, "a target is for generation"),
+        ({"target": "text", "multilabel": True}, "a target for generation; choose one"),
         ({"texts": ("1st note",)}, "a template cannot read the column '1st note'"),
         ({"label": "mood", "group": "text"}, "cannot tell which column contains the texts"),
     ],
@@ -135,26 +130,31 @@ def test_what_is_chosen_is_not_guessed_again() -> None:
     assert (found.texts, found.answer) == (("title", "text"), "mood")
 
 
-def test_an_id_of_every_row_is_no_group_and_neither_is_a_flag() -> None:
-    columns = {"text": SENTENCES, "label": moods(), "user": numbered(), "source": moods()}
+def test_a_user_is_no_label_and_a_group_only_if_named() -> None:
+    columns = {"text": SENTENCES, "user": [f"u{n % 4}" for n in range(20)]}
+    with pytest.raises(DatasetError, match="cannot tell which column contains the answers"):
+        roles(columns)
+    columns["label"] = moods()
     assert roles(columns).group is None
-    assert roles(columns, group="source").group == "source"
+    found = roles(columns, group="user")
+    assert found.group == "user"
+    assert found.columns == ("text", "label", "user")
 
 
 @pytest.mark.parametrize(
-    ("texts", "found"),
+    ("texts", "unit"),
     [
-        (["我很喜欢这个产品", "太差了不会再买"], "8 characters on average"),
-        (["とても良い商品です", "二度と買いません"], "8 characters on average"),
-        (["สินค้าดีมาก", "ไม่ดีเลย"], "10 characters on average"),
-        (["Good phone", "Bad one"], "2 words on average"),
-        (["아주 좋은 제품", "다시 안 사요"], "3 words on average"),
-        (["Good", "Bad"], "1 word on average"),
+        (["我很喜欢这个产品", "太差了不会再买"], "characters"),
+        (["とても良い商品です", "二度と買いません"], "characters"),
+        (["สินค้าดีมาก", "ไม่ดีเลย"], "characters"),
+        (["Good phone", "Bad one"], "words"),
+        (["아주 좋은 제품", "다시 안 사요"], "words"),
     ],
 )
 def test_lengths_are_in_words_or_where_there_are_none_in_characters(
-    texts: list[str], found: str
+    texts: list[str], unit: str
 ) -> None:
-    columns = {"text": texts * 10, "label": moods()}
-    reasons = roles(columns, texts=("text",), label="label").reasons
-    assert reasons["text_column"].startswith(found)
+    lengths = measure([{"text": text} for text in texts], Template("{text}"), LengthCounter())
+    assert (lengths.unit, lengths.longest) == (unit, max(map(count_words, texts)))
+    assert count_words("我很喜欢") == 4 and count_words("สินค้าดี") == 8
+    assert count_words("so good") == 2

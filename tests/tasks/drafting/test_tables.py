@@ -1,12 +1,14 @@
 """Tables, folders and chats as people have them: drafted, or told what is missing."""
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict
+from huggingface_hub import constants
 
 from softhub.errors import DatasetError
 from softhub.tasks import Task
@@ -176,11 +178,23 @@ def test_what_a_table_lacks_is_told(tmp_path: Path, table: Rows, reason: str) ->
         drafted(jsonl(tmp_path / "t.jsonl", table))
 
 
+@pytest.mark.parametrize("place", ["reviews", "org/reviews"])
+def test_a_hub_that_does_not_answer_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    started = time.monotonic()
+    with pytest.raises(DatasetError, match=f"{place}: there is no such file, and the Hub did not"):
+        find_source(place)
+    assert time.monotonic() - started < 20  # the import of `datasets` included
+
+
 def test_dev_serves_as_a_missing_test(tmp_path: Path) -> None:
     source = find_source(
         str(jsonl(tmp_path / "train.jsonl", rows())), dev=jsonl(tmp_path / "d.jsonl", rows(9, 50))
     )
     made = draft_task(source, tmp_path / "task.yaml")
-    assert dict(made.sizes) == {"train": 40, "test": 9} and made.has_test
-    told = [item.text for item in made.warnings if item.name == "unlabeled"]
-    assert told == ["there is no test split; dev serves as test, and a tenth of train as dev"]
+    assert dict(made.sizes) == {"train": 40, "test": 9}
+    said = "there is no test split; dev serves as test, and a tenth of train as dev"
+    assert made.warnings[0] == said
