@@ -22,10 +22,10 @@ SIZES = [
     (r"eos_token_id", 2),
     (r"num_kv_shared_layers", 0),
     (r"hidden_layers|_layers$|n_layer$", 4),
+    (r"index_topk$|sliding_window$|window_size$|attention_window$|original_max_position", WINDOW),
     (r"(key_value|kv|query)_(heads|groups)|experts_per_tok|num_key_value|top_?k$", 2),
     (r"(attention|num|n|mamba_n|linear_num_\w+|lightning)_heads?$|experts$|attention_heads", 4),
     (r"vocab_size(_per_layer_input)?$", VOCABULARY),
-    (r"sliding_window$|window_size$|attention_window$|original_max_position", WINDOW),
     (r"max_(position|seq)|n_positions|encoder_position|decoder_position", 256),
     (
         r"(?<!qk_)head_(dim|size)|rotary_dim|rope_head_dim|nope_head_dim|d_kv|d_head|kv_channels",
