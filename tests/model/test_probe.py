@@ -5,6 +5,7 @@ Each row of a mixed batch is compared with plain transformers for that row alone
 
 import functools
 import math
+import sys
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import torch
 from softhub.errors import BaseModelError, TaskError
 from softhub.inference.engine import PromptModel
 from softhub.model.assembly import pad_rows
-from softhub.model.base import position_limit
+from softhub.model.base import load_base, position_limit
 from softhub.model.kv_cache import encode_prefix, shares_prefixes
 from softhub.model.packing import longest_packed
 from softhub.model.scoring import encode_rows, label_scores, target_logprobs
@@ -22,7 +23,7 @@ from tests.families import BUILDERS, WINDOW, family_base
 from tests.model.test_scoring import CANDIDATES
 from tests.prompts import soft_prompt
 from tests.references import assert_equal_in_float32
-from tests.tiny import HIDDEN_SIZE
+from tests.tiny import HIDDEN_SIZE, build_base
 
 # Shorter and longer than windows; rows 1 and 4 have prompts of other lengths, row 3 grows beyond.
 LENGTHS = (2, 5, WINDOW + 9, WINDOW - 1, WINDOW + 4, WINDOW + 13)
@@ -272,6 +273,23 @@ def test_a_base_that_scales_its_input_in_place_changes_no_prompt(scored, base_of
         else:
             encode_prefix(base, vectors[1])
     assert torch.equal(vectors[1], before)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2"])
+def test_an_ordinary_base_shares_packs_and_continues(kind, tmp_path):
+    base, passes = load_base(build_base(kind, tmp_path)), []
+    base.model.get_decoder().register_forward_hook(lambda *_: passes.append(1))
+    answers = base.capabilities.rows(0)
+    assert (answers.batching, answers.shares_keys, answers.continues) == ("padded", True, True)
+    assert not answers.reasons
+    assert len(passes) == 8
+    assert longest_packed(base) == sys.maxsize
+    texts = base.capabilities.texts(0, 0, prompted=True)
+    assert (texts.batching, texts.from_cache) == ("padded", True)
+    count = len(passes)
+    base.capabilities.texts(100, 900, prompted=True)
+    assert base.capabilities.rows(900) is answers
+    assert len(passes) == count <= 12
 
 
 def test_a_base_is_asked_once():
