@@ -22,10 +22,10 @@ SIZES = [
     (r"eos_token_id", 2),
     (r"num_kv_shared_layers", 0),
     (r"hidden_layers|_layers$|n_layer$", 4),
+    (r"index_topk$|sliding_window$|window_size$|attention_window$|original_max_position", WINDOW),
     (r"(key_value|kv|query)_(heads|groups)|experts_per_tok|num_key_value|top_?k$", 2),
     (r"(attention|num|n|mamba_n|linear_num_\w+|lightning)_heads?$|experts$|attention_heads", 4),
     (r"vocab_size(_per_layer_input)?$", VOCABULARY),
-    (r"sliding_window$|window_size$|attention_window$|original_max_position", WINDOW),
     (r"max_(position|seq)|n_positions|encoder_position|decoder_position", 256),
     (
         r"(?<!qk_)head_(dim|size)|rotary_dim|rope_head_dim|nope_head_dim|d_kv|d_head|kv_channels",
@@ -39,6 +39,14 @@ SIZES = [
     (r"intermediate_size|ffn_dim|d_ff$|d_inner$|n_inner|dim_ff", 64),
 ]
 
+# What small sizes leave out: layers of each kind, and experts.
+MORE = {
+    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2, "mamba_d_head": 16},
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "hunyuan_v1_moe": {"head_dim": 8},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+}
 SIZE_NAMES = {4: "layers and heads", 2: "key heads", 8: "head size"}
 CHANGES = (
     {},
@@ -120,6 +128,7 @@ def small_config(config_class, kind, change):
         sizes["attn_layer_indices"] = [1, 3]
     if kind.endswith(("ForCausalLM", "LMHeadModel")) and "is_decoder" in fields:
         sizes["is_decoder"] = True
+    sizes |= MORE.get(default.model_type, {})
     config = config_class(**sizes)
     with torch.device("meta"):
         parameters = getattr(transformers, kind)(config).num_parameters()

@@ -151,7 +151,57 @@ def _xlnet():
     )
 
 
+def _ctrl():
+    sizes = {"n_positions": 128, "n_embd": HIDDEN_SIZE, "dff": 64, "n_layer": 2, "n_head": 4}
+    config = hf.CTRLConfig(vocab_size=VOCAB_SIZE, initializer_range=0.2, **sizes)
+    return hf.CTRLLMHeadModel(config)
+
+
+def _prophetnet():
+    return hf.ProphetNetForConditionalGeneration(
+        hf.ProphetNetConfig(
+            vocab_size=VOCAB_SIZE,
+            hidden_size=HIDDEN_SIZE,
+            encoder_ffn_dim=64,
+            decoder_ffn_dim=64,
+            num_encoder_layers=2,
+            num_decoder_layers=2,
+            num_encoder_attention_heads=4,
+            num_decoder_attention_heads=4,
+            max_position_embeddings=128,
+            init_std=0.2,
+            pad_token_id=0,
+        )
+    )
+
+
+def _bert_like(model, config, **extra):
+    sizes = llama_like(max_position_embeddings=130, initializer_range=0.2, **extra)
+    return model(config(**{name: sizes[name] for name in sizes if "rms" not in name}))
+
+
+def _camembert():
+    return _bert_like(hf.CamembertForCausalLM, hf.CamembertConfig, is_decoder=True)
+
+
+def _bert_generation():
+    return _bert_like(hf.BertGenerationDecoder, hf.BertGenerationConfig)
+
+
+def _axk2():
+    ranks = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8}
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    index = {"index_topk": WINDOW, "index_head_dim": 16, "index_n_heads": 2}
+    sizes = llama_like(num_key_value_heads=4, v_head_dim=8, **ranks, **experts, **index)
+    return hf.AXK2ForCausalLM(hf.AXK2Config(**sizes))
+
+
 BUILDERS = {
+    "axk2": _axk2,
+    "bert_generation": _bert_generation,
+    "camembert": _camembert,
+    "ctrl": _ctrl,
+    "prophetnet": _prophetnet,
     "gpt_neo": _gpt_neo,
     "mpt": _mpt,
     "pegasus": _pegasus,

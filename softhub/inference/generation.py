@@ -19,7 +19,7 @@ from softhub.inference.batching import widest
 from softhub.inference.options import Options
 from softhub.inference.processors import Row, RowProcessors, generate_with
 from softhub.inference.requests import LoadedPrompt, Request, prefixes_of
-from softhub.model.assembly import PaddedBatch, embed_rows, group_rows, pad_rows
+from softhub.model.assembly import PADDED, PaddedBatch, embed_rows, group_rows, pad_rows
 from softhub.model.base import BaseModel
 from softhub.model.kv_cache import join_prefixes, select_rows
 from softhub.model.scoring import encode_rows, encoder_output
@@ -125,7 +125,9 @@ def _vectors(prompts: Sequence[LoadedPrompt | None]) -> list[torch.Tensor | None
 def _encoder_inputs(
     base: BaseModel, prompts: Sequence[LoadedPrompt | None], rows: PaddedBatch
 ) -> dict[str, Any]:
-    encoded = encode_rows(base, _vectors(prompts), rows, keep_cache=False)
+    # The base was asked about `generate`, and the rows are those that may share a batch.
+    vectors = _vectors(prompts)
+    encoded = encode_rows(base, vectors, rows, keep_cache=False, batching=PADDED)
     # The type that `generate` expects; transformers declares another.
     states: Any = encoded.encoder  # [B, P + T, H]
     return {

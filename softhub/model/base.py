@@ -386,8 +386,14 @@ def _frozen_view(model: PreTrainedModel) -> PreTrainedModel:
         plain = type(parameter) is torch.nn.Parameter  # a quantized one carries more than its data
         frozen = torch.nn.Parameter(parameter.detach(), requires_grad=False) if plain else parameter
         shared[id(parameter)] = frozen
+    for module in model.modules():  # what one keeps of its last run (RecurrentGemma) has no copy
+        shared |= {id(each): each.detach() for each in vars(module).values() if _is_result(each)}
     view: PreTrainedModel = copy.deepcopy(model, shared).eval()
     return view
+
+
+def _is_result(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.grad_fn is not None
 
 
 def _quantization_config(quantization: str | Any | None) -> Any | None:

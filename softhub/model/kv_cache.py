@@ -59,8 +59,9 @@ def encode_prefix(base: BaseModel, vectors: torch.Tensor) -> Prefix:
     """
     device = base.device
     cache = DynamicCache(config=base.model.config)
+    own = vectors.to(device, base.dtype, copy=True)  # some models (CTRL) scale inputs in place
     trunk_of(base.model)(
-        inputs_embeds=vectors.to(device, base.dtype).unsqueeze(0),  # [1, P, H]
+        inputs_embeds=own.unsqueeze(0),  # [1, P, H]
         past_key_values=cache,
         use_cache=True,
     )

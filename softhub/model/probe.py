@@ -31,15 +31,16 @@ _SOME, _ALL = (0, 1), (0, 1, 2, 3)
 """Rows that show whether pads matter, and those that also show whether equal lengths do."""
 
 _WINDOW = re.compile(
-    r"(window|window_size|original_max_position_embeddings|chunk_size|compress_rates)$"
+    r"(window|window_size|original_max_position_embeddings|chunk_size|compress_rates"
+    r"|index_topk|expert_capacity)$"
 )
 """Names of the lengths in a config beyond which a model may compute something else."""
 
 _SHORTEST_WINDOW = 8
 """Prompt, text and word of the shortest rows that are asked about; shorter windows are not seen."""
 
-_LONG = 16
-"""Tokens of the longer rows, or by how much they exceed a window."""
+_LONG, _BEYOND = 8, 16
+"""Tokens of the longer rows, and by how much they exceed a window."""
 
 _IN_WORDS = {
     PADDED: "exact, with pads",
@@ -226,22 +227,24 @@ class Capabilities:
         return Rows(self._base, min(_LONG, min(self.windows, default=_LONG + 4) - 4))
 
     def _asked(self, level: int) -> Rows:
-        return Rows(self._base, self._longer_than(level) + _LONG) if level else self._short_rows
+        return Rows(self._base, self._longer_than(level) + _BEYOND) if level else self._short_rows
 
     def _ask_texts(self, level: int, grows: bool, prompted: bool) -> TextAnswers:
-        base, some = self._base, _ALL if level else _SOME
+        base, scored = self._base, self.rows(self._longer_than(level) + 1)
         every = [self._asked(level)]
         if grows:
             every.append(Rows(base, self._longer_than(level)))  # exceeds it with what follows
-        shares = prompted and not base.is_encoder_decoder
-        shares = shares and self.rows(self._longer_than(level) + 1).shares_keys
+        shares = prompted and scored.shares_keys
         embeds = prompted or base.is_encoder_decoder
         embeds = embeds and self.embedding_scale is not None
+        # What changes scores changes texts, although a few of them may not show it.
+        batchings = _BATCHINGS[_BATCHINGS.index(scored.batching or ALONE) :]
+        ask = partial(_ask_texts, every, _ALL if level else _SOME, embeds, shares, batchings)
         if not grows:  # the model's own `generate` continues most rows as its forward scores them
-            answers = _ask_texts(every, some, embeds, shares, Rows.expected)
+            answers = ask(Rows.expected)
             if answers.batching:
                 return answers
-        return _ask_texts(every, some, embeds, shares, Rows.generated_alone)
+        return ask(Rows.generated_alone)
 
     def _longer_than(self, level: int) -> int:
         return self.windows[level - 1] if level else 0
@@ -349,6 +352,7 @@ def _ask_texts(
     some: Sequence[int],
     embeds: bool,
     shares_keys: bool,
+    batchings: Sequence[str],
     expected: Callable[[Rows, Sequence[int]], torch.Tensor],
 ) -> TextAnswers:
     """Ask how `generate` is exact, the fastest way first; `expected` is for rows alone."""
@@ -362,7 +366,7 @@ def _ask_texts(
 
     if shares_keys and reasons.exact("keys", lambda: asked(PADDED, cache=True)):
         return TextAnswers(PADDED, True, reasons.found)
-    for batching in _BATCHINGS:
+    for batching in batchings:
         if reasons.exact(batching, partial(asked, batching)):
             return TextAnswers(batching, False, reasons.found)
     return TextAnswers(reasons=reasons.found)

@@ -89,16 +89,17 @@ class Rows:
                 self._alone[row] = self.alone(row)
         return torch.stack([self._alone[row] for row in rows])
 
-    def alone(self, row: int, *, scale: float | None = None) -> torch.Tensor:
-        """Run a row and the word as plain transformers does, `[1 + S, V]`; scaled as embeddings."""
+    def alone(
+        self, row: int, *, scale: float | None = None, word: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """Run a row and a word as plain transformers does, `[1 + S, V]`; scaled as embeddings."""
         base, options = self.base, dict[str, Any]()
-        tokens, keep = self.tokens(row), len(self.word) + 1
+        word = self.word if word is None else [*word]
+        tokens, keep = self.tokens(row), len(word) + 1
         if base.is_encoder_decoder:
-            options["decoder_input_ids"] = torch.tensor([[base.start_id, *self.word]]).to(
-                base.device
-            )
+            options["decoder_input_ids"] = torch.tensor([[base.start_id, *word]]).to(base.device)
         else:
-            tokens = tokens + self.word
+            tokens = tokens + word
             if "logits_to_keep" in base.forward_parameters:
                 options["logits_to_keep"] = keep
         ids = torch.tensor([tokens], device=base.device)
@@ -116,6 +117,9 @@ class Rows:
         prompts, texts = self.batch(rows, form)
         encoded = encode_rows(self.base, prompts, texts, keep_cache=False, batching=batching)
         yield self._after_texts(encoded, rows)
+        if encoded.encoder is not None:  # a shorter word, which has pads behind it
+            found = self._along_words(encoded, [self.word, self.word[:1]])[1][:1, :2]
+            yield found[0], self.alone(rows[0], word=self.word[:1])
 
     def continued(self, rows: Sequence[int], form: PreparedPrompt) -> Iterator[Pair]:
         """Yield what follows the texts of a batch, then what follows the word from its cache."""
@@ -139,7 +143,12 @@ class Rows:
         return encoded.logits[:, -1].float().log_softmax(-1), self.expected(rows)[:, 0]
 
     def _along_word(self, encoded: EncodedBatch) -> torch.Tensor:
-        return along_rows(self.base, encoded, [tuple(self.word)])[0]
+        return self._along_words(encoded, [self.word])[0]
+
+    def _along_words(
+        self, encoded: EncodedBatch, words: Sequence[Sequence[int]]
+    ) -> list[torch.Tensor]:
+        return along_rows(self.base, encoded, [tuple(word) for word in words])
 
     # --- as the rows are generated ---
 

@@ -346,3 +346,19 @@ def test_a_cut_gguf_file_is_refused(loaded, tmp_path):
 def test_a_missing_gguf_file_is_one_sentence(tmp_path):
     with pytest.raises(BaseModelError, match=r"No GGUF file at '.*no\.gguf'"):
         load_base(tmp_path / "no.gguf")
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_model_that_remembers_its_last_run_can_be_loaded(grad):
+    """RecurrentGemma keeps states in its layers, which belong to a graph after a pass with one."""
+    from transformers import RecurrentGemmaConfig, RecurrentGemmaForCausalLM
+
+    sizes = {"num_hidden_layers": 3, "num_attention_heads": 4, "lru_width": 32, "head_dim": 8}
+    config = RecurrentGemmaConfig(
+        vocab_size=400, hidden_size=32, intermediate_size=64, num_key_value_heads=1, **sizes
+    )
+    model, ids = RecurrentGemmaForCausalLM(config), torch.tensor([[20, 30, 40]])
+    with torch.set_grad_enabled(grad):
+        expected = model.eval()(ids, use_cache=False).logits
+    base = load_base(model, tokenizer=build_tokenizer())
+    assert torch.equal(base.model(ids, use_cache=False).logits, expected)

@@ -5,6 +5,7 @@ Each row of a mixed batch is compared with plain transformers for that row alone
 
 import functools
 import math
+import sys
 
 import pytest
 import torch
@@ -12,8 +13,8 @@ import torch
 from softhub.errors import BaseModelError, TaskError
 from softhub.inference.engine import PromptModel
 from softhub.model.assembly import pad_rows
-from softhub.model.base import position_limit
-from softhub.model.kv_cache import shares_prefixes
+from softhub.model.base import load_base, position_limit
+from softhub.model.kv_cache import encode_prefix, shares_prefixes
 from softhub.model.packing import longest_packed
 from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from softhub.tasks import Task
@@ -22,14 +23,15 @@ from tests.families import BUILDERS, WINDOW, family_base
 from tests.model.test_scoring import CANDIDATES
 from tests.prompts import soft_prompt
 from tests.references import assert_equal_in_float32
-from tests.tiny import HIDDEN_SIZE
+from tests.tiny import HIDDEN_SIZE, build_base
 
 # Shorter and longer than windows; rows 1 and 4 have prompts of other lengths, row 3 grows beyond.
 LENGTHS = (2, 5, WINDOW + 9, WINDOW - 1, WINDOW + 4, WINDOW + 13)
 VIRTUAL = (None, 3, None, None, 7, 3)
 TARGETS = [(80, 81), (82,), (83, 84, 85, 86), (87, 88, 89), (90, 91), (92,)]
-BARE_ONLY, REFUSED = ("gemma3n",), ("xlnet",)
-EXACT = [kind for kind in BUILDERS if kind not in (*BARE_ONLY, *REFUSED)]
+BARE_ONLY, LIMITED = ("gemma3n",), ("axk2",)
+REFUSED = ("xlnet", "prophetnet", "camembert", "bert_generation")
+EXACT = [kind for kind in BUILDERS if kind not in (*BARE_ONLY, *LIMITED, *REFUSED)]
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +171,30 @@ def test_texts_of_a_mixed_batch(kind, base_of, texts, vectors):
             assert answer.startswith(said), (len(text), name)
 
 
+def greedy_own(base, text, count):
+    """Greedy tokens of the model's own `generate` for a row alone, up to a near tie."""
+    ids = torch.tensor([text])
+    wanted = {"output_logits": True, "return_dict_in_generate": True}
+    output = base.model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False, **wanted
+    )
+    best = torch.stack(output.logits, dim=1)[0].topk(2).values  # [count, 2]
+    close = (best[:, 0] - best[:, 1] < 1e-3).tolist()
+    found = output.sequences[0, -len(close) :].tolist()
+    return found[: close.index(True)] if any(close) else found
+
+
+@pytest.mark.parametrize("kind", [*BARE_ONLY, *LIMITED, *REFUSED, "ctrl", "gpt_neo", "marian"])
+def test_bare_texts_are_those_of_the_models_own_generate(kind, base_of, texts):
+    base = base_of(kind)
+    words = [base.tokenizer.decode(text) for text in texts]
+    model = PromptModel(base)
+    found = model.generate(words, max_new_tokens=6, do_sample=False)
+    for word, answer in zip(words, found, strict=True):
+        expected = greedy_own(base, list(model.encoder.encode_plain(word).ids), 6)
+        assert answer.startswith(base.tokenizer.decode(expected, skip_special_tokens=True))
+
+
 @pytest.mark.parametrize("kind", BARE_ONLY)
 def test_prompts_are_refused_where_layers_look_up_the_ids(kind, base_of, texts, vectors):
     base = base_of(kind)
@@ -219,6 +245,51 @@ def test_rows_beyond_a_switch_of_rotary_factors_run_by_length(base_of):
     assert base.capabilities.batching(WINDOW) == "padded"
     assert base.capabilities.batching(WINDOW + 1) == "equal"
     assert longest_packed(base) == WINDOW
+
+
+def test_a_choice_among_keys_is_asked_about_beyond_their_number(base_of):
+    base = base_of("axk2")
+    assert base.capabilities.windows == (WINDOW,)
+    assert base.capabilities.batching(WINDOW) == "padded"
+    assert longest_packed(base) in (0, WINDOW)
+    with pytest.raises(
+        BaseModelError, match=f"cannot score texts exactly for rows of more than {WINDOW}"
+    ):
+        base.capabilities.batching(WINDOW + 1)
+
+
+def test_a_word_that_depends_on_the_length_of_others_is_refused(base_of):
+    """ProphetNet's decoder has other attention for the same tokens before a pad."""
+    with pytest.raises(BaseModelError, match="log-probabilities differ"):
+        base_of("prophetnet").capabilities.batching(0)
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_a_base_that_scales_its_input_in_place_changes_no_prompt(scored, base_of, texts, vectors):
+    base, before = base_of("ctrl"), vectors[1].clone()
+    with torch.no_grad():
+        if scored:
+            encode_rows(base, [vectors[1]] * len(texts), pad_rows(texts), keep_cache=False)
+        else:
+            encode_prefix(base, vectors[1])
+    assert torch.equal(vectors[1], before)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2"])
+def test_an_ordinary_base_shares_packs_and_continues(kind, tmp_path):
+    base, passes = load_base(build_base(kind, tmp_path)), []
+    base.model.get_decoder().register_forward_hook(lambda *_: passes.append(1))
+    answers = base.capabilities.rows(0)
+    assert (answers.batching, answers.shares_keys, answers.continues) == ("padded", True, True)
+    assert not answers.reasons
+    assert len(passes) == 8
+    assert longest_packed(base) == sys.maxsize
+    texts = base.capabilities.texts(0, 0, prompted=True)
+    assert (texts.batching, texts.from_cache) == ("padded", True)
+    count = len(passes)
+    base.capabilities.texts(100, 900, prompted=True)
+    assert base.capabilities.rows(900) is answers
+    assert len(passes) == count <= 12
 
 
 def test_a_base_is_asked_once():
