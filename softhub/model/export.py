@@ -7,14 +7,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from softhub._version import __version__
 from softhub.adapter import layout
+from softhub.adapter.manifest import PrefixShape
 from softhub.adapter.portable import UNKNOWN_BASE
-from softhub.errors import IncompatiblePrompt
+from softhub.errors import BaseModelError, IncompatiblePrompt
 from softhub.files import replace_file
-from softhub.model.kv_cache import Prefix, encode_prefix, shares_prefixes
+from softhub.model.prefix import prefix_shape, vectors_of_prompt
 from softhub.model.prompt import SoftPrompt
 
 if TYPE_CHECKING:
@@ -57,7 +56,6 @@ def export_npy(prompt: SoftPrompt, path: str | Path) -> Path:
     return path
 
 
-@torch.no_grad()
 def export_cartridge(prompt: SoftPrompt, base: BaseModel, folder: str | Path) -> Path:
     """Write a prompt's keys and values as a CARTRIDGE adapter, which plain PEFT loads.
 
@@ -81,50 +79,35 @@ def export_cartridge(prompt: SoftPrompt, base: BaseModel, folder: str | Path) ->
     from safetensors.torch import save
 
     prompt.check_fits(base)
-    if not shares_prefixes(base):
+    try:
+        shape = prefix_shape(base)
+    except BaseModelError as error:
         raise IncompatiblePrompt(
-            f"{base.name} does not cache the keys and values of every position (it is an "
-            "encoder-decoder, or has sliding windows or recurrent states), so a prompt cannot be "
-            "exported as a cartridge; use the adapter itself."
-        )
-    prefix = encode_prefix(base, prompt.vectors)
-    vectors = _flattened(prefix, base)  # [P, layers * 2 * heads * head_dim]
+            f"A prompt cannot be exported as a cartridge for this base: {error}"
+        ) from error
+    is_prefix = prompt.manifest.prefix is not None
+    vectors = prompt.vectors if is_prefix else vectors_of_prompt(base, prompt.vectors)  # [P, width]
     files = {
-        layout.CONFIG: _config_bytes(prompt, prefix),
+        layout.CONFIG: _config_bytes(prompt, shape),
         layout.WEIGHTS: save({layout.WEIGHTS_KEY: vectors}, metadata={"format": "pt"}),
         layout.CARD: _card_bytes(prompt),
     }
     return layout.write_atomically(Path(folder), files)
 
 
-def _flattened(prefix: Prefix, base: BaseModel) -> torch.Tensor:
-    from peft.tuners.cartridge.utils import prompt_embeddings_from_past_key_values
-
-    try:
-        return prompt_embeddings_from_past_key_values(
-            prefix.layers, num_virtual_tokens=prefix.length
-        ).cpu()
-    except ValueError as error:
-        raise IncompatiblePrompt(
-            f"PEFT's CARTRIDGE requires equal keys and values in all layers, and those of "
-            f"{base.name} differ: {error}"
-        ) from error
-
-
-def _config_bytes(prompt: SoftPrompt, prefix: Prefix) -> bytes:
+def _config_bytes(prompt: SoftPrompt, shape: PrefixShape) -> bytes:
     from peft import CartridgeConfig
 
     manifest = prompt.manifest
-    _, heads, _, head_dim = prefix.layers[0][0].shape
     config = CartridgeConfig(
         task_type=manifest.task_type,
         base_model_name_or_path=_base_name(prompt),
         revision=manifest.base_revision,
         inference_mode=True,
-        num_virtual_tokens=prefix.length,
-        num_layers=len(prefix.layers),
-        num_attention_heads=heads,
-        token_dim=heads * head_dim,
+        num_virtual_tokens=manifest.num_virtual_tokens,
+        num_layers=shape.num_layers,
+        num_attention_heads=shape.num_key_value_heads,
+        token_dim=shape.layer_width,
         num_transformer_submodules=1,
     )
     return (json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n").encode()

@@ -77,7 +77,7 @@ def _record(**changes: Any) -> dict[str, Any]:
 
 def _split(card: str) -> tuple[dict[str, Any], str]:
     """Return the front matter as YAML reads it, and the body, cut as the Hub cuts them."""
-    _, block_text, body = card.split("---\n", 2)
+    _, block_text, body = re.split(r"^---\n", card, maxsplit=2, flags=re.MULTILINE)
     return yaml.safe_load(block_text), body
 
 

@@ -83,7 +83,7 @@ def test_ctrl_c_says_how_to_continue(
     def interrupted(self, rows):  # type: ignore[no-untyped-def]
         calls.append(rows)
         if len(calls) == 2:
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
         return answer(self, rows)
 
     monkeypatch.setattr(Predictor, "answer_rows", interrupted)

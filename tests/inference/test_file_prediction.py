@@ -2,7 +2,6 @@
 
 import csv
 import json
-import signal
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -146,7 +145,7 @@ def test_an_interrupted_file_is_continued(
     def interrupted(self: Predictor, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         asked.append(rows[0]["id"])
         if rows[0]["id"] == "12" and len(asked) < 5:
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
         return answer(self, rows)
 
     monkeypatch.setattr(Predictor, "answer_rows", interrupted)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from softhub.errors import ConfigError
-from softhub.inference import requests
+from softhub.inference import options as engine_options
 from softhub.serving.vllm import options
 from softhub.serving.vllm.generation import PromptNames, encode_text
 from softhub.serving.vllm.options import check_options, task_options
@@ -27,7 +27,7 @@ SAMPLED = Task(
 
 
 def test_without_a_task_texts_are_decoded_as_softhub_does_by_default():
-    assert options.NEW_TOKENS == requests.NEW_TOKENS
+    assert options.NEW_TOKENS == engine_options.NEW_TOKENS
     assert task_options(None, (), "max_tokens") == {"max_tokens": 64, "temperature": 0.0}
 
 
