@@ -89,13 +89,12 @@ def init_task(
     )
     written = draft.write(force=force)
     if as_json:
-        emit_json(_record(draft, written))
-        return
+        return emit_json(_record(draft, written))
     _show(draft, written)
     chosen = {"--label": label, "--target": target, "--group": group, "--subset": subset}
     options = [f"{key}={value}" for key, value in {**chosen, "--base": base}.items() if value]
-    options += [f"--text={column}" for column in text or ()]
-    note(_next_step(draft, source, options + ["--multilabel"] * multilabel, base))
+    options += [*(f"--text={column}" for column in text or ()), *["--multilabel"] * multilabel]
+    note(_next_step(draft, source, options, base))
 
 
 def _token_counter(base: str) -> "LengthCounter":

@@ -12,7 +12,6 @@ from softhub.config import expand_user
 from softhub.errors import ConfigError
 from softhub.experiments.console import note, one_line, printable
 from softhub.files import replace_file
-from softhub.tasks.table_writing import ENDINGS, csv_cell
 
 if TYPE_CHECKING:
     from pandas import Series
@@ -83,6 +82,8 @@ def check_output(path: Path | None) -> Path | None:
     Raises:
         typer.BadParameter: The name has another ending, or the folder does not exist.
     """
+    from softhub.tasks.table_writing import ENDINGS  # which loads numpy
+
     if path is not None:
         path = expand_user(path)
         if path.suffix.lower() not in ENDINGS:
@@ -108,6 +109,8 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
     import pandas as pd
 
+    from softhub.tasks.table_writing import csv_cell
+
     buffer = io.BytesIO()
     table = pd.json_normalize([*records])
     if path.suffix.lower() == ".jsonl":
@@ -127,6 +130,8 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 def _storable(column: "Series[Any]") -> "Series[Any]":
     """Return a column as it is, or as text if it has values of several types."""
     import pyarrow as pa
+
+    from softhub.tasks.table_writing import csv_cell
 
     try:
         pa.array(column, from_pandas=True)

@@ -85,13 +85,10 @@ def predict(
     check_one_format(output, as_json)
     if output is not None:
         options = {"batch_size": batch_size, "abstain_below": abstain_below}
-        _write(source, _rows(texts, file), output, task, "predict", options)
-        return
-    inputs = read_inputs(texts, file)
-    folder = source.folder()
+        return _write(source, _rows(texts, file), output, task, "predict", options)
+    inputs, folder = read_inputs(texts, file), source.folder()
     inputs = check_inputs(inputs, folder, task)
-    model = source.load(folder, task)
-    results = model.predict(
+    results = source.load(folder, task).predict(
         inputs,
         prompt=PROMPT,
         abstain_below=abstain_below,

@@ -191,7 +191,7 @@ def evaluate_run(
     """
     if not (PartialState().is_main_process or base.is_sharded):
         return RunReport(result)
-    model, data, details = PromptModel(base), task.to_splits(data), dict[str, Any]()
+    model, data = PromptModel(base), task.to_splits(data)
     model.load_prompt(result.prompt, name=SOFT_PROMPT)
     if task.kind == "classification":
         with phase("Calibrating on dev"):
@@ -199,14 +199,13 @@ def evaluate_run(
         result = replace(result, prompt=calibration.applied_to(result.prompt))
         model.load_prompt(result.prompt, name=SOFT_PROMPT)
     hard_prompts = choose_hard_prompts(model, task, data.dev, run_code=run_code)
-    details["hard_prompts"] = list(map(asdict, hard_prompts))
     baselines = trivial_baselines(task, data.train, data.test)
     with phase("Evaluating hard prompts on test"):
         baselines |= evaluate_hard_prompts(model, task, hard_prompts, data.test, run_code=run_code)
     with phase(f"Evaluating the {SOFT_PROMPT} on test"):
         evaluation = evaluate(model, task, data.test, prompt=SOFT_PROMPT, run_code=run_code)
+    details: dict[str, Any] = {"hard_prompts": list(map(asdict, hard_prompts))}
     if task.kind == "classification":
         labels = report_labels(task, data.test, evaluation, calibration.decision)
-        details["labels"] = labels.to_record()
-        details["reliability_on_dev"] = calibration.dev.to_record()
+        details |= {"labels": labels.to_record(), "reliability_on_dev": calibration.dev.to_record()}
     return RunReport(result, evaluation, baselines, details, model, task, data.test)

@@ -114,9 +114,8 @@ class Hub:
         _check_names(repo_id, text_argument("revision", revision), names)
         adapter = check_folder(path_argument("folder", folder))
         self._check_secrets(adapter.files, texts | {f"the tag {name}": name for name in names})
-        commit = self._backend.push(
-            Push(repo_id, adapter, revision, message, names, private, parent_commit)
-        )
+        push = Push(repo_id, adapter, revision, message, names, private, parent_commit)
+        commit = self._backend.push(push)
         if commit.created and commit.parent:
             self._warn_of_another_base(adapter, commit)
         return commit

@@ -7,12 +7,12 @@ threads can call one model at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from softhub.errors import ConfigError, InvalidAdapter, PromptNotLoaded, TaskError
 from softhub.inference import batching
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["Prediction", "PromptModel", "Text"]
+
+_Answer = TypeVar("_Answer")
 
 
 class PromptModel:
@@ -139,18 +141,10 @@ class PromptModel:
 
         Raises:
             IncompatiblePrompt: The prompt was made for another base.
-            BaseModelError: The base cannot have soft prompts.
+            BaseModelError: The base cannot run soft prompts, or prefixes if it is one.
             InvalidAdapter: The folder is damaged.
-            BaseModelError: It is a prefix, and the base cannot run prefixes.
         """
-        if not isinstance(source, SoftPrompt | str | Path):
-            raise InvalidAdapter(
-                f"source is {source!r:.80}; expected an adapter folder or a SoftPrompt."
-            )
-        if isinstance(source, SoftPrompt):
-            soft_prompt, default = source, None
-        else:
-            soft_prompt, default = SoftPrompt.from_pretrained(source), Path(source).name
+        soft_prompt, default = _opened(source)
         soft_prompt.check_fits(self.base, force=force)
         self.base.capabilities.require_prompts()
         record = soft_prompt.manifest.task
@@ -238,9 +232,8 @@ class PromptModel:
             self.requests.classification(text, found, fallback)
             for text, found in self._rows(texts, prompt)
         ]
-        requests = self._share_beginning(requests)
         answer = partial(self.predict_batch, abstain_below=abstain_below)
-        found = batching.answer_in_batches(requests, batch_size, answer, progress=progress)
+        found = self._answered(requests, batch_size, answer, progress)
         return found[0] if is_one(texts) else found
 
     @overload
@@ -295,10 +288,8 @@ class PromptModel:
             self.requests.generation(text, found, fallback, options)
             for text, found in self._rows(texts, prompt)
         ]
-        requests = with_seeds(self._share_beginning(requests), seed)
-        found = batching.answer_in_batches(
-            requests, batch_size, self._generate_batch, progress=progress
-        )
+        requests = with_seeds(requests, seed)
+        found = self._answered(requests, batch_size, self._generate_batch, progress)
         return found[0] if is_one(texts) else found
 
     def stream(
@@ -394,10 +385,7 @@ class PromptModel:
             self.requests.reference(text, target, found, fallback)
             for (text, found), target in zip(rows, references, strict=True)
         ]
-        requests = self._share_beginning(requests)
-        found = batching.answer_in_batches(
-            requests, batch_size, self.score_batch, progress=progress
-        )
+        found = self._answered(requests, batch_size, self.score_batch, progress)
         return found[0] if is_one(texts) else found
 
     # --- prompts of rows ---
@@ -426,6 +414,16 @@ class PromptModel:
         found = {name: self.find(name) for name in dict.fromkeys(name for _, name in rows)}
         return [(text, found[name]) for text, name in rows]
 
+    def _answered(
+        self,
+        requests: list[Request],
+        size: int,
+        answer: Callable[[list[Request]], Sequence[_Answer]],
+        progress: str | None,
+    ) -> list[_Answer]:
+        requests = self._share_beginning(requests)
+        return batching.answer_in_batches(requests, size, answer, progress=progress)
+
     def _share_beginning(self, requests: list[Request]) -> list[Request]:
         if shares_prefixes(self.base, batching.widest(requests)):
             return batching.share_beginning(self.base, requests)
@@ -447,3 +445,14 @@ class PromptModel:
         tokens = continue_rows(self.base, requests)
         stop = dict(requests[0].options).get("stop", ())
         return [before_stop(stop, text) for text in self.base.encoder.decode(tokens)]
+
+
+def _opened(source: SoftPrompt | str | Path) -> tuple[SoftPrompt, str | None]:
+    """Return a prompt, and the name of its folder if it comes from one."""
+    if isinstance(source, SoftPrompt):
+        return source, None
+    if not isinstance(source, str | Path):
+        raise InvalidAdapter(
+            f"source is {source!r:.80}; expected an adapter folder or a SoftPrompt."
+        )
+    return SoftPrompt.from_pretrained(source), Path(source).name

@@ -44,7 +44,7 @@ def open_table(
 
 def csv_cell(value: Any) -> Any:
     """Return a value as a cell of a CSV file: labels are joined, and other lists are JSON."""
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         words = all(isinstance(item, str) for item in value)
         return ";".join(value) if words else _json(value)
     return value

@@ -106,8 +106,7 @@ def draft_task(
     labels = find_labels(data.tables, roles) if roles.kind == "classification" else None
     keys = {"name": task_name(source.name), "origin": source.origin}
     text = write_document({**keys, **_keys(data, roles, labels, path.parent)})
-    task, counter = _read_back(path, text), counter or LengthCounter()
-    train = data.tables["train"]
+    task, counter, train = _read_back(path, text), counter or LengthCounter(), data.tables["train"]
     lengths = measure([row.values for row in train.rows], task.template, counter)
     found = [*check_data(data.tables, roles, labels, lengths), counter.problem(task)]
     return Draft(
