@@ -128,6 +128,14 @@ class Inspection:
         return {"caveat": CAVEAT, **asdict(self)}
 
 
+def _require_embeddings(prompt: SoftPrompt) -> None:
+    if prompt.prompt_type == "prefix":
+        raise UnsupportedAdapter(
+            "Found a prefix, which has keys and values of every layer; expected a prompt of input "
+            "embeddings, because an inspection compares them with the embeddings of tokens."
+        )
+
+
 def inspect_prompt(
     prompt: SoftPrompt,
     base: BaseModel,
@@ -150,11 +158,7 @@ def inspect_prompt(
             width.
         UnsupportedAdapter: The prompt is a prefix.
     """
-    if prompt.prompt_type == "prefix":
-        raise UnsupportedAdapter(
-            "Found a prefix, which has keys and values of every layer; expected a prompt of input "
-            "embeddings, because an inspection compares them with the embeddings of tokens."
-        )
+    _require_embeddings(prompt)
     prompt.check_fits(base, force=force)
     ids = torch.tensor(_vocabulary(base))  # [V]
     drawn = torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))[:_SAMPLED]

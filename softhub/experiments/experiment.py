@@ -183,8 +183,7 @@ def evaluate_run(
         run_code: As in `evaluate`.
 
     Returns:
-        The report; without scores in other processes than the main one, unless FSDP shards the
-        base.
+        The report; only that of the main process has scores, unless FSDP shards the base.
 
     Raises:
         ConfigError: As in `evaluate`.

@@ -224,9 +224,7 @@ class PromptModel:
             TaskError: A row has no task, or a generation task.
             ConfigError: `abstain_below` is not a probability.
         """
-        least: Any = abstain_below
-        if least is not None and not (isinstance(least, Real) and 0 <= float(least) <= 1):
-            raise ConfigError(f"abstain_below is {abstain_below!r}; expected a number from 0 to 1.")
+        _check_probability("abstain_below", abstain_below)
         fallback = self.requests.prepare(task)
         requests = [
             self.requests.classification(text, found, fallback)
@@ -445,6 +443,11 @@ class PromptModel:
         tokens = continue_rows(self.base, requests)
         stop = dict(requests[0].options).get("stop", ())
         return [before_stop(stop, text) for text in self.base.encoder.decode(tokens)]
+
+
+def _check_probability(name: str, value: Any) -> None:
+    if value is not None and not (isinstance(value, Real) and 0 <= float(value) <= 1):
+        raise ConfigError(f"{name} is {value!r}; expected a number from 0 to 1.")
 
 
 def _opened(source: SoftPrompt | str | Path) -> tuple[SoftPrompt, str | None]:

@@ -101,6 +101,18 @@ def encode_rows(
     if batching == PADDED:
         return _encode_together(base, prompts, rows, keep_cache, keep_logits)
 
+    return _encode_in_groups(base, prompts, rows, keep_logits, batching)
+
+
+def _encode_in_groups(
+    base: BaseModel,
+    prompts: Sequence[PreparedPrompt],
+    rows: PaddedBatch,
+    keep_logits: int,
+    batching: str,
+) -> EncodedBatch:
+    """Run rows that may not be padded together; see `encode_rows`."""
+
     def run(some: Sequence[PreparedPrompt], of_them: PaddedBatch) -> torch.Tensor:
         part = _encode_together(base, some, of_them, False, keep_logits)
         return cast(torch.Tensor, part.logits if part.encoder is None else part.encoder)

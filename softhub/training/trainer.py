@@ -77,8 +77,7 @@ class PromptTrainer(Trainer):
         if args.is_auto:
             args = replace(args, max_steps=args.auto_max_steps)
         self._task = task
-        self._evaluation_seconds = 0.0
-        self._trained = 0
+        self._evaluation_seconds, self._trained = 0.0, 0
         self._row_losses: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._lengths = train.lengths
         classification = module.candidates is not None
