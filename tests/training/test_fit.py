@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from peft import PrefixTuningConfig, PromptTuningConfig
+from peft import PromptEncoderConfig, PromptTuningConfig
 from transformers import TrainerCallback
 
 from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
@@ -238,7 +238,7 @@ def test_other_peft_methods_and_bad_sizes_are_refused(toy_fit, tiny_base, toy_ta
     base = load_base(tiny_base("llama"))
     rows = {"train": toy_examples, "dev": toy_examples}
     with pytest.raises(TrainingError, match="expected PromptTuningConfig"):
-        fit(base, toy_task, PrefixTuningConfig(num_virtual_tokens=3), rows)
+        fit(base, toy_task, PromptEncoderConfig(num_virtual_tokens=3), rows)
     with pytest.raises(TrainingError, match="expected a whole number of 1 or more"):
         toy_fit(tokens=0)
     with pytest.raises(TrainingError, match="Unknown init 'lables'"):
