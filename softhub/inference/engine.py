@@ -66,7 +66,7 @@ class PromptModel:
         budget = default_budget(base.device) if prefix_budget is None else prefix_budget
         self.base = base
         self.encoder = base.encoder
-        self.requests = RequestEncoder(base, self.encoder)
+        self.requests = RequestEncoder(base)
         self._loaded: dict[str, LoadedPrompt] = {}
         self._prefixes: PrefixCache[LoadedPrompt] = PrefixCache(budget)
         self._lock = threading.Lock()

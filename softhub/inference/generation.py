@@ -16,9 +16,9 @@ from torch import nn
 from transformers import GenerationConfig, StoppingCriteria
 
 from softhub.inference.batching import widest
-from softhub.inference.options import Options
+from softhub.inference.options import Options, end_tokens
 from softhub.inference.processors import Row, RowProcessors, generate_with
-from softhub.inference.requests import LoadedPrompt, Request, prefixes_of
+from softhub.inference.requests import LoadedPrompt, Request, prefixes_of, vectors_of
 from softhub.model.assembly import PADDED, PaddedBatch, embed_rows, group_rows, pad_rows
 from softhub.model.base import BaseModel
 from softhub.model.kv_cache import join_prefixes, select_rows
@@ -83,7 +83,8 @@ def _continue_batch(
     if stop:
         inputs["stopping_criteria"] = [_StopStrings(base, stop, shown)]
     tokens = generate_with(base, _config(base, options), **inputs)  # [B, shown + new]
-    return [_up_to_end(row, options.get("eos_token_id")) for row in tokens[:, shown:].tolist()]
+    ends = end_tokens(options)
+    return [_up_to_end(row, ends) for row in tokens[:, shown:].tolist()]
 
 
 def _config(base: BaseModel, options: Options) -> GenerationConfig:
@@ -113,20 +114,16 @@ def _decoder_inputs(
             cache = select_rows(cache, index.repeat_interleave(beams))
         inputs = {"past_key_values": cache}
     else:
-        embedded, mask = embed_rows(base, _vectors(prompts), rows)
+        embedded, mask = embed_rows(base, vectors_of(prompts), rows)
         inputs = {"inputs_embeds": embedded}  # [B, P + T, H]
     return {**inputs, "attention_mask": mask.long()}
-
-
-def _vectors(prompts: Sequence[LoadedPrompt | None]) -> list[torch.Tensor | None]:
-    return [prompt.vectors if prompt else None for prompt in prompts]
 
 
 def _encoder_inputs(
     base: BaseModel, prompts: Sequence[LoadedPrompt | None], rows: PaddedBatch
 ) -> dict[str, Any]:
     # The base was asked about `generate`, and the rows are those that may share a batch.
-    vectors = _vectors(prompts)
+    vectors = vectors_of(prompts)
     encoded = encode_rows(base, vectors, rows, keep_cache=False, batching=PADDED)
     # The type that `generate` expects; transformers declares another.
     states: Any = encoded.encoder  # [B, P + T, H]
@@ -153,9 +150,8 @@ class _StopStrings(StoppingCriteria):
         return torch.BoolTensor(ended).to(input_ids.device)  # type: ignore[return-value]
 
 
-def _up_to_end(tokens: list[int], ends: Any) -> list[int]:
+def _up_to_end(tokens: list[int], ends: frozenset[int]) -> list[int]:
     """Leave out what fills a row after its end; among beams this may be the end token again."""
-    ends = {ends} if isinstance(ends, int) else {*(ends or ())}
     last = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     return tokens[: last + 1]
 

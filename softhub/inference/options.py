@@ -168,6 +168,12 @@ def resolve_options(base: BaseModel, task: Options, call: Options) -> dict[str, 
     return {name: value for name, value in options.items() if name not in unused}
 
 
+def end_tokens(options: Options) -> frozenset[int]:
+    """Return the tokens that end a row, from options of `resolve_options`."""
+    ends = options.get("eos_token_id")
+    return frozenset([ends] if isinstance(ends, int) else ends or ())
+
+
 def _given(options: Options) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 

@@ -17,7 +17,7 @@ from softhub.inference.options import Options, resolve_options
 from softhub.inference.prefix_cache import PrefixCache, PrefixUse
 from softhub.model.base import BaseModel
 from softhub.model.chat import render_messages
-from softhub.model.encoding import Candidates, EncodedText, Encoder, render_chat
+from softhub.model.encoding import Candidates, EncodedText, render_chat
 from softhub.model.kv_cache import Prefix, encode_prefix
 from softhub.tasks import Task
 from softhub.tasks.decision import ALWAYS_ANSWER, Decision
@@ -98,11 +98,20 @@ def prefixes_of(base: BaseModel, prompts: Sequence[LoadedPrompt | None]) -> list
     return [found[prompt] if prompt else None for prompt in prompts]
 
 
+def vectors_of(prompts: Sequence[LoadedPrompt | None]) -> list[torch.Tensor | None]:
+    """Return the input embeddings of each row's prompt.
+
+    Raises:
+        ConfigError: One of them is a prefix, which has none.
+    """
+    return [prompt.vectors if prompt else None for prompt in prompts]
+
+
 @torch.no_grad()
 def _encoded(base: BaseModel, vectors: torch.Tensor) -> Prefix:
     """Return the keys and values of a prompt, in the base's precision whatever the caller's."""
     with torch.autocast(base.device.type, enabled=False):
-        return encode_prefix(base, vectors.clone())  # some models (CTRL) scale in place
+        return encode_prefix(base, vectors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,12 +161,11 @@ class RequestEncoder:
 
     Args:
         base: The base model.
-        encoder: Tokenizes texts for it.
     """
 
-    def __init__(self, base: BaseModel, encoder: Encoder) -> None:
+    def __init__(self, base: BaseModel) -> None:
         self._base = base
-        self._encoder = encoder
+        self._encoder = base.encoder
 
     def prepare(self, task: Task | None) -> PreparedTask | None:
         """Render a task's chat and tokenize its label words.

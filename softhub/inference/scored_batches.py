@@ -8,7 +8,7 @@ import torch
 
 from softhub.inference.batching import widest
 from softhub.inference.prediction import Prediction, decide
-from softhub.inference.requests import Request, prefixes_of
+from softhub.inference.requests import Request, prefixes_of, vectors_of
 from softhub.model.assembly import pad_rows
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates
@@ -80,4 +80,4 @@ def _prepared(base: BaseModel, requests: Sequence[Request]) -> list[PreparedProm
         return [None] * len(prompts)
     if shares_prefixes(base, widest(requests)):
         return list(prefixes_of(base, prompts))
-    return [prompt.vectors if prompt else None for prompt in prompts]
+    return list(vectors_of(prompts))

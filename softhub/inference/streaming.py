@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from softhub.inference.generation import before_stop
+from softhub.inference.options import end_tokens
 from softhub.inference.processors import Row, RowProcessors
 from softhub.inference.requests import Request
 from softhub.model.base import BaseModel
@@ -75,7 +76,7 @@ class TextStream:
         self.finish_reason: str | None = None
         self._encoder = base.encoder
         self._stop: tuple[str, ...] = self.options.get("stop", ())
-        self._ends = frozenset(_as_list(self.options.get("eos_token_id")))
+        self._ends = end_tokens(self.options)
         self._ids = request.shown_ids
         row = Row(self._ids, request.seed)
         self._processors = RowProcessors(base, [row], self.options, len(self._ids))
@@ -156,9 +157,3 @@ def _possible_stop(stop: Sequence[str], text: str) -> int:
         ),
         default=0,
     )
-
-
-def _as_list(value: int | Sequence[int] | None) -> Sequence[int]:
-    if value is None:
-        return ()
-    return [value] if isinstance(value, int) else list(value)

@@ -255,5 +255,5 @@ def _training(result: FitResult | WeightsResult) -> Fields:
 
 def _template_tokens(setup: ComparisonSetup, template: Template) -> int:
     """Return the number of tokens that a template adds to the text of the first test example."""
-    encoder = PromptModel(setup.base).encoder
+    encoder = setup.base.encoder
     return encoder.tokens_around(template, setup.data.test[0].row, setup.task.text_column)
