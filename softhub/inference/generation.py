@@ -12,17 +12,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import GenerationConfig, StoppingCriteria
 
 from softhub.inference.batching import widest
 from softhub.inference.options import Options, end_tokens
 from softhub.inference.processors import Row, RowProcessors, generate_with
-from softhub.inference.requests import LoadedPrompt, Request, prefixes_of, vectors_of
-from softhub.model.assembly import PADDED, PaddedBatch, embed_rows, group_rows, pad_rows
+from softhub.inference.requests import Request, prepared_prompts
+from softhub.model.assembly import group_rows, pad_rows
 from softhub.model.base import BaseModel
-from softhub.model.kv_cache import join_prefixes, select_rows
-from softhub.model.scoring import encode_rows, encoder_output
+from softhub.model.generation_inputs import generation_inputs
 
 # The options by which transformers itself runs a batch; all others belong to the processors.
 _OF_THE_BATCH = (
@@ -64,19 +62,20 @@ def continue_rows(base: BaseModel, requests: Sequence[Request]) -> list[list[int
 def _continue_batch(
     base: BaseModel, requests: Sequence[Request], from_cache: bool
 ) -> list[list[int]]:
-    prompts, options = [request.prompt for request in requests], dict(requests[0].options)
+    options = dict(requests[0].options)
     stop = options.get("stop", ())
+    prompts = prepared_prompts(base, [each.prompt for each in requests], as_keys=from_cache)
     rows = pad_rows([request.text.ids for request in requests]).to(base.device)  # [B, T]
     own = [Row(request.shown_ids, request.seed) for request in requests]
+    inputs = generation_inputs(
+        base,
+        prompts,
+        rows,
+        shown=pad_rows([row.ids for row in own]).ids.to(base.device),
+        beams=options.get("num_beams", 1),
+    )
     # `shown` is where the new tokens begin in what `generate` returns.
-    if base.is_encoder_decoder:
-        inputs, shown = _encoder_inputs(base, prompts, rows), 1
-    else:
-        inputs = _decoder_inputs(base, prompts, rows, options.get("num_beams", 1), from_cache)
-        shown = inputs["attention_mask"].shape[1]
-        # The model reads the texts' ids only; processors also see what stands before them.
-        ids = pad_rows([row.ids for row in own]).ids.to(base.device)
-        inputs["input_ids"] = nn.functional.pad(ids, (shown - ids.shape[1], 0))  # [B, P + T]
+    shown = 1 if base.is_encoder_decoder else inputs["attention_mask"].shape[1]
     processors = RowProcessors(base, own, options, shown)
     if processors.have_effect:
         inputs["logits_processor"] = [processors]
@@ -94,43 +93,6 @@ def _config(base: BaseModel, options: Options) -> GenerationConfig:
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     chosen = {name: options[name] for name in _OF_THE_BATCH if name in options}
     return GenerationConfig(**chosen, pad_token_id=pad, do_sample=False, use_cache=True)
-
-
-def _decoder_inputs(
-    base: BaseModel,
-    prompts: Sequence[LoadedPrompt | None],
-    rows: PaddedBatch,
-    beams: int,
-    from_cache: bool,
-) -> dict[str, Any]:
-    inputs: dict[str, Any] = {}
-    if not any(prompts):
-        mask = rows.mask
-    elif from_cache:
-        cache, prefix_mask = join_prefixes(base, prefixes_of(base, prompts))
-        mask = torch.cat([prefix_mask, rows.mask], dim=1)  # [B, P + T]
-        if cache is not None and beams > 1:  # `generate` repeats rows for beams, but not a cache
-            index = torch.arange(len(prompts), device=base.device)
-            cache = select_rows(cache, index.repeat_interleave(beams))
-        inputs = {"past_key_values": cache}
-    else:
-        embedded, mask = embed_rows(base, vectors_of(prompts), rows)
-        inputs = {"inputs_embeds": embedded}  # [B, P + T, H]
-    return {**inputs, "attention_mask": mask.long()}
-
-
-def _encoder_inputs(
-    base: BaseModel, prompts: Sequence[LoadedPrompt | None], rows: PaddedBatch
-) -> dict[str, Any]:
-    # The base was asked about `generate`, and the rows are those that may share a batch.
-    vectors = vectors_of(prompts)
-    encoded = encode_rows(base, vectors, rows, keep_cache=False, batching=PADDED)
-    # The type that `generate` expects; transformers declares another.
-    states: Any = encoded.encoder  # [B, P + T, H]
-    return {
-        "encoder_outputs": encoder_output(states),
-        "attention_mask": encoded.mask.long(),
-    }
 
 
 class _StopStrings(StoppingCriteria):

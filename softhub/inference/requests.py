@@ -18,6 +18,7 @@ from softhub.inference.prefix_cache import PrefixCache, PrefixUse
 from softhub.model.base import BaseModel
 from softhub.model.chat import render_messages
 from softhub.model.encoding import Candidates, EncodedText, render_chat
+from softhub.model.grouping import PreparedPrompt
 from softhub.model.kv_cache import Prefix, encode_prefix
 from softhub.tasks import Task
 from softhub.tasks.decision import ALWAYS_ANSWER, Decision
@@ -98,12 +99,16 @@ def prefixes_of(base: BaseModel, prompts: Sequence[LoadedPrompt | None]) -> list
     return [found[prompt] if prompt else None for prompt in prompts]
 
 
-def vectors_of(prompts: Sequence[LoadedPrompt | None]) -> list[torch.Tensor | None]:
-    """Return the input embeddings of each row's prompt.
+def prepared_prompts(
+    base: BaseModel, prompts: Sequence[LoadedPrompt | None], *, as_keys: bool
+) -> list[PreparedPrompt]:
+    """Return each row's prompt as keys and values, or as input embeddings.
 
     Raises:
-        ConfigError: One of them is a prefix, which has none.
+        ConfigError: A prefix has no input embeddings.
     """
+    if as_keys:
+        return [*prefixes_of(base, prompts)]
     return [prompt.vectors if prompt else None for prompt in prompts]
 
 

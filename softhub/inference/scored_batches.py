@@ -8,7 +8,7 @@ import torch
 
 from softhub.inference.batching import widest
 from softhub.inference.prediction import Prediction, decide
-from softhub.inference.requests import Request, prefixes_of, vectors_of
+from softhub.inference.requests import Request, prepared_prompts
 from softhub.model.assembly import pad_rows
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates
@@ -78,6 +78,4 @@ def _prepared(base: BaseModel, requests: Sequence[Request]) -> list[PreparedProm
     prompts = [request.prompt for request in requests]
     if not any(prompts):
         return [None] * len(prompts)
-    if shares_prefixes(base, widest(requests)):
-        return list(prefixes_of(base, prompts))
-    return list(vectors_of(prompts))
+    return prepared_prompts(base, prompts, as_keys=shares_prefixes(base, widest(requests)))

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from transformers import LogitsProcessor
 
-from softhub.model.assembly import PADDED, PaddedBatch, embed_rows, group_rows, pad_rows
+from softhub.model.assembly import PADDED, PaddedBatch, group_rows, pad_rows
+from softhub.model.generation_inputs import generation_inputs
 from softhub.model.grouping import PreparedPrompt, row_lengths
-from softhub.model.kv_cache import Prefix, encode_prefix, join_prefixes
+from softhub.model.kv_cache import Prefix, encode_prefix
 from softhub.model.packing import SharedPrompt
-from softhub.model.scoring import EncodedBatch, along_rows, encode_rows, encoder_output
+from softhub.model.scoring import EncodedBatch, along_rows, encode_rows
 
 if TYPE_CHECKING:
     from softhub.model.base import BaseModel
@@ -192,27 +193,6 @@ class _Forced(LogitsProcessor):
         forced = torch.full_like(scores, -torch.inf)
         forced[:, self._rest.pop(0)] = 0.0
         return forced  # type: ignore[return-value]
-
-
-def generation_inputs(
-    base: BaseModel, prompts: Sequence[PreparedPrompt], rows: PaddedBatch
-) -> dict[str, Any]:
-    """Return what `generate` receives for a batch, as in `softhub.inference.generation`."""
-    if base.is_encoder_decoder:
-        encoded = encode_rows(base, prompts, rows, keep_cache=False, batching=PADDED)
-        states: Any = encoded.encoder
-        return {"encoder_outputs": encoder_output(states), "attention_mask": encoded.mask.long()}
-    last = rows.ids[:, -1:]
-    ids, mask, inputs = torch.where(rows.mask, rows.ids, last), rows.mask, dict[str, Any]()
-    if any(isinstance(prompt, Prefix) for prompt in prompts):
-        prefixes = [prompt if isinstance(prompt, Prefix) else None for prompt in prompts]
-        inputs["past_key_values"], before = join_prefixes(base, prefixes)
-        mask = torch.cat([before, mask], dim=1)  # [B, P + T]
-    elif any(prompt is not None for prompt in prompts):
-        vectors = [prompt if isinstance(prompt, torch.Tensor) else None for prompt in prompts]
-        inputs["inputs_embeds"], mask = embed_rows(base, vectors, rows)  # [B, L, H]
-    fillers = last.expand(-1, mask.shape[1] - ids.shape[1])
-    return {**inputs, "input_ids": torch.cat([fillers, ids], 1), "attention_mask": mask.long()}
 
 
 # --- comparing ------------------------------------------------------------------------------------
