@@ -206,6 +206,7 @@ def prompt_folders(prompts: Sequence[str], hub: str | None) -> dict[str, Path]:
     """
     from softhub.hub import Hub
     from softhub.hub.lockfile import check_name
+    from softhub.hub.names import split_reference
 
     folders: dict[str, Path] = {}
     for prompt in prompts:
@@ -213,10 +214,8 @@ def prompt_folders(prompts: Sequence[str], hub: str | None) -> dict[str, Path]:
         if prompt.endswith(".lock"):
             found = Hub(hub).pull_locked(prompt)
         elif equals and source:
-            repo_id, _, revision = source.partition("@")
-            is_path = Path(source).exists()
-            ref = source if is_path else repo_id
-            folder = adapter_folder(ref, hub=hub, revision=None if is_path else revision or None)
+            ref, revision = (source, None) if Path(source).exists() else split_reference(source)
+            folder = adapter_folder(ref, hub=hub, revision=revision)
             found = {check_name(name): folder}
         else:
             raise ConfigError(

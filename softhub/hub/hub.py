@@ -29,7 +29,7 @@ from softhub.hub.describe import base_changes, describe
 from softhub.hub.diff import Difference, diff
 from softhub.hub.local.disk import os_errors_as_hub_errors
 from softhub.hub.lockfile import LockedPrompt, read_lockfile, write_lockfile
-from softhub.hub.names import DEFAULT_REVISION, HubAddress, check_revision_name
+from softhub.hub.names import DEFAULT_REVISION, HubAddress, check_revision_name, split_reference
 from softhub.hub.query import Query
 from softhub.hub.records import AdapterInfo, CommitInfo, plain
 from softhub.hub.secrets import check_secrets
@@ -176,7 +176,7 @@ class Hub:
         path = Path(path)
         locked = read_lockfile(path) if path.exists() else {}
         for name, reference in prompts.items():
-            repo_id, _, revision = reference.partition("@")
+            repo_id, revision = split_reference(reference)
             fetched = self._fetch(repo_id, revision or DEFAULT_REVISION)
             weights_sha256 = check_adapter(fetched.adapter).weights_sha256
             locked[name] = LockedPrompt(repo_id, fetched.revision, weights_sha256)

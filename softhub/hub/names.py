@@ -6,9 +6,11 @@ has to consider `..`, separators, control characters or reserved words.
 
 from __future__ import annotations
 
+import fnmatch
 import ipaddress
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -48,6 +50,25 @@ def check_repo_id(repo_id: str) -> str:
     raise HubError(
         f"{quoted(repo_id)} is not a repository name; expected namespace/name, each of letters, "
         "digits, '-', '_' and '.', without '--' or '..' (for example me/sentiment)"
+    )
+
+
+def split_reference(reference: str) -> tuple[str, str | None]:
+    """Divide a reference such as `me/mood@v1` into repository and revision; checks neither."""
+    repo_id, _, revision = reference.partition("@")
+    return repo_id, revision or None
+
+
+def is_permitted(reference: str, patterns: Iterable[str]) -> bool:
+    """Return whether a reference is one of `patterns`, or its repository matches one.
+
+    Args:
+        reference: `me/mood` or `me/mood@v1`; anything else is not permitted.
+        patterns: References, and patterns of repositories such as `me/*`.
+    """
+    repo_id, _ = split_reference(reference)
+    return _is_repo_id(repo_id) and any(
+        reference == pattern or fnmatch.fnmatchcase(repo_id, pattern) for pattern in patterns
     )
 
 

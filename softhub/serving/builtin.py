@@ -215,8 +215,9 @@ class BuiltInEngine:
         requests = [replace(each, logprobs=logprobs) for each in with_seeds(requests, seed)]
         if any(request.text.truncated for request in requests):
             raise ConfigError(
-                f"A text, its prompt and the answer have more than the {self._most_positions} "
-                "tokens of the base model: shorten the text, or lower max_tokens."
+                f"A text, its prompt and the answer have more than the "
+                f"{self.model.base.max_positions} tokens of the base model: shorten the text, or "
+                "lower max_tokens."
             )
         keys = [next(self._keys) for _ in requests]
         generation = BuiltInGeneration(self, requests, keys)
@@ -241,10 +242,6 @@ class BuiltInEngine:
             self._changed.notify()
         self._thread.join()
         self._tokenizing.shutdown()
-
-    @property
-    def _most_positions(self) -> int | None:
-        return self.model.base.max_positions
 
     async def _tokenized(
         self, encode: Callable[[Any], Request], rows: Sequence[Any]

@@ -7,15 +7,14 @@ and loaded when it is first requested, and stays until others have been used mor
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
 from softhub.errors import ConfigError, PromptNotLoaded, SoftHubError
 from softhub.hub import Hub
-from softhub.hub.names import check_repo_id
+from softhub.hub.names import DEFAULT_REVISION, check_repo_id, is_permitted, split_reference
+from softhub.serving.on_demand import MOST, OnDemand
 from softhub.serving.protocol import Engine, ServedPrompt
 
 BASE = "base"
@@ -38,26 +37,21 @@ class ServedNames:
         *,
         hub: Hub | None = None,
         allow: Sequence[str] = (),
-        most: int = 1000,
+        most: int = MOST,
     ) -> None:
         self.engine = engine
         self.hub = hub
         self.created = int(time.time())
         self._allow = tuple(allow)
-        self._most = most
-        self._pulled: OrderedDict[str, None] = OrderedDict()  # least recently used first
-        self._pulling: dict[str, asyncio.Lock] = {}
+        self._pulled = OnDemand(
+            lambda: engine.prompts, lambda name: self.load(name, name), self.unload, most=most
+        )
 
     def allows(self, name: str) -> bool:
         """Return whether a name is one of an adapter that may be pulled."""
         if self.hub is None or self._is_base(name):
             return False
-        repo_id = name.partition("@")[0]
-        try:
-            check_repo_id(repo_id)
-        except SoftHubError:
-            return False
-        return any(fnmatch.fnmatchcase(repo_id, pattern) for pattern in self._allow)
+        return is_permitted(name, self._allow)
 
     async def find(self, name: str) -> ServedPrompt:
         """Return the prompt of a name as it is now, after pulling it if necessary.
@@ -75,9 +69,8 @@ class ServedNames:
                 raise PromptNotLoaded(
                     f"The model {name!r:.200} does not exist; GET /v1/models lists those that do."
                 )
-            await self._pull(name)
-        if name in self._pulled:
-            self._pulled.move_to_end(name)
+            await self._pulled.require(name)
+        self._pulled.use(name)
         return self.engine.find(name, name)
 
     async def load(self, name: str, source: str, *, force: bool = False) -> None:
@@ -95,7 +88,7 @@ class ServedNames:
             self.engine.load(name, folder, force=force)
 
         await loop.run_in_executor(None, load)
-        self._pulled.pop(name, None)
+        self._pulled.forget(name)
 
     def unload(self, name: str) -> None:
         """Unload a prompt.
@@ -104,24 +97,13 @@ class ServedNames:
             PromptNotLoaded: There is none of that name.
         """
         self.engine.unload(name)
-        self._pulled.pop(name, None)
+        self._pulled.forget(name)
 
     def _is_base(self, name: str) -> bool:
         return name in (BASE, self.engine.base_name)
 
-    async def _pull(self, name: str) -> None:
-        lock = self._pulling.setdefault(name, asyncio.Lock())
-        try:
-            async with lock:  # several requests for one adapter pull it once
-                if name not in self.engine.prompts:
-                    await self.load(name, name)
-                    self._pulled[name] = None
-                    self._make_room()
-        finally:
-            self._pulling.pop(name, None)
-
     def _from_hub(self, source: str) -> Path:
-        repo_id, _, revision = source.partition("@")
+        repo_id, revision = split_reference(source)
         try:
             check_repo_id(repo_id)
         except SoftHubError as error:
@@ -130,9 +112,4 @@ class ServedNames:
                 "such as me/mood or me/mood@v1."
             ) from error
         hub = self.hub or Hub()
-        return hub.pull(repo_id, revision=revision or "main")
-
-    def _make_room(self) -> None:
-        while len(self._pulled) > self._most:
-            oldest = next(iter(self._pulled))
-            self.unload(oldest)
+        return hub.pull(repo_id, revision=revision or DEFAULT_REVISION)

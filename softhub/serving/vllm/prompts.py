@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,13 @@ from softhub.errors import ConfigError, IncompatiblePrompt, PromptNotLoaded, Uns
 from softhub.hub import Hub
 from softhub.model.encoding import Candidates, Encoder, render_chat
 from softhub.model.fingerprint import compare_fingerprints
+from softhub.serving.on_demand import MOST, OnDemand
 from softhub.serving.vllm.sources import Sources
 from softhub.tasks import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MOST_PULLED = 1000
-"""Prompts that stay loaded because a request named them; the least recently used leave first."""
 _NOT_OF_VLLM = {"num_beams": 1, "no_repeat_ngram_size": 0}
 """Generation options without an equivalent in vLLM, and the value that has no effect."""
 
@@ -80,16 +78,18 @@ class Prompts:
         base: The base model.
         sources: Which prompts may be pulled when a request names them.
         hub: The hub that they are pulled from.
+        most: Maximum number of prompts that were pulled because a request named them.
     """
 
-    def __init__(self, base: ServedBase, sources: Sources, hub: Hub) -> None:
+    def __init__(self, base: ServedBase, sources: Sources, hub: Hub, *, most: int = MOST) -> None:
         self.base = base
         self.encoder = Encoder(base.tokenizer, is_encoder_decoder=False)
         self._sources = sources
         self._hub = hub
         self._loaded: dict[str, ServedPrompt] = {}
-        self._pulled: OrderedDict[str, None] = OrderedDict()  # least recently used first
-        self._pulling: dict[str, asyncio.Lock] = {}
+        self._pulled = OnDemand(
+            lambda: self._loaded, lambda name: self.load_from(name, name), self.unload, most=most
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -117,7 +117,7 @@ class Prompts:
             raise ConfigError(f"{name!r} is the base model's name; load the prompt under another.")
         prompt = self._prepare(name, check_folder(folder))
         self._loaded[name] = prompt  # in one step: every later request finds the new one
-        self._pulled.pop(name, None)
+        self._pulled.forget(name)
 
     def unload(self, name: str) -> None:
         """Unload a prompt; requests under way keep it.
@@ -127,7 +127,7 @@ class Prompts:
         """
         if self._loaded.pop(name, None) is None:
             raise PromptNotLoaded(f"No prompt {name!r:.200} is loaded; see GET /v1/models.")
-        self._pulled.pop(name, None)
+        self._pulled.forget(name)
 
     async def find(self, name: str | None) -> ServedPrompt | None:
         """Return the prompt of a name as it is now; None for a name that is not a prompt's.
@@ -140,9 +140,8 @@ class Prompts:
         if name not in self._loaded:
             if not self._sources.allows(name):
                 return None
-            await self._pull(name)
-        if name in self._pulled:
-            self._pulled.move_to_end(name)
+            await self._pulled.require(name)
+        self._pulled.use(name)
         return self._loaded[name]
 
     async def load_from(self, name: str, source: str) -> None:
@@ -157,18 +156,6 @@ class Prompts:
         else:
             folder = await loop.run_in_executor(None, self._sources.pull, source, self._hub)
         await loop.run_in_executor(None, self.load, name, folder)
-
-    async def _pull(self, name: str) -> None:
-        lock = self._pulling.setdefault(name, asyncio.Lock())
-        try:
-            async with lock:  # several requests for one adapter pull it once
-                if name not in self._loaded:
-                    await self.load_from(name, name)
-                    self._pulled[name] = None
-                    while len(self._pulled) > MOST_PULLED:
-                        self.unload(next(iter(self._pulled)))
-        finally:
-            self._pulling.pop(name, None)
 
     def _prepare(self, name: str, adapter: Adapter) -> ServedPrompt:
         check_kind(adapter)

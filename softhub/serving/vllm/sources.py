@@ -7,16 +7,15 @@ a lock file (a name that ends in `.lock`), or an adapter of a hub: `me/sentiment
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from softhub.adapter.layout import CONFIG
 from softhub.config import expand_user
-from softhub.errors import ConfigError, PromptNotLoaded, SoftHubError
+from softhub.errors import ConfigError, PromptNotLoaded
 from softhub.hub import Hub
-from softhub.hub.names import check_repo_id
+from softhub.hub.names import DEFAULT_REVISION, is_permitted, split_reference
 
 VARIABLE = "SOFTHUB_PROMPTS"
 ADMIN_KEY = "SOFTHUB_ADMIN_KEY"
@@ -51,14 +50,7 @@ class Sources:
 
     def allows(self, name: str) -> bool:
         """Return whether a name may be pulled from the hub."""
-        repo_id = name.partition("@")[0]
-        try:
-            check_repo_id(repo_id)
-        except SoftHubError:
-            return False
-        return any(
-            name == pattern or fnmatch.fnmatchcase(repo_id, pattern) for pattern in self.patterns
-        )
+        return is_permitted(name, self.patterns)
 
     def pull(self, name: str, hub: Hub) -> Path:
         """Return the folder of an adapter of the hub.
@@ -69,8 +61,8 @@ class Sources:
         """
         if not self.allows(name):
             raise PromptNotLoaded(f"The model {name!r:.200} does not exist.")
-        repo_id, _, revision = name.partition("@")
-        return hub.pull(repo_id, revision=revision or "main")
+        repo_id, revision = split_reference(name)
+        return hub.pull(repo_id, revision=revision or DEFAULT_REVISION)
 
 
 def parse_sources(text: str) -> Sources:

@@ -54,9 +54,9 @@ def base(loaded: Callable[[str], BaseModel]) -> BaseModel:
 def prompts_of(base: BaseModel) -> Callable[..., Prompts]:
     """Return `prompts_of("…")`: prompts from the value of SOFTHUB_PROMPTS, loaded."""
 
-    def make(text: str = "", hub: Hub | None = None) -> Prompts:
+    def make(text: str = "", hub: Hub | None = None, **options: int) -> Prompts:
         sources = parse_sources(text) if text else Sources({})
-        prompts = Prompts(served(base), sources, hub or Hub())
+        prompts = Prompts(served(base), sources, hub or Hub(), **options)
         prompts.load_all()
         return prompts
 

@@ -77,12 +77,11 @@ def test_an_adapter_of_the_hub_is_pulled_once_when_it_is_first_named(prompts_of,
     assert prompts.names == ("me/mood", "me/mood@v1")
 
 
-def test_those_that_were_pulled_longest_ago_make_room(prompts_of, adapter, monkeypatch):
-    monkeypatch.setattr("softhub.serving.vllm.prompts.MOST_PULLED", 2)
+def test_those_that_were_pulled_longest_ago_make_room(prompts_of, adapter):
     hub, folder = Hub(), adapter("a")
     for name in ("one", "two", "three"):
         hub.push(folder, f"me/{name}")
-    prompts = prompts_of(f"fixed={folder},me/*", hub)
+    prompts = prompts_of(f"fixed={folder},me/*", hub, most=2)
     for name in ("me/one", "me/two", "me/one", "me/three"):
         find(prompts, name)
     assert prompts.names == ("fixed", "me/one", "me/three")
