@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
@@ -227,11 +226,10 @@ class PromptModel:
         _check_probability("abstain_below", abstain_below)
         fallback = self.requests.prepare(task)
         requests = [
-            self.requests.classification(text, found, fallback)
+            self.requests.classification(text, found, fallback, abstain_below=abstain_below)
             for text, found in self._rows(texts, prompt)
         ]
-        answer = partial(self.predict_batch, abstain_below=abstain_below)
-        found = self._answered(requests, batch_size, answer, progress)
+        found = self._answered(requests, batch_size, self.predict_batch, progress)
         return found[0] if is_one(texts) else found
 
     @overload
@@ -429,11 +427,9 @@ class PromptModel:
 
     # --- batches of requests, which servers form themselves ---
 
-    def predict_batch(
-        self, requests: Sequence[Request], abstain_below: float | None = None
-    ) -> list[Prediction]:
+    def predict_batch(self, requests: Sequence[Request]) -> list[Prediction]:
         """Classify rows of `requests.classification` as one batch; see `predict`."""
-        return predict_batch(self.base, requests, abstain_below)
+        return predict_batch(self.base, requests)
 
     def score_batch(self, requests: Sequence[Request]) -> list[tuple[float, ...]]:
         """Score rows of `requests.reference` as one batch; see `target_logprobs`."""

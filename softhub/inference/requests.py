@@ -184,9 +184,20 @@ class RequestEncoder:
         return PreparedTask(task, self._encoder.candidates_of(task))
 
     def classification(
-        self, text: Text | Conversation, prompt: LoadedPrompt | None, fallback: PreparedTask | None
+        self,
+        text: Text | Conversation,
+        prompt: LoadedPrompt | None,
+        fallback: PreparedTask | None,
+        *,
+        abstain_below: float | None = None,
     ) -> Request:
-        """Return a row to classify; `fallback` is the task for a prompt without one.
+        """Return a row to classify.
+
+        Args:
+            text: The text.
+            prompt: The prompt before it.
+            fallback: The task for a prompt without one.
+            abstain_below: Overrides that of the task.
 
         Raises:
             TaskError: The row has no task, or a generation task.
@@ -196,7 +207,10 @@ class RequestEncoder:
             raise requires_labels(prepared.task if prepared else None)
         answer = max(map(len, prepared.candidates.sequences))
         encoded = self._encode(prepared.task, text, prompt, answer)
-        return Request(encoded, prompt, prepared.candidates, decision=prepared.task.decision)
+        decision = prepared.task.decision
+        if abstain_below is not None:
+            decision = replace(decision, abstain_below=float(abstain_below))
+        return Request(encoded, prompt, prepared.candidates, decision=decision)
 
     def generation(
         self,

@@ -21,14 +21,12 @@ from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 def predict_batch(
     base: BaseModel,
     requests: Sequence[Request],
-    abstain_below: float | None,
 ) -> list[Prediction]:
     """Classify rows.
 
     Args:
         base: The base model.
         requests: Rows with candidates; tasks may be mixed.
-        abstain_below: Overrides that of each row's task.
     """
     # All rows share the pass over their texts; label words are scored task by task.
     rows_of: dict[Candidates, list[int]] = {}
@@ -47,7 +45,7 @@ def predict_batch(
         scores = label_scores(base, part, candidates).tolist()  # [rows, labels]
         for row, of_labels in zip(rows, scores, strict=True):
             decision = requests[row].decision
-            predictions[row] = decide(candidates, of_labels, decision, abstain_below)
+            predictions[row] = decide(candidates, of_labels, decision)
     return [predictions[row] for row in range(len(requests))]
 
 

@@ -169,10 +169,11 @@ class BuiltInEngine:
     ) -> list[Classified]:
         """Classify rows, in batches with those of other requests."""
         requests = await self._tokenized(
-            lambda row: self.model.requests.classification(row.text, row.prompt.handle, None), rows
+            lambda row: self.model.requests.classification(
+                row.text, row.prompt.handle, None, abstain_below=abstain_below
+            ),
+            rows,
         )
-        if abstain_below is not None:
-            requests = [_abstaining(request, abstain_below) for request in requests]
         found = await self._scored(requests, self.model.predict_batch)
         return [
             Classified(prediction, request.length, request.text.truncated)
@@ -372,7 +373,3 @@ def _answer(rows: Sequence[_Scoring]) -> None:
         return
     for row, found in zip(rows, answers, strict=True):
         row.future.set_result(found)
-
-
-def _abstaining(request: Request, below: float) -> Request:
-    return replace(request, decision=replace(request.decision, abstain_below=below))
