@@ -27,6 +27,14 @@ A message says what was found, what was expected, and what to do next.
 
 import difflib
 from collections.abc import Collection
+from numbers import Integral, Real
+from typing import Any
+
+_KINDS: dict[type, tuple[type, str]] = {
+    bool: (bool, "True or False"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+}
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
@@ -43,6 +51,21 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; expected one of: {', '.join(sorted(known)) or '(there are none)'}"
+
+
+def expected_instead(value: Any, kind: type, least: int | None = None) -> str | None:
+    """Return what was expected in place of a value, or None if the value is that.
+
+    Args:
+        value: Anything; numbers of numpy are numbers too, and True and False are none.
+        kind: bool, int or float.
+        least: The smallest number that is accepted.
+    """
+    accepted, expected = _KINDS[kind]
+    fits = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
+    if fits and (least is None or value >= least):
+        return None
+    return expected if least is None else f"{expected} of {least} or more"
 
 
 class SoftHubError(Exception):

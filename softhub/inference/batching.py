@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
-from numbers import Integral
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
-from softhub.errors import ConfigError
+from softhub.errors import ConfigError, expected_instead
 from softhub.inference.requests import LoadedPrompt, Request
 from softhub.model.base import BaseModel
 from softhub.model.device_settings import settings_of
@@ -41,9 +40,8 @@ def answer_in_batches(
     Raises:
         ConfigError: `size` is not positive.
     """
-    whole: Any = size
-    if not isinstance(whole, Integral) or whole < 1:
-        raise ConfigError(f"batch_size is {size!r}; expected a whole number of 1 or more.")
+    if expected := expected_instead(size, int, 1):
+        raise ConfigError(f"batch_size is {size!r}; expected {expected}.")
     answers: dict[int, _Answer] = {}
     with phase(progress, len(requests), "text") as advance:
         warn_about_truncation([request.text for request in requests])

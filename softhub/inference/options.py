@@ -9,12 +9,11 @@ transformers, are refused as unknown.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral, Real
 from typing import Any
 
 from transformers import GenerationConfig
 
-from softhub.errors import ConfigError, did_you_mean
+from softhub.errors import ConfigError, did_you_mean, expected_instead
 from softhub.model.base import BaseModel
 
 Options = Mapping[str, Any]
@@ -24,16 +23,16 @@ NEW_TOKENS = 64
 """Default of `max_new_tokens`."""
 
 _SAMPLING: dict[str, type] = {
-    "epsilon_cutoff": Real,
-    "eta_cutoff": Real,
-    "min_p": Real,
-    "temperature": Real,
-    "top_h": Real,
-    "top_k": Integral,
-    "top_p": Real,
-    "typical_p": Real,
+    "epsilon_cutoff": float,
+    "eta_cutoff": float,
+    "min_p": float,
+    "temperature": float,
+    "top_h": float,
+    "top_k": int,
+    "top_p": float,
+    "typical_p": float,
 }
-_BEAMS: dict[str, type] = {"early_stopping": object, "length_penalty": Real}
+_BEAMS: dict[str, type] = {"early_stopping": object, "length_penalty": float}
 EXACT: dict[str, type] = {
     **_SAMPLING,
     **_BEAMS,
@@ -42,20 +41,20 @@ EXACT: dict[str, type] = {
     "bos_token_id": object,
     "decoder_start_token_id": object,
     "do_sample": bool,
-    "encoder_no_repeat_ngram_size": Integral,
-    "encoder_repetition_penalty": Real,
+    "encoder_no_repeat_ngram_size": int,
+    "encoder_repetition_penalty": float,
     "eos_token_id": object,
     "exponential_decay_length_penalty": object,
     "forced_bos_token_id": object,
     "forced_eos_token_id": object,
-    "max_new_tokens": Integral,
-    "min_length": Integral,
-    "min_new_tokens": Integral,
-    "no_repeat_ngram_size": Integral,
-    "num_beams": Integral,
+    "max_new_tokens": int,
+    "min_length": int,
+    "min_new_tokens": int,
+    "no_repeat_ngram_size": int,
+    "num_beams": int,
     "remove_invalid_values": bool,
     "renormalize_logits": bool,
-    "repetition_penalty": Real,
+    "repetition_penalty": float,
     "sequence_bias": object,
     "suppress_tokens": object,
     "watermarking_config": object,
@@ -234,12 +233,9 @@ def _checked(name: str, value: Any) -> Any:
     if kind is object:
         return value
     least = 1 if name in ("max_new_tokens", "num_beams") else 0
-    is_kind = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
-    if not is_kind or (kind is Integral and value < least):
-        whole = f"a whole number of {least} or more"
-        expected = {bool: "True or False", Real: "a number"}.get(kind, whole)
+    if expected := expected_instead(value, kind, least if kind is int else None):
         raise ConfigError(f"The generation option {name} is {value!r:.80}; expected {expected}.")
-    return value if kind is bool else int(value) if kind is Integral else float(value)
+    return kind(value)
 
 
 def _stop_strings(stop: Any) -> tuple[str, ...]:

@@ -7,12 +7,11 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from typing import Any, TypeGuard
 
 import torch
 
-from softhub.errors import ConfigError, TaskError
+from softhub.errors import ConfigError, TaskError, expected_instead
 from softhub.inference.options import Options, resolve_options
 from softhub.inference.prefix_cache import PrefixCache, PrefixUse
 from softhub.model.base import BaseModel
@@ -352,8 +351,8 @@ def with_seeds(requests: Sequence[Request], seed: Any) -> list[Request]:
     Raises:
         ConfigError: `seed` is not an integer.
     """
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
-        raise ConfigError(f"seed is {seed!r:.80}; expected a whole number, or None.")
+    if seed is not None and (expected := expected_instead(seed, int)):
+        raise ConfigError(f"seed is {seed!r:.80}; expected {expected}, or None.")
     if not any(dict(request.options).get("do_sample") for request in requests):
         return list(requests)
     if seed is None:

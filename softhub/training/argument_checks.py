@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from numbers import Integral, Real
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-from softhub.errors import TrainingError
+from softhub.errors import TrainingError, expected_instead
 
-_KINDS: dict[Any, tuple[Any, str]] = {
-    bool: (bool, "True or False"),
-    int: (Integral, "a whole number"),
-    float: (Real, "a number"),
-}
+_KINDS = (bool, int, float)
 _LEAST = {
     "dataloader_num_workers": 0,
     "early_stopping_patience": 0,
@@ -55,11 +50,7 @@ def check_values(arguments: Any) -> None:
 def _check(name: str, value: Any, kind: type, *, optional: bool) -> None:
     if optional and value is None:
         return
-    accepted, expected = _KINDS[kind]
-    least = _LEAST.get(name)
-    fits = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
-    if not fits or (least is not None and value < least):
-        expected += "" if least is None else f" of {least} or more"
+    if expected := expected_instead(value, kind, _LEAST.get(name)):
         raise TrainingError(f"{name} is {value!r:.80}; expected {expected}.")
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-from typing import Any
-
 from accelerate.utils import parse_flag_from_env
 from peft import PeftType, PrefixTuningConfig, PromptTuningConfig
 
 from softhub.adapter.layout import MAX_BYTES, WEIGHTS
 from softhub.adapter.manifest import PrefixShape
-from softhub.errors import TrainingError
+from softhub.errors import TrainingError, expected_instead
 from softhub.model.base import BaseModel
 from softhub.model.prefix import prefix_shape
 from softhub.training.arguments import PromptTrainingArguments
@@ -37,11 +34,9 @@ def check_config(base: BaseModel, config: PromptConfig, args: PromptTrainingArgu
             f"The PEFT configuration has task_type={config.task_type}, but {base.name} is "
             f"{base.task_type}: use task_type=base.task_type."
         )
-    tokens: Any = config.num_virtual_tokens
-    if not isinstance(tokens, Integral) or tokens < 1:
-        raise TrainingError(
-            f"num_virtual_tokens is {tokens!r}; expected a whole number of 1 or more, e.g. 20."
-        )
+    tokens = config.num_virtual_tokens
+    if expected := expected_instead(tokens, int, 1):
+        raise TrainingError(f"num_virtual_tokens is {tokens!r}; expected {expected}, e.g. 20.")
     if args.is_auto and (args.early_stopping_patience or args.eval_strategy != "steps"):
         raise TrainingError(
             "max_steps 'auto' ends a run by itself, at an evaluation: leave out "
