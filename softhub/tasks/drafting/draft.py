@@ -81,7 +81,7 @@ class Draft:
 
 def draft_task(
     source: Source,
-    path: str | Path,
+    path: Path,
     *,
     choices: Choices | None = None,
     counter: LengthCounter | None = None,
@@ -100,12 +100,10 @@ def draft_task(
         DatasetError: If the columns cannot be guessed, or the rows not divided.
         TaskError: If the result is not a valid task.
     """
-    path = Path(path)
     roles = guess_roles(describe_columns(source.rows["train"]), choices or Choices())
     data = _divided(source, roles, path) if split else _labeled(source, roles)
     labels = find_labels(data.tables, roles) if roles.kind == "classification" else None
-    keys = {"name": task_name(source.name), "origin": source.origin}
-    text = write_document({**keys, **_keys(data, roles, labels, path.parent)})
+    text = write_document(_keys(source, data, roles, labels, path.parent))
     task, counter, train = _read_back(path, text), counter or LengthCounter(), data.tables["train"]
     lengths = measure([row.values for row in train.rows], task.template, counter)
     found = [*check_data(data.tables, roles, labels, lengths), counter.problem(task)]
@@ -190,15 +188,18 @@ def _labeled(source: Source, roles: Roles) -> _Data:
     return _Data(dataset, tables, [*missing_rows(tables), *warnings], {})
 
 
-def _keys(data: _Data, roles: Roles, labels: Labels | None, folder: Path) -> dict[str, Any]:
+def _keys(
+    source: Source, data: _Data, roles: Roles, labels: Labels | None, folder: Path
+) -> dict[str, Any]:
     """Return the variables of the task file's template."""
     targets = [] if labels else [row.labels[0] for row in data.tables["train"].rows]
-    columns = {"text_column": roles.text}
-    columns["label_column" if labels else "target_column"] = roles.answer
+    columns = {"text_column": roles.text, f"{'label' if labels else 'target'}_column": roles.answer}
     if roles.group is not None:
         columns["group_column"] = roles.group
     files = {split: _relative(file, folder) for split, file in data.dataset.data_files.items()}
     return {
+        "name": task_name(source.name),
+        "origin": source.origin,
         "kind": roles.kind,
         "dataset": replace(data.dataset, data_files=files),
         "columns": columns,
