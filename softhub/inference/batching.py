@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import TypeVar
@@ -14,6 +14,7 @@ from softhub.inference.requests import LoadedPrompt, Request
 from softhub.model.base import BaseModel
 from softhub.model.device_settings import settings_of
 from softhub.model.encoding import EncodedText
+from softhub.model.kv_cache import Prefix
 from softhub.terminal import phase, warn_in_phase
 
 _Answer = TypeVar("_Answer")
@@ -24,6 +25,7 @@ def answer_in_batches(
     size: int,
     answer: Callable[[list[Request]], Sequence[_Answer]],
     *,
+    rounds: Mapping[LoadedPrompt, int],
     progress: str | None = None,
 ) -> list[_Answer]:
     """Answer requests batch by batch.
@@ -32,6 +34,8 @@ def answer_in_batches(
         requests: All rows of a call.
         size: Maximum number of rows of a batch.
         answer: Answers one batch.
+        rounds: Prompts of a higher round are answered later, see `PrefixCache.rounds`; those that
+            are missing belong to round 0.
         progress: What `terminal.phase` says is being done; None says nothing.
 
     Returns:
@@ -45,22 +49,38 @@ def answer_in_batches(
     answers: dict[int, _Answer] = {}
     with phase(progress, len(requests), "text") as advance:
         warn_about_truncation([request.text for request in requests])
-        for indices in _batches(requests, size):
+        for indices in _batches(requests, size, rounds):
             found = answer([requests[index] for index in indices])
             answers.update(zip(indices, found, strict=True))
             advance(len(indices))
     return [answers[index] for index in range(len(requests))]
 
 
-def _batches(requests: Sequence[Request], size: int) -> Iterator[list[int]]:
-    """Yield indices of requests with equal options, sorted by length, for few pads."""
+def _batches(
+    requests: Sequence[Request], size: int, rounds: Mapping[LoadedPrompt, int]
+) -> Iterator[list[int]]:
+    """Yield indices of requests with equal options, sorted by round and length, for few pads."""
+
+    def place(index: int) -> tuple[int, int]:
+        request = requests[index]
+        found = rounds.get(request.prompt, 0) if request.prompt else 0
+        length = len(request.text.ids)
+        # Every second round goes from long to short: a batch of two rounds has similar lengths.
+        return found, -length if found % 2 else length
+
     by_options: dict[str, list[int]] = {}
     for index, request in enumerate(requests):
         by_options.setdefault(repr(request.options), []).append(index)
     for _, indices in sorted(by_options.items()):
-        indices.sort(key=lambda index: len(requests[index].text.ids))
+        indices.sort(key=place)
         for start in range(0, len(indices), size):
             yield indices[start : start + size]
+
+
+def cached_prompts(requests: Sequence[Request]) -> list[LoadedPrompt]:
+    """Return the prompts of rows whose keys and values are computed and cached, each once."""
+    prompts = dict.fromkeys(request.prompt for request in requests)
+    return [each for each in prompts if each and not isinstance(each.stored, Prefix)]
 
 
 def widest(requests: Sequence[Request]) -> int:

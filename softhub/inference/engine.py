@@ -417,13 +417,11 @@ class PromptModel:
         answer: Callable[[list[Request]], Sequence[_Answer]],
         progress: str | None,
     ) -> list[_Answer]:
-        requests = self._share_beginning(requests)
-        return batching.answer_in_batches(requests, size, answer, progress=progress)
-
-    def _share_beginning(self, requests: list[Request]) -> list[Request]:
+        rounds: dict[LoadedPrompt, int] = {}
         if shares_prefixes(self.base, batching.widest(requests)):
-            return batching.share_beginning(self.base, requests)
-        return requests
+            rounds = self._prefixes.rounds(batching.cached_prompts(requests), self.base)
+            requests = batching.share_beginning(self.base, requests)
+        return batching.answer_in_batches(requests, size, answer, rounds=rounds, progress=progress)
 
     # --- batches of requests, which servers form themselves ---
 

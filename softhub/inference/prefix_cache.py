@@ -9,7 +9,7 @@ the same answer, bit for bit.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from softhub.errors import ConfigError
+from softhub.model.base import BaseModel
 from softhub.model.kv_cache import Prefix
 
 _SHARE_OF_FREE_MEMORY = 0.25
@@ -67,6 +68,13 @@ class Owner(Protocol):
     pinned: bool
     use: PrefixUse
 
+    @property
+    def length(self) -> int:
+        """Number of virtual tokens."""
+
+    def prefix(self, base: BaseModel) -> Prefix:
+        """Return its keys and values, from the cache or computed."""
+
 
 _Owner = TypeVar("_Owner", bound=Owner)
 
@@ -88,6 +96,7 @@ class PrefixCache(Generic[_Owner]):
             raise ConfigError(f"prefix_budget is {budget}; expected a number of bytes, 0 or more.")
         self.budget = budget
         self._entries: WeakKeyDictionary[_Owner, Prefix] = WeakKeyDictionary()  # oldest use first
+        self._bytes_per_token = 0.0  # of the last one computed
         self._lock = threading.Lock()
 
     def get(self, prompt: _Owner, compute: Callable[[], Prefix]) -> Prefix:
@@ -101,10 +110,36 @@ class PrefixCache(Generic[_Owner]):
         prefix = compute()  # outside the lock: other prompts need not wait
         with self._lock:
             prompt.use.misses += 1
+            self._bytes_per_token = prefix.nbytes / prompt.length
             self._make_room(prefix.nbytes, prompt)
             if prompt.pinned or self._held() + prefix.nbytes <= self.budget:
                 self._entries[prompt] = prefix
         return prefix
+
+    def rounds(self, prompts: Sequence[_Owner], base: BaseModel) -> dict[_Owner, int]:
+        """Divide prompts into rounds, so that those of one round fit the budget together.
+
+        A call that answers the rows of one round after those of another computes each prompt once,
+        however many prompts it has. The rounds depend on the budget alone, not on what is held, so
+        equal calls form equal batches.
+
+        Args:
+            prompts: The prompts of a call, each once.
+            base: The base model that computes keys and values.
+
+        Returns:
+            The number of each prompt's round, from 0.
+        """
+        if len(prompts) > 1 and not self._bytes_per_token:
+            prompts[0].prefix(base)
+        found, used, current = {}, 0.0, 0
+        for prompt in prompts:
+            size = self._bytes_per_token * prompt.length
+            if used and used + size > self.budget:
+                used, current = 0.0, current + 1
+            used += size
+            found[prompt] = current
+        return found
 
     def held(self) -> tuple[int, int]:
         """Return how many prompts' keys and values are held, and their bytes."""

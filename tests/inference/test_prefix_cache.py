@@ -68,6 +68,17 @@ def test_the_least_recently_used_is_discarded(loaded):
     ]
 
 
+@pytest.mark.parametrize("prompts_that_fit", [1, 2, 4])
+def test_a_call_computes_each_prompt_once_even_if_few_fit(prompts_that_fit, loaded):
+    model = model_with(loaded("llama"), prompts_that_fit * 5 * BYTES)
+    names = [f"p{row % 6}" for row in range(36)]
+    texts = [TEXTS[row % 5] for row in range(36)]
+    found = model.predict(texts, prompt=names, batch_size=1)
+    uses = model.memory().uses
+    assert [uses[f"p{number}"].misses for number in range(6)] == [1] * 6
+    assert model.predict(texts, prompt=names, batch_size=1) == found
+
+
 def test_a_pinned_prompt_stays_and_memory_says_so(loaded):
     base = loaded("llama")
     model = model_with(base, 5 * BYTES, prompts=3)
