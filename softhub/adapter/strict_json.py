@@ -4,7 +4,6 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 from softhub.errors import InvalidAdapter
@@ -65,9 +64,29 @@ def check_value(value: object, *, origin: str) -> None:
     """
     level: list[object] = [value]
     for _ in range(MAX_DEPTH):
-        level = [child for item in level for child in _children(item, origin)]
-        if not level:
+        below: list[object] = []
+        for item in level:
+            if isinstance(item, float):  # first, because most are: a fingerprint has hundreds
+                if not math.isfinite(item):
+                    raise InvalidAdapter(
+                        f"{origin} contains the number {item}; expected finite numbers."
+                    )
+            elif isinstance(item, str):
+                _check_string(item, MAX_STRING, origin)
+            elif isinstance(item, dict):
+                for key in item:
+                    _check_string(key, MAX_KEY, origin)
+                below += item.values()
+            elif isinstance(item, list | tuple):
+                below += item
+            elif not (item is None or isinstance(item, int)):
+                raise InvalidAdapter(
+                    f"{origin} contains a {type(item).__name__}; expected a JSON value: "
+                    "text, a number, true, false, null, a list or an object with text keys."
+                )
+        if not below:
             return
+        level = below
     raise InvalidAdapter(f"{origin} is nested deeper than {MAX_DEPTH} levels.")
 
 
@@ -75,26 +94,6 @@ def quoted(value: object, limit: int = 80) -> str:
     """Return `value` for a message, with escapes that are safe to print, truncated to `limit`."""
     text = ascii(value)
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
-
-
-def _children(item: object, origin: str) -> Iterable[object]:
-    if isinstance(item, dict):
-        for key in item:
-            _check_string(key, MAX_KEY, origin)
-        return list(item.values())
-    if isinstance(item, list | tuple):
-        return item
-    if isinstance(item, str):
-        _check_string(item, MAX_STRING, origin)
-    elif isinstance(item, float):
-        if not math.isfinite(item):
-            raise InvalidAdapter(f"{origin} contains the number {item}; expected finite numbers.")
-    elif item is not None and not isinstance(item, bool | int):
-        raise InvalidAdapter(
-            f"{origin} contains a {type(item).__name__}; expected a JSON value: "
-            "text, a number, true, false, null, a list or an object with text keys."
-        )
-    return ()
 
 
 def _check_string(text: object, limit: int, origin: str) -> None:

@@ -144,20 +144,27 @@ class Hub:
             RevisionNotFound: It has no such revision.
             InvalidAdapter: The adapter is damaged, hostile, or has another hash.
         """
-        fetched = self._fetch(repo_id, revision)
-        adapter = check_adapter(fetched.adapter)
-        if expect_sha256 is not None and adapter.weights_sha256 != expect_sha256.lower():
-            raise InvalidAdapter(
-                f"the weights of {repo_id}@{revision} have SHA-256 {adapter.weights_sha256}, "
-                f"expected {expect_sha256}; either they were changed, or the expected hash belongs "
-                "to another revision"
-            )
-        self._warn_if_deprecated(fetched, revision)
-        folder = self._backend.to_folder(fetched)
+        adapter, folder = self._pulled(repo_id, revision, expect_sha256)
         if local_dir is None:
             return folder
         with os_errors_as_hub_errors(f"copying {repo_id} to {local_dir}"):
             return write_atomically(Path(local_dir), adapter.files)
+
+    def read(self, repo_id: str, *, revision: str = DEFAULT_REVISION) -> Adapter:
+        """Return an adapter in memory, checked as by `pull`.
+
+        `SoftPrompt.from_adapter` takes it; its files are then neither read nor checked again.
+
+        Args:
+            repo_id: `namespace/name`.
+            revision: Branch, tag or full commit hash.
+
+        Raises:
+            RepositoryNotFound: There is no such repository.
+            RevisionNotFound: It has no such revision.
+            InvalidAdapter: The adapter is damaged or hostile.
+        """
+        return self._pulled(repo_id, revision)[0]
 
     def lock(self, path: str | Path, prompts: Mapping[str, str]) -> Locked:
         """Add prompts to a lock file, each pinned to its commit and to the hash of its weights.
@@ -400,6 +407,21 @@ class Hub:
         revision_argument(revision, is_remote=self._backend.is_remote)
         return self._backend.fetch(repo_id_argument(repo_id), revision)
 
+    def _pulled(
+        self, repo_id: str, revision: str, expect_sha256: str | None = None
+    ) -> tuple[Adapter, Path]:
+        """Return an adapter, checked, and the hub's own folder with it."""
+        fetched = self._fetch(repo_id, revision)
+        adapter = check_adapter(fetched.adapter)
+        if expect_sha256 is not None and adapter.weights_sha256 != expect_sha256.lower():
+            raise InvalidAdapter(
+                f"the weights of {repo_id}@{revision} have SHA-256 {adapter.weights_sha256}, "
+                f"expected {expect_sha256}; either they were changed, or the expected hash belongs "
+                "to another revision"
+            )
+        self._warn_if_deprecated(fetched, revision)
+        return adapter, self._backend.to_folder(fetched)
+
     def _check_secrets(self, files: Mapping[str, bytes], texts: Mapping[str, str]) -> None:
         check_secrets(files, texts, leaves_machine=self._backend.is_remote)
 
@@ -411,6 +433,9 @@ class Hub:
 
     def _warn_if_deprecated(self, fetched: Fetched, revision: str) -> None:
         """Warn if the newest card says so: an older revision cannot know of its deprecation."""
+        card = fetched.adapter.files.get(CARD, b"")
+        if revision == DEFAULT_REVISION and DEPRECATED.encode() not in card:
+            return  # parsing the card would take longer than all the rest of a pull
         info = describe(fetched.repo_id, fetched.adapter, revision=fetched.revision)
         if revision != DEFAULT_REVISION:
             with suppress(HubError, InvalidAdapter):

@@ -13,7 +13,7 @@ import string
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,7 @@ class Encoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, is_encoder_decoder: bool) -> None:
         self.tokenizer = copy.deepcopy(tokenizer)
+        self._candidates = lru_cache(maxsize=1024)(self._tokenized_words)  # many prompts, few tasks
         self.is_encoder_decoder = is_encoder_decoder
         special = _special_tokens(self.tokenizer)
         self._special_ids = frozenset(special.values())
@@ -257,6 +258,11 @@ class Encoder:
         Raises:
             TaskError: A word merges with the template, or two words have the same tokens.
         """
+        return self._candidates(template, verbalizer, None if yes_no is None else tuple(yes_no))
+
+    def _tokenized_words(
+        self, template: Template, verbalizer: Verbalizer, yes_no: tuple[str, ...] | None
+    ) -> Candidates:
         # Each word, for multi-label tasks once with yes and once with no, and its label's index.
         answered = [
             (owner * len(yes_no or ("",)) + side, word + answer)

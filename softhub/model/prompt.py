@@ -101,7 +101,7 @@ class SoftPrompt:
             InvalidAdapter: The folder is missing, damaged or hostile.
             UnsupportedAdapter: It contains a valid adapter of another kind.
         """
-        return cls._from_adapter(check_folder(folder))
+        return cls.from_adapter(check_folder(folder))
 
     @classmethod
     def from_peft(
@@ -127,7 +127,7 @@ class SoftPrompt:
         record = json.dumps(config.to_dict(), default=str).encode()
         files = {layout.CONFIG: record, layout.WEIGHTS: weights}
         adapter = check_files(files, origin=f"the PEFT adapter {adapter_name!r}")
-        prompt = cls._from_adapter(adapter)
+        prompt = cls.from_adapter(adapter)
         manifest = dataclasses.replace(
             prompt.manifest,
             base_model=base.name,
@@ -138,7 +138,8 @@ class SoftPrompt:
         return cls(prompt.vectors, manifest)
 
     @classmethod
-    def _from_adapter(cls, adapter: Adapter) -> "SoftPrompt":
+    def from_adapter(cls, adapter: Adapter) -> "SoftPrompt":
+        """Return the prompt of a checked adapter, as from `Hub.read` or `check_folder`."""
         rows = torch.from_numpy(adapter.vectors)  # [P, H], [2P, H], or of a prefix [P, width]
         manifest = adapter.manifest or _foreign_manifest(adapter)
         return cls(vectors=rows[: manifest.num_virtual_tokens], manifest=manifest)

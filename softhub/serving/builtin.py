@@ -14,14 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import count
-from pathlib import Path
 from typing import Any
 
+from softhub.adapter.adapter import Adapter
 from softhub.errors import ConfigError
 from softhub.inference.continuous import ContinuousBatch
 from softhub.inference.engine import PromptModel
 from softhub.inference.requests import Request, with_seeds
 from softhub.inference.streaming import StreamedText
+from softhub.model.prompt import SoftPrompt
 from softhub.serving.protocol import (
     Classified,
     EngineState,
@@ -30,9 +31,10 @@ from softhub.serving.protocol import (
     Scored,
     ServedPrompt,
 )
+from softhub.serving.scheduling import PassCost, choose_batch
 
 _WINDOW = 4
-"""Batches of waiting rows that are sorted by length together, for few pads."""
+"""Batches of waiting rows from which the next batch is chosen."""
 
 
 @dataclass(eq=False)
@@ -119,6 +121,7 @@ class BuiltInEngine:
         self._closing = False
         # Only the engine's thread uses these.
         self._window: list[_Scoring] = []
+        self._pass_cost = PassCost()
         self._batch = ContinuousBatch(model.base)
         self._running: dict[int, _Continuing] = {}
         self._rate = 0.0  # rows answered per second, smoothed
@@ -147,9 +150,9 @@ class BuiltInEngine:
         prepared = loaded.prepared if loaded else None
         return ServedPrompt(shown, loaded, prepared.task if prepared else None)
 
-    def load(self, name: str, folder: Path, *, force: bool = False) -> None:
-        """Load an adapter folder; requests under way keep the prompt that it replaces."""
-        self.model.load_prompt(folder, name=name, force=force)
+    def load(self, name: str, adapter: Adapter, *, force: bool = False) -> None:
+        """Load a checked adapter; requests under way keep the prompt that it replaces."""
+        self.model.load_prompt(SoftPrompt.from_adapter(adapter), name=name, force=force)
 
     def unload(self, name: str) -> None:
         """Unload a prompt; requests under way keep it."""
@@ -294,10 +297,8 @@ class BuiltInEngine:
 
     def _take(self) -> list[_Continuing]:
         """Move waiting rows to the window; return those that join the running batch."""
-        if not self._window:
-            size = min(len(self._to_score), _WINDOW * self._batch_size)
-            self._window = [self._to_score.popleft() for _ in range(size)]
-            self._window.sort(key=lambda row: len(row.request.text.ids))
+        size = min(len(self._to_score), _WINDOW * self._batch_size - len(self._window))
+        self._window += [self._to_score.popleft() for _ in range(size)]
         gone, self._cancelled = self._cancelled, set()
         self._drop(gone)
         free = min(len(self._to_continue), self._batch_size - len(self._batch))
@@ -313,11 +314,19 @@ class BuiltInEngine:
 
     def _score_next(self) -> int:
         """Answer one batch of the window; return the number of its rows."""
-        answer = self._window[0].answer if self._window else None
-        batch = [row for row in self._window if row.answer == answer][: self._batch_size]
+        if not self._window:
+            return 0
+        answer = self._window[0].answer
+        alike = [row for row in self._window if row.answer == answer]
+        lengths = [row.request.length for row in alike]
+        chosen = choose_batch(lengths, self._batch_size, self._pass_cost.tokens)
+        batch = [alike[index] for index in chosen]
         self._window = [row for row in self._window if row not in batch]
         rows = [row for row in batch if row.future.set_running_or_notify_cancel()]
+        started = time.monotonic()
         _answer(rows)
+        columns = max(lengths[index] for index in chosen)
+        self._pass_cost.observe(len(rows) * columns, time.monotonic() - started)
         return len(rows)
 
     def _continue(self, joining: Sequence[_Continuing]) -> int:

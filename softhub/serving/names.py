@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from softhub.adapter.adapter import Adapter
+from softhub.adapter.validation import check_folder
 from softhub.errors import ConfigError, PromptNotLoaded, SoftHubError
 from softhub.hub import Hub
 from softhub.hub.names import DEFAULT_REVISION, check_repo_id, is_permitted, split_reference
@@ -82,10 +84,9 @@ class ServedNames:
         loop = asyncio.get_running_loop()
 
         def load() -> None:
-            folder = Path(source)
-            if not folder.is_dir():
-                folder = self._from_hub(source)
-            self.engine.load(name, folder, force=force)
+            is_folder = Path(source).is_dir()
+            adapter = check_folder(source) if is_folder else self._from_hub(source)
+            self.engine.load(name, adapter, force=force)
 
         await loop.run_in_executor(None, load)
         self._pulled.forget(name)
@@ -102,7 +103,7 @@ class ServedNames:
     def _is_base(self, name: str) -> bool:
         return name in (BASE, self.engine.base_name)
 
-    def _from_hub(self, source: str) -> Path:
+    def _from_hub(self, source: str) -> Adapter:
         repo_id, revision = split_reference(source)
         try:
             check_repo_id(repo_id)
@@ -112,4 +113,4 @@ class ServedNames:
                 "such as me/mood or me/mood@v1."
             ) from error
         hub = self.hub or Hub()
-        return hub.pull(repo_id, revision=revision or DEFAULT_REVISION)
+        return hub.read(repo_id, revision=revision or DEFAULT_REVISION)

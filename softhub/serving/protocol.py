@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
+from softhub.adapter.adapter import Adapter
 from softhub.errors import SoftHubError
 from softhub.inference.prediction import Prediction
 from softhub.inference.prefix_cache import MemoryUse
@@ -128,8 +128,8 @@ class Engine(Protocol):
     def find(self, name: str | None, shown: str) -> ServedPrompt:
         """Return the prompt that is loaded under a name now; None is the bare base."""
 
-    def load(self, name: str, folder: Path, *, force: bool = False) -> None:
-        """Load an adapter folder; requests under way keep the prompt that it replaces."""
+    def load(self, name: str, adapter: Adapter, *, force: bool = False) -> None:
+        """Load a checked adapter; requests under way keep the prompt that it replaces."""
 
     def unload(self, name: str) -> None:
         """Unload a prompt; requests under way keep it."""

@@ -1,0 +1,65 @@
+"""Which waiting rows run next: few pads, no row left behind, and what a pass costs."""
+
+import random
+
+import pytest
+
+from softhub.serving.scheduling import PassCost, choose_batch
+
+
+def share(lengths, chosen, pass_cost):
+    rows = [lengths[index] for index in chosen]
+    return sum(rows) / (len(rows) * max(rows) + pass_cost)
+
+
+def runs_with_the_first(lengths, size):
+    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    for start in range(len(order)):
+        for end in range(start + 1, min(len(order), start + size) + 1):
+            if 0 in order[start:end]:
+                yield order[start:end]
+
+
+@pytest.mark.parametrize("pass_cost", [0.0, 64.0, 1e9])
+@pytest.mark.parametrize("seed", range(20))
+def test_the_batch_has_the_first_row_and_the_largest_share_of_real_tokens(seed, pass_cost):
+    rng = random.Random(seed)
+    lengths = [rng.randint(1, 200) for _ in range(rng.randint(1, 40))]
+    chosen = choose_batch(lengths, 8, pass_cost)
+    assert 0 in chosen
+    assert len(set(chosen)) == len(chosen) <= 8
+    best = max(share(lengths, run, pass_cost) for run in runs_with_the_first(lengths, 8))
+    assert share(lengths, chosen, pass_cost) == pytest.approx(best)
+
+
+def test_rows_of_one_length_fill_the_batch():
+    assert len(choose_batch([30] * 50, 32, 64.0)) == 32
+
+
+def test_a_long_row_does_not_widen_a_batch_of_short_ones():
+    lengths = [10, 500, *[10] * 20]
+    assert 1 not in choose_batch(lengths, 32, 64.0)
+    assert choose_batch([500, *[10] * 20], 32, 64.0) == [0]
+
+
+def test_where_passes_cost_the_same_whatever_their_size_batches_are_full():
+    cost = PassCost()
+    for tokens in (100, 2000, 400, 3000):
+        cost.observe(tokens, 0.01)
+    assert len(choose_batch([500, *[10] * 40], 32, cost.tokens)) == 32
+
+
+@pytest.mark.parametrize("fixed", [10.0, 80.0, 1000.0])
+def test_the_fixed_part_of_a_pass_is_found(fixed):
+    cost, rng = PassCost(), random.Random(0)
+    for _ in range(50):
+        tokens = rng.randint(10, 1500)
+        cost.observe(tokens, 0.002 * (tokens + fixed) * rng.uniform(0.98, 1.02))
+    assert cost.tokens == pytest.approx(fixed, rel=0.5, abs=20)
+
+
+def test_few_passes_or_passes_of_one_size_leave_the_typical_cost():
+    unknown, cost = PassCost().tokens, PassCost()
+    for _ in range(10):
+        cost.observe(100, 0.1)
+    assert cost.tokens == unknown
