@@ -37,7 +37,7 @@ class PassCost:
 
 
 _DECAY = 0.98
-_LEAST_PASSES, _LEAST_SPREAD = 4, 1e-2  # below these, a line says nothing
+_LEAST_PASSES, _LEAST_SPREAD = 4, 1e-2  # with less, a line says nothing
 _TYPICAL = 64.0  # of a base of 135 million parameters on two cores
 _MOST = 1e9
 

@@ -44,7 +44,7 @@ def test_a_long_row_does_not_widen_a_batch_of_short_ones():
 
 def test_where_passes_cost_the_same_whatever_their_size_batches_are_full():
     cost = PassCost()
-    for tokens in (100, 2000, 400, 3000):
+    for tokens in (100, 2000, 400, 3000, 50, 800):
         cost.observe(tokens, 0.01)
     assert len(choose_batch([500, *[10] * 40], 32, cost.tokens)) == 32
 
