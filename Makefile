@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-lowest resolve lint bench gpu-check tables clean
+.PHONY: help setup demo test test-slow test-lowest resolve lint bench gpu-check tables clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -33,15 +33,18 @@ demo: $(STAMP) ## Train, evaluate, push, pull and use a sentiment prompt on a re
 	$(BIN)/softhub pull demo/sentiment
 	$(BIN)/softhub predict demo/sentiment --base $(DEMO_BASE) "I would buy it again tomorrow." "It broke after two days."
 
-test: $(STAMP) ## Run all tests
+test: $(STAMP) ## Run the tests, except the slow ones
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-slow: $(STAMP) ## Run the slow tests: whole runs, real models, several processes, interruptions
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not live"
 
 # The rest of the environment stays as it is: the folder of the lowest release comes first in the path.
 LOWEST := transformers==$(shell sed -n 's/.*"transformers>=\([0-9.]*\),.*/\1/p' pyproject.toml).0
 test-lowest: $(STAMP) ## Run all tests on the lowest release of transformers that is supported
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/lowest $(LOWEST)
 	PYTHONPATH=build/lowest $(BIN)/python -c "import transformers; print('transformers', transformers.__version__)"
-	PYTHONPATH=build/lowest $(BIN)/python -m pytest -n auto --dist worksteal
+	PYTHONPATH=build/lowest $(BIN)/python -m pytest -n auto --dist worksteal -m "not live"
 
 resolve: ## Check that the extras for serving can be installed together; installs and builds nothing
 	$(PYTHON) -m venv build/resolve
