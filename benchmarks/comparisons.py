@@ -18,19 +18,22 @@ import tempfile
 from pathlib import Path
 
 from record import RESULTS
+from rich.filesize import decimal
 
 from softhub.experiments.comparison.formatting import DASH, difference, score
 from softhub.experiments.comparison.results import (
     CONTEXT,
     FIGURES,
     OVERVIEW,
+    STORAGE,
     read_results,
     write_results,
 )
 from softhub.experiments.comparison.store import ABOUT, ROWS, RowStore
+from softhub.experiments.comparison.trained_weights import RATES
 
 NAMES = ("sentiment", "medical", "translation", "summarization", "code")
-KEPT = (ROWS, ABOUT, CONTEXT)
+KEPT = (ROWS, ABOUT, CONTEXT, RATES)
 PAGE, IMAGES = Path("docs/results.md"), Path("docs/images")
 
 
@@ -46,8 +49,14 @@ def take_committed(name, folder):
     committed = RESULTS / f"compare-{name}"
     if committed.is_dir() and not (folder / ROWS).is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        for file in KEPT:
-            shutil.copy(committed / file, folder / file)
+        copy_files(committed, folder, KEPT)
+
+
+def copy_files(source, target, names):
+    """Copy those of the files that are there: there may have been no search for learning rates."""
+    for name in names:
+        if (source / name).is_file():
+            shutil.copy(source / name, target / name)
 
 
 def keys(folder):
@@ -66,23 +75,30 @@ def publish(name, folder, *, anew=False):
         )
     write_results(folder)
     committed.mkdir(exist_ok=True)
-    for file in (*KEPT, FIGURES):
-        shutil.copy(folder / file, committed / file)
+    copy_files(folder, committed, (*KEPT, FIGURES))
     shutil.copy(folder / OVERVIEW, IMAGES / f"{name}.svg")
+    shutil.copy(folder / STORAGE, IMAGES / f"{name}-storage.svg")
     write_table(name)
 
 
 def table(summary):
     """Yield the lines of the table: methods with seeds, scores and differences, as Markdown."""
-    yield f"| | seeds | {summary.heading} | minus soft prompt |"
-    yield "|---|---|---|---|"
+    yield f"| | bytes | seeds | {summary.heading} | minus soft prompt |"
+    yield "|---|---|---|---|---|"
     for line in summary.table:
         name = escape_markdown(line.name)
         name = f"**{name}**" if line is summary.soft_prompt else name
         seeds = len([row for row in line.rows if row.seed is not None]) or DASH
+        size = round(line.mean("bytes"))
         minus = summary.difference(line, summary.soft_prompt)
         to = difference(minus, summary.metric) if minus else ""
-        yield f"| {name} | {seeds} | {score(summary.score(line), summary.metric)} | {to} |"
+        cells = (name, decimal(size) if size else DASH, seeds, shown(summary, line), to)
+        yield f"| {' | '.join(map(str, cells))} |"
+
+
+def shown(summary, line):
+    """A line's main score with its interval."""
+    return score(summary.score(line), summary.metric)
 
 
 def escape_markdown(text):

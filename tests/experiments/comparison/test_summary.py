@@ -188,7 +188,8 @@ def test_rows_that_cannot_be_compared_are_refused(broken, message):
 
 def test_what_was_not_run_is_said(summary):
     assert list(missing_runs(summary)) == [
-        "Not run: zero-shot, bias-corrected, soft-prompt ensemble, LoRA."
+        "Not run: zero-shot, bias-corrected, optimized hard prompt, prefix, soft-prompt ensemble, "
+        "IA3, LoRA."
     ]
     fewer = [r for r in rows() if r.method != "full fine-tuning" or r.seed == 0]
     _, said = missing_runs(summarize(fewer, REFERENCES, GROUPS))
