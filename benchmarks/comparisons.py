@@ -32,7 +32,7 @@ from softhub.experiments.comparison.results import (
 from softhub.experiments.comparison.store import ABOUT, ROWS, RowStore
 from softhub.experiments.comparison.trained_weights import RATES
 
-NAMES = ("sentiment", "medical", "translation", "summarization", "code")
+NAMES = ("sentiment", "medical", "attack", "translation", "summarization", "code")
 KEPT = (ROWS, ABOUT, CONTEXT, RATES)
 PAGE, IMAGES = Path("docs/results.md"), Path("docs/images")
 

@@ -8,6 +8,7 @@ import pytest
 from softhub.experiments.comparison.methods import jobs
 from softhub.experiments.comparison.setup import ComparisonSetup
 from softhub.experiments.comparison.store import ComparedRow, RowStore
+from softhub.experiments.comparison.trained_weights import ia3_refusal
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
 from softhub.tasks import Splits
@@ -64,13 +65,16 @@ def test_a_prefix_has_its_own_defaults_and_its_adapter_gives_the_row(
     assert [each.best for each in found] == row.predictions
 
 
-def test_what_a_base_or_peft_cannot_do_is_left_out_with_the_reason(rows_of, caplog):
+def test_what_a_base_cannot_run_is_left_out_with_the_reason(rows_of, caplog):
     assert rows_of("prefix", "t5") == {}
     assert "prefix is left out" in caplog.text and "encoder-decoder" in caplog.text
-    assert rows_of("IA3", "qwen3") == {}
-    assert "IA3 is left out: PEFT has no default layers of IA3 for models of type qwen3" in (
-        caplog.text
-    )
+
+
+def test_ia3_is_left_out_where_peft_does_not_know_the_layers(tiny_base, monkeypatch):
+    base = load_base(tiny_base("llama"))
+    assert ia3_refusal(base) is None
+    monkeypatch.setattr(base.model.config, "model_type", "unheard-of")
+    assert "no default layers of IA3 for models of type unheard-of" in ia3_refusal(base)
 
 
 def test_the_rate_with_the_lowest_dev_loss_is_used_and_the_search_is_recorded(rows_of, tmp_path):
