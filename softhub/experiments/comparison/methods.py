@@ -40,7 +40,7 @@ from softhub.experiments.comparison.method_names import (
     method_family,
 )
 from softhub.experiments.comparison.setup import ComparisonSetup
-from softhub.experiments.comparison.store import ComparedRow
+from softhub.experiments.comparison.store import ComparedRow, RowStore
 from softhub.experiments.comparison.trained_weights import ia3_refusal, weights_methods
 from softhub.experiments.report import folder_bytes
 from softhub.inference.engine import PromptModel
@@ -51,7 +51,9 @@ from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Template
 from softhub.tasks.sampling import choose_shots
 from softhub.training import PromptTrainingArguments, fit
+from softhub.training.initialization import embed_tokens
 from softhub.training.peft_config import PromptConfig
+from softhub.training.provenance import manifest_of
 
 logger = logging.getLogger("softhub")
 
@@ -225,7 +227,8 @@ def _trained_prompt(
     init: str | None,
 ) -> Fields:
     task, base = setup.task, setup.base
-    result = fit(base, task, config, setup.data, args=args, init=init)
+    candidates = _searched_starts(setup, config, args.seed) if init == "auto" else []
+    result = fit(base, task, config, setup.data, args=args, init=init, init_candidates=candidates)
     folder = result.prompt.save_pretrained(setup.adapter(name, args.seed))
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="prompt")
@@ -239,6 +242,22 @@ def _trained_prompt(
         prompt_tokens=config.num_virtual_tokens + template_tokens(setup, task.template),
         **trained(result, init=result.init, **rate),
     )
+
+
+def _searched_starts(setup: ComparisonSetup, config: PromptConfig, seed: int) -> list[SoftPrompt]:
+    """Return the optimized hard prompt of this seed as a start, if its row has been computed.
+
+    It is the embeddings of its text before the input: of the last tokens, where it is too long.
+    """
+    key, base = (OPTIMIZED, "", seed), setup.base
+    rows = [row for row in RowStore(setup.args.output_dir).rows() if row.key == key]
+    texts = [row.details["prompt"].rpartition(f"{{{setup.task.text_column}}}")[0] for row in rows]
+    tokens, starts = int(config.num_virtual_tokens), []
+    for ids in filter(None, map(base.encoder.tokens, texts)):
+        vectors = embed_tokens(base, (ids * (tokens // len(ids) + 1))[-tokens:])
+        manifest = manifest_of(base, vectors, task=setup.task, provenance={})
+        starts.append(SoftPrompt(vectors, manifest))
+    return starts
 
 
 def _ensemble(setup: ComparisonSetup) -> Fields:

@@ -31,7 +31,7 @@ from softhub.terminal import phase
 
 logger = logging.getLogger("softhub")
 
-RATES = "rates.jsonl"
+RATES, _LOCK = "rates.jsonl", ".rates.lock"
 _SEARCH_SEED = 0
 _UNSAVED = {"save_strategy": "no", "load_best_model_at_end": False}
 
@@ -99,7 +99,7 @@ class WeightsMethod:
     def _search(self, setup: ComparisonSetup) -> dict[float, float]:
         """Return the dev loss after a short run at each rate; finished runs are not repeated."""
         path = Path(setup.args.output_dir) / RATES
-        with FileLock(path.with_suffix(".lock")):  # other seeds may run at the same time
+        with FileLock(path.with_name(_LOCK)):  # other seeds may run at the same time
             losses = {rate: self._short_run(setup, rate, path) for rate in sorted(self.rates)}
         best = min(losses, key=losses.__getitem__)
         if best in (min(losses), max(losses)):

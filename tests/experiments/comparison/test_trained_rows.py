@@ -2,16 +2,20 @@
 
 import json
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
+import torch
+from peft import PromptTuningConfig
 
+from softhub.experiments.comparison.methods import _searched_starts as searched_starts
 from softhub.experiments.comparison.methods import jobs
 from softhub.experiments.comparison.setup import ComparisonSetup
 from softhub.experiments.comparison.store import ComparedRow, RowStore
 from softhub.experiments.comparison.trained_weights import ia3_refusal
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
-from softhub.tasks import Splits
+from softhub.tasks import Splits, Task
 from softhub.training import PromptTrainingArguments
 
 
@@ -113,3 +117,33 @@ def test_an_optimized_hard_prompt_has_its_budget_and_bytes(rows_of):
     assert row.bytes == len(row.details["prompt"].encode())
     assert row.details["dev_texts_scored"] >= 60 or row.details["shots"] < 4
     assert row.train_seconds > 0 and len(row.predictions) == 8
+
+
+def test_the_optimized_hard_prompt_is_a_candidate_of_init_auto(rows_of, tiny_base, tmp_path):
+    """Its last tokens, which are those before the text; a run whose search is missing has none."""
+    without = rows_of("soft prompt", virtual_tokens=[3], init="auto")["P = 3"]
+    assert not without.details["init"].startswith("candidate")
+    text = "great value money best love"
+    RowStore(tmp_path).add(
+        ComparedRow(
+            "optimized hard prompt",
+            {"accuracy": 1.0},
+            ["good"] * 8,
+            seed=0,
+            details={"prompt": f"{text}Review: {{text}}\nSentiment:"},
+        )
+    )
+    setup = SimpleNamespace(
+        base=load_base(tiny_base("llama")),
+        task=Task.from_record({"name": "t", "kind": "generation", "template": "{text}"}),
+        args=SimpleNamespace(output_dir=tmp_path),
+    )
+    base = setup.base
+    ids = base.encoder.tokens(f"{text}Review: ")
+    for tokens in (3, len(ids) + 2):
+        config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens)
+        (start,) = searched_starts(setup, config, 0)
+        expected = base.embed(torch.tensor((ids * 2)[-tokens:]))
+        assert torch.equal(start.vectors, expected.float())
+    assert searched_starts(setup, config, 1) == []
+    assert rows_of("soft prompt", virtual_tokens=[3], init="auto")["P = 3"].steps == 4
