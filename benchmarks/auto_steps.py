@@ -117,6 +117,13 @@ class Bench:
         }
 
 
+def first_as_good(row, margin=0.01):
+    """Return the first step whose dev loss is nearly the lowest of the run."""
+    losses = {int(step): loss for step, loss in row["dev_losses"].items()}
+    most = (1 + margin) * min(losses.values())
+    return min(step for step, loss in losses.items() if loss <= most)
+
+
 def summary(bench, rows):
     """Return the figures of one task over the seeds that have both runs."""
     pairs = []
@@ -141,6 +148,7 @@ def summary(bench, rows):
         "seeds": [pair[0]["seed"] for pair in pairs],
         "metric": metric,
         "best_step_in_hindsight": [long["best_step"] for long, _ in pairs],
+        "first_step_within_1_percent_of_it": [first_as_good(long) for long, _ in pairs],
         "auto_steps": [auto["steps"] for _, auto in pairs],
         "share_of_extra_steps": extra,
         "mean_share_of_extra_steps": statistics.fmean(extra),
