@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from softhub.evaluation.evaluate import leading_metric, predict_examples, references_of
-from softhub.evaluation.few_shot import predict_few_shot, written_out
+from softhub.evaluation.evaluate import leading_metric, references_of
+from softhub.evaluation.few_shot import few_shot_rows, few_shot_task, written_out
 from softhub.evaluation.hard_prompts import choose_label, mean_log_probabilities
 from softhub.inference.engine import Prediction, PromptModel
 from softhub.metrics import compute
@@ -29,6 +29,7 @@ from softhub.terminal import phase
 _FIRST = 32  # dev texts on which all candidates are compared
 _POOL = 8  # solved examples to choose from, at each place
 _MOST_SHOTS = 4
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -36,32 +37,34 @@ class SearchedPrompt:
     """The best hard prompt of a search.
 
     Attributes:
-        template: The template.
+        instruction: Text before everything else, or empty.
+        template: The template of solved examples and texts.
         shots: Solved examples before each text, in order.
         bias: As in `HardPrompt`.
         dev_score: The value of the task's first metric on dev, by which it was chosen.
         candidates: Number of prompts that were compared.
         texts: Number of dev texts that were scored: one forward pass each, in batches.
-        shown: The whole text before the input's template, solved examples included.
+        text: The whole prompt: instruction, solved examples, and the template of the input.
     """
 
+    instruction: str
     template: Template
     shots: tuple[Example, ...]
     bias: Mapping[str, float] | None
     dev_score: float
     candidates: int
     texts: int
-    shown: str
+    text: str
 
     def answer(self, model: PromptModel, task: Task, examples: Sequence[Example]) -> list[str]:
         """Return the label of each example."""
-        found = _predict(model, task, self.template, self.shots, examples)
+        found = _predict(model, task, self.instruction, self.template, self.shots, examples)
         return [choose_label(prediction, self.bias) for prediction in found]
 
     def to_record(self) -> dict[str, Any]:
         """Return what was found, and the budget that it took."""
         return {
-            "prompt": self.shown + self.template.text,
+            "prompt": self.text,
             "shots": len(self.shots),
             "bias_corrected": self.bias is not None,
             "dev_score": self.dev_score,
@@ -96,14 +99,16 @@ def search_hard_prompt(
     """
     search = _Search(model, task, dev, seed)
     with phase("Searching for a hard prompt on dev", most_texts, "text") as advance:
-        best = search.best([_Candidate(template) for template in candidate_templates(task)])
+        best = search.best([_Candidate(*texts) for texts in combinations(task)])
         advance(search.texts)
         shows = task.system is None and not task.multilabel
         for place in range(_MOST_SHOTS if shows else 0):
             before = search.texts
             unshown = [example for example in train if example not in best.shots]
             pool = choose_shots(task, unshown, _POOL, _MOST_SHOTS * seed + place)
-            more = [_Candidate(best.template, (shot, *best.shots)) for shot in pool]
+            more = [
+                _Candidate(best.instruction, best.template, (shot, *best.shots)) for shot in pool
+            ]
             better = search.best([best, *more])
             advance(search.texts - before)
             if better is best:
@@ -114,11 +119,11 @@ def search_hard_prompt(
     return search.result(best)
 
 
-def candidate_templates(task: Task) -> list[Template]:
-    """Return the task's templates, each alone and after every instruction."""
-    frames = dict.fromkeys([*task.hard_templates, task.template])
+def combinations(task: Task) -> list[tuple[str, Template]]:
+    """Return each of the task's templates with no instruction, and with every one."""
+    templates = dict.fromkeys([*task.hard_templates, task.template])
     texts = ["", *(f"{instruction}\n\n" for instruction in instructions(task))]
-    return [Template(text + frame.text) for text in texts for frame in frames]
+    return [(text, template) for text in texts for template in templates]
 
 
 def instructions(task: Task) -> list[str]:
@@ -135,6 +140,7 @@ def instructions(task: Task) -> list[str]:
 class _Candidate:
     """A prompt, and its predictions of the first dev texts."""
 
+    instruction: str
     template: Template
     shots: tuple[Example, ...] = ()
     predictions: list[Prediction] = field(default_factory=list, init=False)
@@ -170,9 +176,8 @@ class _Search:
         texts = self.dev[there:rows]
         self.candidates += not there
         self.texts += len(texts)
-        candidate.predictions += _predict(
-            self.model, self.task, candidate.template, candidate.shots, texts
-        )
+        prompt = (candidate.instruction, candidate.template, candidate.shots)
+        candidate.predictions += _predict(self.model, self.task, *prompt, texts)
 
     def _goodness(self, candidate: _Candidate, rows: int) -> tuple[float, float]:
         """Return the score on the first `rows` dev texts, then the likelihood of their labels."""
@@ -195,7 +200,14 @@ class _Search:
         score, bias = self._score(best.predictions, self.references)
         shown = written_out(self.task, best.template, best.shots)
         return SearchedPrompt(
-            best.template, best.shots, bias, score, self.candidates, self.texts, shown
+            best.instruction,
+            best.template,
+            best.shots,
+            bias,
+            score,
+            self.candidates,
+            self.texts,
+            best.instruction + shown + best.template.text,
         )
 
 
@@ -217,10 +229,13 @@ def _log_likelihood(
 def _predict(
     model: PromptModel,
     task: Task,
+    instruction: str,
     template: Template,
     shots: Sequence[Example],
     examples: Sequence[Example],
 ) -> list[Prediction]:
-    if shots:
-        return predict_few_shot(model, task, template, shots, examples)
-    return predict_examples(model, replace(task, template=template), examples)
+    plain = replace(task, template=template)
+    shown = few_shot_task(model, task, template, shots) if shots else plain
+    whole = replace(shown, template=Template(instruction + shown.template.text))
+    rows = few_shot_rows(task, template, shots, examples)
+    return model.predict(rows, task=whole, batch_size=_BATCH, progress="Scoring hard prompts")

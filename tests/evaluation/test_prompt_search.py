@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from softhub.evaluation.prompt_search import (
-    candidate_templates,
+    combinations,
     instructions,
     search_hard_prompt,
 )
@@ -52,9 +52,9 @@ def test_instructions_are_made_of_what_the_task_says():
     said = instructions(TASK)
     assert said[0] == "Mood of a review."
     assert said[1].startswith("Options: ") and said[2] == f"{said[0]}\n{said[1]}"
-    texts = [template.text for template in candidate_templates(TASK)]
-    assert len(texts) == len(set(texts)) == 4 * len({*FRAMES, TASK.template})
-    assert f"{said[2]}\n\n{FRAMES[1].text}" in texts
+    found = combinations(TASK)
+    assert len(found) == len(set(found)) == 4 * len({*FRAMES, TASK.template})
+    assert (f"{said[2]}\n\n", FRAMES[1]) in found
     braces = replace(TASK, description="Mood of {reviews}.")
     assert all("{reviews}" not in text for text in instructions(braces))
 
@@ -62,12 +62,14 @@ def test_instructions_are_made_of_what_the_task_says():
 def test_the_best_combination_is_found_on_a_part_of_the_budget_of_trying_all():
     """Chats show no solved examples, so that only instructions and templates are compared."""
     chat = replace(TASK, system="Be brief.")
-    best = f"{instructions(chat)[2]}\n\n{FRAMES[1].text}"
+    instruction = f"{instructions(chat)[2]}\n\n"
+    best = instruction + FRAMES[1].text
     model = Scripted(lambda template: 6.5 if template == best else 2.5)
     dev = examples(200)
     found = search_hard_prompt(model, chat, examples(20, "train"), dev, seed=0)
-    assert (found.template.text, found.shots, found.dev_score) == (best, (), 1.0)
-    assert found.candidates == len(candidate_templates(chat))
+    assert (found.instruction, found.template) == (instruction, FRAMES[1])
+    assert (found.text, found.shots, found.dev_score) == (best, (), 1.0)
+    assert found.candidates == len(combinations(chat))
     assert found.texts == model.scored < 0.5 * found.candidates * len(dev)
 
 
@@ -84,7 +86,8 @@ def test_solved_examples_are_added_while_they_help(model):
     found = search_hard_prompt(scripted, TASK, train, examples(70), seed=1)
     assert len(found.shots) == 2 and found.texts == scripted.scored
     assert all(shot in train for shot in found.shots)
-    assert found.to_record()["prompt"].count("train ") == 2
+    assert found.text.startswith(found.instruction) and found.text.count("train ") == 2
+    assert found.text.count(found.instruction) == (1 if found.instruction else len(found.text) + 1)
     assert found.to_record()["dev_texts_scored"] == found.texts
     little = search_hard_prompt(scripted, TASK, train, examples(70), seed=1, most_texts=1)
     assert len(little.shots) == 1  # a comparison that has begun is finished

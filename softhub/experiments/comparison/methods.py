@@ -149,11 +149,11 @@ def _optimized(setup: ComparisonSetup, seed: int) -> Fields:
     found = search_hard_prompt(model, task, train, dev, seed=seed, most_texts=setup.searched_texts)
     searched, start = time.perf_counter() - start, time.perf_counter()
     labels = found.answer(model, task, test)
-    shots, template = found.shots, found.template
-    shown = shown_tokens(model, task, template, shots) if shots else 0
+    shown = shown_tokens(model, task, found.template, found.shots) if found.shots else 0
+    template = Template(found.instruction + found.template.text)
     return scored(
         score_predictions(task, test, labels, time.perf_counter() - start),
-        bytes=text_bytes(task, template, shots),
+        bytes=len(found.text.encode()),
         prompt_tokens=shown + template_tokens(setup, template),
         train_seconds=searched,
         details=found.to_record(),
