@@ -4,6 +4,7 @@
     python benchmarks/against_peft.py --task medical --sides peft     # only a part
     python benchmarks/against_peft.py --sides softhub --steps 80      # a shorter run of softhub
     python benchmarks/against_peft.py --sides softhub --init task     # another initialization
+    python benchmarks/against_peft.py --sides prefix --steps 60       # a prefix by softhub
     python benchmarks/against_peft.py --summary        # only summarize the finished runs
 
 PEFT is used as its documentation shows: `get_peft_model`, the stock Trainer, batches padded on the
@@ -11,10 +12,10 @@ right, the loss on the tokens of the label's (first) word, linear decay, weight 
 it is trained in six variants, RANDOM and TEXT init at three learning rates each (a variant whose
 lowest dev loss after a quarter or half of the steps is higher than what another variant had reached
 by then is stopped); with the other seeds, only the variant with the lowest dev loss is trained.
-softhub is `fit` with all its defaults, or with another initialization if one is given. Both sides
-train the same base model in one process, in turn, on the same texts in batches of 8 and with the
-same number of virtual tokens. The checkpoint with the lowest dev loss is evaluated on the test
-split.
+softhub is `fit` with all its defaults, or with another initialization if one is given; a prefix has
+as many virtual tokens, and is compared with the same prompts of PEFT. All sides train the same base
+model in one process, in turn, on the same texts in batches of 8 and with the same number of virtual
+tokens. The checkpoint with the lowest dev loss is evaluated on the test split.
 
 On dev, the vectors of both sides are evaluated by the same scores of the same label words. A step
 is a step of any optimizer. The CPU seconds are those of the process, from before the texts are
@@ -30,7 +31,7 @@ from contextlib import contextmanager
 from unittest import mock
 
 import torch
-from peft import PromptTuningConfig, get_peft_model
+from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from record import (
     DEMO_BASE,
     DEMO_NAME,
@@ -67,6 +68,7 @@ TASKS = {  # task file, virtual tokens, PEFT's init text
         "reproductive, musculoskeletal, cardiovascular, eye, immune, skin, digestive, respiratory:",
     ),
 }
+OURS = {"softhub": PromptTuningConfig, "prefix": PrefixTuningConfig}
 FIRST_SEED, BATCH = 0, 8
 RATES, INITS = (0.01, 0.03, 0.003), ("TEXT", "RANDOM")
 WAYS = [(init, rate) for init in INITS for rate in RATES]
@@ -75,9 +77,7 @@ WAYS = [(init, rate) for init in INITS for rate in RATES]
 def parse():
     parser = command_line(__doc__)
     parser.add_argument("--task", choices=TASKS, nargs="+", default=list(TASKS))
-    parser.add_argument(
-        "--sides", choices=("peft", "softhub"), nargs="+", default=["peft", "softhub"]
-    )
+    parser.add_argument("--sides", choices=("peft", *OURS), nargs="+", default=["peft", "softhub"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--init", help="softhub's initialization")
@@ -234,9 +234,9 @@ class Bench:
             data.append({"input_ids": [*text, *word], "labels": labels})
         return data
 
-    def softhub(self, init, seed):
+    def softhub(self, side, init, seed):
         original = PromptTrainer.evaluate
-        config = PromptTuningConfig(task_type=self.base.task_type, num_virtual_tokens=self.tokens)
+        config = OURS[side](task_type=self.base.task_type, num_virtual_tokens=self.tokens)
 
         def measured(trainer, *args, **kwargs):
             with meter.evaluation() as point:
@@ -258,7 +258,7 @@ class Bench:
                 disable_tqdm=True,
             )
             data = {"train": self.train, "dev": self.dev}
-            init = init or RunConfig.init
+            init = init or (RunConfig.init if side == "softhub" else None)
             result = fit(self.base, self.task, config, data, args=args, init=init)
         provenance = result.prompt.manifest.provenance
         return self.row(meter, result.prompt) | {
@@ -310,8 +310,8 @@ def runs_in_order(options, path):
             ways = WAYS if seed == FIRST_SEED else [best_way(read_rows(path))[1:3]]
             for init, rate in ways:
                 yield ("peft", init, rate, options.steps), seed
-        if "softhub" in options.sides:
-            yield ("softhub", options.init, None, options.steps), seed
+        for side in set(options.sides) & OURS.keys():
+            yield (side, options.init, None, options.steps), seed
 
 
 def train_all(options, name, base, path):
@@ -321,8 +321,8 @@ def train_all(options, name, base, path):
             continue
         side, init, rate, steps = way
         row = {"side": side, "init": init, "rate": rate, "steps": steps, "seed": seed}
-        if side == "softhub":
-            row |= bench.softhub(init, seed)
+        if side in OURS:
+            row |= bench.softhub(side, init, seed)
         else:
             others = [r for r in read_rows(path) if (r["side"], r["seed"]) == (side, seed)]
             row |= bench.peft(init, rate, seed, rivals=others)
@@ -367,15 +367,15 @@ def summary(options, rows, task):
     best = best_way(rows)
     theirs = by_way[best]
     figures["best of peft"] = described(best, theirs)
-    figures["softhub"] = []
+    figures |= {side: [] for side in OURS}
     for way, ours in by_way.items():
         seeds = sorted(set(ours) & set(theirs))
-        if way[0] == "softhub" and seeds:
+        if way[0] in OURS and seeds:
             against = {
                 "races": [race(ours[seed], theirs[seed]) for seed in seeds],
                 "test": final_scores(task, test, ours.values(), theirs.values()),
             }
-            figures["softhub"].append(described(way, ours) | against)
+            figures[way[0]].append(described(way, ours) | against)
     return figures
 
 

@@ -6,8 +6,9 @@
     python benchmarks/comparisons.py --tables            # run nothing, write from existing rows
 
 The rows are in benchmarks/results/compare-<name>, and the files of the runs in
-runs/compare-<name>. The table is written to docs/results.md between its markers, and the plot to
-docs/images. The ensemble needs prompts that are only in runs/; --anew trains them if necessary.
+runs/compare-<name>. The tables are written to docs/results.md and docs/training.md between their
+markers, and the plots to docs/images. The ensemble needs prompts that are only in runs/; --anew
+trains them if necessary.
 """
 
 import argparse
@@ -18,20 +19,25 @@ import tempfile
 from pathlib import Path
 
 from record import RESULTS
+from rich.filesize import decimal
 
 from softhub.experiments.comparison.formatting import DASH, difference, score
 from softhub.experiments.comparison.results import (
     CONTEXT,
     FIGURES,
     OVERVIEW,
+    STORAGE,
     read_results,
     write_results,
 )
 from softhub.experiments.comparison.store import ABOUT, ROWS, RowStore
+from softhub.experiments.comparison.trained_weights import RATES
 
-NAMES = ("sentiment", "medical", "translation", "summarization", "code")
-KEPT = (ROWS, ABOUT, CONTEXT)
+NAMES = ("sentiment", "medical", "attack", "translation", "summarization", "code")
+KEPT = (ROWS, ABOUT, CONTEXT, RATES)
 PAGE, IMAGES = Path("docs/results.md"), Path("docs/images")
+PREFIX_PAGE = Path("docs/training.md")
+END = "<!-- end of comparison -->"
 
 
 def run(name, folder, flags):
@@ -46,8 +52,14 @@ def take_committed(name, folder):
     committed = RESULTS / f"compare-{name}"
     if committed.is_dir() and not (folder / ROWS).is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        for file in KEPT:
-            shutil.copy(committed / file, folder / file)
+        copy_files(committed, folder, KEPT)
+
+
+def copy_files(source, target, names):
+    """Copy those of the files that are there: there may have been no search for learning rates."""
+    for name in names:
+        if (source / name).is_file():
+            shutil.copy(source / name, target / name)
 
 
 def keys(folder):
@@ -66,23 +78,30 @@ def publish(name, folder, *, anew=False):
         )
     write_results(folder)
     committed.mkdir(exist_ok=True)
-    for file in (*KEPT, FIGURES):
-        shutil.copy(folder / file, committed / file)
+    copy_files(folder, committed, (*KEPT, FIGURES))
     shutil.copy(folder / OVERVIEW, IMAGES / f"{name}.svg")
-    write_table(name)
+    shutil.copy(folder / STORAGE, IMAGES / f"{name}-storage.svg")
+    write_tables(name)
 
 
 def table(summary):
     """Yield the lines of the table: methods with seeds, scores and differences, as Markdown."""
-    yield f"| | seeds | {summary.heading} | minus soft prompt |"
-    yield "|---|---|---|---|"
+    yield f"| | bytes | seeds | {summary.heading} | minus soft prompt |"
+    yield "|---|---|---|---|---|"
     for line in summary.table:
         name = escape_markdown(line.name)
         name = f"**{name}**" if line is summary.soft_prompt else name
         seeds = len([row for row in line.rows if row.seed is not None]) or DASH
+        size = round(line.mean("bytes"))
         minus = summary.difference(line, summary.soft_prompt)
         to = difference(minus, summary.metric) if minus else ""
-        yield f"| {name} | {seeds} | {score(summary.score(line), summary.metric)} | {to} |"
+        cells = (name, decimal(size) if size else DASH, seeds, shown(summary, line), to)
+        yield f"| {' | '.join(map(str, cells))} |"
+
+
+def shown(summary, line):
+    """A line's main score with its interval."""
+    return score(summary.score(line), summary.metric)
 
 
 def escape_markdown(text):
@@ -90,17 +109,42 @@ def escape_markdown(text):
     return "".join(f"\\{c}" if c in "\\|*_`[]<>" else c for c in " ".join(text.split()))
 
 
-def write_table(name):
-    """Write a comparison's table between its markers in the results page, if it has any."""
-    begin, end = f"<!-- comparison: {name} -->", "<!-- end of comparison -->"
-    page = PAGE.read_text(encoding="utf-8")
-    if begin not in page:
-        print(f"{PAGE} has no marker {begin}: the table is only in {RESULTS}", file=sys.stderr)
+def trained_table(summaries):
+    """Yield the lines of a table of what is trained: bytes, and the score on each task."""
+    yield f"| | bytes | {' | '.join(f'{n}, {s.heading}' for n, s in summaries.items())} |"
+    yield f"|---|---|{'---|' * len(summaries)}"
+    lines = [
+        {line.name: line for line in s.table if line.rows[0].steps} for s in summaries.values()
+    ]
+    for name in dict.fromkeys(name for found in lines for name in found):
+        own = [found.get(name) for found in lines]
+        scores = [
+            score(summary.score(line), summary.metric) if line else ""
+            for summary, line in zip(summaries.values(), own, strict=True)
+        ]
+        size = next(round(line.mean("bytes")) for line in own if line)
+        yield f"| {' | '.join([escape_markdown(name), decimal(size), *scores])} |"
+
+
+def write_tables(name):
+    """Write the table of a comparison, and the one of what is trained, between their markers."""
+    summary = read_results(RESULTS / f"compare-{name}").summary
+    write_between(PAGE, f"comparison: {name}", table(summary))
+    folders = {other: RESULTS / f"compare-{other}" for other in NAMES}
+    summaries = {n: read_results(f).summary for n, f in folders.items() if f.is_dir()}
+    write_between(PREFIX_PAGE, "comparison: trained", trained_table(summaries))
+
+
+def write_between(page, marker, lines):
+    """Write lines between the markers of a page, if it has any."""
+    begin, text = f"<!-- {marker} -->", page.read_text(encoding="utf-8")
+    if begin not in text:
+        print(f"{page} has no marker {begin}: the table is only in {RESULTS}", file=sys.stderr)
         return
-    before, rest = page.split(begin, 1)
-    after = rest.split(end, 1)[1]
-    lines = "\n".join(table(read_results(RESULTS / f"compare-{name}").summary))
-    PAGE.write_text(f"{before}{begin}\n\n{lines}\n\n{end}{after}", encoding="utf-8")
+    before, rest = text.split(begin, 1)
+    after = rest.split(END, 1)[1]
+    written = "\n".join(lines)
+    page.write_text(f"{before}{begin}\n\n{written}\n\n{END}{after}", encoding="utf-8")
 
 
 def main():

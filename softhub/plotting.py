@@ -33,9 +33,12 @@ class MethodStyle:
 _METHOD_STYLES = {
     "zero-shot": MethodStyle("#E69F00", "v"),
     "zero-shot, bias-corrected": MethodStyle("#E69F00", "^"),
+    "optimized hard prompt": MethodStyle("#E69F00", "*"),
     "few-shot": MethodStyle("#CC79A7", "h"),
     "soft prompt": MethodStyle("#0072B2", "o"),
-    "soft-prompt ensemble": MethodStyle("#56B4E9", "P"),
+    "prefix": MethodStyle("#56B4E9", "X"),
+    "soft-prompt ensemble": MethodStyle("#0072B2", "P"),
+    "IA3": MethodStyle("#009E73", "p"),
     "LoRA": MethodStyle("#009E73", "s"),
     "full fine-tuning": MethodStyle("#D55E00", "D"),
 }

@@ -255,7 +255,9 @@ def initial_vectors(
     known = _known_tokens(base, tasks[0].task, name, tokens)
     drawn = _frequent_tokens(base, tasks, tokens, generator)
     # `task` says what the task is right before the text; `labels` come first.
-    return _embed(base, (drawn + known)[-tokens:] if name == "task" else (known + drawn)[:tokens])
+    return embed_tokens(
+        base, (drawn + known)[-tokens:] if name == "task" else (known + drawn)[:tokens]
+    )
 
 
 def text_vectors(base: BaseModel, text: str, tokens: int) -> torch.Tensor:
@@ -270,10 +272,10 @@ def text_vectors(base: BaseModel, text: str, tokens: int) -> torch.Tensor:
             "init 'text' needs a text: set prompt_tuning_init_text in PEFT's configuration, or "
             "init_text in a recipe's (--init-text '…')."
         )
-    return _embed(base, (ids * (tokens // len(ids) + 1))[:tokens])
+    return embed_tokens(base, (ids * (tokens // len(ids) + 1))[:tokens])
 
 
-def _embed(base: BaseModel, ids: Sequence[int]) -> torch.Tensor:
+def embed_tokens(base: BaseModel, ids: Sequence[int]) -> torch.Tensor:
     """Return embeddings `[len(ids), H]`, float32, on the CPU."""
     with torch.no_grad():
         return base.embed(torch.tensor(ids)).float().cpu()

@@ -1,4 +1,4 @@
-"""Train the base's own weights, for comparison only: all of them, or LoRA matrices added to them.
+"""Train weights, for comparison only: all of the base's, or those that PEFT adds to them.
 
 Loss, batches and selection of the best checkpoint are the same as for a soft prompt, so that a
 comparison measures only the method.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from peft import PeftConfig, inject_adapter_in_model
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from softhub.model.base import BaseModel
@@ -74,7 +74,7 @@ def fit_weights(
     data: Splits,
     *,
     args: PromptTrainingArguments,
-    lora: LoraConfig | None = None,
+    config: PeftConfig | None = None,
 ) -> WeightsResult:
     """Train a base's weights in place; load a separate base for this.
 
@@ -84,15 +84,16 @@ def fit_weights(
         data: The train split to learn from, and the dev split that selects the best weights.
         args: Training arguments; the learning rate has to suit weights (1e-5 to 1e-3), and
             checkpoints are neither written nor resumed.
-        lora: Train these low-rank matrices (Hu et al. 2021, arXiv 2106.09685) instead of all
-            weights.
+        config: Train what this adds to the base instead of all weights, e.g. low-rank matrices
+            (LoRA, Hu et al. 2021, arXiv 2106.09685) or scales (IA3, Liu et al. 2022, arXiv
+            2205.05638).
     """
     set_seed(args.seed)
     encoded = encode_task(base, task, data.train, data.dev, virtual_tokens=0)
-    if lora is None:
+    if config is None:
         base.model.requires_grad_(True)
     else:
-        inject_adapter_in_model(lora, base.model)
+        inject_adapter_in_model(config, base.model)
     module = LossModule(base, encoded.candidates, encoded.label_weights)
     best, history = _BestWeights(), HistoryCallback()
     splits = (encoded.train, encoded.dev)

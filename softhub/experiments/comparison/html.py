@@ -93,6 +93,7 @@ def _plots(summary: Summary) -> dict[str, str]:
     """Return the plots by name, as sources of images; the template has titles and captions."""
     figures = {
         "overview": plots.overview(summary),
+        "storage": plots.storage(summary),
         "curves": plots.learning_curves(summary),
     }
     drawn = {name: figure for name, figure in figures.items() if figure is not None}

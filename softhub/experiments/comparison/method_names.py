@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 
 MAJORITY, FEW_SHOT, SOFT_PROMPT = "majority label", "few-shot", "soft prompt"
-ENSEMBLE, LORA, FINE_TUNING = "soft-prompt ensemble", "LoRA", "full fine-tuning"
+PREFIX, ENSEMBLE = "prefix", "soft-prompt ensemble"
+IA3, LORA, FINE_TUNING = "IA3", "LoRA", "full fine-tuning"
 ZERO_SHOT, BIAS_CORRECTED = "zero-shot", "zero-shot, bias-corrected"
+OPTIMIZED = "optimized hard prompt"
+RATE_SEARCHED = "rate searched"
+"""Part of the setting of a row whose learning rate was searched on dev rather than given."""
 
 METHODS = (
-    *(MAJORITY, ZERO_SHOT, BIAS_CORRECTED, FEW_SHOT),
-    *(SOFT_PROMPT, ENSEMBLE, LORA, FINE_TUNING),
+    *(MAJORITY, ZERO_SHOT, BIAS_CORRECTED, OPTIMIZED, FEW_SHOT),
+    *(SOFT_PROMPT, PREFIX, ENSEMBLE, IA3, LORA, FINE_TUNING),
 )
 
 

@@ -2,47 +2,60 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from peft import LoraConfig, PromptTuningConfig
+from peft import PrefixTuningConfig, PromptTuningConfig
 
-from softhub.errors import ConfigError, did_you_mean
-from softhub.evaluation.evaluate import Evaluation, evaluate, leading_metric, score_predictions
+from softhub.errors import BaseModelError, ConfigError, did_you_mean
+from softhub.evaluation.evaluate import evaluate, leading_metric, score_predictions
 from softhub.evaluation.few_shot import (
     generate_few_shot,
     predict_few_shot,
     shown_tokens,
 )
 from softhub.evaluation.hard_prompts import choose_label, majority_class, mean_log_probabilities
-from softhub.experiments.comparison.fine_tuning import WeightsResult, fit_weights
+from softhub.evaluation.prompt_search import search_hard_prompt
+from softhub.experiments.comparison.fields import (
+    Fields,
+    scored,
+    template_tokens,
+    text_bytes,
+    trained,
+)
 from softhub.experiments.comparison.method_names import (
     BIAS_CORRECTED,
     ENSEMBLE,
-    FINE_TUNING,
-    LORA,
+    IA3,
     MAJORITY,
     METHODS,
+    OPTIMIZED,
+    PREFIX,
     SOFT_PROMPT,
     ZERO_SHOT,
     method_family,
 )
 from softhub.experiments.comparison.setup import ComparisonSetup
-from softhub.experiments.comparison.store import ComparedRow
+from softhub.experiments.comparison.store import ComparedRow, RowStore
+from softhub.experiments.comparison.trained_weights import ia3_refusal, weights_methods
 from softhub.experiments.report import folder_bytes
 from softhub.inference.engine import PromptModel
 from softhub.inference.ensemble import predict_ensemble
 from softhub.metrics import compute
+from softhub.model.prefix import prefix_shape
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Template
 from softhub.tasks.sampling import choose_shots
-from softhub.training import FitResult, fit
+from softhub.training import PromptTrainingArguments, fit
+from softhub.training.initialization import embed_tokens
+from softhub.training.peft_config import PromptConfig
+from softhub.training.provenance import manifest_of
 
-Fields = dict[str, Any]
-"""Fields of a `ComparedRow` other than its key."""
+logger = logging.getLogger("softhub")
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,22 @@ def jobs(setup: ComparisonSetup) -> list[Job]:
     for method in setup.methods:
         if method not in METHODS:
             raise ConfigError(f"Unknown method {method!r}{did_you_mean(method, METHODS)}")
-    return [job for job in _all_jobs(setup) if method_family(job.key[0]) in setup.methods]
+    chosen = [job for job in _all_jobs(setup) if method_family(job.key[0]) in setup.methods]
+    refused = {method: reason for method, reason in _refusals(setup) if reason is not None}
+    for method in {job.key[0] for job in chosen} & {*refused}:
+        logger.warning("%s is left out: %s.", method, refused[method].rstrip("."))
+    return [job for job in chosen if job.key[0] not in refused]
+
+
+def _refusals(setup: ComparisonSetup) -> Iterator[tuple[str, str | None]]:
+    """Yield the methods that depend on the base, with the reason if it cannot run them."""
+    if PREFIX in setup.methods:
+        try:
+            prefix_shape(setup.base)
+        except BaseModelError as error:
+            yield PREFIX, str(error)
+    if IA3 in setup.methods:
+        yield IA3, ia3_refusal(setup.base)
 
 
 def _all_jobs(setup: ComparisonSetup) -> Iterator[Job]:
@@ -84,10 +112,14 @@ def _all_jobs(setup: ComparisonSetup) -> Iterator[Job]:
 
 
 def _seed_jobs(setup: ComparisonSetup, seed: int) -> Iterator[Job]:
-    for tokens in setup.virtual_tokens:
-        yield Job((SOFT_PROMPT, f"P = {tokens}", seed), partial(_soft_prompt, setup, tokens, seed))
-    yield Job((LORA, f"rank {setup.lora_rank}", seed), partial(_lora, setup, seed))
-    yield Job((FINE_TUNING, "", seed), partial(_fine_tuning, setup, seed))
+    if setup.task.kind == "classification":
+        yield Job((OPTIMIZED, "", seed), partial(_optimized, setup, seed))
+    lengths = {SOFT_PROMPT: setup.virtual_tokens, PREFIX: setup.prefix_tokens}
+    for method, train in ((SOFT_PROMPT, _soft_prompt), (PREFIX, _prefix)):
+        for tokens in lengths[method]:
+            yield Job((method, f"P = {tokens}", seed), partial(train, setup, tokens, seed))
+    for weights in weights_methods(setup):
+        yield Job((weights.name, weights.setting, seed), partial(weights.run, setup, seed))
     if not setup.task.multilabel:  # a solved example shows a single answer
         for count in setup.shots:
             yield Job((f"{count}-shot", "", seed), partial(_few_shot, setup, count, seed))
@@ -97,15 +129,34 @@ def _seed_jobs(setup: ComparisonSetup, seed: int) -> Iterator[Job]:
 
 
 def _majority(setup: ComparisonSetup) -> Fields:
-    return _fields(majority_class(setup.task, setup.data.train, setup.data.test))
+    return scored(majority_class(setup.task, setup.data.train, setup.data.test))
 
 
 def _zero_shot(setup: ComparisonSetup, name: str) -> Fields:
     chosen = next(hard for hard in setup.hard_prompts if hard.name == name)
-    return _fields(
+    return scored(
         setup.hard_evaluations[name],
-        prompt_tokens=_template_tokens(setup, chosen.template),
+        bytes=text_bytes(setup.task, chosen.template),
+        prompt_tokens=template_tokens(setup, chosen.template),
         details={"template": chosen.template.text, "dev_score": chosen.dev_score},
+    )
+
+
+def _optimized(setup: ComparisonSetup, seed: int) -> Fields:
+    task, model = setup.task, PromptModel(setup.base)
+    train, dev, test = setup.data
+    start = time.perf_counter()
+    found = search_hard_prompt(model, task, train, dev, seed=seed, most_texts=setup.searched_texts)
+    searched, start = time.perf_counter() - start, time.perf_counter()
+    labels = found.answer(model, task, test)
+    shown = shown_tokens(model, task, found.template, found.shots) if found.shots else 0
+    template = Template(found.instruction + found.template.text)
+    return scored(
+        score_predictions(task, test, labels, time.perf_counter() - start),
+        bytes=len(found.text.encode()),
+        prompt_tokens=shown + template_tokens(setup, template),
+        train_seconds=searched,
+        details=found.to_record(),
     )
 
 
@@ -116,11 +167,12 @@ def _few_shot(setup: ComparisonSetup, count: int, seed: int) -> Fields:
     answer = _generated if task.kind == "generation" else _classified
     answers, seconds, details = answer(setup, template, shots)
     shown = shown_tokens(model, task, template, shots)
-    return _fields(
+    return scored(
         score_predictions(
             task, setup.data.test, answers, seconds, run_code=setup.run_generated_code
         ),
-        prompt_tokens=shown + _template_tokens(setup, template),
+        bytes=text_bytes(task, template, shots),
+        prompt_tokens=shown + template_tokens(setup, template),
         details={"template": template.text, **details},
     )
 
@@ -154,26 +206,63 @@ def _generated(setup: ComparisonSetup, template: Template, shots: Sequence[Examp
 
 
 def _soft_prompt(setup: ComparisonSetup, tokens: int, seed: int) -> Fields:
+    config = PromptTuningConfig(task_type=setup.base.task_type, num_virtual_tokens=tokens)
+    name = f"p{tokens}"
+    return _trained_prompt(setup, name, config, setup.arguments(name, seed), setup.init)
+
+
+def _prefix(setup: ComparisonSetup, tokens: int, seed: int) -> Fields:
+    """Train a prefix with its own defaults: the init `task`, and the scaled learning rate."""
+    config = PrefixTuningConfig(task_type=setup.base.task_type, num_virtual_tokens=tokens)
+    name = f"prefix{tokens}"
+    args = setup.arguments(name, seed, learning_rate=None)
+    return _trained_prompt(setup, name, config, args, None)
+
+
+def _trained_prompt(
+    setup: ComparisonSetup,
+    name: str,
+    config: PromptConfig,
+    args: PromptTrainingArguments,
+    init: str | None,
+) -> Fields:
     task, base = setup.task, setup.base
-    config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens)
-    args = setup.arguments(f"p{tokens}", seed)
-    result = fit(base, task, config, setup.data, args=args, init=setup.init)
-    folder = result.prompt.save_pretrained(setup.adapter(tokens, seed))
+    candidates = _searched_starts(setup, config, args.seed) if init == "auto" else []
+    result = fit(base, task, config, setup.data, args=args, init=init, init_candidates=candidates)
+    folder = result.prompt.save_pretrained(setup.adapter(name, args.seed))
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="prompt")
     run_code = setup.run_generated_code
-    return _fields(
+    used = result.prompt.manifest.provenance["training"]
+    rate = {key: used[key] for key in ("learning_rate", "learning_rate_rule")}
+    return scored(
         evaluate(model, task, setup.data.test, prompt="prompt", run_code=run_code),
         trainable_parameters=result.prompt.vectors.numel(),
         bytes=folder_bytes(folder),
-        prompt_tokens=tokens + _template_tokens(setup, task.template),
-        **_training(result),
+        prompt_tokens=config.num_virtual_tokens + template_tokens(setup, task.template),
+        **trained(result, init=result.init, **rate),
     )
+
+
+def _searched_starts(setup: ComparisonSetup, config: PromptConfig, seed: int) -> list[SoftPrompt]:
+    """Return the optimized hard prompt of this seed as a start, if its row has been computed.
+
+    It is the embeddings of its text before the input: of the last tokens, where it is too long.
+    """
+    key, base = (OPTIMIZED, "", seed), setup.base
+    rows = [row for row in RowStore(setup.args.output_dir).rows() if row.key == key]
+    texts = [row.details["prompt"].rpartition(f"{{{setup.task.text_column}}}")[0] for row in rows]
+    tokens, starts = int(config.num_virtual_tokens), []
+    for ids in filter(None, map(base.encoder.tokens, texts)):
+        vectors = embed_tokens(base, (ids * (tokens // len(ids) + 1))[-tokens:])
+        manifest = manifest_of(base, vectors, task=setup.task, provenance={})
+        starts.append(SoftPrompt(vectors, manifest))
+    return starts
 
 
 def _ensemble(setup: ComparisonSetup) -> Fields:
     tokens, model, task = setup.ensemble_of, PromptModel(setup.base), setup.task
-    folders = [setup.adapter(tokens, seed) for seed in setup.seeds]
+    folders = [setup.adapter(f"p{tokens}", seed) for seed in setup.seeds]
     missing = [folder.name for folder in folders if not folder.is_dir()]
     if missing:
         raise ConfigError(
@@ -187,73 +276,11 @@ def _ensemble(setup: ComparisonSetup) -> Fields:
     predictions = predict_ensemble(model, rows, prompts=names, progress="Evaluating the ensemble")
     seconds = time.perf_counter() - start
     prompts = [SoftPrompt.from_pretrained(folder) for folder in folders]
-    return _fields(
+    return scored(
         score_predictions(
             task, setup.data.test, [prediction.best for prediction in predictions], seconds
         ),
         trainable_parameters=sum(prompt.vectors.numel() for prompt in prompts),
         bytes=sum(map(folder_bytes, folders)),
-        prompt_tokens=len(folders) * (tokens + _template_tokens(setup, task.template)),
+        prompt_tokens=len(folders) * (tokens + template_tokens(setup, task.template)),
     )
-
-
-def _lora(setup: ComparisonSetup, seed: int) -> Fields:
-    rank = setup.lora_rank
-    lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
-    return _trained_weights(setup, "LoRA", seed, setup.lora_rate, lora)
-
-
-def _fine_tuning(setup: ComparisonSetup, seed: int) -> Fields:
-    return _trained_weights(setup, "full-fine-tuning", seed, setup.fine_tuning_rate)
-
-
-def _trained_weights(
-    setup: ComparisonSetup, name: str, seed: int, rate: float, lora: LoraConfig | None = None
-) -> Fields:
-    base, task = setup.load(), setup.task  # a base of its own, because the weights change
-    unsaved = {"save_strategy": "no", "load_best_model_at_end": False}
-    args = setup.arguments(name, seed, learning_rate=rate, **unsaved)
-    result = fit_weights(base, task, setup.data, args=args, lora=lora)
-    return _fields(
-        evaluate(PromptModel(base), task, setup.data.test, run_code=setup.run_generated_code),
-        trainable_parameters=result.trainable_parameters,
-        bytes=result.bytes,
-        prompt_tokens=_template_tokens(setup, task.template),
-        details={"learning_rate": rate},
-        **_training(result),
-    )
-
-
-# --- what the rows share ---
-
-
-def _fields(evaluation: Evaluation, **fields: Any) -> Fields:
-    ends = [outcome.kind for outcome in evaluation.outcomes]
-    judged = {"code": list(evaluation.programs), "outcomes": ends}
-    return {
-        "metrics": {name: interval.value for name, interval in evaluation.metrics.items()},
-        "predictions": list(evaluation.predictions),
-        "judged": {kind: values for kind, values in judged.items() if values},
-        "predict_seconds": evaluation.seconds / len(evaluation.predictions),
-        **fields,
-    }
-
-
-def _training(result: FitResult | WeightsResult) -> Fields:
-    history = [
-        {key.removeprefix("eval_"): value for key, value in logs.items()}
-        for logs in result.history
-        if "eval_loss" in logs
-    ]
-    return {
-        "train_seconds": result.seconds,
-        "steps": result.steps,
-        "best_step": result.best_step,
-        "history": history,
-    }
-
-
-def _template_tokens(setup: ComparisonSetup, template: Template) -> int:
-    """Return the number of tokens that a template adds to the text of the first test example."""
-    encoder = setup.base.encoder
-    return encoder.tokens_around(template, setup.data.test[0].row, setup.task.text_column)

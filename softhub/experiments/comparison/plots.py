@@ -9,7 +9,13 @@ import numpy as np
 from rich.filesize import decimal
 
 from softhub.experiments.comparison.formatting import capitalized
-from softhub.experiments.comparison.method_names import LORA, method_family
+from softhub.experiments.comparison.method_names import (
+    LORA,
+    METHODS,
+    PREFIX,
+    RATE_SEARCHED,
+    method_family,
+)
 from softhub.experiments.comparison.summary import Line, Summary
 from softhub.metrics.intervals import Interval
 from softhub.plotting import INK, MethodStyle, legend_outside, method_style, plain_log, style
@@ -59,9 +65,53 @@ def _cost_dots(axes: Axes, lines: Sequence[Line]) -> None:
     axes.set_title("Stored and shipped for each task")
 
 
+def storage(summary: Summary) -> Figure | None:
+    """Plot scores with their intervals against the bytes of each task; None without any bytes.
+
+    Settings of one method are connected, and named where they are lengths.
+    """
+    stored = [line for line in summary.table if line.mean("bytes")]
+    if not stored:
+        return None
+    with style():
+        figure = _figure(7.6, 4.2)
+        axes = figure.subplots()
+        axes.set_xscale("log")
+        for family, lines in _by_family(stored).items():
+            sizes = [line.mean("bytes") for line in lines]
+            scores = [_shown(summary, line) for line in lines]
+            axes.plot(
+                sizes,
+                [score.value for score in scores],
+                label=family,
+                **{**_marker(lines[0]), "linewidth": 1.0},
+            )
+            for line, size, score in zip(lines, sizes, scores, strict=True):
+                axes.vlines(size, score.low, score.high, color=_style(line.method).color, alpha=0.4)
+                if line.setting.startswith("P = "):
+                    _text_right_of(axes, size, score.value, line.setting.removeprefix("P = "))
+        _label_bytes(axes.xaxis)
+        axes.set_xlabel("stored and shipped for each task (log scale); numbers: virtual tokens")
+        axes.set_title(f"{capitalized(summary.heading)}, with 95 % interval")
+        legend_outside(figure, axes)
+    return figure
+
+
+def _by_family(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    """Return the lines of each method by bytes; of a searched rate, if there is one."""
+    families: dict[str, list[Line]] = {}
+    for line in sorted(lines, key=lambda line: line.mean("bytes")):
+        families.setdefault(method_family(line.method), []).append(line)
+    for family, found in families.items():
+        searched = [line for line in found if RATE_SEARCHED in line.setting]
+        families[family] = searched or found
+    return {family: families[family] for family in METHODS if family in families}
+
+
 def learning_curves(summary: Summary) -> Figure | None:
     """Plot loss and score on dev by step, each seed and their mean; None without a history."""
-    trained = (summary.soft_prompt, summary.first(LORA), summary.fine_tuning)
+    longest = [line for line in summary.table if line.method == PREFIX][-1:]
+    trained = (summary.soft_prompt, *longest, summary.first(LORA), summary.fine_tuning)
     lines = [line for line in trained if line and any(row.history for row in line.rows)]
     if not lines:
         return None

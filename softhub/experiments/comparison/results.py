@@ -25,7 +25,7 @@ from softhub.plotting import to_svg
 from softhub.tasks import Example, Task
 
 CONTEXT, FIGURES = "context.json", "report.json"
-REPORT, OVERVIEW = "report.html", "overview.svg"
+REPORT, OVERVIEW, STORAGE = "report.html", "overview.svg", "storage.svg"
 
 
 def save_context(folder: str | Path, task: Task, test: Sequence[Example]) -> None:
@@ -86,7 +86,7 @@ def read_results(folder: str | Path) -> Results:
 
 
 def write_results(folder: str | Path) -> Results:
-    """Write `report.json`, `report.html` and `overview.svg` into a folder.
+    """Write `report.json`, `report.html` and the plots into a folder.
 
     Raises:
         ConfigError: As in `read_results`.
@@ -99,6 +99,8 @@ def write_results(folder: str | Path) -> Results:
         REPORT: render_html(summary, results.about, results.machine),
         OVERVIEW: to_svg(plots.overview(summary), results.title),
     }
+    if (figure := plots.storage(summary)) is not None:
+        texts[STORAGE] = to_svg(figure, results.title)
     for name, text in texts.items():
         replace_file(folder / name, text.encode())
     return results

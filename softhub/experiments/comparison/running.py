@@ -90,8 +90,6 @@ def conditions(setup: ComparisonSetup) -> dict[str, Any]:
         "training": {
             **setup.args.to_provenance(),
             "init": setup.init,
-            "lora_rate": setup.lora_rate,
-            "fine_tuning_rate": setup.fine_tuning_rate,
         },
     }
 

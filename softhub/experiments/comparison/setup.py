@@ -25,13 +25,19 @@ class ComparisonOptions:
     methods: list[str] = option([*METHODS], "Methods to run; the others are left out.")
     seeds: list[int] = option([0, 1, 2], "Seeds of everything that is trained or drawn.")
     virtual_tokens: list[int] = option([1, 5, 20, 50, 100], "Lengths of soft prompts.")
+    prefix_tokens: list[int] = option([5, 20, 50], "Lengths of prefixes.")
     ensemble_of: int = option(20, "Length of the soft prompts in the ensemble.")
     init: str | None = option("labels", "Initialization: auto, task, labels, vocabulary, …")
     shots: list[int] = option([4, 8], "Numbers of solved examples in few-shot prompts.")
     run_generated_code: bool = option(False, "Run generated code; see docs/sandbox.md.")
-    lora_rate: float = option(5e-4, "Learning rate of LoRA.")
+    searched_texts: int = option(4000, "Most dev texts that the search for a hard prompt scores.")
+    ia3_rates: list[float] = option([3e-3, 1e-2, 3e-2], "Learning rates of IA3 to choose from.")
+    lora_rates: list[float] = option([3e-4, 1e-3, 3e-3], "Learning rates of LoRA to choose from.")
     lora_rank: int = option(8, "Rank of LoRA's matrices, which are added to every linear layer.")
-    fine_tuning_rate: float = option(2e-5, "Learning rate of full fine-tuning.")
+    fine_tuning_rates: list[float] = option(
+        [1e-5, 3e-5, 1e-4], "Learning rates of full fine-tuning to choose from."
+    )
+    rate_steps: int = option(40, "Steps of the short run that tries a learning rate.")
 
 
 @dataclass(kw_only=True)
@@ -89,6 +95,6 @@ class ComparisonSetup(ComparisonOptions):
         folder = str(Path(self.args.output_dir) / "runs" / f"{name}-seed{seed}")
         return replace(self.args, output_dir=folder, seed=seed, **changes)
 
-    def adapter(self, tokens: int, seed: int) -> Path:
-        """Return the adapter folder of one soft prompt."""
-        return Path(self.args.output_dir) / "adapters" / f"p{tokens}-seed{seed}"
+    def adapter(self, name: str, seed: int) -> Path:
+        """Return the adapter folder of one run: `p20` for a soft prompt, `prefix20`."""
+        return Path(self.args.output_dir) / "adapters" / f"{name}-seed{seed}"

@@ -18,6 +18,7 @@ from softhub.errors import DatasetError, TaskError
 from softhub.experiments.comparison.method_names import (
     FINE_TUNING,
     METHODS,
+    RATE_SEARCHED,
     SOFT_PROMPT,
     method_family,
 )
@@ -106,8 +107,10 @@ class Summary:
 
     @property
     def fine_tuning(self) -> Line | None:
-        """Full fine-tuning, if it was run."""
-        return self.first(FINE_TUNING)
+        """Full fine-tuning, if it was run; with a searched learning rate, if there is that."""
+        found = [line for line in self.table if line.method == FINE_TUNING]
+        searched = [line for line in found if RATE_SEARCHED in line.setting]
+        return next(iter(searched or found), None)
 
     def first(self, method: str) -> Line | None:
         """Return the first line of a method, None if it was not run."""
@@ -238,12 +241,12 @@ def _seed(row: ComparedRow) -> int:
     return -1 if row.seed is None else row.seed
 
 
-def _rank(key: _Key) -> tuple[int, list[int], str]:
+def _rank(key: _Key) -> tuple[int, list[int], _Key]:
     """Return the place in a table: by the order of methods, then by the numbers in the name."""
     method, setting = key
     family = method_family(method)
     place = METHODS.index(family) if family in METHODS else len(METHODS)
-    return place, [int(digits) for digits in re.findall(r"\d+", method + setting)], method
+    return place, [int(digits) for digits in re.findall(r"\d+", method + setting)], key
 
 
 def _rounded(interval: Interval | None) -> dict[str, float] | None:

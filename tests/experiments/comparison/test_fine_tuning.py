@@ -4,7 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import (
+    IA3Config,
+    LoraConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from transformers import TrainerState
 
 from softhub.experiments.comparison.fine_tuning import _BestWeights as BestWeights
@@ -16,9 +22,9 @@ from softhub.training import PromptTrainingArguments
 
 @pytest.fixture
 def trained(tiny_base, toy_task, toy_examples, tmp_path):
-    """`trained(lora)`: a base after twelve steps, and the result."""
+    """`trained(config)`: a base after twelve steps, and the result."""
 
-    def run(lora=None, dev=None, **options):
+    def run(config=None, dev=None, **options):
         base = load_base(tiny_base("llama"))
         settings = {"max_steps": 12, "learning_rate": 0.02, "eval_steps": 4, "logging_steps": 1}
         args = PromptTrainingArguments(
@@ -30,7 +36,7 @@ def trained(tiny_base, toy_task, toy_examples, tmp_path):
             **{**settings, **options},
         )
         data = Splits(toy_examples[:32], dev or toy_examples[32:], [])
-        return base, fit_weights(base, toy_task, data, args=args, lora=lora)
+        return base, fit_weights(base, toy_task, data, args=args, config=config)
 
     return run
 
@@ -42,13 +48,13 @@ def dev_losses(result):
 LORA = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear")
 
 
-@pytest.mark.parametrize("lora", [None, LORA])
-def test_it_learns_and_keeps_the_best_weights(lora, trained, tmp_path):
-    _, result = trained(lora)
+@pytest.mark.parametrize("config", [None, LORA, IA3Config()])
+def test_it_learns_and_keeps_the_best_weights(config, trained, tmp_path):
+    _, result = trained(config)
     losses = dev_losses(result)
     assert list(losses) == [4, 8, 12]
     assert result.best_score == min(losses.values()) == losses[result.best_step]
-    _, still = trained(lora, learning_rate=1e-9)
+    _, still = trained(config, learning_rate=1e-9)
     assert result.best_score < 0.97 * still.best_score
     assert not list((tmp_path / "run").glob("checkpoint-*"))
 
@@ -99,3 +105,18 @@ def test_full_fine_tuning_changes_every_matrix(trained, tiny_base):
     assert result.trainable_parameters == sum(p.numel() for p in before.parameters())
     for (name, old), new in zip(before.named_parameters(), base.model.parameters(), strict=True):
         assert not torch.equal(old, new), name
+
+
+def test_ia3_is_peft_s_own(trained, tiny_base):
+    """Trained scales that plain PEFT loads give the same logits, and are as many as PEFT's."""
+    base, result = trained(IA3Config())
+    plain = get_peft_model(load_base(tiny_base("llama")).model, IA3Config(task_type="CAUSAL_LM"))
+    count, _ = plain.get_nb_trainable_parameters()
+    assert result.trainable_parameters == count
+    ids = torch.tensor([[5, 6, 7, 8]])
+    before = plain(input_ids=ids).logits
+    state = get_peft_model_state_dict(base.model)
+    set_peft_model_state_dict(plain, {f"base_model.model.{k}": v for k, v in state.items()})
+    logits = base.model(input_ids=ids).logits
+    assert torch.allclose(plain(input_ids=ids).logits, logits, atol=1e-6)
+    assert (before - logits).abs().max() > 1e-3

@@ -109,7 +109,7 @@ def test_plots_load_and_run_nothing_and_every_reference_has_its_target(text):
 def test_every_plot_and_figure_is_there(text, summary):
     page = Page(text)
     words = " ".join(page.texts)
-    assert len(re.findall("<figure>.*?</figure>", text, re.S)) == len(pictures(text)) == 2
+    assert len(re.findall("<figure>.*?</figure>", text, re.S)) == len(pictures(text)) == 3
     for svg in pictures(text).values():
         sheet = ElementTree.fromstring(svg).find("{*}style").text
         assert "prefers-color-scheme:dark" in sheet and "currentColor" in svg
@@ -177,7 +177,7 @@ def folder(tmp_path):
 def test_a_folder_gets_its_files(folder):
     results = write_results(folder)
     assert results.title == "mood on example/tiny: 120 test examples"
-    names = ("report.json", "report.html", "overview.svg")
+    names = ("report.json", "report.html", "overview.svg", "storage.svg")
     files = {name: (folder / name).read_bytes() for name in names}
     assert json.loads(files["report.json"])["lines"][0]["method"] == "majority label"
     svg = files["overview.svg"].decode()

@@ -8,6 +8,7 @@ import pytest
 
 from softhub.errors import DatasetError, TaskError
 from softhub.experiments.comparison.html import missing_runs
+from softhub.experiments.comparison.plots import storage
 from softhub.experiments.comparison.store import ComparedRow
 from softhub.experiments.comparison.summary import summarize
 from softhub.metrics import compute
@@ -188,8 +189,25 @@ def test_rows_that_cannot_be_compared_are_refused(broken, message):
 
 def test_what_was_not_run_is_said(summary):
     assert list(missing_runs(summary)) == [
-        "Not run: zero-shot, bias-corrected, soft-prompt ensemble, LoRA."
+        "Not run: zero-shot, bias-corrected, optimized hard prompt, prefix, soft-prompt ensemble, "
+        "IA3, LoRA."
     ]
     fewer = [r for r in rows() if r.method != "full fine-tuning" or r.seed == 0]
     _, said = missing_runs(summarize(fewer, REFERENCES, GROUPS))
     assert said.startswith("Full fine-tuning has one seed where others have 3")
+
+
+def test_a_searched_learning_rate_comes_before_a_given_one():
+    """It is the anchor, and the one in the plot of scores against bytes; the table has both."""
+    given = next(row for row in rows() if row.method == "full fine-tuning")
+    searched = replace(given, setting="rate searched", predictions=answers(0.95))
+    small = replace(given, method="zero-shot", setting="", bytes=0)
+    summary = summarize([given, *trained(0)[:2], searched, small], REFERENCES, GROUPS)
+    names = [line.name for line in summary.table]
+    assert names[-2:] == ["full fine-tuning", "full fine-tuning, rate searched"]
+    assert summary.fine_tuning.setting == "rate searched"
+    (axes,) = storage(summary).axes
+    drawn = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
+    assert drawn == {"soft prompt": [20_000, 55_000], "full fine-tuning": [4_000_000]}
+    assert [text.get_text() for text in axes.texts] == ["5", "20"]
+    assert storage(summarize([small], REFERENCES, GROUPS)) is None
