@@ -443,7 +443,7 @@ class Hub:
         if info.deprecated:
             instead = f"; use {info.replacement} instead" if info.replacement else ""
             message = f"{fetched.repo_id} is deprecated: {info.deprecated}{instead}"
-            warnings.warn(message, SoftHubWarning, stacklevel=3)
+            warnings.warn(message, SoftHubWarning, stacklevel=4)
 
 
 def _check_names(repo_id: str, revision: str, tags: Sequence[str]) -> None:

@@ -37,6 +37,7 @@ def test_what_is_pulled_is_what_was_pushed(hub: Hub, make_adapter: MakeAdapter) 
     pulled = hub.pull(REPO)
     assert contents(pulled) == contents(source)
     assert check_folder(pulled).weights_sha256 == commit.weights_sha256
+    assert hub.read(REPO, revision=commit.revision).files == contents(source)
 
 
 @pytest.mark.parametrize(
@@ -404,6 +405,9 @@ def test_a_deprecated_adapter_warns_and_still_works(hub: Hub, make_adapter: Make
         hub.pull(REPO)
     with pytest.warns(UserWarning, match="too rude; use me/polite"):
         pinned = hub.pull(REPO, revision="v1")
+    with pytest.warns(UserWarning, match="too rude; use me/polite") as caught:
+        hub.read(REPO)
+    assert caught[0].filename == __file__
     assert check_folder(pinned)
     assert hub.info(REPO, revision="v1").deprecated is None
 
