@@ -332,10 +332,11 @@ class BuiltInEngine:
     def _continue(self, joining: Sequence[_Continuing]) -> int:
         """Let rows join, and advance all by a token; return the number of rows that ended."""
         texts: list[StreamedText] = []
-        try:
-            texts += self._batch.step()
-        except Exception as error:
-            self._fail(error)
+        if len(joining) <= len(self._batch):  # otherwise a step of so few rows would delay many
+            try:
+                texts += self._batch.step()
+            except Exception as error:
+                self._fail(error)
         self._running.update({row.key: row for row in joining})
         texts += self._add(joining)
         ended = 0

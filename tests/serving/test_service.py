@@ -153,20 +153,21 @@ def test_requests_that_arrive_together_are_one_mixed_batch(serve, monkeypatch):
 
     server.model.predict_batch = watched
     names = ["mood", "topic", "mood", "topic", "mood"]
+    texts = [f"number {number}" for number in range(5)]  # of one length
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(server.post, "/v1/classify", model="mood", input="first")
         assert slow.entered.wait(60)
         found = [
             pool.submit(server.post, "/v1/classify", model=name, input=text)
-            for name, text in zip(names, TEXTS, strict=True)
+            for name, text in zip(names, texts, strict=True)
         ]
-        while server.engine.state().waiting < len(TEXTS):
+        while server.engine.state().waiting < len(texts):
             time.sleep(0.005)
         slow.gate.set()
         first.result()
         labels = [each.result().json()["data"][0]["label"] for each in found]
     assert sizes == [1, 5]
-    assert labels == [each.label for each in server.model.predict(TEXTS, prompt=names)]
+    assert labels == [each.label for each in server.model.predict(texts, prompt=names)]
 
 
 def test_many_clients_of_all_routes_get_the_answers_of_the_model_alone(serve):
