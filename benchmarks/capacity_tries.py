@@ -110,7 +110,8 @@ class Bench:
         return PromptTuningConfig(task_type=self.base.task_type, num_virtual_tokens=tokens)
 
     def arguments(self, folder, seed, **changes):
-        settings = {"eval_steps": self.options.every, "save_steps": self.options.every}
+        every = self.options.every
+        settings = {"eval_steps": every, "save_steps": every, "logging_steps": min(every, 10)}
         return PromptTrainingArguments(
             output_dir=folder,
             max_steps=self.options.steps,

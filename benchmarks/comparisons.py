@@ -128,10 +128,9 @@ def trained_table(summaries):
 
 def write_tables(name):
     """Write the table of a comparison, and the one of what is trained, between their markers."""
-    summary = read_results(RESULTS / f"compare-{name}").summary
-    write_between(PAGE, f"comparison: {name}", table(summary))
     folders = {other: RESULTS / f"compare-{other}" for other in NAMES}
     summaries = {n: read_results(f).summary for n, f in folders.items() if f.is_dir()}
+    write_between(PAGE, f"comparison: {name}", table(summaries[name]))
     write_between(PREFIX_PAGE, "comparison: trained", trained_table(summaries))
 
 

@@ -78,9 +78,14 @@ def test_the_other_differences_that_concepts_quotes_are_those_of_the_results():
 def test_the_tables_of_comparisons_are_those_of_the_committed_rows(name, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     comparisons = importlib.import_module("comparisons")
-    page = tmp_path / "results.md"
-    page.write_bytes((ROOT / comparisons.PAGE).read_bytes())
-    monkeypatch.setattr(comparisons, "PAGE", page)
-    comparisons.write_table(name)
-    assert f"<!-- comparison: {name} -->\n\n| | seeds |" in page.read_text(encoding="utf-8")
-    assert page.read_bytes() == (ROOT / "docs" / "results.md").read_bytes()
+    pages = {key: getattr(comparisons, key) for key in ("PAGE", "PREFIX_PAGE")}
+    for key, page in pages.items():
+        copy = tmp_path / page.name
+        copy.write_bytes((ROOT / page).read_bytes())
+        monkeypatch.setattr(comparisons, key, copy)
+    comparisons.write_tables(name)
+    for key, page in pages.items():
+        assert getattr(comparisons, key).read_bytes() == (ROOT / page).read_bytes()
+    results, training = (getattr(comparisons, key).read_text(encoding="utf-8") for key in pages)
+    assert f"<!-- comparison: {name} -->\n\n| | bytes | seeds |" in results
+    assert "<!-- comparison: trained -->\n\n| | bytes | sentiment, accuracy" in training

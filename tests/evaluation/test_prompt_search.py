@@ -83,23 +83,22 @@ def test_solved_examples_are_added_while_they_help(model):
     shown = lambda template: 1.5 + 2 * min(template.count("{answer "), 2)  # noqa: E731
     scripted = Scripted(shown, model.encoder)
     train = examples(30, "train")
-    found = search_hard_prompt(scripted, TASK, train, examples(70), seed=1)
+    found = search_hard_prompt(scripted, TASK, train, examples(40), seed=1)
     assert len(found.shots) == 2 and found.texts == scripted.scored
     assert all(shot in train for shot in found.shots)
     assert found.text.startswith(found.instruction) and found.text.count("train ") == 2
     assert not found.instruction or found.text.count(found.instruction) == 1
     assert found.to_record()["dev_texts_scored"] == found.texts
-    little = search_hard_prompt(scripted, TASK, train, examples(70), seed=1, most_texts=1)
+    little = search_hard_prompt(scripted, TASK, train, examples(40), seed=1, most_texts=1)
     assert len(little.shots) == 1  # a comparison that has begun is finished
 
 
 def test_it_is_the_same_for_the_same_seed_and_scores_what_it_says(model):
-    train, dev = examples(30, "train"), examples(40)
-    first, again, other = (
-        search_hard_prompt(model, TASK, train, dev, seed=seed) for seed in (3, 3, 4)
+    train, dev = examples(20, "train"), examples(12)
+    first, again = (
+        search_hard_prompt(model, TASK, train, dev, seed=3, most_texts=1) for _ in range(2)
     )
     assert first == again
-    assert other.texts >= 12 * 32 and first.texts >= 12 * 32
     labels = first.answer(model, TASK, dev)
     references = [example.label for example in dev]
-    assert compute("accuracy", labels, references) == pytest.approx(first.dev_score, abs=0.026)
+    assert compute("accuracy", labels, references) == pytest.approx(first.dev_score)

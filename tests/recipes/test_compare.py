@@ -90,6 +90,7 @@ def test_an_encoder_decoder_is_compared_in_every_way(recipe, tiny_base, tmp_path
     config = write_project(tmp_path, tiny_base("t5"))
     config.write_text(config.read_text().replace("num_virtual_tokens: 4\n", "ensemble_of: 3\n"))
     flags = ("--virtual_tokens", 3, "--shots", 2, "--seeds", 0, 1, "--max_restarts", 0)
+    flags += ("--rate_steps", 1, "--searched_texts", 1)
     done = recipe("compare", "--config", config, *flags)
     assert done.code == 0, done.err
     lines = (tmp_path / "run" / "rows.jsonl").read_text().splitlines()

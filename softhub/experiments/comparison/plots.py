@@ -89,7 +89,14 @@ def storage(summary: Summary) -> Figure | None:
             for line, size, score in zip(lines, sizes, scores, strict=True):
                 axes.vlines(size, score.low, score.high, color=_style(line.method).color, alpha=0.4)
                 if line.setting.startswith("P = "):
-                    _text_right_of(axes, size, score.value, line.setting.removeprefix("P = "))
+                    number = line.setting.removeprefix("P = ")
+                    axes.annotate(
+                        number,
+                        (size, score.value),
+                        (3, 5),
+                        textcoords="offset points",
+                        fontsize=8.5,
+                    )
         _label_bytes(axes.xaxis)
         axes.set_xlabel("stored and shipped for each task (log scale); numbers: virtual tokens")
         axes.set_title(f"{capitalized(summary.heading)}, with 95 % interval")

@@ -81,6 +81,7 @@ def test_ia3_is_left_out_where_peft_does_not_know_the_layers(tiny_base, monkeypa
     assert "no default layers of IA3 for models of type unheard-of" in ia3_refusal(base)
 
 
+@pytest.mark.slow
 def test_the_rate_with_the_lowest_dev_loss_is_used_and_the_search_is_recorded(rows_of, tmp_path):
     (searched,) = rows_of("LoRA", lora_rates=[1e-9, 1e-2]).items()
     setting, row = searched
