@@ -1,14 +1,13 @@
 """A server on a loopback port, adapters and a hub for it, and a browser."""
 
 import contextlib
-import shutil
 
 import pytest
 
 from softhub.adapter import layout
 from softhub.hub import Hub
 from tests.prompts import MOOD, SUMMARY, TOPIC, soft_prompt
-from tests.serving.server import running
+from tests.serving.server import CHROMIUM, chromium, running
 
 HOSTILE = (
     "<script>alert(1)</script> [x](javascript:alert(1)) ![i](https://example.com/i.png) "
@@ -53,11 +52,8 @@ def page(serve, adapter):
 
 @pytest.fixture
 def browser():
-    sync = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
+    pytest.importorskip("playwright")
+    if CHROMIUM is None:
         pytest.skip("there is no chromium")
-    with sync.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium() as found:
+        yield found

@@ -1,6 +1,7 @@
-"""A real server on a loopback port, in a thread of this process."""
+"""A real server on a loopback port, in a thread of this process, and a browser for its page."""
 
 import contextlib
+import shutil
 import threading
 import time
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ import uvicorn
 
 from softhub.serving.app import create_app
 from softhub.serving.builtin import BuiltInEngine
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @dataclass
@@ -52,3 +55,14 @@ def running(model, *, batch_size=8, queue=512, **options):
     finally:
         found.http.close()
         found.stop()
+
+
+@contextlib.contextmanager
+def chromium():
+    """Run the system's Chromium without a window."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -57,9 +57,8 @@ LOOKS = [
     for scheme in ("light", "dark")
 ]
 GRAVE = ("serious", "critical")
-CODE = (
-    f"\n\n```python\n{'a_long_name = ' * 20}1\n```\n\n| {' | '.join('abcdefgh')} |\n|{'---|' * 8}\n"
-)
+CODE = f"\n\n```python\n{'a_long_name = ' * 20}1\n```\n\n"
+TABLE = f"| {' | '.join('abcdefgh')} |\n|{'---|' * 8}\n"
 
 
 def grave_findings(tab):
@@ -80,7 +79,7 @@ def wide_card(page, adapter):
     """An adapter whose card has lines and a table that are wider than a phone."""
     folder = adapter("wide", 4, MOOD, seed=6)
     card = folder / layout.CARD
-    card.write_text(card.read_text() + CODE)
+    card.write_text(card.read_text() + CODE + TABLE)
     Hub().push(folder, "me/wide", tags=["v1"])
     return "/adapters/me/wide"
 
