@@ -209,21 +209,20 @@ class SoftPromptLM(LM):  # type: ignore[misc]  # the harness is not installed wh
 
     def _pair(self, context: str, continuation: str) -> tuple[Tokens, Tokens]:
         """Tokenize a context and what continues it."""
-        if not context:
-            ids = self._ids(continuation, frame=False)
-            return (ids[:1], ids[1:]) if ids[0] == self._start else ((self._start,), ids)
         # Spaces between the two belong to the first word of the continuation.
         stripped = context.rstrip()
         context, continuation = stripped, context[len(stripped) :] + continuation
-        before = self._ids(context)
-        if self._model.base.is_encoder_decoder:
-            target = self._ids(continuation, frame=False)
+        if not context:
+            ids = self._ids(continuation, frame=False)
+            begun = ids[:1] == (self._start,)
+            before, target = (ids[:1], ids[1:]) if begun else ((self._start,), ids)
+        elif self._model.base.is_encoder_decoder:
+            before, target = self._ids(context), self._ids(continuation, frame=False)
         else:
+            before = self._ids(context)
             target = self._ids(context + continuation)[len(before) :]
         if not target:
-            raise TaskError(
-                f"The continuation {continuation!r:.80} has no tokens; expected a text."
-            )
+            raise TaskError(f"The continuation {continuation!r:.80} has no tokens of its own.")
         return before, target
 
     def _row(self, name: str | None, context: Tokens, target: Tokens) -> Request:

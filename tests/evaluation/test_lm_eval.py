@@ -186,8 +186,9 @@ def test_a_task_without_a_prompt_and_a_cache_that_knows_texts_only_are_refused(t
         model.loglikelihood(instances("loglikelihood", PAIRS, "other"))
     with pytest.raises(ConfigError, match="--use_cache"):
         model.set_cache_hook(None)
-    with pytest.raises(TaskError, match="no tokens of its own"):
-        model.loglikelihood(instances("loglikelihood", [("The answer", "")], "mood"))
+    for context in ("The answer", ""):
+        with pytest.raises(TaskError, match="no tokens of its own"):
+            model.loglikelihood(instances("loglikelihood", [(context, "")], "mood"))
 
 
 # --- its command line ---
