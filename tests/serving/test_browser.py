@@ -100,8 +100,8 @@ def test_axe_finds_nothing_serious_on_any_page(width, scheme, page, browser, wid
     tab.get_by_role("button", name="Ask").press("Enter")
     tab.wait_for_selector(".columns[aria-busy=false] article .text")
     found["answers"] = grave_findings(tab)
-    for box in tab.locator("input[name=model]:checked").all():
-        box.uncheck()
+    for box in tab.locator("input[name=model]").all():
+        box.set_checked(False)
     tab.get_by_role("button", name="Ask").press("Enter")
     tab.wait_for_selector("#answers [role=alert]")
     found["an error"] = grave_findings(tab)
