@@ -58,7 +58,7 @@ LOOKS = [
 ]
 GRAVE = ("serious", "critical")
 CODE = f"\n\n```python\n{'a_long_name = ' * 20}1\n```\n\n"
-TABLE = f"| {' | '.join('abcdefgh')} |\n|{'---|' * 8}\n"
+TABLE = f"| {' | '.join(['a_long_name'] * 8)} |\n|{'---|' * 8}\n"
 
 
 def grave_findings(tab):
