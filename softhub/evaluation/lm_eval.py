@@ -203,7 +203,7 @@ class SoftPromptLM(LM):  # type: ignore[misc]  # the harness is not installed wh
 
     def _ids(self, text: str, *, frame: bool = True) -> Tokens:
         """Tokenize a text, in which rendered control tokens count as such."""
-        begun = text.startswith(self._tokenizer.decode(self._start))
+        begun = text.startswith(str(self._tokenizer.decode(self._start)))
         encoded = self._tokenizer.encode(text, add_special_tokens=frame and not begun)
         return tuple(encoded)
 
