@@ -1,14 +1,15 @@
 """Does lm-evaluation-harness score a prompt as softhub does? A comparison text by text.
 
     python -m venv build/lm-eval          # a separate environment: it installs many packages
-    build/lm-eval/bin/pip install -c constraints.txt lm-eval torch transformers peft accelerate
+    build/lm-eval/bin/pip install -c constraints.txt -e '.[demo,lm-eval]'
     python benchmarks/lm_eval_check.py --limit 150 \\
         --task recipes/tasks/sentiment.yaml --adapter runs/compare-sentiment/adapters/p20-seed0
 
 `--task` and `--adapter` take several values, in pairs. Each is converted to a task of the harness
 (`multiple_choice`: the rendered template, followed by the label words) with the texts as a local
-JSONL file. The harness loads the stock base model and the adapter (`pretrained=…,peft=…`), runs one
-row at a time, and never contacts the Hugging Face Hub. It does not support labels with several
+JSONL file. The harness runs twice: its own class loads the stock base model and the adapter
+(`pretrained=…,peft=…`) and takes one row at a time; softhub's takes batches (`--batch-size`). It
+never contacts the Hugging Face Hub. It does not support labels with several
 words: each word is a choice there, and a label's score is the logsumexp over its words, computed
 here from the samples that the harness logs. Its own accuracy, by the best single word, is recorded
 as well.
@@ -38,12 +39,13 @@ def parse():
     parser.add_argument("--adapter", nargs="+", required=True, help="adapter folders, one per task")
     parser.add_argument("--base", default=DEMO_BASE)
     parser.add_argument("--limit", type=int, help="test examples; default: all")
-    parser.add_argument("--harness", type=Path, default=Path("build/lm-eval/bin/lm_eval"))
+    parser.add_argument("--batch-size", type=int, default=16, help="rows, with softhub's class")
+    parser.add_argument("--python", type=Path, default=Path("build/lm-eval/bin/python"))
     options = parser.parse_args()
     if len(options.task) != len(options.adapter):
         parser.error("expected as many adapters as tasks, because they are used in pairs")
-    if not options.harness.is_file():
-        parser.error(f"{options.harness} does not exist; --help shows how to install it")
+    if not options.python.is_file():
+        parser.error(f"{options.python} does not exist; --help shows how to install it")
     return options
 
 
@@ -84,21 +86,21 @@ def write_task(folder, task, examples, pairs):
     (folder / f"{NAME}.yaml").write_text(yaml.safe_dump(record))
 
 
-def run_harness(options, base, adapter, folder):
+def run_harness(options, base, model, arguments, folder, batch_size):
     """Run the harness; return its results, and its logged samples in the order of the texts."""
-    model = f"pretrained={base.model.config._name_or_path},peft={Path(adapter).resolve()}"
-    where = ["--include_path", folder, "--output_path", folder / "output", "--log_samples"]
-    how = ["--model_args", model, "--batch_size", "1", "--device", str(base.device)]
-    command = [options.harness, "run", "--model", "hf", "--tasks", NAME, *how, *where]
+    output = folder / f"output-{model}"
+    where = ["--include_path", folder, "--output_path", output, "--log_samples"]
+    how = ["--model_args", arguments, "--batch_size", batch_size, "--device", base.device]
+    module = ["-m", "softhub.evaluation.lm_eval", "run", "--model", model, "--tasks", NAME]
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
     subprocess.run(
-        [str(part) for part in command],
+        [str(part) for part in (options.python, *module, *how, *where)],
         check=True,
         env={**os.environ, **offline},
         stdout=sys.stderr,
     )
-    (results,) = (folder / "output").rglob("results_*.json")
-    (samples,) = (folder / "output").rglob("samples_*.jsonl")
+    (results,) = output.rglob("results_*.json")
+    (samples,) = output.rglob("samples_*.jsonl")
     rows = [json.loads(line) for line in samples.read_text().splitlines()]
     return json.loads(results.read_text()), sorted(rows, key=lambda row: row["doc_id"])
 
@@ -146,22 +148,29 @@ def check(options, base, path, adapter):
     own = model.task_of(name)
     pairs = words_of(model.encoder, own)
     evaluation = evaluate(model, task, examples, prompt=name)
+    path_of_base, folder_of_adapter = base.model.config._name_or_path, Path(adapter).resolve()
+    runs = {
+        "hf": (f"pretrained={path_of_base},peft={folder_of_adapter}", 1),
+        "softhub": (f"base={path_of_base},prompt={folder_of_adapter}", options.batch_size),
+    }
+    found = {}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         write_task(folder, own, examples, pairs)
-        results, samples = run_harness(options, base, adapter, folder)
-    theirs = [label_scores(sample, pairs) for sample in samples]
-    figures = compare(examples, evaluation.details, theirs)
-    figures["lm_eval_own_accuracy"] = results["results"][NAME]["acc,none"]
-    print(f"{adapter}: {json.dumps(figures, indent=2)}", file=sys.stderr)
-    return {"task": path, "adapter": adapter, "words": [word for _, word in pairs], **figures}
+        for kind, (arguments, size) in runs.items():
+            results, samples = run_harness(options, base, kind, arguments, folder, size)
+            theirs = [label_scores(sample, pairs) for sample in samples]
+            found[kind] = compare(examples, evaluation.details, theirs)
+            found[kind]["batch_size"] = size
+            found[kind]["lm_eval_own_accuracy"] = results["results"][NAME]["acc,none"]
+    print(f"{adapter}: {json.dumps(found, indent=2)}", file=sys.stderr)
+    return {"task": path, "adapter": adapter, "words": [word for _, word in pairs], **found}
 
 
-def versions(harness):
+def versions(python):
     """Return the versions of the packages in the environment of the harness."""
     code = "import importlib.metadata as m, json, sys; "
     code += "print(json.dumps({name: m.version(name) for name in sys.argv[1:]}))"
-    python = harness.parent / "python"
     return json.loads(subprocess.check_output([python, "-c", code, *PACKAGES]))
 
 
@@ -170,7 +179,7 @@ def main():
     base = load_base(options.base, name=DEMO_NAME if options.base == DEMO_BASE else None)
     pairs = zip(options.task, options.adapter, strict=True)
     checks = [check(options, base, path, adapter) for path, adapter in pairs]
-    write("lm_eval_check", {"harness": versions(options.harness), "checks": checks})
+    write("lm_eval_check", {"harness": versions(options.python), "checks": checks})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Measure the server and the engine below it; each part writes `results/serving_<part>.json`.
 
     python benchmarks/serving.py right --requests 10000      # no wrong answer, none lost
-    python benchmarks/serving.py classify generate first-token cliff resident
+    python benchmarks/serving.py classify generate first-token cliff resident page
 
 The server runs as a process of its own, as users start it, with random prompts of 20 virtual
 tokens made of the vocabulary's vectors. Times of the server and of `PromptModel` alternate in one
@@ -15,6 +15,8 @@ generate: 32 simultaneous requests of 16 new tokens, 20 prompts, over `generate`
 first-token: time until the first text of a lone request, over a forward pass of the bare base.
 cliff: throughput with working sets of 1, 2 and 10 times the budget of keys and values.
 resident: 1,000 loaded prompts: memory, loads per second, and the first request to one on the hub.
+page: bytes of the first page, and the time in Chromium from the engine's first answer to a try-out
+until it is painted; the server is a thread of this process, so that both use one clock.
 """
 
 import asyncio
@@ -23,14 +25,10 @@ import gc
 import json
 import os
 import random
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -39,282 +37,25 @@ import httpx
 import psutil
 import torch
 from record import DEMO_BASE, command_line, write
+from serving_right import right
+from serving_setup import (
+    LABELS,
+    client,
+    in_parallel,
+    megabytes,
+    post,
+    random_prompt,
+    save_prompts,
+    server,
+    text_of,
+)
 
 from softhub import Hub, PromptModel, load_base
-from softhub.model.prompt import SoftPrompt
-from softhub.tasks import Task, Template, Verbalizer
-from tests.prompts import soft_prompt
+from softhub.serving.builtin import BuiltInGeneration
+from tests.serving.server import chromium, running
 from tests.tiny import build_base
 
-WORDS = """the phone screen battery price sound camera is was very not good bad great slow and
-""".split()  # noqa: SIM905
-LABELS = Task(
-    name="labels",
-    kind="classification",
-    template=Template("Review: {text}\nSentiment:"),
-    verbalizer=Verbalizer.from_mapping({"good": " positive", "bad": " negative"}),
-)
-TEXTS = Task(
-    name="texts",
-    kind="generation",
-    template=Template("{text} The answer is"),
-    generation={"max_new_tokens": 16},
-)
-ADMIN = "benchmark-administrator"
-MARGIN = 1e-3
-
-
-def text_of(rng):
-    return " ".join(rng.choices(WORDS, k=rng.randint(5, 40)))
-
-
-def random_prompt(base, task, seed, tokens=20):
-    """A prompt of vectors of the vocabulary."""
-    rows = torch.randint(
-        0, base.embedding.shape[0], (tokens,), generator=torch.Generator().manual_seed(seed)
-    )
-    manifest = soft_prompt(base, tokens, task, seed=seed).manifest
-    return SoftPrompt(base.embed(rows), manifest)
-
-
-def save_prompts(base, folder, count):
-    """Write prompts that classify (even numbers) and that generate (odd numbers)."""
-    found = {}
-    for seed in range(count):
-        task = (LABELS, TEXTS)[seed % 2]
-        prompt = random_prompt(base, task, seed)
-        found[f"p{seed}"] = prompt.save_pretrained(folder / f"p{seed}")
-    return found
-
-
-# --- the server ---
-
-
-@contextlib.contextmanager
-def server(base, prompts, *options):
-    """Start `softhub serve`; yield its process and its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    main = "from softhub.cli import main; main()"
-    command = [sys.executable, "-c", main, "serve", str(base), "--port", str(port), *options]
-    for name, folder in prompts.items():
-        command += ["--prompts", f"{name}={folder}"]
-    environment = {**os.environ, "SOFTHUB_ADMIN_KEY": ADMIN}
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, env=environment, stderr=log)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            while not answers(url):
-                if process.poll() is not None:
-                    log.seek(0)
-                    raise SystemExit(log.read())
-                time.sleep(0.2)
-            yield process, url, log
-        finally:
-            process.kill()
-            process.wait()
-
-
-def answers(url):
-    try:
-        return httpx.get(f"{url}/ready").status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def megabytes(process):
-    return psutil.Process(process.pid).memory_info().rss / 2**20
-
-
-async def post(http, path, body):
-    """Send a request until the queue has room."""
-    while True:
-        answer = await http.post(path, json=body)
-        if answer.status_code != 429:
-            return answer
-        await asyncio.sleep(0.05)
-
-
-async def in_parallel(jobs, clients):
-    """Run the coroutines of an iterator, at most `clients` at a time."""
-
-    async def work():
-        for job in jobs:
-            await job
-
-    await asyncio.gather(*(work() for _ in range(clients)))
-
-
-def client(url):
-    return httpx.AsyncClient(base_url=url, timeout=600, limits=httpx.Limits(max_connections=None))
-
-
-# --- right ---
-
-
-class Checker:
-    """Compares answers of the server with those of `PromptModel` alone."""
-
-    def __init__(self, model):
-        self.model = model
-        self.counts = dict.fromkeys(
-            ("right", "near_ties", "wrong", "lost", "left", "refused", "server_errors"), 0
-        )
-
-    def classified(self, name, text, row):
-        expected = self.model.predict([text], prompt=name)[0]
-        differences = [
-            abs(row["probabilities"][label] - value)
-            for label, value in expected.probabilities.items()
-        ]
-        return "right" if max(differences) < MARGIN else "wrong"
-
-    def generated(self, name, text, found):
-        expected, margins = "", []
-        for piece in self.model.stream([text], prompt=name, logprobs=2):
-            expected += piece.text
-            margins += [token.top[0][1] - token.top[1][1] for token in piece.logprobs]
-        if found == expected:
-            return "right"
-        return "near_ties" if min(margins) < MARGIN else "wrong"
-
-
-async def one_request(http, url, number, checker, samples, rng):
-    text, kind = text_of(rng), rng.random()
-    name = f"p{rng.randrange(40)}"
-    classifies = int(name[1:]) % 2 == 0
-    body = {"model": name, "input" if classifies else "prompt": text}
-    path = "/v1/classify" if classifies else "/v1/completions"
-    try:
-        if kind < 0.03:
-            wrong = rng.choice([b"{", b"[]", b'{"model": 1}', b"x" * 2_000_000])
-            answer = await http.post(path, content=wrong)
-            key = "refused" if answer.status_code in (400, 413, 422) else "wrong"
-            checker.counts[key] += 1
-        elif kind < 0.10 and not classifies:
-            await leave(http, body)
-            checker.counts["left"] += 1
-        elif kind < 0.14:
-            answer = await post(http, "/v1/classify", {"model": "live", "input": text})
-            samples.append(("live", text, answer.json()["data"][0]))
-        elif classifies:
-            answer = await post(http, path, body)
-            samples.append((name, text, answer.json()["data"][0]))
-        else:
-            samples.append((name, text, await streamed(http, body, slow=kind > 0.97)))
-    except (httpx.HTTPError, KeyError, ValueError):
-        checker.counts["lost"] += 1
-
-
-async def leave(http, body):
-    async with http.stream("POST", "/v1/completions", json={**body, "stream": True}) as answer:
-        async for _ in answer.aiter_lines():
-            return
-
-
-async def streamed(http, body, slow):
-    text = ""
-    while True:
-        async with http.stream("POST", "/v1/completions", json={**body, "stream": True}) as answer:
-            if answer.status_code == 429:
-                await asyncio.sleep(0.05)
-                continue
-            async for line in answer.aiter_lines():
-                if slow:
-                    await asyncio.sleep(0.02)
-                if line.startswith("data: {"):
-                    text += "".join(c["text"] for c in json.loads(line[6:])["choices"])
-                if line == "data: [DONE]":
-                    return text
-        raise ValueError("the stream has no end")
-
-
-async def reload(http, folders, stop):
-    turn = 0
-    headers = {"Authorization": f"Bearer {ADMIN}"}
-    while not stop.is_set():
-        turn += 1
-        body = {"prompt_name": "live", "prompt_path": str(folders[turn % 2])}
-        (await http.post("/v1/load_prompt_adapter", json=body, headers=headers)).raise_for_status()
-        await asyncio.sleep(0.2)
-    return turn
-
-
-def right(args, base, folder):
-    prompts = save_prompts(base, folder, 42)
-    model, rng = PromptModel(base), random.Random(0)
-    for name, path in prompts.items():
-        model.load_prompt(path, name=name)
-    versions = [prompts.pop("p40"), random_prompt(base, LABELS, 99).save_pretrained(folder / "v2")]
-    model.load_prompt(versions[1], name="v2")
-    checker, samples, memory = Checker(model), [], []
-
-    async def run(process, url):
-        stop = asyncio.Event()
-        async with client(url) as http:
-            body = {"prompt_name": "live", "prompt_path": str(versions[0])}
-            headers = {"Authorization": f"Bearer {ADMIN}"}
-            await http.post("/v1/load_prompt_adapter", json=body, headers=headers)
-            reloads = asyncio.ensure_future(reload(http, versions, stop))
-            tenth = max(1, args.requests // 10)
-            for start in range(0, args.requests, tenth):
-                numbers = range(start, min(start + tenth, args.requests))
-                jobs = (one_request(http, url, n, checker, samples, rng) for n in numbers)
-                await in_parallel(jobs, args.clients)
-                memory.append(round(megabytes(process), 1))
-            stop.set()
-            turns = await reloads
-            text = (await http.get("/metrics")).text
-            checker.counts["server_errors"] = text.count('status="5')
-            last = [
-                asyncio.ensure_future(
-                    http.post("/v1/completions", json={"model": "p1", "prompt": "x"})
-                )
-                for _ in range(args.clients)
-            ]
-            while "softhub_running_rows 0" in (await http.get("/metrics")).text:
-                await asyncio.sleep(0.01)
-            process.send_signal(signal.SIGTERM)
-            found = await asyncio.gather(*last, return_exceptions=True)
-            return turns, sum(getattr(each, "status_code", 0) == 200 for each in found)
-
-    with server(args.base, prompts) as (process, url, log):
-        started = time.perf_counter()
-        turns, finished = asyncio.run(run(process, url))
-        seconds = time.perf_counter() - started
-        process.wait(60)
-        after = statuses_after_shutdown(log)
-    for name, text, found in samples:
-        checker.counts[verdict(checker, name, text, found)] += 1
-    return {
-        "requests": args.requests,
-        "clients": args.clients,
-        **checker.counts,
-        "reloads": turns,
-        "answered_after_sigterm": finished,
-        "statuses_after_sigterm": after,
-        "seconds": seconds,
-        "server_megabytes_by_tenth": memory,
-    }
-
-
-def statuses_after_shutdown(log):
-    """Return how often each status was answered after the server began to shut down."""
-    log.seek(0)
-    lines = [json.loads(line) for line in log if line.startswith("{")]
-    begun = next(i for i, line in enumerate(lines) if line["message"] == "Shutting down")
-    return Counter(str(line["status"]) for line in lines[begun:] if "status" in line)
-
-
-def verdict(checker, name, text, found):
-    if name == "live":
-        both = [checker.classified(each, text, found) for each in ("p40", "v2")]
-        return "right" if "right" in both else "wrong"
-    if isinstance(found, str):
-        return checker.generated(name, text, found)
-    return checker.classified(name, text, found)
-
+KINDS = ("labels", "texts")
 
 # --- fast ---
 
@@ -482,6 +223,87 @@ def resident(args, base, folder):
     }
 
 
+# --- page ---
+
+WATCH = """() => {
+    // When the first answer after the next click is painted, in milliseconds of the wall clock.
+    window.painted = new Promise(resolve => {
+        const answers = document.querySelector("#answers");
+        const begun = text => text.firstChild && text.firstChild.nodeType === Node.TEXT_NODE;
+        new MutationObserver((_, observer) => {
+            const texts = [...answers.querySelectorAll(".text")];
+            if (!answers.querySelector("meter") && !texts.some(begun)) return;
+            observer.disconnect();
+            const after = new MessageChannel();
+            after.port1.onmessage = () => resolve(Date.now());
+            requestAnimationFrame(() => after.port2.postMessage(null));
+        }).observe(answers, {childList: true, subtree: true});
+    });
+}"""
+CHOOSE = """names => document.querySelectorAll("input[name=model]").forEach(
+    box => { box.checked = names.includes(box.value); })"""
+
+
+@contextlib.contextmanager
+def engine_times(engine):
+    """Yield a list to which the wall-clock time of each answer of the engine is added."""
+    found, classify, deliver = [], engine.classify, BuiltInGeneration.deliver
+
+    async def timed(*args, **options):
+        answer = await classify(*args, **options)
+        found.append(time.time())
+        return answer
+
+    def delivered(self, text):
+        found.append(time.time())
+        deliver(self, text)
+
+    engine.classify, BuiltInGeneration.deliver = timed, delivered
+    yield found
+    engine.classify, BuiltInGeneration.deliver = classify, deliver
+
+
+def page(args, base, folder):
+    prompts, hub = save_prompts(base, folder, 12), Hub(f"local:{folder / 'hub'}")
+    for name, adapter in prompts.items():
+        hub.push(adapter, f"me/{name}")
+    model, options = loaded_model(base, prompts), {"hub": hub, "allow": ["me/*"]}
+    names = {kind: [f"p{2 * i + odd}" for i in range(3)] for odd, kind in enumerate(KINDS)}
+    found, hosts, sizes = {}, set(), []
+    with running(model, batch_size=32, **options) as own, chromium() as browser:
+        tab = browser.new_page()
+        network = tab.context.new_cdp_session(tab)
+        network.send("Network.enable")
+        network.on("Network.loadingFinished", lambda each: sizes.append(each["encodedDataLength"]))
+        tab.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+        tab.goto(own.url, wait_until="networkidle")
+        first_bytes = sum(sizes)
+        with engine_times(own.engine) as times:
+            for kind, chosen in names.items():
+                found[kind] = [
+                    milliseconds_to_paint(tab, chosen, times) for _ in range(args.rounds * 5)
+                ]
+    figures = {
+        f"{kind}_milliseconds": {"median": statistics.median(each), "most": max(each)}
+        for kind, each in found.items()
+    }
+    elsewhere = len(hosts - {own.url.split("/")[2]})
+    return {"first_page_bytes": first_bytes, "other_hosts": elsewhere, **figures}
+
+
+def milliseconds_to_paint(tab, names, times):
+    """Return the time from the engine's first answer of a try-out until it is painted."""
+    tab.evaluate(CHOOSE, names)
+    tab.get_by_label("Text", exact=True).fill(text_of(random.Random(len(times))))
+    tab.evaluate(WATCH)
+    times.clear()
+    tab.get_by_role("button", name="Ask").click()
+    painted = tab.evaluate("window.painted")
+    first = 1000 * min(times)
+    tab.wait_for_selector(".columns[aria-busy=false]")
+    return painted - first
+
+
 PARTS = {
     "right": right,
     "classify": classify,
@@ -489,6 +311,7 @@ PARTS = {
     "first-token": first_token,
     "cliff": cliff,
     "resident": resident,
+    "page": page,
 }
 
 

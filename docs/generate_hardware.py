@@ -4,8 +4,9 @@ python docs/generate_hardware.py [--check]
 """
 
 import json
-import sys
 from pathlib import Path
+
+from marked_pages import update
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -70,26 +71,9 @@ def sentence(gpus: list[dict]) -> str:
     return f"`make gpu-check` ran on {devices}" + (f" ({wrong} parts failed)" if wrong else "")
 
 
-def filled(page: str, texts: dict[str, str]) -> str:
-    """Return a page with the texts between those markers that it has."""
-    for name, text in texts.items():
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        if begin in page:
-            before, rest = page.split(begin, 1)
-            around = "\n\n" if "\n" in text else ""
-            page = f"{before}{begin}{around}{text}{around}{end}{rest.split(end, 1)[1]}"
-    return page
-
-
 def main() -> None:
     """Write the pages, or check them."""
-    texts = render(RESULTS)
-    for path in PAGES:
-        page = path.read_text(encoding="utf-8")
-        if "--check" not in sys.argv[1:]:
-            path.write_text(filled(page, texts), encoding="utf-8")
-        elif filled(page, texts) != page:
-            sys.exit(f"{path} is out of date; run: python docs/generate_hardware.py")
+    update(PAGES, render(RESULTS), "docs/generate_hardware.py")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from softhub.errors import ConfigError, InvalidAdapter, PromptNotLoaded, TaskError
 from softhub.inference import batching
 from softhub.inference.continuous import stream_texts
-from softhub.inference.generation import before_stop, continue_rows
+from softhub.inference.generation import generate_batch
 from softhub.inference.prediction import Prediction
 from softhub.inference.prefix_cache import MemoryUse, PrefixCache, default_budget
 from softhub.inference.requests import (
@@ -285,7 +286,7 @@ class PromptModel:
             for text, found in self._rows(texts, prompt)
         ]
         requests = with_seeds(requests, seed)
-        found = self._answered(requests, batch_size, self._generate_batch, progress)
+        found = self._answered(requests, batch_size, partial(generate_batch, self.base), progress)
         return found[0] if is_one(texts) else found
 
     def stream(
@@ -432,11 +433,6 @@ class PromptModel:
     def score_batch(self, requests: Sequence[Request]) -> list[tuple[float, ...]]:
         """Score rows of `requests.reference` as one batch; see `target_logprobs`."""
         return score_batch(self.base, requests)
-
-    def _generate_batch(self, requests: Sequence[Request]) -> list[str]:
-        tokens = continue_rows(self.base, requests)
-        stop = dict(requests[0].options).get("stop", ())
-        return [before_stop(stop, text) for text in self.base.encoder.decode(tokens)]
 
 
 def _check_probability(name: str, value: Any) -> None:

@@ -118,6 +118,13 @@ def _up_to_end(tokens: list[int], ends: frozenset[int]) -> list[int]:
     return tokens[: last + 1]
 
 
+def generate_batch(base: BaseModel, requests: Sequence[Request]) -> list[str]:
+    """Return the new text of each row, up to the first stop string; see `continue_rows`."""
+    tokens = continue_rows(base, requests)
+    stop = dict(requests[0].options).get("stop", ())
+    return [before_stop(stop, text) for text in base.encoder.decode(tokens)]
+
+
 def before_stop(stop: Sequence[str], text: str) -> str:
     """Return a text up to the first stop string."""
     ends = (text.find(string) for string in stop)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import torch
 
 from softhub.inference.batching import widest
 from softhub.inference.prediction import Prediction, decide
 from softhub.inference.requests import Request, prepared_prompts
-from softhub.model.assembly import pad_rows
+from softhub.model.assembly import PaddedBatch, pad_rows
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates
 from softhub.model.grouping import PreparedPrompt
 from softhub.model.kv_cache import shares_prefixes
-from softhub.model.scoring import encode_rows, label_scores, target_logprobs
+from softhub.model.scoring import encode_rows, label_scores, target_logits, target_logprobs
 
 
 @torch.no_grad()
@@ -57,18 +57,36 @@ def score_batch(base: BaseModel, requests: Sequence[Request]) -> list[tuple[floa
         base: The base model.
         requests: Rows with targets.
     """
-    scores = target_logprobs(
-        base,
-        _prepared(base, requests),
-        pad_rows([request.text.ids for request in requests]),
-        pad_rows([request.target for request in requests], side="right"),
-    )
-    # A decoder's targets end where the rows end; an encoder-decoder's start with the decoder.
-    at_end = not base.is_encoder_decoder
-    return [
-        tuple(row[len(row) - len(request.target) :] if at_end else row[: len(request.target)])
-        for row, request in zip(scores.tolist(), requests, strict=True)
-    ]
+    scores = target_logprobs(base, *_with_targets(base, requests))
+    pairs = zip(scores.tolist(), requests, strict=True)
+    return [tuple(row[_places(base, row, request)]) for row, request in pairs]
+
+
+@torch.no_grad()
+def logit_batch(base: BaseModel, requests: Sequence[Request]) -> list[torch.Tensor]:
+    """Return the logits that predict each row's reference tokens, `[tokens, V]` in float32.
+
+    Args:
+        base: The base model.
+        requests: Rows with targets.
+    """
+    logits = target_logits(base, *_with_targets(base, requests)).float()  # [B, N, V]
+    pairs = zip(logits, requests, strict=True)
+    return [row[_places(base, row, request)] for row, request in pairs]
+
+
+def _with_targets(
+    base: BaseModel, requests: Sequence[Request]
+) -> tuple[list[PreparedPrompt], PaddedBatch, PaddedBatch]:
+    """Return prompts, texts padded on the left, and targets padded on the right."""
+    texts = pad_rows([request.text.ids for request in requests])
+    return _prepared(base, requests), texts, pad_rows([r.target for r in requests], side="right")
+
+
+def _places(base: BaseModel, row: Sized, request: Request) -> slice:
+    """Return where a row has its targets: a decoder's end with the row."""
+    size = len(request.target)
+    return slice(0, size) if base.is_encoder_decoder else slice(len(row) - size, len(row))
 
 
 def _prepared(base: BaseModel, requests: Sequence[Request]) -> list[PreparedPrompt]:

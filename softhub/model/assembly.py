@@ -64,6 +64,20 @@ def pad_rows(rows: Sequence[Sequence[int]], *, side: str = "left") -> PaddedBatc
     return PaddedBatch(ids, mask)
 
 
+def flush(rows: PaddedBatch, side: str = "right") -> PaddedBatch:
+    """Move each row's real tokens to its end (`"right"`) or its beginning, in their order."""
+    # A stable sort: pads (False) first, or last.
+    order = rows.mask.long().argsort(dim=1, stable=True, descending=side == "left")  # [B, L]
+    return PaddedBatch(rows.ids.gather(1, order), rows.mask.gather(1, order))
+
+
+def join_rows(texts: PaddedBatch, targets: PaddedBatch) -> PaddedBatch:
+    """Return texts and their targets as one left-padded batch `[B, T + N]`."""
+    ids = torch.cat([texts.ids, targets.ids], dim=1)
+    mask = torch.cat([texts.mask, targets.mask], dim=1)
+    return flush(PaddedBatch(ids, mask))
+
+
 def group_rows(lengths: Sequence[int], batching: str) -> list[list[int]]:
     """Return the indices of rows of some lengths, in the groups that may run in one batch."""
     groups: dict[Hashable, list[int]] = {}

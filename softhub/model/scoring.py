@@ -22,6 +22,8 @@ from softhub.model.assembly import (
     PADDED,
     PaddedBatch,
     embed_rows,
+    flush,
+    join_rows,
     pad_rows,
     position_arguments,
 )
@@ -261,7 +263,7 @@ def _steps_again(
         before = word[:-1]
         if before not in found:
             padded = pad_rows([before] * encoded.mask.shape[0], side="right").to(base.device)
-            joined, steps = _join_rows(encoded.rows, padded), len(word)
+            joined, steps = join_rows(encoded.rows, padded), len(word)
             again = encode_rows(base, encoded.prompts, joined, keep_cache=False, keep_logits=steps)
             found[before] = _log_softmax(cast(torch.Tensor, again.logits))  # [B, steps, V]
     return [_gather(None, found[word[:-1]], word) for word in candidates.sequences]
@@ -351,15 +353,9 @@ def target_logprobs(
     Returns:
         `[B, N]`, float32, 0 at pads. A decoder's targets are at the end of their rows.
     """
-    targets = targets.to(base.device)
-    in_pieces = _projects_in_pieces(base)
-    # What predicts each token: hidden states [B, N, H] of the position before it, or logits.
-    if base.is_encoder_decoder:
-        before = _teacher_forced(base, prompts, texts, targets, in_pieces)
-    else:
-        joined, steps = _join_rows(texts.to(base.device), targets), targets.ids.shape[1]
-        before = _along_targets(base, prompts, joined, steps, in_pieces)
-        targets = flush(targets)
+    targets, in_pieces = targets.to(base.device), _projects_in_pieces(base)
+    before = _before_targets(base, prompts, texts, targets, in_pieces)
+    targets = targets if base.is_encoder_decoder else flush(targets)
     if in_pieces:
         # Project the vocabulary at real tokens only, a piece at a time: [number of real tokens].
         head = base.model.get_output_embeddings()
@@ -368,6 +364,27 @@ def target_logprobs(
     logits = before.float()  # [B, N, V]
     picked = logits.gather(2, targets.ids.unsqueeze(2)).squeeze(2) - logits.logsumexp(dim=-1)
     return picked.masked_fill(~targets.mask, 0.0)
+
+
+def target_logits(
+    base: BaseModel, prompts: Sequence[PreparedPrompt], texts: PaddedBatch, targets: PaddedBatch
+) -> torch.Tensor:
+    """Return the logits `[B, N, V]` that predict reference tokens; see `target_logprobs`."""
+    return _before_targets(base, prompts, texts, targets.to(base.device), False)
+
+
+def _before_targets(
+    base: BaseModel,
+    prompts: Sequence[PreparedPrompt],
+    texts: PaddedBatch,
+    targets: PaddedBatch,
+    in_pieces: bool,
+) -> torch.Tensor:
+    """Return what predicts each token: hidden states `[B, N, H]` before it, or logits."""
+    if base.is_encoder_decoder:
+        return _teacher_forced(base, prompts, texts, targets, in_pieces)
+    joined = join_rows(texts.to(base.device), targets)
+    return _along_targets(base, prompts, joined, targets.ids.shape[1], in_pieces)
 
 
 def _projects_in_pieces(base: BaseModel) -> bool:
@@ -427,17 +444,3 @@ def _teacher_forced(
         use_cache=False,
     )
     return cast(torch.Tensor, output.last_hidden_state)
-
-
-def _join_rows(texts: PaddedBatch, targets: PaddedBatch) -> PaddedBatch:
-    """Return texts and their targets as one left-padded batch `[B, T + N]`."""
-    ids = torch.cat([texts.ids, targets.ids], dim=1)
-    mask = torch.cat([texts.mask, targets.mask], dim=1)
-    return flush(PaddedBatch(ids, mask))
-
-
-def flush(rows: PaddedBatch, side: str = "right") -> PaddedBatch:
-    """Move each row's real tokens to its end (`"right"`) or its beginning, in their order."""
-    # A stable sort: pads (False) first, or last.
-    order = rows.mask.long().argsort(dim=1, stable=True, descending=side == "left")  # [B, L]
-    return PaddedBatch(rows.ids.gather(1, order), rows.mask.gather(1, order))

@@ -1,58 +1,18 @@
-"""A real server on a loopback port, in a thread of this process."""
+"""A server on a loopback port, adapters and a hub for it, and a browser."""
 
 import contextlib
-import threading
-import time
-from dataclasses import dataclass, field
 
-import httpx
 import pytest
-import uvicorn
 
-from softhub.serving.app import create_app
-from softhub.serving.builtin import BuiltInEngine
-from tests.prompts import soft_prompt
+from softhub.adapter import layout
+from softhub.hub import Hub
+from tests.prompts import MOOD, SUMMARY, TOPIC, soft_prompt
+from tests.serving.server import CHROMIUM, chromium, running
 
-
-@dataclass
-class Server:
-    url: str
-    model: object
-    engine: object
-    uvicorn: object
-    thread: threading.Thread
-    http: httpx.Client = field(init=False)
-
-    def __post_init__(self):
-        self.http = httpx.Client(base_url=self.url, timeout=60)
-
-    def post(self, path, **body):
-        return self.http.post(path, json=body)
-
-    def stop(self):
-        self.uvicorn.should_exit = True
-        self.thread.join(60)
-        assert not self.thread.is_alive()
-
-
-@contextlib.contextmanager
-def running(model, *, batch_size=8, queue=512, **options):
-    engine = BuiltInEngine(model, batch_size=batch_size, queue=queue)
-    app = create_app(engine, **options)
-    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=30)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    found = Server(f"http://127.0.0.1:{port}", model, engine, server, thread)
-    try:
-        yield found
-    finally:
-        found.http.close()
-        found.stop()
+HOSTILE = (
+    "<script>alert(1)</script> [x](javascript:alert(1)) ![i](https://example.com/i.png) "
+    "<img src=x onerror=alert(1)>\n\n| a | b |\n|---|---|\n| 1 | **2** |\n"
+)
 
 
 @pytest.fixture
@@ -75,3 +35,25 @@ def adapter(tmp_path, loaded):
         return prompt.save_pretrained(tmp_path / "adapters" / name)
 
     return make
+
+
+@pytest.fixture
+def page(serve, adapter):
+    """A server with a hub of four adapters, of which three may be requested."""
+    hub = Hub()
+    for name, task in [("me/mood", MOOD), ("me/topic", TOPIC), ("other/summary", SUMMARY)]:
+        hub.push(adapter(name.replace("/", "-"), 4, task), name, tags=["v1"])
+    folder = adapter("hostile", 4, MOOD, seed=5)
+    card = (folder / layout.CARD).read_text()
+    (folder / layout.CARD).write_text(card + HOSTILE)
+    hub.push(folder, "me/hostile")
+    return serve(hub=hub, allow=["me/*"])
+
+
+@pytest.fixture
+def browser():
+    pytest.importorskip("playwright")
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium")
+    with chromium() as found:
+        yield found

@@ -1,31 +1,10 @@
 """The page without and with JavaScript: what it shows, and that nothing comes from elsewhere."""
 
 import re
-import shutil
 
 import pytest
 
-from softhub.adapter import layout
-from softhub.hub import Hub
-from tests.prompts import MOOD, SUMMARY, TEXTS, TOPIC
-
-HOSTILE = (
-    "<script>alert(1)</script> [x](javascript:alert(1)) ![i](https://example.com/i.png) "
-    "<img src=x onerror=alert(1)>\n\n| a | b |\n|---|---|\n| 1 | **2** |\n"
-)
-
-
-@pytest.fixture
-def page(serve, adapter):
-    """A server with a hub of four adapters, of which three may be requested."""
-    hub = Hub()
-    for name, task in [("me/mood", MOOD), ("me/topic", TOPIC), ("other/summary", SUMMARY)]:
-        hub.push(adapter(name.replace("/", "-"), 4, task), name, tags=["v1"])
-    folder = adapter("hostile", 4, MOOD, seed=5)
-    card = (folder / layout.CARD).read_text()
-    (folder / layout.CARD).write_text(card + HOSTILE)
-    hub.push(folder, "me/hostile")
-    return serve(hub=hub, allow=["me/*"])
+from tests.prompts import TEXTS
 
 
 def test_the_first_page_shows_what_is_served_in_few_bytes(page):
@@ -129,7 +108,7 @@ def test_with_htmx_the_answers_are_followed(page):
     text = asked(page, ["mood", "summary"], **{"HX-Request": "true"}).text
     assert "<html" not in text
     for _ in range(500):
-        follow = re.search(r'hx-get="(/try/[0-9a-f]+)"', text)
+        follow = re.search(r'hx-get="(/try/[0-9a-f]+[?]seen=[0-9]+)"', text)
         if not follow:
             break
         text = page.http.get(follow[1]).text
@@ -166,60 +145,3 @@ def test_other_sites_cannot_send_the_form(page):
     answer = asked(page, ["mood"], **{"Sec-Fetch-Site": "cross-site"})
     assert answer.status_code == 403
     assert page.http.get("/try/unknown").status_code == 404
-
-
-# --- in a browser ---
-
-
-@pytest.fixture
-def browser():
-    sync = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("there is no chromium")
-    with sync.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.mark.slow
-def test_in_chromium_the_page_asks_this_host_only_and_its_console_is_quiet(page, browser):
-    from playwright.sync_api import expect
-
-    hosts, faults = set(), []
-    for width, scheme in [(1200, "light"), (360, "dark")]:
-        viewport = {"width": width, "height": 800}
-        context = browser.new_context(viewport=viewport, color_scheme=scheme)
-        tab = context.new_page()
-        tab.on("request", lambda request: hosts.add(request.url.split("/")[2]))
-        tab.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
-        tab.on("pageerror", lambda error: faults.append(str(error)))
-        tab.goto(page.url)
-        tab.get_by_label("Text", exact=True).fill(TEXTS[0])
-        tab.get_by_role("button", name="Ask").press("Enter")
-        tab.wait_for_selector("article[aria-busy=false] .text")
-        tab.wait_for_selector("article meter")
-        assert tab.url.rstrip("/") == page.url  # htmx has put the answers in place
-        tab.get_by_label("Task").fill("topic")
-        expect(tab.locator("#adapters tbody tr")).to_have_count(1)
-        wide = tab.evaluate("document.documentElement.scrollWidth")
-        assert wide <= width
-        tab.get_by_role("link", name="me/topic").click()
-        tab.wait_for_selector("#card-title")
-        assert hosts == {page.url.split("/")[2]}
-        assert not faults
-        context.close()
-
-
-@pytest.mark.slow
-def test_in_chromium_without_javascript_the_page_works_by_keyboard(page, browser):
-    tab = browser.new_context(java_script_enabled=False).new_page()
-    tab.goto(page.url)
-    tab.keyboard.press("Tab")
-    assert tab.locator(":focus").inner_text() == "Skip to the content"
-    tab.get_by_label("Text", exact=True).fill(TEXTS[0])
-    tab.get_by_role("button", name="Ask").focus()
-    tab.keyboard.press("Enter")
-    tab.wait_for_url("**/try")
-    assert tab.locator("article meter").count() >= 2

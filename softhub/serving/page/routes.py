@@ -108,9 +108,11 @@ class Page:
         values = {"try_out": try_out, "filters": dict.fromkeys(_FILTERS, ""), "chosen": names}
         return self._render("index.html", {**values, "adapters": await self._adapters({})})
 
-    async def follow(self, id: str) -> Response:
-        """Return a try-out as it is now."""
-        return self._render("try_out.html", {"try_out": self._try_outs.find(id)})
+    async def follow(self, id: str, seen: int) -> Response:
+        """Return a try-out as soon as it has changed since the version that the page shows."""
+        try_out = self._try_outs.find(id)
+        await try_out.changed_since(seen)
+        return self._render("try_out.html", {"try_out": try_out})
 
     async def _adapters(self, filters: Mapping[str, str]) -> list[AdapterInfo]:
         """Return the adapters that a request may name."""
@@ -151,8 +153,8 @@ def page_routes(context: Context) -> APIRouter:
     router.add_api_route("/try", page.start, methods=["POST"])
 
     @router.get("/try/{id}")
-    async def follow(id: str) -> Response:
-        return await page.follow(id)
+    async def follow(id: str, seen: int = -1) -> Response:
+        return await page.follow(id, seen)
 
     @router.get("/adapters/{namespace}/{name}")
     async def adapter(namespace: str, name: str) -> Response:

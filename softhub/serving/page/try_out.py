@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from softhub.serving.protocol import Row, ServedPrompt
 MOST_PROMPTS = 6
 _MOST_TRY_OUTS = 200
 _NEW_TOKENS = 64
+_LONGEST_WAIT = 10.0
+"""Seconds for which a page waits for new text before it asks again."""
 
 
 @dataclass
@@ -43,17 +46,39 @@ class Column:
 
 @dataclass
 class TryOut:
-    """The answers to one text."""
+    """The answers to one text.
+
+    Attributes:
+        text: The text.
+        columns: The answer of each prompt.
+        error: Why there are no answers.
+        id: Under which the page follows it.
+        version: Number of changes so far.
+    """
 
     text: str
     columns: list[Column]
     error: str | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    version: int = 0
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def done(self) -> bool:
         """Whether all answers are complete."""
         return self.error is not None or all(column.done for column in self.columns)
+
+    def change(self) -> None:
+        """Let those go on that wait for a change."""
+        self.version += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def changed_since(self, version: int) -> None:
+        """Wait until there is a later version than one that was seen, but not for ever."""
+        if self.version <= version and not self.done:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), _LONGEST_WAIT)
 
 
 class TryOuts:
@@ -103,26 +128,28 @@ class TryOuts:
         pairs = list(zip(try_out.columns, prompts, strict=True))
         labels = [pair for pair in pairs if pair[0].text is None]
         texts = [pair for pair in pairs if pair[0].text is not None]
-        work = asyncio.gather(
-            self._classify(try_out.text, labels), self._write(try_out.text, texts)
-        )
+        work = asyncio.gather(self._classify(try_out, labels), self._write(try_out, texts))
         try:
             await asyncio.wait_for(work, self._context.limits.seconds)
         except Exception as error:
             try_out.error = as_api_error(error).detail
+            try_out.change()
 
-    async def _classify(self, text: str, pairs: list[tuple[Column, ServedPrompt]]) -> None:
+    async def _classify(
+        self, try_out: TryOut, pairs: Sequence[tuple[Column, ServedPrompt]]
+    ) -> None:
         if not pairs:
             return
-        rows = [Row(text, prompt) for _, prompt in pairs]
+        rows = [Row(try_out.text, prompt) for _, prompt in pairs]
         found = await self._context.engine.classify(rows)
         for (column, _), answer in zip(pairs, found, strict=True):
             column.prediction, column.done = answer.prediction, True
+        try_out.change()
 
-    async def _write(self, text: str, pairs: list[tuple[Column, ServedPrompt]]) -> None:
+    async def _write(self, try_out: TryOut, pairs: Sequence[tuple[Column, ServedPrompt]]) -> None:
         if not pairs:
             return
-        rows = [Row(text, prompt) for _, prompt in pairs]
+        rows = [Row(try_out.text, prompt) for _, prompt in pairs]
         most = min(_NEW_TOKENS, self._context.limits.new_tokens)
         options = [{} if prompt.task else {"max_new_tokens": most} for _, prompt in pairs]
         generation = await self._context.engine.generate(rows, options)
@@ -131,6 +158,7 @@ class TryOuts:
                 column = pairs[new.row][0]
                 column.text = (column.text or "") + new.text
                 column.done = new.finish_reason is not None
+                try_out.change()
         finally:
             generation.close()
 

@@ -1,0 +1,174 @@
+"""Write the table of docs/serving-capacity.md from what benchmarks/serving.py has found.
+
+python docs/generate_capacity.py [--check]
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from marked_pages import update
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "docs" / "serving-capacity.md",)
+NOT_MEASURED = "**not measured yet**"
+MISSED = ", **bar missed**"
+
+
+class Row(NamedTuple):
+    """A line of the table.
+
+    Attributes:
+        part: The part of the benchmark.
+        question: What was asked.
+        bar: What was aimed at.
+        found: The answer in words, from the part's figures.
+        met: Whether it is within the bar.
+    """
+
+    part: str
+    question: str
+    bar: str
+    found: Callable[[dict], str]
+    met: Callable[[dict], bool]
+
+
+ROWS = (
+    Row(
+        "right",
+        "Requests of all kinds with reloads, disconnects, malformed bodies and a shutdown: are "
+        "answers wrong or lost?",
+        "none wrong, none lost, no status 5xx",
+        lambda f: (
+            f"{f['requests']:,} requests, {f['clients']} clients, {f['reloads']:,} reloads: "
+            f"{f['wrong']} wrong, {f['lost']} lost, {f['server_errors']} with status 5xx "
+            f"({f['near_ties']} near ties)"
+        ),
+        lambda f: not (f["wrong"] or f["lost"] or f["server_errors"]),
+    ),
+    Row(
+        "right",
+        "Memory of the server after the first tenth of these requests, and after the last",
+        "less than a tenth more",
+        lambda f: (
+            f"{f['server_megabytes_by_tenth'][0]:.0f} MB at first, "
+            f"{f['server_megabytes_by_tenth'][-1]:.0f} MB at the end"
+        ),
+        lambda f: f["server_megabytes_by_tenth"][-1] < 1.1 * f["server_megabytes_by_tenth"][0],
+    ),
+    Row(
+        "classify",
+        "`/v1/classify`, one row in each request",
+        "0.85 of `predict`",
+        lambda f: (
+            f"{f['server_rows_per_second']:.0f} rows per second, {f['ratio']:.2f} of `predict` in "
+            "batches of the same size"
+        ),
+        lambda f: f["ratio"] >= 0.85,
+    ),
+    Row(
+        "generate",
+        "32 requests at once of 16 new tokens, 20 prompts",
+        "0.9 of `generate`",
+        lambda f: f"{f['server_seconds']:.1f} s, {f['ratio']:.2f} of the speed of one batch",
+        lambda f: f["ratio"] >= 0.9,
+    ),
+    Row(
+        "first_token",
+        "First text of a lone request",
+        "1.15 of a bare forward pass",
+        lambda f: f"{1000 * f['first_text_seconds']:.0f} ms, {f['ratio']:.2f} of a forward pass",
+        lambda f: f["ratio"] <= 1.15,
+    ),
+    Row(
+        "cliff",
+        "Prompts in use with keys and values of 10 times the budget",
+        "0.6 of the speed within it",
+        lambda f: f"{f['ratio_at_10']:.2f} of the speed, budget {f['budget_bytes'] / 1e6:.1f} MB",
+        lambda f: f["ratio_at_10"] >= 0.6,
+    ),
+    Row(
+        "resident",
+        "Memory of loaded prompts of 20 virtual tokens, with a budget of 32 MB",
+        "100 MB for 1,000 prompts",
+        lambda f: f"{f['megabytes_above_base']:.0f} MB for {f['prompts']:,} prompts",
+        lambda f: f["megabytes_above_base"] <= 100,
+    ),
+    Row(
+        "resident",
+        "Loads from the local hub, in one second",
+        "500",
+        lambda f: f"{f['loads_per_second']:.0f}",
+        lambda f: f["loads_per_second"] >= 500,
+    ),
+    Row(
+        "resident",
+        "What the first request to a prompt on the hub takes longer than the second",
+        "50 ms",
+        lambda f: f"{f['first_request_more_milliseconds']:.0f} ms",
+        lambda f: f["first_request_more_milliseconds"] <= 50,
+    ),
+    Row(
+        "page",
+        "First page, as it is sent to a browser",
+        "60 KB, all from this host",
+        lambda f: f"{f['first_page_bytes'] / 1000:.0f} KB, {f['other_hosts']} other hosts",
+        lambda f: f["first_page_bytes"] <= 60_000 and not f["other_hosts"],
+    ),
+    *(
+        Row(
+            "page",
+            f"From the engine's first {what} to its painting in Chromium",
+            "150 ms",
+            lambda f, key=key: f"at most {f[key]['most']:.0f} ms, median {f[key]['median']:.0f} ms",
+            lambda f, key=key: f[key]["most"] <= 150,
+        )
+        for what, key in (
+            ("label of a try-out", "labels_milliseconds"),
+            ("text of a try-out", "texts_milliseconds"),
+        )
+    ),
+)
+
+
+def render(folder: Path) -> dict[str, str]:
+    """Return the text between the markers, from the results in a folder."""
+    files = {row.part: folder / f"serving_{row.part}.json" for row in ROWS}
+    results = {
+        part: json.loads(path.read_text(encoding="utf-8"))
+        for part, path in files.items()
+        if path.is_file()
+    }
+    lines = ["| question | found | bar |", "|---|---|---|"]
+    lines += (f"| {row.question} | {cell(row, results)} | {row.bar} |" for row in ROWS)
+    machines: dict[str, list[str]] = {}
+    for part, result in results.items():
+        machines.setdefault(machine(result), []).append(part.replace("_", "-"))
+    where = (f"- {', '.join(parts)}: {name}." for name, parts in machines.items())
+    return {"capacity": "\n".join([*lines, "", *where])}
+
+
+def cell(row: Row, results: dict[str, dict]) -> str:
+    """Return what was found, and whether a bar was missed."""
+    if row.part not in results:
+        return NOT_MEASURED
+    figures = results[row.part]
+    return row.found(figures) + ("" if row.met(figures) else MISSED)
+
+
+def machine(result: dict) -> str:
+    """Return the base, the processor and the versions of a result."""
+    versions = ", ".join(f"{name} {result['packages'][name]}" for name in ("torch", "transformers"))
+    threads = f"{result['cores']} cores, {result['torch_threads']} threads"
+    return f"{result['base']} on {result['cpu']}, {threads}; {versions}, Python {result['python']}"
+
+
+def main() -> None:
+    """Write the page, or check it."""
+    update(PAGES, render(RESULTS), "docs/generate_capacity.py")
+
+
+if __name__ == "__main__":
+    main()
