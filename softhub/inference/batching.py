@@ -25,7 +25,7 @@ def answer_in_batches(
     size: int,
     answer: Callable[[list[Request]], Sequence[_Answer]],
     *,
-    rounds: Mapping[LoadedPrompt, int],
+    rounds: Mapping[LoadedPrompt, int] | None = None,
     progress: str | None = None,
 ) -> list[_Answer]:
     """Answer requests batch by batch.
@@ -35,7 +35,7 @@ def answer_in_batches(
         size: Maximum number of rows of a batch.
         answer: Answers one batch.
         rounds: Prompts of a higher round are answered later, see `PrefixCache.rounds`; those that
-            are missing belong to round 0.
+            are missing belong to round 0. None for one round.
         progress: What `terminal.phase` says is being done; None says nothing.
 
     Returns:
@@ -49,7 +49,7 @@ def answer_in_batches(
     answers: dict[int, _Answer] = {}
     with phase(progress, len(requests), "text") as advance:
         warn_about_truncation([request.text for request in requests])
-        for indices in _batches(requests, size, rounds):
+        for indices in _batches(requests, size, rounds or {}):
             found = answer([requests[index] for index in indices])
             answers.update(zip(indices, found, strict=True))
             advance(len(indices))
