@@ -8,20 +8,15 @@ from streams and tool calls to log-probabilities, is vLLM's.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from typing import Any
 
 from softhub.errors import ConfigError, SoftHubError
 from softhub.serving.vllm.errors import error_response
 from softhub.serving.vllm.options import check_options, task_options
-from softhub.serving.vllm.prompts import Prompts, ServedPrompt
-from softhub.serving.vllm.rows import assemble
-from softhub.tasks import Template
-
-PLAIN = Template("{text}")
+from softhub.serving.vllm.prompts import Prompts
+from softhub.serving.vllm.rows import assemble, engine_input
+from softhub.serving.vllm.served import ServedPrompt
 
 
 class PromptServing:
@@ -30,13 +25,11 @@ class PromptServing:
     Args:
         stock: vLLM's handler.
         prompts: The prompts.
-        texts: Tokenizes texts of completions; one thread, as tokenizers have a state.
     """
 
-    def __init__(self, stock: Any, prompts: Prompts, texts: ThreadPoolExecutor) -> None:
+    def __init__(self, stock: Any, prompts: Prompts) -> None:
         self._stock = stock
         self._prompts = prompts
-        self._texts = texts
 
     def __getattr__(self, name: str) -> Any:
         """Return what the handler itself has."""
@@ -84,19 +77,17 @@ class PromptServing:
 
     async def _token_ids(self, request: Any, prompt: ServedPrompt) -> list[list[int]]:
         """Return the token ids of each text of a completion, in the template of the task."""
-        texts, room = request.prompt, self._room(prompt, request.max_tokens)
-        rows = [texts] if isinstance(texts, str) or _is_ids(texts) else texts
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._texts,
-            lambda: [
-                list(row) if _is_ids(row) else encode_text(self._prompts, prompt, row, room)
-                for row in rows
-            ],
-        )
-
-    def _room(self, prompt: ServedPrompt, new_tokens: int) -> int:
-        return self._prompts.base.max_length - prompt.vectors.shape[0] - new_tokens
+        given = request.prompt
+        rows = given if isinstance(given, list) and not _is_ids(given) else [given]
+        if not all(isinstance(row, str) for row in rows):
+            return rows  # token ids are taken as they are
+        encoded = await self._prompts.encode(prompt, rows, [request.max_tokens] * len(rows))
+        if any(row.truncated for row in encoded):
+            raise ConfigError(
+                "A text has more tokens than fit with its prompt and its answer: shorten it, or "
+                "lower max_tokens."
+            )
+        return [list(row.ids) for row in encoded]
 
 
 class PromptNames:
@@ -148,7 +139,6 @@ class PromptRenderer:
 
     def _with_prompt(self, row: Any) -> Any:
         from vllm.exceptions import VLLMValidationError
-        from vllm.inputs.engine import embeds_input
 
         if row["type"] != "token":
             raise VLLMValidationError("A prompt can be used with texts only, not with other media.")
@@ -158,32 +148,7 @@ class PromptRenderer:
             repetition_penalty=self._penalty,
             client_salt=row.get("cache_salt"),
         )
-        return embeds_input(
-            mixed.embeds,
-            prompt=row.get("prompt"),
-            cache_salt=mixed.cache_salt,
-            prompt_token_ids=mixed.ids,
-            is_token_ids=mixed.is_token,
-        )
-
-
-def encode_text(prompts: Prompts, prompt: ServedPrompt, text: str, room: int) -> list[int]:
-    """Return the token ids of a text in the template of the prompt's task.
-
-    Raises:
-        TaskError: The template alone does not fit.
-        ConfigError: The text does not fit.
-    """
-    task = prompt.task
-    template, column = (task.template, task.text_column) if task else (PLAIN, "text")
-    room = min(room, task.max_length) if task and task.max_length else room
-    encoded = prompts.encoder.encode(template, {column: text}, text_column=column, room=room)
-    if encoded.truncated:
-        raise ConfigError(
-            f"A text has more than the {room} tokens that fit with its prompt and its answer: "
-            "shorten it, or lower max_tokens."
-        )
-    return list(encoded.ids)
+        return engine_input(mixed, row.get("prompt"))
 
 
 async def _given(raw_request: Any) -> set[str]:
@@ -193,7 +158,7 @@ async def _given(raw_request: Any) -> set[str]:
 
 
 def _is_ids(value: Any) -> bool:
-    return isinstance(value, Sequence) and bool(value) and isinstance(value[0], int)
+    return isinstance(value, list) and all(isinstance(each, int) for each in value)
 
 
 def _check_chats(prompt: ServedPrompt) -> None:
