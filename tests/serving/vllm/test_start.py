@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -138,3 +139,13 @@ def test_the_command_is_refused_before_vllm_starts(monkeypatch):
         vllm_launch("./base", ["a,b"])
     with pytest.raises(ConfigError, match="SOFTHUB_PROMPTS"):
         vllm_launch("./base", ["./missing"])
+
+
+def test_the_page_needs_at_most_six_commands_from_nothing_to_an_answer():
+    start = (ROOT / "docs" / "vllm.md").read_text().split("\n## ")[1]
+    blocks = re.findall(r"```bash\n(.*?)```", start, re.DOTALL)
+    stock, request, cpu = (block.replace("\\\n", "").strip().splitlines() for block in blocks)
+    assert request[0].startswith("curl ")
+    for commands in (stock, cpu):
+        assert "--enable-prompt-embeds" in commands[-1]
+        assert len(commands + request) <= 6
