@@ -47,7 +47,7 @@ class PromptServing:
                 request = request.model_copy(update={"prompt": ids})
         except SoftHubError as error:
             return error_response(error)
-        handler = self._stock if prompt is None else self._with(prompt, request)
+        handler = self._stock if prompt is None else self._with(prompt, request, request.max_tokens)
         return await handler.create_completion(request, raw_request)
 
     async def create_chat_completion(self, request: Any, raw_request: Any) -> Any:
@@ -62,17 +62,20 @@ class PromptServing:
                 request = request.model_copy(update=options)
         except SoftHubError as error:
             return error_response(error)
-        handler = self._stock if prompt is None else self._with(prompt, request)
+        new_tokens = request.max_completion_tokens or request.max_tokens
+        handler = self._stock if prompt is None else self._with(prompt, request, new_tokens)
         return await handler.create_chat_completion(request, raw_request)
 
-    def _with(self, prompt: ServedPrompt, request: Any) -> Any:
+    def _with(self, prompt: ServedPrompt, request: Any, new_tokens: int) -> Any:
         """Return vLLM's handler for one request with a prompt."""
+        room = self._prompts.base.max_length - prompt.vectors.shape[0] - new_tokens
         penalty = request.repetition_penalty
         if penalty is None:
             penalty = self._stock.default_sampling_params.get("repetition_penalty", 1.0)
         handler = copy(self._stock)
         handler.models = PromptNames(self._stock.models, prompt.name)
-        handler.online_renderer = PromptRenderer(self._stock.online_renderer, prompt, penalty)
+        renderer = self._stock.online_renderer
+        handler.online_renderer = PromptRenderer(renderer, prompt, room, penalty)
         return handler
 
     async def _token_ids(self, request: Any, prompt: ServedPrompt) -> list[list[int]]:
@@ -113,11 +116,21 @@ class PromptNames:
 
 
 class PromptRenderer:
-    """vLLM's `online_renderer` for a request with a prompt, which it puts before each row."""
+    """vLLM's `online_renderer` for a request with a prompt, which it puts before each row.
 
-    def __init__(self, stock: Any, prompt: ServedPrompt, repetition_penalty: float) -> None:
+    Args:
+        stock: vLLM's own.
+        prompt: The prompt.
+        room: Maximum number of tokens of a text, which vLLM's own does not know.
+        repetition_penalty: That of the request.
+    """
+
+    def __init__(
+        self, stock: Any, prompt: ServedPrompt, room: int, repetition_penalty: float
+    ) -> None:
         self._stock = stock
         self._prompt = prompt
+        self._room = room
         self._penalty = repetition_penalty
 
     def __getattr__(self, name: str) -> Any:
@@ -142,6 +155,11 @@ class PromptRenderer:
 
         if row["type"] != "token":
             raise VLLMValidationError("A prompt can be used with texts only, not with other media.")
+        if len(row["prompt_token_ids"]) > self._room:
+            raise VLLMValidationError(
+                f"A text has {len(row['prompt_token_ids'])} tokens, of which {self._room} fit with "
+                "its prompt and its answer: shorten it, or lower max_tokens."
+            )
         mixed = assemble(
             self._prompt,
             row["prompt_token_ids"],

@@ -214,6 +214,20 @@ def test_what_cannot_be_answered_is_refused_in_words(client, path, body, status,
     assert words in found.body["error"]["message"]
 
 
+def test_a_row_that_only_its_prompt_makes_too_long_is_refused(client):
+    longest = client.get("/v1/models")["data"][0]["max_model_len"]
+    options = {"max_tokens": 8, "temperature": 0}
+    rows = [[7] * (longest - count) for count in (8 + 32, 8 + 31, 32)]
+    fits, full, over = (
+        client.post("/v1/completions", model="plain", prompt=row, **options) for row in rows
+    )
+    assert fits.status == 200, fits.body
+    assert full.status == over.status == 400, (full.body, over.body)
+    chat = [{"role": "user", "content": "Good. " * longest}]
+    assert client.post("/v1/chat/completions", model="plain", messages=chat).status == 400
+    assert complete(client, "plain", TEXTS[0])["token_ids"]  # the server goes on
+
+
 def test_rows_of_equal_ids_do_not_share_blocks(client, base, model):
     """vllm#56655: the same ids, as a prompt's placeholders here and as tokens there."""
     ids = base.tokenizer(TEXTS[1])["input_ids"]
