@@ -65,24 +65,32 @@ def vllm_launch(
         ConfigError: Its version was not run, a part of `prompts` is wrong, or both keys are given.
     """
     check_version(_installed())
-    wrong = [part for part in prompts if "," in part]
-    if wrong:
-        raise ConfigError(f"{wrong[0]!r:.200} has a comma, which separates prompts; rename it.")
-    parse_sources(",".join(prompts))
-    if api_key is not None and admin_key is not None:
-        raise ConfigError(
-            "vLLM expects its API key in the header that the key for administration comes in: "
-            f"leave out one of them, or start vLLM itself with --api-key API_KEY {ADMIN_KEY}."
-        )
+    _check_prompts(prompts)
+    keys = _environment_of_keys(api_key, admin_key)
     command = (  # what `vllm serve` runs; in the CPU build, `vllm` itself does not start
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", base),
         *("--host", host, "--port", str(port), "--enable-prompt-embeds"),
         *("--block-size", str(block_size), "--generation-config", "vllm"),
         *options,
     )
+    return Launch(command, {"VLLM_PLUGINS": "softhub", VARIABLE: ",".join(prompts), **keys})
+
+
+def _check_prompts(prompts: Sequence[str]) -> None:
+    wrong = [part for part in prompts if "," in part]
+    if wrong:
+        raise ConfigError(f"{wrong[0]!r:.200} has a comma, which separates prompts; rename it.")
+    parse_sources(",".join(prompts))
+
+
+def _environment_of_keys(api_key: str | None, admin_key: str | None) -> dict[str, str]:
+    if api_key is not None and admin_key is not None:
+        raise ConfigError(
+            "vLLM expects its API key in the header that the key for administration comes in: "
+            f"leave out one of them, or start vLLM itself with --api-key API_KEY {ADMIN_KEY}."
+        )
     keys = {_API_KEY: api_key, ADMIN_KEY: admin_key}
-    given = {name: key for name, key in keys.items() if key is not None}
-    return Launch(command, {"VLLM_PLUGINS": "softhub", VARIABLE: ",".join(prompts), **given})
+    return {name: key for name, key in keys.items() if key is not None}
 
 
 def _installed() -> str:
