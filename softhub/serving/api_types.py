@@ -172,10 +172,13 @@ class ScoreBody(Body):
     user: str | None = None
 
 
+PromptName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}$")]
+
+
 class LoadBody(Body):
     """Body of `/v1/load_prompt_adapter`."""
 
-    prompt_name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}$")
+    prompt_name: PromptName
     prompt_path: str = Field(min_length=1)
     force: bool = False
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from softhub.adapter.adapter import Adapter
 from softhub.errors import SoftHubError
-from softhub.inference.prediction import Prediction
-from softhub.inference.prefix_cache import MemoryUse
-from softhub.inference.requests import Conversation, Text
-from softhub.inference.streaming import StreamedText
 from softhub.tasks import Task
+
+if TYPE_CHECKING:  # the plug-in of vLLM shares bodies and errors, and imports no transformers
+    from softhub.inference.prediction import Prediction
+    from softhub.inference.prefix_cache import MemoryUse
+    from softhub.inference.requests import Conversation, Text
+    from softhub.inference.streaming import StreamedText
 
 
 class QueueFull(SoftHubError):

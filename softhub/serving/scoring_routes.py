@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +11,7 @@ from softhub.serving.api_types import ClassifyBody, ScoreBody, as_rows
 from softhub.serving.context import Context, log_fields
 from softhub.serving.errors import ApiError
 from softhub.serving.protocol import Classified, Row, Scored
+from softhub.serving.scoring_answers import classified, scored, scoring_answer
 
 
 def scoring_routes(context: Context) -> APIRouter:
@@ -34,7 +33,7 @@ def scoring_routes(context: Context) -> APIRouter:
         rows = [Row(text, prompt) for text in texts]
         answer = context.engine.classify(rows, abstain_below=body.abstain_below)
         found = await context.wait(request, answer)
-        data = [_classified(index, each) for index, each in enumerate(found)]
+        data = [classified(each.prediction, each.truncated) for each in found]
         return _answer(context, request, "classify", body.model, data, found)
 
     @router.post("/v1/score")
@@ -51,31 +50,10 @@ def scoring_routes(context: Context) -> APIRouter:
         prompt = await context.names.find(body.model)
         rows = [Row(text, prompt) for text in texts]
         found = await context.wait(request, context.engine.score(rows, targets))
-        data = [_scored(index, each) for index, each in enumerate(found)]
+        data = [scored(each.logprobs, each.truncated) for each in found]
         return _answer(context, request, "score", body.model, data, found)
 
     return router
-
-
-def _classified(index: int, found: Classified) -> dict[str, Any]:
-    prediction = found.prediction
-    return {
-        "index": index,
-        "label": prediction.label,
-        "abstained": prediction.abstained,
-        "probabilities": dict(prediction.probabilities),
-        **({} if prediction.labels is None else {"labels": list(prediction.labels)}),
-        "truncated_characters": found.truncated,
-    }
-
-
-def _scored(index: int, found: Scored) -> dict[str, Any]:
-    return {
-        "index": index,
-        "logprob": sum(found.logprobs),
-        "token_logprobs": list(found.logprobs),
-        "truncated_characters": found.truncated,
-    }
 
 
 def _answer(
@@ -89,11 +67,4 @@ def _answer(
     tokens = sum(each.tokens for each in found)
     context.metrics.count_tokens(model, tokens, 0)
     log_fields(request, model=model, rows=len(found), prompt_tokens=tokens)
-    return {
-        "id": f"{kind}-{uuid.uuid4().hex}",
-        "object": "list",
-        "created": int(time.time()),
-        "model": model,
-        "data": data,
-        "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
-    }
+    return scoring_answer(kind, model, data, tokens)

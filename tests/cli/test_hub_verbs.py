@@ -79,7 +79,7 @@ def test_info_of_a_repository(softhub: Command, adapter: Path) -> None:
     shown = softhub("info", "me/sentiment", "--revision", "v1").out
     for fact in ("me/sentiment", "sentiment (classification)", "5 x 32", "First", "apache-2.0"):
         assert fact in shown
-    assert "reuses of 5 virtual tokens, by block size: 0 at 16, 0 at 32" in shown
+    assert "of 5 virtual tokens, reuses by block size: 0 at 16, 0 at 32" in shown
     assert "test\taccuracy\tsoft prompt\t0.930 (0.900 to 0.960)\t300" in shown
     assert "test\taccuracy\tzero-shot\t0.880\t300" in shown
     record = json.loads(softhub("info", "me/sentiment", "--json").out)

@@ -67,6 +67,25 @@ def test_vllm_is_started_with_the_prompts_or_refused_in_one_line(softhub, folder
     assert len(started) == 1
 
 
+def test_vllm_gets_the_key_of_clients_and_is_not_opened_to_a_network_without_one(
+    softhub, monkeypatch
+):
+    started = []
+    monkeypatch.setattr("os.execve", lambda *command: started.append(command) or sys.exit(0))
+    monkeypatch.setattr("softhub.serving.vllm.launch._installed", lambda: "0.32.0")
+    command = ("serve", "./base", "--engine", "vllm", "--host", "0.0.0.0")
+    refused = softhub(*command)
+    assert refused.code == 1 and "SOFTHUB_API_KEY" in refused.err and not started
+    monkeypatch.setenv("SOFTHUB_API_KEY", "k" * 24)
+    done = softhub(*command)
+    ((_, words, environment),) = started
+    assert environment["VLLM_API_KEY"] == "k" * 24
+    assert "k" * 24 not in done.err and "k" * 24 not in words
+    monkeypatch.setenv("SOFTHUB_ADMIN_KEY", "a" * 24)
+    both = softhub(*command)
+    assert both.code == 1 and "--api-key" in both.err and len(started) == 1
+
+
 @pytest.mark.slow
 def test_a_locked_deployment_serves_until_sigterm_and_finishes_what_it_accepted(
     tmp_path, tiny_base, loaded, folders, softhub_home

@@ -18,5 +18,5 @@ def reusable_tokens(virtual_tokens: int, block_size: int) -> int:
 
 def describe_reuse(virtual_tokens: int) -> str:
     """Return for each usual block size how many virtual tokens are computed once."""
-    parts = (f"{reusable_tokens(virtual_tokens, size)} at {size}" for size in BLOCK_SIZES)
-    return f"reuses of {virtual_tokens} virtual tokens, by block size: {', '.join(parts)}"
+    counts = (f"{reusable_tokens(virtual_tokens, size)} at {size}" for size in BLOCK_SIZES)
+    return f"of {virtual_tokens} virtual tokens, reuses by block size: {', '.join(counts)}"

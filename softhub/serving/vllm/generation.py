@@ -8,20 +8,15 @@ from streams and tool calls to log-probabilities, is vLLM's.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from typing import Any
 
 from softhub.errors import ConfigError, SoftHubError
 from softhub.serving.vllm.errors import error_response
 from softhub.serving.vllm.options import check_options, task_options
-from softhub.serving.vllm.prompts import Prompts, ServedPrompt
-from softhub.serving.vllm.rows import assemble
-from softhub.tasks import Template
-
-PLAIN = Template("{text}")
+from softhub.serving.vllm.prompts import Prompts
+from softhub.serving.vllm.rows import assemble, engine_input
+from softhub.serving.vllm.served import ServedPrompt
 
 
 class PromptServing:
@@ -30,13 +25,11 @@ class PromptServing:
     Args:
         stock: vLLM's handler.
         prompts: The prompts.
-        texts: Tokenizes texts of completions; one thread, as tokenizers have a state.
     """
 
-    def __init__(self, stock: Any, prompts: Prompts, texts: ThreadPoolExecutor) -> None:
+    def __init__(self, stock: Any, prompts: Prompts) -> None:
         self._stock = stock
         self._prompts = prompts
-        self._texts = texts
 
     def __getattr__(self, name: str) -> Any:
         """Return what the handler itself has."""
@@ -54,7 +47,7 @@ class PromptServing:
                 request = request.model_copy(update={"prompt": ids})
         except SoftHubError as error:
             return error_response(error)
-        handler = self._stock if prompt is None else self._with(prompt, request)
+        handler = self._stock if prompt is None else self._with(prompt, request, request.max_tokens)
         return await handler.create_completion(request, raw_request)
 
     async def create_chat_completion(self, request: Any, raw_request: Any) -> Any:
@@ -69,34 +62,35 @@ class PromptServing:
                 request = request.model_copy(update=options)
         except SoftHubError as error:
             return error_response(error)
-        handler = self._stock if prompt is None else self._with(prompt, request)
+        new_tokens = request.max_completion_tokens or request.max_tokens
+        handler = self._stock if prompt is None else self._with(prompt, request, new_tokens)
         return await handler.create_chat_completion(request, raw_request)
 
-    def _with(self, prompt: ServedPrompt, request: Any) -> Any:
+    def _with(self, prompt: ServedPrompt, request: Any, new_tokens: int) -> Any:
         """Return vLLM's handler for one request with a prompt."""
+        room = self._prompts.base.max_length - prompt.vectors.shape[0] - new_tokens
         penalty = request.repetition_penalty
         if penalty is None:
             penalty = self._stock.default_sampling_params.get("repetition_penalty", 1.0)
         handler = copy(self._stock)
         handler.models = PromptNames(self._stock.models, prompt.name)
-        handler.online_renderer = PromptRenderer(self._stock.online_renderer, prompt, penalty)
+        renderer = self._stock.online_renderer
+        handler.online_renderer = PromptRenderer(renderer, prompt, room, penalty)
         return handler
 
     async def _token_ids(self, request: Any, prompt: ServedPrompt) -> list[list[int]]:
         """Return the token ids of each text of a completion, in the template of the task."""
-        texts, room = request.prompt, self._room(prompt, request.max_tokens)
-        rows = [texts] if isinstance(texts, str) or _is_ids(texts) else texts
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._texts,
-            lambda: [
-                list(row) if _is_ids(row) else encode_text(self._prompts, prompt, row, room)
-                for row in rows
-            ],
-        )
-
-    def _room(self, prompt: ServedPrompt, new_tokens: int) -> int:
-        return self._prompts.base.max_length - prompt.vectors.shape[0] - new_tokens
+        given = request.prompt
+        rows = given if isinstance(given, list) and not _is_ids(given) else [given]
+        if not all(isinstance(row, str) for row in rows):
+            return rows  # token ids are taken as they are
+        encoded = await self._prompts.encode(prompt, rows, [request.max_tokens] * len(rows))
+        if any(row.truncated for row in encoded):
+            raise ConfigError(
+                "A text has more tokens than fit with its prompt and its answer: shorten it, or "
+                "lower max_tokens."
+            )
+        return [list(row.ids) for row in encoded]
 
 
 class PromptNames:
@@ -122,11 +116,21 @@ class PromptNames:
 
 
 class PromptRenderer:
-    """vLLM's `online_renderer` for a request with a prompt, which it puts before each row."""
+    """vLLM's `online_renderer` for a request with a prompt, which it puts before each row.
 
-    def __init__(self, stock: Any, prompt: ServedPrompt, repetition_penalty: float) -> None:
+    Args:
+        stock: vLLM's own.
+        prompt: The prompt.
+        room: Maximum number of tokens of a text, which vLLM's own does not know.
+        repetition_penalty: That of the request.
+    """
+
+    def __init__(
+        self, stock: Any, prompt: ServedPrompt, room: int, repetition_penalty: float
+    ) -> None:
         self._stock = stock
         self._prompt = prompt
+        self._room = room
         self._penalty = repetition_penalty
 
     def __getattr__(self, name: str) -> Any:
@@ -148,42 +152,21 @@ class PromptRenderer:
 
     def _with_prompt(self, row: Any) -> Any:
         from vllm.exceptions import VLLMValidationError
-        from vllm.inputs.engine import embeds_input
 
         if row["type"] != "token":
             raise VLLMValidationError("A prompt can be used with texts only, not with other media.")
+        if len(row["prompt_token_ids"]) > self._room:
+            raise VLLMValidationError(
+                f"A text has {len(row['prompt_token_ids'])} tokens, of which {self._room} fit with "
+                "its prompt and its answer: shorten it, or lower max_tokens."
+            )
         mixed = assemble(
             self._prompt,
             row["prompt_token_ids"],
             repetition_penalty=self._penalty,
             client_salt=row.get("cache_salt"),
         )
-        return embeds_input(
-            mixed.embeds,
-            prompt=row.get("prompt"),
-            cache_salt=mixed.cache_salt,
-            prompt_token_ids=mixed.ids,
-            is_token_ids=mixed.is_token,
-        )
-
-
-def encode_text(prompts: Prompts, prompt: ServedPrompt, text: str, room: int) -> list[int]:
-    """Return the token ids of a text in the template of the prompt's task.
-
-    Raises:
-        TaskError: The template alone does not fit.
-        ConfigError: The text does not fit.
-    """
-    task = prompt.task
-    template, column = (task.template, task.text_column) if task else (PLAIN, "text")
-    room = min(room, task.max_length) if task and task.max_length else room
-    encoded = prompts.encoder.encode(template, {column: text}, text_column=column, room=room)
-    if encoded.truncated:
-        raise ConfigError(
-            f"A text has more than the {room} tokens that fit with its prompt and its answer: "
-            "shorten it, or lower max_tokens."
-        )
-    return list(encoded.ids)
+        return engine_input(mixed, row.get("prompt"))
 
 
 async def _given(raw_request: Any) -> set[str]:
@@ -193,7 +176,7 @@ async def _given(raw_request: Any) -> set[str]:
 
 
 def _is_ids(value: Any) -> bool:
-    return isinstance(value, Sequence) and bool(value) and isinstance(value[0], int)
+    return isinstance(value, list) and all(isinstance(each, int) for each in value)
 
 
 def _check_chats(prompt: ServedPrompt) -> None:

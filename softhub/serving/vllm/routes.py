@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,6 +18,8 @@ from vllm.sampling_params import MAX_LOGPROB_TOKEN_IDS
 from softhub.errors import ConfigError, PromptNotLoaded, SoftHubError, TaskError
 from softhub.inference.prediction import decide
 from softhub.model.encoding import EncodedText
+from softhub.serving.keys import Keys
+from softhub.serving.scoring_answers import classified, scored, scoring_answer
 from softhub.serving.vllm.api_types import (
     Body,
     ClassifyBody,
@@ -31,9 +29,9 @@ from softhub.serving.vllm.api_types import (
     as_rows,
 )
 from softhub.serving.vllm.errors import error_response
-from softhub.serving.vllm.prompts import Prompts, ServedPrompt
+from softhub.serving.vllm.prompts import Prompts
 from softhub.serving.vllm.scoring import label_scores, next_logprobs_of, sequence_logprobs
-from softhub.tasks import Task
+from softhub.serving.vllm.served import ServedPrompt
 
 _Body = TypeVar("_Body", bound=Body)
 Answer = dict[str, Any]
@@ -46,28 +44,25 @@ class Serving:
     Attributes:
         prompts: The prompts.
         engine: vLLM's engine client.
-        texts: Tokenizes texts, in one thread.
     """
 
     prompts: Prompts
     engine: Any
-    texts: ThreadPoolExecutor
 
 
-def add_routes(app: FastAPI, admin_key: str | None) -> None:
+def add_routes(app: FastAPI, admin_keys: Keys) -> None:
     """Add the routes; those that load and unload only with a key for administration."""
     app.add_api_route("/v1/models", _models, methods=["GET"])
     app.add_api_route("/v1/classify", with_cancellation(_classify), methods=["POST"])
     app.add_api_route("/v1/score", with_cancellation(_score), methods=["POST"])
-    if admin_key is None:
+    if not admin_keys:
         return
-    digest = hashlib.sha256(admin_key.encode()).digest()
 
     async def load(raw_request: Request) -> JSONResponse:
-        return await _administer(raw_request, digest, LoadBody, _load)
+        return await _administer(raw_request, admin_keys, LoadBody, _load)
 
     async def unload(raw_request: Request) -> JSONResponse:
-        return await _administer(raw_request, digest, UnloadBody, _unload)
+        return await _administer(raw_request, admin_keys, UnloadBody, _unload)
 
     app.add_api_route("/v1/load_prompt_adapter", load, methods=["POST"])
     app.add_api_route("/v1/unload_prompt_adapter", unload, methods=["POST"])
@@ -106,30 +101,14 @@ async def _classification(serving: Serving, body: ClassifyBody) -> Answer:
             f"The model {body.model!r:.200} has no classification task; send the text to "
             "/v1/completions."
         )
-    longest = max(map(len, candidates.sequences))
-    texts = as_rows(body.input)
-    rows = await _encoded(serving, prompt, task, texts, [longest] * len(texts))
-    run = next_logprobs_of(serving.engine, prompt, f"classify-{uuid.uuid4().hex}")
-    found = await asyncio.gather(
-        *(
-            sequence_logprobs(run, row.ids, candidates.sequences, MAX_LOGPROB_TOKEN_IDS)
-            for row in rows
-        )
-    )
+    texts, longest = as_rows(body.input), max(map(len, candidates.sequences))
+    rows = await serving.prompts.encode(prompt, texts, [longest] * len(texts))
+    words = await _logprobs(serving, prompt, rows, [candidates.sequences] * len(rows))
     data = []
-    for index, (row, words) in enumerate(zip(rows, found, strict=True)):
-        scores = label_scores(candidates, words)
+    for row, found in zip(rows, words, strict=True):
+        scores = label_scores(candidates, found)
         prediction = decide(candidates, scores, task.decision, body.abstain_below)
-        entry: Answer = {
-            "index": index,
-            "label": prediction.label,
-            "abstained": prediction.abstained,
-            "probabilities": dict(prediction.probabilities),
-            "truncated_characters": row.truncated,
-        }
-        if prediction.labels is not None:
-            entry["labels"] = list(prediction.labels)
-        data.append(entry)
+        data.append(classified(prediction, row.truncated))
     return _answer("classify", prompt, data, rows)
 
 
@@ -141,29 +120,30 @@ async def _scores(serving: Serving, body: ScoreBody) -> Answer:
         raise ConfigError(
             f"Found {len(targets)} targets for {len(texts)} inputs; expected one for each."
         )
-    task = prompt.task
-    if task is None:
-        raise TaskError(f"The model {body.model!r:.200} has no task, so its texts have no frame.")
-    encoder = serving.prompts.encoder
-    tokens = [encoder.target(task.template, target) for target in targets]
-    rows = await _encoded(serving, prompt, task, texts, list(map(len, tokens)))
+    if prompt.task is None:
+        raise TaskError(f"The model {body.model!r:.200} has no task, as scores require.")
+    encoder, template = serving.prompts.base.encoder, prompt.task.template
+    tokens = [encoder.target(template, target) for target in targets]
+    rows = await serving.prompts.encode(prompt, texts, list(map(len, tokens)))
+    found = await _logprobs(serving, prompt, rows, [[target] for target in tokens])
+    data = [scored(logprobs, row.truncated) for row, (logprobs,) in zip(rows, found, strict=True)]
+    return _answer("score", prompt, data, rows)
+
+
+async def _logprobs(
+    serving: Serving,
+    prompt: ServedPrompt,
+    rows: Sequence[EncodedText],
+    sequences: Sequence[Sequence[Sequence[int]]],
+) -> list[list[list[float]]]:
+    """Return for each row the log-probabilities of its sequences' tokens."""
     run = next_logprobs_of(serving.engine, prompt, f"score-{uuid.uuid4().hex}")
-    found = await asyncio.gather(
+    return await asyncio.gather(
         *(
-            sequence_logprobs(run, row.ids, [target], MAX_LOGPROB_TOKEN_IDS)
-            for row, target in zip(rows, tokens, strict=True)
+            sequence_logprobs(run, row.ids, each, MAX_LOGPROB_TOKEN_IDS)
+            for row, each in zip(rows, sequences, strict=True)
         )
     )
-    data = [
-        {
-            "index": index,
-            "logprob": sum(logprobs),
-            "token_logprobs": logprobs,
-            "truncated_characters": row.truncated,
-        }
-        for index, (row, (logprobs,)) in enumerate(zip(rows, found, strict=True))
-    ]
-    return _answer("score", prompt, data, rows)
 
 
 async def _load(serving: Serving, body: LoadBody) -> Answer:
@@ -182,31 +162,6 @@ async def _find(prompts: Prompts, name: str) -> ServedPrompt:
         known = "is the base model and has no task" if name in prompts.base.names else "is unknown"
         raise PromptNotLoaded(f"The model {name!r:.200} {known}; GET /v1/models lists the prompts.")
     return prompt
-
-
-async def _encoded(
-    serving: Serving,
-    prompt: ServedPrompt,
-    task: Task,
-    texts: Sequence[str | Mapping[str, Any]],
-    answers: Sequence[int],
-) -> list[EncodedText]:
-    """Tokenize texts; `answers` has the number of tokens that follow each."""
-    longest = serving.prompts.base.max_length - prompt.vectors.shape[0]
-    limit = task.max_length or longest
-
-    def encode() -> list[EncodedText]:
-        return [
-            serving.prompts.encoder.encode(
-                task.template,
-                {task.text_column: text} if isinstance(text, str) else text,
-                text_column=task.text_column,
-                room=min(limit, longest - answer),
-            )
-            for text, answer in zip(texts, answers, strict=True)
-        ]
-
-    return await asyncio.get_running_loop().run_in_executor(serving.texts, encode)
 
 
 async def _answered(
@@ -229,13 +184,11 @@ async def _answered(
 
 async def _administer(
     raw_request: Request,
-    digest: bytes,
+    admin_keys: Keys,
     kind: type[_Body],
     answer: Callable[[Serving, _Body], Awaitable[Answer]],
 ) -> JSONResponse:
-    scheme, _, key = raw_request.headers.get("authorization", "").partition(" ")
-    given = hashlib.sha256(key.strip().encode()).digest()
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given, digest):
+    if not admin_keys.accept(raw_request.headers.get("authorization")):
         message = "Loading and unloading require the key for administration."
         error = {"message": message, "type": "permission_error", "param": None, "code": 403}
         return JSONResponse({"error": error}, 403)
@@ -243,14 +196,7 @@ async def _administer(
 
 
 def _answer(
-    kind: str, prompt: ServedPrompt, data: list[Answer], rows: Sequence[EncodedText]
+    kind: str, prompt: ServedPrompt, data: Sequence[Answer], rows: Sequence[EncodedText]
 ) -> Answer:
     tokens = sum(len(row.ids) + prompt.vectors.shape[0] for row in rows)
-    return {
-        "id": f"{kind}-{uuid.uuid4().hex}",
-        "object": "list",
-        "created": int(time.time()),
-        "model": prompt.name,
-        "data": data,
-        "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
-    }
+    return scoring_answer(kind, prompt.name, data, tokens)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from softhub.errors import ConfigError
 
 if TYPE_CHECKING:
-    from softhub.serving.vllm.prompts import ServedPrompt
+    from softhub.serving.vllm.served import ServedPrompt
 
 SALT = "softhub:"
 """Beginning of the cache salts of rows with prompts; clients may not use it."""
@@ -69,4 +69,22 @@ def assemble(
         [placeholder] * count + list(ids),
         [False] * count + [True] * len(ids),
         f"{SALT}{prompt.digest}" + (f":{client_salt}" if client_salt else ""),
+    )
+
+
+def engine_input(row: MixedRow, text: str | None = None) -> Any:
+    """Return a row as vLLM's engine client takes it.
+
+    Args:
+        row: The row.
+        text: The text that it was made of, for vLLM's log.
+    """
+    from vllm.inputs.engine import embeds_input
+
+    return embeds_input(
+        row.embeds,
+        prompt=text,
+        cache_salt=row.cache_salt,
+        prompt_token_ids=row.ids,
+        is_token_ids=row.is_token,
     )

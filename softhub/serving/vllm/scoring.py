@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from softhub.model.encoding import Candidates
-from softhub.serving.vllm.prompts import ServedPrompt
-from softhub.serving.vllm.rows import assemble
+from softhub.serving.vllm.rows import assemble, engine_input
+from softhub.serving.vllm.served import ServedPrompt
 
 NextLogprobs = Callable[[Sequence[int], Sequence[int]], Awaitable[dict[int, float]]]
 """Takes the token ids of a text and tokens that may follow, and returns their log-probabilities."""
@@ -79,7 +79,6 @@ def label_scores(candidates: Candidates, words: Sequence[Sequence[float]]) -> li
 
 def next_logprobs_of(engine: Any, prompt: ServedPrompt, request_id: str) -> NextLogprobs:
     """Return what runs rows with a prompt on vLLM's engine."""
-    from vllm.inputs.engine import embeds_input
     from vllm.sampling_params import SamplingParams
 
     count = 0
@@ -87,16 +86,10 @@ def next_logprobs_of(engine: Any, prompt: ServedPrompt, request_id: str) -> Next
     async def run(ids: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
         nonlocal count
         count += 1
-        row = assemble(prompt, ids)
-        inputs = embeds_input(
-            row.embeds,
-            cache_salt=row.cache_salt,
-            prompt_token_ids=row.ids,
-            is_token_ids=row.is_token,
-        )
         params = SamplingParams(
             temperature=0.0, max_tokens=1, logprob_token_ids=list(tokens), detokenize=False
         )
+        inputs = engine_input(assemble(prompt, ids))
         outputs = engine.generate(inputs, params, f"{request_id}-{count}")
         (last,) = [output async for output in outputs if output.finished]
         step = last.outputs[0].logprobs[0]

@@ -1,7 +1,6 @@
 """A base as vLLM's process knows it, and prompts for it; none of this needs vLLM."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,8 @@ import torch
 from softhub.hub import Hub
 from softhub.model.base import BaseModel
 from softhub.model.fingerprint import tokenizer_hash
-from softhub.serving.vllm.prompts import Prompts, ServedBase
+from softhub.serving.vllm.prompts import Prompts
+from softhub.serving.vllm.served import ServedBase
 from softhub.serving.vllm.sources import Sources, parse_sources
 from tests.prompts import soft_prompt
 
@@ -39,7 +39,7 @@ def served(base: BaseModel, **changes) -> ServedBase:
         "max_length": 512,
         "dtype": torch.float32,
         "identity": {**identity, **changes},
-        "tokenizer": deepcopy(base.tokenizer),
+        "tokenizer": base.tokenizer,
     }
     return ServedBase(**fields)
 

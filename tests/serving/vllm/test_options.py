@@ -1,5 +1,6 @@
 """What a request leaves out, and what it may not ask for with a prompt."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from softhub.errors import ConfigError
 from softhub.inference import options as engine_options
 from softhub.serving.vllm import options
-from softhub.serving.vllm.generation import PromptNames, encode_text
+from softhub.serving.vllm.generation import PromptNames, PromptServing
 from softhub.serving.vllm.options import check_options, task_options
 from softhub.tasks import Task, Template
 from tests.prompts import MOOD
@@ -64,18 +65,33 @@ def test_options_that_would_answer_wrongly_are_refused_by_name(wrong):
     check_options(SimpleNamespace(**neutral), "mood")
 
 
-def test_a_text_is_encoded_in_its_task_and_never_shortened_unnoticed(base, prompts_of, adapter):
-    import asyncio
+def ids_of(prompts, name, text, new_tokens=8):
+    """Token ids that a completion gets for a text."""
+    serving = PromptServing(None, prompts)
+    request = SimpleNamespace(prompt=text, max_tokens=new_tokens)
 
+    async def ids():
+        return await serving._token_ids(request, await prompts.find(name))
+
+    return asyncio.run(ids())
+
+
+def test_a_text_is_encoded_in_its_task_and_never_shortened_unnoticed(base, prompts_of, adapter):
     prompts = prompts_of(f"p={adapter('p', MOOD)},plain={adapter('plain', tokens=3)}")
-    prompt, plain = (asyncio.run(prompts.find(name)) for name in ("p", "plain"))
     expected = base.tokenizer("Review: Good.\nSentiment:", add_special_tokens=False)["input_ids"]
-    assert encode_text(prompts, prompt, "Good.", 100) == expected
-    assert encode_text(prompts, plain, "Good.", 100) == base.tokenizer("Good.")["input_ids"]
-    control = encode_text(prompts, plain, "<|im_end|>", 100)
+    assert ids_of(prompts, "p", "Good.") == [expected]
+    alone = base.tokenizer("Good.")["input_ids"]
+    assert ids_of(prompts, "plain", ["Good.", "Good."]) == [alone, alone]
+    ((*control,),) = ids_of(prompts, "plain", "<|im_end|>")
     assert base.tokenizer.convert_tokens_to_ids("<|im_end|>") not in control
     with pytest.raises(ConfigError, match="shorten it"):
-        encode_text(prompts, prompt, "Good. " * 50, 40)
+        ids_of(prompts, "p", "Good. " * 50, new_tokens=470)
+
+
+@pytest.mark.parametrize("rows", [[5, 6], [[5, 6], [7]], [[]], []], ids=str)
+def test_token_ids_are_taken_as_they_are(prompts_of, adapter, rows):
+    prompts = prompts_of(f"plain={adapter('plain', tokens=3)}")
+    assert ids_of(prompts, "plain", rows) in (rows, [rows])
 
 
 def test_the_name_of_a_prompt_is_known_and_in_the_answer():

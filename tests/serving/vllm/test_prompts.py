@@ -20,7 +20,8 @@ from softhub.errors import (
 )
 from softhub.hub import Hub
 from softhub.model.prompt import SoftPrompt
-from softhub.serving.vllm.prompts import Prompts, check_kind
+from softhub.serving.vllm.prompts import Prompts
+from softhub.serving.vllm.served import check_kind
 from softhub.serving.vllm.sources import Sources, parse_sources
 from softhub.tasks import Task, Template
 from tests.prompts import MOOD, SUMMARY, soft_prompt

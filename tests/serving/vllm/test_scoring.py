@@ -11,9 +11,9 @@ import torch
 from softhub.inference.engine import PromptModel
 from softhub.inference.prediction import decide
 from softhub.model.prompt import SoftPrompt
-from softhub.serving.vllm.generation import encode_text
 from softhub.serving.vllm.rows import assemble
 from softhub.serving.vllm.scoring import label_scores, next_tokens, sequence_logprobs
+from softhub.serving.vllm.served import encode_rows
 from softhub.tasks import Task, Template, Verbalizer
 from tests.prompts import MOOD, TEXTS, TOPIC
 from tests.references import assert_equal_in_float32
@@ -52,9 +52,9 @@ def test_predictions_equal_those_of_prompt_model(base, prompts_of, adapter, task
     model.load_prompt(SoftPrompt.from_pretrained(folder), name="p")
     expected = model.predict(TEXTS, prompt="p")
     for text, reference in zip(TEXTS, expected, strict=True):
-        ids = encode_text(prompts, prompt, text, 400)
+        (row,) = encode_rows(prompts.base, prompt, [text], [9])
         run = plain_engine(base, prompt, [])
-        words = asyncio.run(sequence_logprobs(run, ids, prompt.candidates.sequences, 128))
+        words = asyncio.run(sequence_logprobs(run, row.ids, prompt.candidates.sequences, 128))
         scores = label_scores(prompt.candidates, words)
         found = decide(prompt.candidates, scores, prompt.task.decision)
         sizes = torch.tensor([200.0] * len(scores))  # log-odds are differences of large sums
@@ -70,10 +70,10 @@ def test_reference_texts_equal_those_of_prompt_model(base, prompts_of, adapter):
     model.load_prompt(SoftPrompt.from_pretrained(folder), name="p")
     target = " not good"
     (expected,) = model.target_logprobs([TEXTS[1]], [target], prompt="p")
-    tokens = prompts.encoder.target(prompt.task.template, target)
-    ids = encode_text(prompts, prompt, TEXTS[1], 400)
+    tokens = prompts.base.encoder.target(prompt.task.template, target)
+    (row,) = encode_rows(prompts.base, prompt, [TEXTS[1]], [len(tokens)])
     run = plain_engine(base, prompt, [])
-    (found,) = asyncio.run(sequence_logprobs(run, ids, [tokens], 128))
+    (found,) = asyncio.run(sequence_logprobs(run, row.ids, [tokens], 128))
     assert_equal_in_float32(found, list(expected))
 
 

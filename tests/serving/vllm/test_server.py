@@ -1,10 +1,15 @@
 """A real vLLM server with the plug-in, against plain transformers and PromptModel."""
 
+import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -22,6 +27,7 @@ PLAIN = {"plain": (None, 32, 4), "long": (None, 70, 5)}  # task, virtual tokens,
 TASKS = {"mood": (MOOD, 5, 0), "topic": (TOPIC, 12, 1), "summary": (SUMMARY, 9, 2)}
 MESSAGES = [{"role": "user", "content": "Is the screen great?"}]
 TOKENS = 8
+PAGE = Path(__file__).parents[3] / "docs" / "vllm.md"
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +201,8 @@ def test_score_is_the_probability_of_a_reference_text(client, model):
         ("classify", {"model": "mood", "input": "x", "inputs": "y"}, 400, "inputs"),
         ("score", {"model": "mood", "input": ["x"], "target": ["a", "b"]}, 400, "2 targets"),
         ("completions", {"model": "plain", "prompt": "x", "echo": True}, 400, "echo"),
+        ("completions", {"model": "plain", "prompt": [[]]}, 400, "no tokens"),
+        ("completions", {"model": "plain", "prompt": "x " * 4000}, 400, "shorten it"),
         ("completions", {"model": "base", "prompt_embeds": "AAAA"}, 400, "no tensors"),
         ("completions", {"model": "base", "prompt": "x", "cache_salt": "softhub:1"}, 400, "salt"),
         ("chat/completions", {"model": "mood", "messages": MESSAGES}, 400, "/v1/classify"),
@@ -204,6 +212,20 @@ def test_what_cannot_be_answered_is_refused_in_words(client, path, body, status,
     found = client.post(f"/v1/{path}", **body)
     assert found.status == status
     assert words in found.body["error"]["message"]
+
+
+def test_a_row_that_only_its_prompt_makes_too_long_is_refused(client):
+    longest = client.get("/v1/models")["data"][0]["max_model_len"]
+    options = {"max_tokens": 8, "temperature": 0}
+    rows = [[7] * (longest - count) for count in (8 + 32, 8 + 31, 32)]
+    fits, full, over = (
+        client.post("/v1/completions", model="plain", prompt=row, **options) for row in rows
+    )
+    assert fits.status == 200, fits.body
+    assert full.status == over.status == 400, (full.body, over.body)
+    chat = [{"role": "user", "content": "Good. " * longest}]
+    assert client.post("/v1/chat/completions", model="plain", messages=chat).status == 400
+    assert complete(client, "plain", TEXTS[0])["token_ids"]  # the server goes on
 
 
 def test_rows_of_equal_ids_do_not_share_blocks(client, base, model):
@@ -248,3 +270,23 @@ def test_a_reload_under_load_mixes_nothing(client, base, saved):
     for thread in threads:
         thread.join()
     assert all(answer in answers for answer in seen) and len(seen) > 4
+
+
+def test_the_pages_batch_job_gives_the_texts_of_prompt_model(model, work):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    for there, here in (
+        ("ORG/BASE-MODEL", str(work / "base")),
+        ("prompts/summary", str(work / "adapters" / "summary")),
+        ("block_size=32", "block_size=32, dtype='float32', enforce_eager=True"),
+    ):
+        assert there in code
+        code = code.replace(there, here)
+    (work / "job.py").write_text(code)
+    pd.DataFrame({"text": TEXTS}).to_parquet(work / "articles.parquet")
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    command = [sys.executable, "job.py"]
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-8000:]
+    found = pd.read_parquet(work / "summaries.parquet")["summary"].tolist()
+    expected = model.generate(TEXTS, prompt="summary")
+    assert found == [text.rstrip("\ufffd") for text in expected]

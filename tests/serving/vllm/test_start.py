@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.metadata
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from softhub.errors import ConfigError, MissingDependency
 from softhub.serving.vllm import launch
 from softhub.serving.vllm.launch import vllm_launch
-from softhub.serving.vllm.plugin import SoftHubPlugin, admin_key, check_settings
+from softhub.serving.vllm.plugin import SoftHubPlugin, admin_keys, check_settings
 from softhub.serving.vllm.supported import CONTRACT, VERSIONS, check_version
 
 ROOT = Path(__file__).parents[3]
@@ -32,7 +34,7 @@ class Refuse:
 
 sys.meta_path.insert(0, Refuse())
 for name in ("plugin", "generation", "guard", "launch", "options", "prompts", "rows", "scoring",
-             "sources", "supported", "api_types", "errors", "blocks"):
+             "served", "offline", "sources", "supported", "api_types", "errors", "blocks"):
     __import__(f"softhub.serving.vllm.{name}")
 import softhub.inference.prediction
 """
@@ -65,10 +67,16 @@ def test_versions_that_were_not_run_are_refused(version):
 @pytest.mark.parametrize(("module", "name", "why"), CONTRACT, ids=lambda value: str(value)[-40:])
 def test_the_installed_vllm_has_what_the_plugin_uses(module, name, why):
     pytest.importorskip("vllm", reason="vLLM is not installed")
-    found = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
-    assert found is not None, why
+    kind, _, attribute = name.partition(".")
+    found = getattr(importlib.import_module(module), kind)
+    assert not attribute or has(found, attribute), why
+
+
+def has(kind, attribute):
+    """Whether a class has an attribute, or its objects are given one when they are made."""
+    declared = any(attribute in getattr(each, "__annotations__", ()) for each in kind.__mro__)
+    sources = (inspect.getsource(each) for each in kind.__mro__[:-1] if each.__module__[0] == "v")
+    return hasattr(kind, attribute) or declared or any(f"self.{attribute} = " in s for s in sources)
 
 
 @pytest.mark.parametrize(
@@ -94,10 +102,10 @@ def test_several_processes_and_loads_exclude_each_other(monkeypatch):
 
 
 def test_a_short_key_for_administration_is_refused(monkeypatch):
-    assert admin_key() is None
+    assert not admin_keys()
     monkeypatch.setenv("SOFTHUB_ADMIN_KEY", "short")
     with pytest.raises(ConfigError, match="openssl"):
-        admin_key()
+        admin_keys()
 
 
 def test_the_command_is_stock_vllm_with_the_plugin(monkeypatch, adapter):
@@ -131,3 +139,13 @@ def test_the_command_is_refused_before_vllm_starts(monkeypatch):
         vllm_launch("./base", ["a,b"])
     with pytest.raises(ConfigError, match="SOFTHUB_PROMPTS"):
         vllm_launch("./base", ["./missing"])
+
+
+def test_the_page_needs_at_most_six_commands_from_nothing_to_an_answer():
+    start = (ROOT / "docs" / "vllm.md").read_text().split("\n## ")[1]
+    blocks = re.findall(r"```bash\n(.*?)```", start, re.DOTALL)
+    stock, request, cpu = (block.replace("\\\n", "").strip().splitlines() for block in blocks)
+    assert request[0].startswith("curl ")
+    for commands in (stock, cpu):
+        assert "--enable-prompt-embeds" in commands[-1]
+        assert len(commands + request) <= 6
