@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from softhub.serving.keys import Keys
 
 _MIB = 2**20
+_KEEP_ALIVE = 75
+"""Seconds for which an idle connection stays open: longer than clients and proxies keep theirs.
+
+Otherwise the server closes one just as a client uses it again, and that request is lost.
+"""
 _FOR_VLLM = frozenset({"base", "prompts", "hub", "allow", "host", "port", "engine"})
 
 
@@ -154,6 +159,7 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=max_seconds,
     )
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from http.client import HTTPConnection
 
 import httpx
 import pytest
@@ -112,6 +113,11 @@ def test_a_locked_deployment_serves_until_sigterm_and_finishes_what_it_accepted(
         wait_until_ready(http, process)
         names = [each["id"] for each in http.get("/v1/models").json()["data"]]
         assert names[1:] == ["base", "mood", "short"]
+        with contextlib.closing(HTTPConnection("127.0.0.1", port)) as idle:
+            for pause in (6, 0):  # the official clients keep a connection for 5 seconds
+                idle.request("GET", "/health")
+                assert idle.getresponse().read()
+                time.sleep(pause)
         body = {"model": "me/mood", "input": TEXTS}
         assert len(http.post("/v1/classify", json=body).json()["data"]) == len(TEXTS)
         body = {"model": "short", "prompt": "The answer", "max_tokens": 400, "stream": True}
