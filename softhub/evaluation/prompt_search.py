@@ -106,15 +106,10 @@ def search_hard_prompt(
             before = search.texts
             unshown = [example for example in train if example not in best.shots]
             pool = choose_shots(task, unshown, _POOL, _MOST_SHOTS * seed + place)
-            more = [
-                _Candidate(best.instruction, best.template, (shot, *best.shots)) for shot in pool
-            ]
-            better = search.best([best, *more])
+            previous = best
+            best = search.best([best, *(best.showing(shot) for shot in pool)])
             advance(search.texts - before)
-            if better is best:
-                break
-            best = better
-            if search.texts >= most_texts:
+            if best is previous or search.texts >= most_texts:
                 break
     return search.result(best)
 
@@ -144,6 +139,10 @@ class _Candidate:
     template: Template
     shots: tuple[Example, ...] = ()
     predictions: list[Prediction] = field(default_factory=list, init=False)
+
+    def showing(self, shot: Example) -> "_Candidate":
+        """Return the same prompt with one more solved example before the others."""
+        return _Candidate(self.instruction, self.template, (shot, *self.shots))
 
 
 class _Search:
