@@ -140,7 +140,7 @@ class _Candidate:
     shots: tuple[Example, ...] = ()
     predictions: list[Prediction] = field(default_factory=list, init=False)
 
-    def showing(self, shot: Example) -> "_Candidate":
+    def showing(self, shot: Example) -> _Candidate:
         """Return the same prompt with one more solved example before the others."""
         return _Candidate(self.instruction, self.template, (shot, *self.shots))
 
