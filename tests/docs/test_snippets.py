@@ -131,6 +131,8 @@ PYTHON = [
 def test_python_compiles_and_imports_what_exists(block: str) -> None:
     for node in ast.walk(ast.parse(block)):
         if isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "vllm" and importlib.util.find_spec("vllm") is None:
+                continue  # it lives in an environment of its own, where this test runs too
             module = importlib.import_module(node.module)
             assert [name.name for name in node.names if not hasattr(module, name.name)] == []
 

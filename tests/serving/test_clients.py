@@ -39,7 +39,7 @@ def test_the_lines_of_curl_are_answered(serve, adapter):
     """In the order of the pages, on a server with the prompts that they name."""
     hub, folder = Hub(), adapter("sentiment", 4, MOOD)
     hub.push(folder, "me/sentiment", tags=["v2"])
-    server = serve(hub=hub, admin_keys=keys(ADMIN))
+    server = serve(hub=hub, allow=("me/*",), admin_keys=keys(ADMIN))
     server.model.load_prompt(folder, name="sentiment")
     environment = {**os.environ, "SOFTHUB_ADMIN_KEY": ADMIN, "no_proxy": "*"}
     assert len(CURL) >= 5
