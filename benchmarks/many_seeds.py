@@ -111,6 +111,11 @@ def main():
         keep_row(path, row)
         print(f"seed {seed}: {row['accuracy']:.4f}", file=sys.stderr)
     rows = sorted(rows_of(path, setting), key=lambda row: row["seed"])
+    if not rows:
+        sys.exit(
+            f"{path} has no run of {setting}; expected some. Give the --init, --steps and --test "
+            "of the runs to summarize."
+        )
     write(options.name, {"config": CONFIG, **setting, "summary": summary(rows), "runs": rows})
 
 
