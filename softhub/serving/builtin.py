@@ -323,10 +323,11 @@ class BuiltInEngine:
         batch = [alike[index] for index in chosen]
         self._window = [row for row in self._window if row not in batch]
         rows = [row for row in batch if row.future.set_running_or_notify_cancel()]
-        started = time.monotonic()
-        _answer(rows)
-        columns = max(lengths[index] for index in chosen)
-        self._pass_cost.observe(len(rows) * columns, time.monotonic() - started)
+        if rows:
+            started = time.monotonic()
+            _answer(rows)
+            columns = max(row.request.length for row in rows)
+            self._pass_cost.observe(len(rows) * columns, time.monotonic() - started)
         return len(rows)
 
     def _continue(self, joining: Sequence[_Continuing]) -> int:
@@ -370,8 +371,6 @@ class BuiltInEngine:
 
 def _answer(rows: Sequence[_Scoring]) -> None:
     """Answer rows as one batch; if it fails, each alone, so that only the row at fault fails."""
-    if not rows:
-        return
     try:
         answers = rows[0].answer([row.request for row in rows])
     except Exception as error:
