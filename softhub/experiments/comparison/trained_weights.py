@@ -21,13 +21,14 @@ from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
 
 from softhub.evaluation.evaluate import evaluate
 from softhub.experiments.comparison.fields import Fields, scored, template_tokens, trained
-from softhub.experiments.comparison.fine_tuning import fit_weights
+from softhub.experiments.comparison.fine_tuning import WeightsResult, fit_weights
 from softhub.experiments.comparison.method_names import FINE_TUNING, IA3, LORA, RATE_SEARCHED
 from softhub.experiments.comparison.setup import ComparisonSetup
 from softhub.experiments.comparison.store import RowStore
 from softhub.inference.engine import PromptModel
 from softhub.model.base import BaseModel
 from softhub.terminal import phase
+from softhub.training import PromptTrainingArguments
 
 logger = logging.getLogger("softhub")
 
@@ -76,8 +77,7 @@ class WeightsMethod:
     ) -> Fields:
         base, task = setup.load(), setup.task  # a base of its own, because the weights change
         args = setup.arguments(self.name, seed, learning_rate=rate, **_UNSAVED)
-        config = self.config() if self.config else None
-        result = fit_weights(base, task, setup.data, args=args, config=config)
+        result = self._fit(base, setup, args)
         return scored(
             evaluate(PromptModel(base), task, setup.data.test, run_code=setup.run_generated_code),
             trainable_parameters=result.trainable_parameters,
@@ -85,6 +85,12 @@ class WeightsMethod:
             prompt_tokens=template_tokens(setup, task.template),
             **trained(result, learning_rate=rate, **record),
         )
+
+    def _fit(
+        self, base: BaseModel, setup: ComparisonSetup, args: PromptTrainingArguments
+    ) -> WeightsResult:
+        config = self.config() if self.config else None
+        return fit_weights(base, setup.task, setup.data, args=args, config=config)
 
     def _same_run(
         self, setup: ComparisonSetup, seed: int, rate: float, record: dict[str, Any]
@@ -120,8 +126,7 @@ class WeightsMethod:
         run = {"learning_rate": rate, "max_steps": steps, "eval_steps": steps, **_UNSAVED}
         args = setup.arguments(f"{self.name}-{rate:g}", _SEARCH_SEED, **run)
         with phase(f"{self.name}: {steps} steps at {rate:g}"):
-            config = self.config() if self.config else None
-            result = fit_weights(setup.load(), setup.task, setup.data, args=args, config=config)
+            result = self._fit(setup.load(), setup, args)
         record = {**key, "dev_loss": result.best_score, "seconds": round(result.seconds, 1)}
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
