@@ -15,6 +15,7 @@ all G.
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -117,7 +118,11 @@ class Resamples:
         self._resamples, self._seed, self._systems = resamples, seed, 0
 
     def score(
-        self, runs: Sequence[Sequence[Any]], references: Sequence[str], metric: str
+        self,
+        runs: Sequence[Sequence[Any]],
+        references: Sequence[str],
+        metric: str,
+        system: str | None = None,
     ) -> Resampled:
         """Score a system's predictions.
 
@@ -125,6 +130,7 @@ class Resamples:
             runs: The N predictions of each of its runs, of the metric's `input_kind`.
             references: N correct answers.
             metric: Name of the metric.
+            system: Name of the system, see `resample`.
 
         Raises:
             TaskError: There is no such metric.
@@ -134,7 +140,7 @@ class Resamples:
         for predictions in runs:
             check_pairs(predictions, references)
         statistics = [found.statistics(run, references) for run in runs]
-        return self.resample(statistics, found.score, bounds=found.bounds)
+        return self.resample(statistics, found.score, bounds=found.bounds, system=system)
 
     def mean(self, values: ArrayLike) -> Resampled:
         """Resample the mean of per-example values from 0 to 1, `[N]` or `[S, N]` of S runs."""
@@ -149,6 +155,7 @@ class Resamples:
         score: Callable[[Floats], Floats],
         *,
         bounds: tuple[float, float] | None,
+        system: str | None = None,
     ) -> Resampled:
         """Score a system by sums of per-example statistics.
 
@@ -156,10 +163,14 @@ class Resamples:
             runs: Statistics `[N, K]` of each of its S runs; K may differ between runs.
             score: Turns totals `[..., K]` into scores `[...]`; NaN where a score is undefined.
             bounds: The lowest and the highest score that there can be; None if there is none.
+            system: Name of the system. The draws of its runs follow from the name, so that its
+                interval stays the same whichever other systems are scored; without a name they
+                follow from its place among the systems.
         """
         totals = [_sum_by_group(statistics, self._index) for statistics in runs]  # [G, K] each
         draws_of_groups = np.random.default_rng(self._seed)
-        draws_of_runs = np.random.default_rng([self._seed, self._systems])
+        key = self._systems if system is None else zlib.crc32(system.encode())
+        draws_of_runs = np.random.default_rng([self._seed, key])
         self._systems += 1
         samples = []
         for draws in _draws(self._groups, self._resamples, draws_of_groups):

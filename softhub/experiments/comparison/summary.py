@@ -190,7 +190,14 @@ def summarize(
     draws = Resamples(len(references), groups, resamples)
     metrics = _metrics(rows)
     table = tuple(
-        Line(*key, of_key, {m: draws.score(*_judged(of_key, references, m), m) for m in metrics})
+        Line(
+            *key,
+            of_key,
+            {
+                metric: draws.score(*_judged(of_key, references, metric), metric, ", ".join(key))
+                for metric in metrics
+            },
+        )
         for key, of_key in runs.items()
     )
     known = {group for group in groups or () if group is not None}

@@ -94,6 +94,19 @@ def test_one_run_has_the_interval_of_a_single_evaluation(summary):
     assert line_of(summary, "zero-shot").scores["accuracy"] == pytest.approx(alone)
 
 
+def test_a_further_method_moves_no_interval_of_the_others(summary):
+    fewer = summarize(
+        [r for r in rows() if r.method not in ("zero-shot", "8-shot")], REFERENCES, GROUPS
+    )
+    assert len(fewer.table) == len(summary.table) - 2
+    for line in fewer.table:
+        same = line_of(summary, line.name)
+        assert line.scores == same.scores
+        assert fewer.difference(line, fewer.soft_prompt) == summary.difference(
+            same, summary.soft_prompt
+        )
+
+
 def test_costs_are_means_over_the_seeds(summary):
     line = line_of(summary, "soft prompt, P = 20")
     (record,) = (
