@@ -53,19 +53,13 @@ class Prediction:
         return min(p if label in self.labels else 1 - p for label, p in self.probabilities.items())
 
 
-def decide(
-    candidates: Candidates,
-    scores: Sequence[float],
-    decision: Decision,
-    abstain_below: float | None = None,
-) -> Prediction:
+def decide(candidates: Candidates, scores: Sequence[float], decision: Decision) -> Prediction:
     """Convert the scores of a text's labels to a prediction.
 
     Args:
         candidates: The labels.
         scores: One for each label, from `label_scores`.
         decision: Temperature, threshold, and when to abstain.
-        abstain_below: Overrides that of the decision.
     """
     names, own = candidates.labels, dict(zip(candidates.labels, scores, strict=True))
     scaled = torch.tensor(scores, dtype=torch.float64) / decision.temperature  # [labels]
@@ -78,7 +72,6 @@ def decide(
         chances = dict(zip(names, scaled.softmax(dim=0).tolist(), strict=True))
         best = max(names, key=own.__getitem__)
     prediction = Prediction(best, chances, own, labels=labels)
-    least = decision.abstain_below if abstain_below is None else abstain_below
-    if prediction.confidence >= least:
+    if prediction.confidence >= decision.abstain_below:
         return prediction
     return Prediction(best, chances, own, abstained=True, labels=labels)

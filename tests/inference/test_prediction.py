@@ -44,8 +44,6 @@ def test_no_answer_below_the_wanted_confidence():
     assert decide(SINGLE, scores, Decision(abstain_below=0.49)).label == "a"
     unsure = decide(SINGLE, scores, Decision(abstain_below=0.51))
     assert (unsure.label, unsure.best, unsure.abstained) == (None, "a", True)
-    assert decide(SINGLE, scores, Decision(abstain_below=0.51), abstain_below=0).label == "a"
-    assert decide(SINGLE, scores, Decision(), abstain_below=0.51).label is None
 
 
 def test_each_label_of_several_is_held_against_the_threshold():
@@ -58,7 +56,7 @@ def test_each_label_of_several_is_held_against_the_threshold():
     assert (lower.label, lower.labels) == ("a;b", ("a", "b"))
     none = decide(MULTI, [-1.0, -2.0, -3.0], Decision())
     assert (none.label, none.labels) == ("", ())
-    assert decide(MULTI, scores, Decision(), abstain_below=0.6).label is None
+    assert decide(MULTI, scores, Decision(abstain_below=0.6)).label is None
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "t5"])

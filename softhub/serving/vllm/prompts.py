@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from softhub.adapter.adapter import Adapter
 from softhub.adapter.validation import check_folder
 from softhub.errors import ConfigError, PromptNotLoaded
 from softhub.hub import Hub
@@ -50,19 +51,18 @@ class Prompts:
             SoftHubError: A prompt cannot be found, is damaged, or does not fit.
         """
         for name, folder in self._sources.at_start(self._hub).items():
-            self.load(name, folder)
+            self.load(name, check_folder(folder))
 
-    def load(self, name: str, folder: Path) -> None:
-        """Load an adapter folder; requests under way keep the prompt that it replaces.
+    def load(self, name: str, adapter: Adapter) -> None:
+        """Load a checked adapter; requests under way keep the prompt that it replaces.
 
         Raises:
             ConfigError: The name is the base's, or the task generates in a way that vLLM cannot.
-            InvalidAdapter: The folder is damaged.
             IncompatiblePrompt: The prompt was made for another base.
         """
         if name in self.base.names:
             raise ConfigError(f"{name!r} is the base model's name; load the prompt under another.")
-        prompt = prepare_prompt(self.base, name, check_folder(folder))
+        prompt = prepare_prompt(self.base, name, adapter)
         self._loaded[name] = prompt  # in one step: every later request finds the new one
         self._pulled.forget(name)
 
@@ -97,12 +97,13 @@ class Prompts:
         Raises:
             SoftHubError: It cannot be found, is damaged, or does not fit.
         """
-        loop = asyncio.get_running_loop()
-        if Path(source).is_dir():
-            folder = Path(source)
-        else:
-            folder = await loop.run_in_executor(None, self._sources.pull, source, self._hub)
-        await loop.run_in_executor(None, self.load, name, folder)
+
+        def load() -> None:
+            is_folder = Path(source).is_dir()
+            adapter = check_folder(source) if is_folder else self._sources.pull(source, self._hub)
+            self.load(name, adapter)
+
+        await asyncio.get_running_loop().run_in_executor(None, load)
 
     async def encode(
         self,

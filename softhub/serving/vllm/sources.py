@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from softhub.adapter.adapter import Adapter
 from softhub.adapter.layout import CONFIG
 from softhub.config import expand_user
 from softhub.errors import ConfigError, PromptNotLoaded
@@ -52,17 +53,18 @@ class Sources:
         """Return whether a name may be pulled from the hub."""
         return is_permitted(name, self.patterns)
 
-    def pull(self, name: str, hub: Hub) -> Path:
-        """Return the folder of an adapter of the hub.
+    def pull(self, name: str, hub: Hub) -> Adapter:
+        """Return an adapter of the hub, checked.
 
         Raises:
             PromptNotLoaded: It may not be pulled.
             HubError: It cannot be pulled.
+            InvalidAdapter: It is damaged or hostile.
         """
         if not self.allows(name):
             raise PromptNotLoaded(f"The model {name!r:.200} does not exist.")
         repo_id, revision = split_reference(name)
-        return hub.pull(repo_id, revision=revision or DEFAULT_REVISION)
+        return hub.read(repo_id, revision=revision or DEFAULT_REVISION)
 
 
 def parse_sources(text: str) -> Sources:

@@ -9,6 +9,7 @@ import torch
 
 from softhub.adapter.adapter import Adapter
 from softhub.adapter.layout import CONFIG
+from softhub.adapter.validation import check_folder
 from softhub.errors import (
     ConfigError,
     HubError,
@@ -61,8 +62,8 @@ def test_a_lock_file_starts_two_replicas_alike(prompts_of, adapter, tmp_path):
 def test_an_adapter_of_the_hub_is_pulled_once_when_it_is_first_named(prompts_of, adapter):
     hub, pulled = Hub(), []
     hub.push(adapter("a", MOOD), "me/mood", tags=["v1"])
-    pull = hub.pull
-    hub.pull = lambda *names, **options: pulled.append(names) or pull(*names, **options)
+    read = hub.read
+    hub.read = lambda *names, **options: pulled.append(names) or read(*names, **options)
     prompts = prompts_of("me/*", hub)
     assert prompts.names == ()
 
@@ -92,7 +93,7 @@ def test_a_load_replaces_for_later_requests_only(prompts_of, adapter):
     old, new = adapter("old", seed=1), adapter("new", seed=2)
     prompts = prompts_of(f"p={old}")
     under_way = find(prompts, "p")
-    prompts.load("p", new)
+    prompts.load("p", check_folder(new))
     assert torch.equal(under_way.vectors, SoftPrompt.from_pretrained(old).vectors)
     assert torch.equal(find(prompts, "p").vectors, SoftPrompt.from_pretrained(new).vectors)
     prompts.unload("p")
@@ -105,7 +106,7 @@ def test_a_failed_load_leaves_what_was_there(prompts_of, adapter, tmp_path):
     prompts = prompts_of(f"p={adapter('p')}")
     before = find(prompts, "p")
     with pytest.raises(InvalidAdapter):
-        prompts.load("p", tmp_path)
+        asyncio.run(prompts.load_from("p", str(tmp_path)))
     assert find(prompts, "p") is before
 
 
@@ -113,7 +114,7 @@ def test_the_base_is_no_prompt(prompts_of, adapter):
     prompts = prompts_of()
     assert find(prompts, BASE) is None and find(prompts, None) is None
     with pytest.raises(ConfigError, match="base model's name"):
-        prompts.load(BASE, adapter("a"))
+        prompts.load(BASE, check_folder(adapter("a")))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_the_base_is_no_prompt(prompts_of, adapter):
 def test_a_prompt_of_another_base_is_refused(base, adapter, changes, reason):
     prompts = Prompts(served(base, **changes), Sources({}), Hub())
     with pytest.raises(IncompatiblePrompt, match=reason):
-        prompts.load("p", adapter("p"))
+        prompts.load("p", check_folder(adapter("p")))
 
 
 def test_a_prompt_of_another_width_is_refused_even_without_a_fingerprint(prompts_of, adapter):

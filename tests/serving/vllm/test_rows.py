@@ -46,7 +46,7 @@ def test_a_salt_is_the_digest_of_the_stored_vectors(prompts, adapter):
 
 def test_prompts_revisions_and_clients_have_salts_of_their_own(prompts, adapter):
     old = find(prompts, "one")
-    prompts.load("one", adapter("again", seed=3))
+    prompts.load("one", check_folder(adapter("again", seed=3)))
     salts = {
         assemble(old, [7]).cache_salt,
         assemble(find(prompts, "one"), [7]).cache_salt,
@@ -54,7 +54,9 @@ def test_prompts_revisions_and_clients_have_salts_of_their_own(prompts, adapter)
         assemble(old, [7], client_salt="tenant").cache_salt,
     }
     assert len(salts) == 4
-    prompts.load("one", adapter("same", seed=1))  # the same vectors share their blocks again
+    prompts.load(
+        "one", check_folder(adapter("same", seed=1))
+    )  # the same vectors share their blocks again
     assert assemble(find(prompts, "one"), [7]).cache_salt in salts
 
 
