@@ -12,6 +12,9 @@ import torch
 
 from softhub.files import replace_file
 
+# Some benchmarks use what the tests build, such as tiny models and servers.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 RESULTS = Path(__file__).parent / "results"
 DEMO_BASE = "recipes/data/files/SmolLM2-135M-Instruct.Q4_1.gguf"
 DEMO_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -21,13 +21,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from record import DEMO_BASE, DEMO_NAME, RESULTS, command_line, write
+from serving_setup import server as softhub_serve
 from vllm_reference import demo_base, greedy, random_prompt, verdict
 
 from softhub.hub import Hub
 from softhub.inference.engine import PromptModel
 from softhub.serving.vllm.launch import BLOCK_SIZE
 from tests.prompts import MOOD
-from tests.serving.vllm.server import running_server
+from tests.serving.vllm.server import Client, running_server
 
 NAME = "vllm_plugin"
 PROMPTS, NEW_TOKENS = 44, 8
@@ -162,6 +163,37 @@ def throughput(bench, client, rounds):
     }
 
 
+def against_serve(bench, client, folder, rounds):
+    """Tokens a second of vLLM and of `softhub serve`: 32 simultaneous requests, 20 prompts.
+
+    Both servers are up, and take the same requests in turn; each text is new to both.
+    """
+    names = list(bench.prompts)[CLASSIFIED : CLASSIFIED + 20]
+    fields, rates = {"temperature": 0, "max_tokens": 16}, {"vllm": [], "softhub serve": []}
+
+    def ask_one(server, index, turn):
+        text = f"{turn}.{index}. {TEXTS[index % len(TEXTS)]}"
+        answer = server.post("/v1/completions", model=names[index % 20], prompt=text, **fields)
+        assert answer.status == 200, answer.body
+        return answer.body["usage"]["completion_tokens"]
+
+    saved = {name: folder / name for name in names}
+    with softhub_serve(bench.folder, saved) as (process, url, _), ThreadPoolExecutor(32) as pool:
+        servers = {"vllm": client, "softhub serve": Client(url, process.pid)}
+        for turn in range(rounds + 1):
+            for kind, server in servers.items():
+                started = time.perf_counter()
+                made = sum(pool.map(ask_one, [server] * 32, range(32), [turn] * 32))
+                if turn:  # the first round warms up
+                    rates[kind].append(round(made / (time.perf_counter() - started), 1))
+    vllm, ours = (statistics.median(found) for found in rates.values())
+    return {
+        "rounds": rounds,
+        "tokens a second": rates,
+        "softhub serve against vllm": round(ours / vllm, 3),
+    }
+
+
 def reloads(bench, client, folders, count):
     """Load one of two prompts under a name again and again, while four threads ask for it."""
     ids, names = bench.ids(TEXTS[1], False), [path.name for path in folders]
@@ -241,7 +273,15 @@ def serve(bench, prompts, log, **variables):
     return running_server(bench.folder, prompts, log, "--max-model-len", "1024", **variables)
 
 
-PARTS = ("mixed", "labels", "throughput", "reload under load", "loads", "replicas")
+PARTS = (
+    "mixed",
+    "labels",
+    "throughput",
+    "softhub serve",
+    "reload under load",
+    "loads",
+    "replicas",
+)
 
 
 def prepare(bench, work):
@@ -266,6 +306,8 @@ def measure(bench, client, folder, options, part):
         return labels(bench, client)
     if part == "throughput":
         return throughput(bench, client, options.rounds)
+    if part == "softhub serve":
+        return against_serve(bench, client, folder, options.rounds)
     if part == "loads":
         return loads(client, folder / "p00")
     return reloads(bench, client, [folder / "p10", folder / "p20"], options.reloads)

@@ -4,13 +4,11 @@ An answer is right if its tokens are the reference's. Where the reference's two 
 within 1e-3, rounding may choose either, and what follows is not compared.
 """
 
-import sys
 from pathlib import Path
 
 import torch
 from record import DEMO_NAME
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from softhub.model.base import load_base
 from softhub.model.gguf import convert_gguf
 from softhub.model.prompt import SoftPrompt
