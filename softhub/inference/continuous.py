@@ -1,13 +1,14 @@
 """Continue rows in a running batch that they join and leave between tokens.
 
-`ContinuousBatch` owns one left-padded cache of keys and values. New rows are prefilled together,
-their prompts from cached keys and values, and then concatenated to the running ones; rows that have
-ended are removed. So a short answer never waits for a long one, and each row's tokens are those
-that it has alone. transformers' own continuous batching has no path for prompts.
+`ContinuousBatch` owns one left-padded cache of keys and values. New rows of similar length are
+prefilled together, their prompts from cached keys and values, and concatenated to the running ones;
+rows that have ended are removed. So a short answer never waits for a long one, and the tokens of
+each row are those that it has alone. transformers' own continuous batching has no path for prompts.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -19,10 +20,11 @@ from softhub.errors import ConfigError
 from softhub.inference.batching import widest
 from softhub.inference.generation import continue_rows
 from softhub.inference.requests import Request, prefixes_of
+from softhub.inference.scheduling import PassCost, split_by_length
 from softhub.inference.streaming import StreamedText, TextStream
 from softhub.model.assembly import PADDED, pad_rows, position_arguments
 from softhub.model.base import BaseModel
-from softhub.model.kv_cache import filled_layers, join_prefixes, select_rows
+from softhub.model.kv_cache import Prefix, filled_layers, join_prefixes, select_rows
 
 
 class ContinuousBatch:
@@ -40,6 +42,7 @@ class ContinuousBatch:
         self._rows: list[TextStream] = []
         self._cache: DynamicCache | None = None
         self._mask = torch.zeros(0, 0, dtype=torch.bool, device=base.device)  # [B, L]
+        self._pass_cost = PassCost()
 
     def __len__(self) -> int:
         """Return the number of rows that have not ended."""
@@ -63,10 +66,13 @@ class ContinuousBatch:
             fits = each.options.get("num_beams", 1) == 1 and self._fits([*together, each])
             (together if fits else whole).append(each)
         found = self._continue_whole(whole)
-        if together:
-            logits, cache, mask = self._prefill(together)
-            self._join(together, cache, mask)
-            found += self._advance(together, logits)
+        lengths = [len(each.request.text.ids) for each in together]
+        try:
+            for rows in split_by_length(lengths, self._pass_cost.tokens):
+                found += self._begin([together[row] for row in rows])
+        except Exception:
+            self._keep([row for row in self._rows if row not in together])
+            raise
         return found
 
     @torch.no_grad()
@@ -123,6 +129,17 @@ class ContinuousBatch:
             layer.keys, layer.values = layer.keys[:, :, pads:], layer.values[:, :, pads:]
         self._cache, self._mask = cache, mask[:, pads:]
 
+    def _begin(self, rows: Sequence[TextStream]) -> list[StreamedText]:
+        """Prefill rows, let them join, and give each its first token."""
+        prefixes = prefixes_of(self._base, [row.request.prompt for row in rows])
+        started = time.perf_counter()
+        logits, cache, mask = self._prefill(rows, prefixes)
+        self._join(rows, cache, mask)
+        found = self._advance(rows, logits)
+        columns = max(len(row.request.text.ids) for row in rows)
+        self._pass_cost.observe(len(rows) * columns, time.perf_counter() - started)
+        return found
+
     def _continue_whole(self, rows: Sequence[TextStream]) -> list[StreamedText]:
         """Continue rows by `generate`, those with equal options in one batch."""
         groups: dict[str, list[TextStream]] = {}
@@ -142,11 +159,10 @@ class ContinuousBatch:
     # --- tensors ---
 
     def _prefill(
-        self, rows: Sequence[TextStream]
+        self, rows: Sequence[TextStream], prefixes: Sequence[Prefix | None]
     ) -> tuple[torch.Tensor, DynamicCache, torch.Tensor]:
         """Return next-token logits `[N, V]`, the cache and its mask `[N, P + T]`."""
         batch = pad_rows([row.request.text.ids for row in rows]).to(self._base.device)  # [N, T]
-        prefixes = prefixes_of(self._base, [row.request.prompt for row in rows])
         cache, prefix_mask = join_prefixes(self._base, prefixes)
         mask = torch.cat([prefix_mask, batch.mask], dim=1)
         logits, filled = self._forward(batch.ids, mask, cache)

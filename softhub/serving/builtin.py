@@ -21,6 +21,7 @@ from softhub.errors import ConfigError
 from softhub.inference.continuous import ContinuousBatch
 from softhub.inference.engine import PromptModel
 from softhub.inference.requests import Request, with_seeds
+from softhub.inference.scheduling import PassCost, choose_batch
 from softhub.inference.streaming import StreamedText
 from softhub.model.prompt import SoftPrompt
 from softhub.serving.protocol import (
@@ -31,7 +32,6 @@ from softhub.serving.protocol import (
     Scored,
     ServedPrompt,
 )
-from softhub.serving.scheduling import PassCost, choose_batch
 
 _WINDOW = 4
 """Batches of waiting rows from which the next batch is chosen."""

@@ -53,6 +53,49 @@ def test_options_mean_what_they_mean_in_generate(options, model_of):
     assert found == model.generate(TEXTS, **options)
 
 
+def test_rows_of_unlike_lengths_are_prefilled_apart(model_of, monkeypatch):
+    model = model_of("llama")
+    texts = ["a", TEXTS[0] * 9, "b c", TEXTS[1] * 9]
+    computed = []
+    forward = ContinuousBatch._forward
+
+    def counted(self, ids, mask, cache):
+        computed.append(ids.numel())
+        return forward(self, ids, mask, cache)
+
+    monkeypatch.setattr(ContinuousBatch, "_forward", counted)
+    options = {"prompt": NAMES[:4], "max_new_tokens": 3}
+    found = joined(model.stream(texts, **options), len(texts))
+    lengths = [len(ids) for ids in model.base.tokenizer(texts).input_ids]
+    assert sum(computed) < 0.8 * len(texts) * max(lengths)
+    assert found == model.generate(texts, **options)
+
+
+def test_if_some_new_rows_cannot_be_prefilled_none_joins(model_of, monkeypatch):
+    model = model_of("llama")
+    batch = ContinuousBatch(model.base)
+
+    def request(text):
+        return model.requests.generation(text, model.find("mood"), None, {"max_new_tokens": 5})
+
+    batch.add([request(TEXTS[0])], [0])
+    prefill = ContinuousBatch._prefill
+
+    def full(self, rows, prefixes):
+        if any(row.key == 2 for row in rows):
+            raise RuntimeError("out of memory")
+        return prefill(self, rows, prefixes)
+
+    monkeypatch.setattr(ContinuousBatch, "_prefill", full)
+    with pytest.raises(RuntimeError, match="memory"):
+        batch.add([request("a"), request(TEXTS[1] * 9)], [1, 2])
+    assert [row.key for row in batch._rows] == [0]
+    pieces = []
+    while len(batch):
+        pieces += batch.step()
+    assert {piece.row for piece in pieces} == {0}
+
+
 def test_rows_come_token_by_token_and_a_short_one_does_not_wait(model_of):
     model = model_of("llama")
     model.load_prompt(soft_prompt(model.base, 4, SUMMARY, seed=3), name="other")

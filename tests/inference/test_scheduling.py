@@ -1,10 +1,11 @@
 """Which waiting rows run next: few pads, no row left behind, and what a pass costs."""
 
 import random
+from itertools import combinations, pairwise
 
 import pytest
 
-from softhub.serving.scheduling import PassCost, choose_batch
+from softhub.inference.scheduling import PassCost, choose_batch, split_by_length
 
 
 def share(lengths, chosen, pass_cost):
@@ -63,3 +64,31 @@ def test_few_passes_or_passes_of_one_size_leave_the_typical_cost():
     for _ in range(10):
         cost.observe(100, 0.1)
     assert cost.tokens == unknown
+
+
+def cost_of(lengths, batches, pass_cost):
+    return sum(len(rows) * max(lengths[row] for row in rows) + pass_cost for rows in batches)
+
+
+def all_divisions(rows):
+    for count in range(len(rows)):
+        for ends in combinations(range(1, len(rows)), count):
+            bounds = [0, *ends, len(rows)]
+            yield [rows[a:b] for a, b in pairwise(bounds)]
+
+
+@pytest.mark.parametrize("pass_cost", [0.0, 16.0, 64.0, 1e9])
+@pytest.mark.parametrize("seed", range(10))
+def test_no_division_of_the_rows_costs_less(seed, pass_cost):
+    rng = random.Random(seed)
+    lengths = [rng.randint(1, 60) for _ in range(9)]
+    found = split_by_length(lengths, pass_cost)
+    assert sorted(row for rows in found for row in rows) == list(range(9))
+    order = sorted(range(9), key=lambda row: lengths[row])
+    lowest = min(cost_of(lengths, each, pass_cost) for each in all_divisions(order))
+    assert cost_of(lengths, found, pass_cost) == pytest.approx(lowest)
+
+
+def test_there_are_no_batches_of_no_rows_and_one_of_rows_of_one_length():
+    assert split_by_length([], 64.0) == []
+    assert split_by_length([7] * 20, 64.0) == [list(range(20))]

@@ -1,4 +1,4 @@
-"""Which of the waiting rows run next as one batch, by what passes have cost so far."""
+"""Which rows run together as one batch, by what forward passes have cost so far."""
 
 from __future__ import annotations
 
@@ -66,3 +66,31 @@ def choose_batch(lengths: Sequence[int], size: int, pass_cost: float) -> list[in
             if share > best:
                 best, found = share, (start, end)
     return order[slice(*found)]
+
+
+def split_by_length(lengths: Sequence[int], pass_cost: float) -> list[list[int]]:
+    """Divide rows into batches so that all of them together cost the least.
+
+    Args:
+        lengths: Tokens of each row.
+        pass_cost: Tokens that take as long as the fixed part of a pass.
+
+    Returns:
+        The indices of the rows of each batch, in order of their length.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    # The lowest cost of the first rows in that order, and where their last batch starts.
+    lowest = [(0.0, 0)]
+    for end, last in enumerate(order, start=1):
+        lowest.append(
+            min(
+                (cost + (end - start) * lengths[last] + pass_cost, start)
+                for start, (cost, _) in enumerate(lowest)
+            )
+        )
+    found, end = list[list[int]](), len(order)
+    while end:
+        start = lowest[end][1]
+        found.insert(0, order[start:end])
+        end = start
+    return found
