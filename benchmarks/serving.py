@@ -16,7 +16,9 @@ first-token: time until the first text of a lone request, over a forward pass of
 cliff: throughput with working sets of 1, 2 and 10 times the budget of keys and values.
 resident: 1,000 loaded prompts: memory, loads per second, and the first request to one on the hub.
 page: bytes of the first page, and the time in Chromium from the engine's first answer to a try-out
-until it is painted; the server is a thread of this process, so that both use one clock.
+until it is painted.
+For the first token and the page the server is a thread of this process, so that both forward passes
+use the same weights in memory, and both times one clock.
 """
 
 import asyncio
@@ -48,6 +50,7 @@ from serving_setup import (
 )
 
 from softhub import Hub, PromptModel, load_base
+from softhub.model.prompt import SoftPrompt
 from softhub.serving.builtin import BuiltInGeneration
 from tests.serving.server import chromium, running
 from tests.tiny import build_base
@@ -140,7 +143,7 @@ def first_token(args, base, folder):
             base.model(input_ids=ids, logits_to_keep=1)
 
     found, forwards = [], []
-    with server(args.base, prompts) as (_, url, _), httpx.Client(base_url=url, timeout=60) as http:
+    with running(model) as own, httpx.Client(base_url=own.url, timeout=60) as http:
         for _ in range(args.rounds * 5):
             started = time.perf_counter()
             with http.stream("POST", "/v1/completions", json=body) as answer:
@@ -195,10 +198,11 @@ def resident(args, base, folder):
     before = megabytes(psutil.Process())
     started = time.perf_counter()
     for seed in range(args.prompts):
-        model.load_prompt(hub.pull(f"me/p{seed}"), name=f"p{seed}")
+        adapter = hub.read(f"me/p{seed}")
+        model.load_prompt(SoftPrompt.from_adapter(adapter), name=f"p{seed}")
     loading = time.perf_counter() - started
-    for seed in range(args.prompts):
-        model.predict(["x"], prompt=f"p{seed}")
+    names = [f"p{seed}" for seed in range(args.prompts)]
+    model.predict(["x"] * args.prompts, prompt=names)
     gc.collect()
     after = megabytes(psutil.Process())
     options = ("--hub", hub.uri, "--allow", "me/*")
