@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from softhub.errors import ConfigError, InvalidAdapter, PromptNotLoaded, TaskError
 from softhub.inference import batching
-from softhub.inference.continuous import stream_texts
+from softhub.inference.continuous_batch import stream_texts
 from softhub.inference.generation import generate_batch
 from softhub.inference.prediction import Prediction
 from softhub.inference.prefix_cache import MemoryUse, PrefixCache, default_budget

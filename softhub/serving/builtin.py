@@ -18,7 +18,7 @@ from typing import Any
 
 from softhub.adapter.adapter import Adapter
 from softhub.errors import ConfigError
-from softhub.inference.continuous import ContinuousBatch
+from softhub.inference.continuous_batch import ContinuousBatch
 from softhub.inference.engine import PromptModel
 from softhub.inference.requests import Request, with_seeds
 from softhub.inference.scheduling import PassCost, choose_batch

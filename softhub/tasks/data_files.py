@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from softhub.errors import DatasetError, MissingDependency
+from softhub.tasks.file_detection import DELIMITERS, TextFile, find_delimiter, long_fields, note
 from softhub.tasks.json_shape import loads, rows_of
-from softhub.tasks.text_format import DELIMITERS, TextFile, find_delimiter, long_fields, note
 
 TYPED = {".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
 """Endings of files that `datasets` reads, with the names of its readers."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from softhub.errors import DatasetError
-from softhub.tasks.text_format import note
+from softhub.tasks.file_detection import note
 
 
 def rows_of(path: Path, document: Any) -> Sequence[Any]:

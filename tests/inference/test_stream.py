@@ -5,7 +5,7 @@ import torch
 from transformers import AutoTokenizer
 
 from softhub.errors import ConfigError, TaskError
-from softhub.inference.continuous import ContinuousBatch
+from softhub.inference.continuous_batch import ContinuousBatch
 from softhub.inference.streaming import TextStream
 from tests.prompts import SUMMARY, TEXTS, soft_prompt
 from tests.tiny import BUILDERS
