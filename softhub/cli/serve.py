@@ -123,7 +123,7 @@ def serve(
 ) -> None:
     """Serve a base model and its prompts with OpenAI's HTTP API.
 
-    Ctrl-C or SIGTERM answers what was accepted, and then stops.
+    On Ctrl-C or SIGTERM, the server answers the requests that it has accepted and then stops.
     """
     if engine is EngineName.VLLM:
         _start_vllm(context, base, [*(prompts or ()), *(allow or ())], hub, host, port)
