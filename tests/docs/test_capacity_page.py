@@ -116,3 +116,10 @@ def test_only_the_text_between_the_markers_changes():
     page = "before <!-- hardware -->old<!-- end of hardware --> after"
     found = filled(page, {"hardware": "new", "gpu check": "none"})
     assert found == "before <!-- hardware -->new<!-- end of hardware --> after"
+
+
+def test_the_page_of_vllm_quotes_the_offline_engine_s_run():
+    found = json.loads((ROOT / "benchmarks" / "results" / "vllm_offline.json").read_text())
+    page = (ROOT / "docs" / "vllm.md").read_text(encoding="utf-8")
+    assert f"All {found['rows']} rows of the committed run are equal" in page
+    assert found["rows"] == found["equal"] == found["equal texts"]
