@@ -16,6 +16,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 PAGES = tuple(ROOT / "docs" / name for name in ("serving-capacity.md", "vllm.md"))
 NOT_MEASURED = "**not measured yet**"
 MISSED = ", **bar missed**"
+AFTER = "answers after a load that are not the new prompt's"
+NEITHER = "of them neither prompt's"
 
 
 class Row(NamedTuple):
@@ -216,8 +218,6 @@ VLLM_ROWS = (
         lambda f: f["alike"] == f["answers"],
     ),
 )
-AFTER = "answers after a load that are not the new prompt's"
-NEITHER = "of them neither prompt's"
 
 
 def render(folder: Path) -> dict[str, str]:

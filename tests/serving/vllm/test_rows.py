@@ -54,9 +54,8 @@ def test_prompts_revisions_and_clients_have_salts_of_their_own(prompts, adapter)
         assemble(old, [7], client_salt="tenant").cache_salt,
     }
     assert len(salts) == 4
-    prompts.load(
-        "one", check_folder(adapter("same", seed=1))
-    )  # the same vectors share their blocks again
+    # The same vectors share their blocks again.
+    prompts.load("one", check_folder(adapter("same", seed=1)))
     assert assemble(find(prompts, "one"), [7]).cache_salt in salts
 
 
