@@ -206,9 +206,7 @@ class RequestEncoder:
             raise requires_labels(prepared.task if prepared else None)
         answer = max(map(len, prepared.candidates.sequences))
         encoded = self._encode(prepared.task, text, prompt, answer)
-        decision = prepared.task.decision
-        if abstain_below is not None:
-            decision = replace(decision, abstain_below=float(abstain_below))
+        decision = prepared.task.decision.abstaining_below(abstain_below)
         return Request(encoded, prompt, prepared.candidates, decision=decision)
 
     def generation(

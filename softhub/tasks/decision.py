@@ -5,7 +5,7 @@ so that predictions are made as they were evaluated.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from softhub.errors import TaskError, did_you_mean
@@ -42,6 +42,14 @@ class Decision:
             raise TaskError(f"threshold is {self.threshold}; expected a number between 0 and 1")
         if not 0 <= self.abstain_below <= 1:
             raise TaskError(f"abstain_below is {self.abstain_below}; expected a number from 0 to 1")
+
+    def abstaining_below(self, confidence: float | None) -> "Decision":
+        """Return it with another confidence below which it abstains; None changes nothing.
+
+        Raises:
+            TaskError: The confidence is not from 0 to 1.
+        """
+        return self if confidence is None else replace(self, abstain_below=float(confidence))
 
     def to_record(self) -> dict[str, float]:
         """Return the numbers as plain JSON values."""

@@ -44,6 +44,10 @@ def test_no_answer_below_the_wanted_confidence():
     assert decide(SINGLE, scores, Decision(abstain_below=0.49)).label == "a"
     unsure = decide(SINGLE, scores, Decision(abstain_below=0.51))
     assert (unsure.label, unsure.best, unsure.abstained) == (None, "a", True)
+    never = Decision(abstain_below=0.51).abstaining_below(0)
+    assert decide(SINGLE, scores, never).label == "a"
+    assert decide(SINGLE, scores, Decision().abstaining_below(0.51)).label is None
+    assert Decision(abstain_below=0.51).abstaining_below(None) == Decision(abstain_below=0.51)
 
 
 def test_each_label_of_several_is_held_against_the_threshold():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -104,9 +104,7 @@ async def _classification(serving: Serving, body: ClassifyBody) -> Answer:
     texts, longest = as_rows(body.input), max(map(len, candidates.sequences))
     rows = await serving.prompts.encode(prompt, texts, [longest] * len(texts))
     words = await _logprobs(serving, prompt, rows, [candidates.sequences] * len(rows))
-    decision = task.decision
-    if body.abstain_below is not None:
-        decision = replace(decision, abstain_below=body.abstain_below)
+    decision = task.decision.abstaining_below(body.abstain_below)
     data = []
     for row, found in zip(rows, words, strict=True):
         prediction = decide(candidates, label_scores(candidates, found), decision)
