@@ -68,7 +68,7 @@ class ContinuousBatch:
         found = self._continue_whole(whole)
         lengths = [len(each.request.text.ids) for each in together]
         try:
-            for rows in split_by_length(lengths, self._pass_cost.tokens):
+            for rows in split_by_length(lengths, len(lengths), self._pass_cost.tokens):
                 found += self._begin([together[row] for row in rows])
         except Exception:
             self._keep([row for row in self._rows if row not in together])
