@@ -104,11 +104,15 @@ def read_regular(path: Path, *, most: int) -> bytes:
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise InvalidAdapter(f"{path} is not a regular file; expected one. Remove it.")
-        with os.fdopen(descriptor, "rb", closefd=False) as stream:
-            # Not the size in the directory: the file may grow while it is read.
-            return stream.read(most + 1)
+        found, left = [], most + 1
+        # Up to the end, and not to that size: the file may grow while it is read.
+        while left and (part := os.read(descriptor, min(left, status.st_size + 1))):
+            found.append(part)
+            left -= len(part)
+        return b"".join(found)
     finally:
         os.close(descriptor)
 

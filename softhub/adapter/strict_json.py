@@ -1,10 +1,11 @@
 """Strict parsing of untrusted JSON: unambiguous or refused, in bounded time and memory."""
 
 import json
-import math
 import re
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any, cast
 
 from softhub.errors import InvalidAdapter
 
@@ -37,7 +38,6 @@ def parse_object(data: bytes, *, origin: str) -> dict[str, Any]:
             object_pairs_hook=_unique_keys,
             parse_constant=_no_constant,
             parse_int=_bounded_int,
-            parse_float=_finite_float,
         )
     except RecursionError:
         raise InvalidAdapter(f"{origin} is nested too deeply for an adapter's file.") from None
@@ -62,29 +62,26 @@ def check_value(value: object, *, origin: str) -> None:
         InvalidAdapter: It is nested too deeply, has an over-long or unprintable string, a
             number that is not finite, or a type that JSON does not have.
     """
-    level: list[object] = [value]
+    keys, strings, level = list[object](), list[object](), [value]
     for _ in range(MAX_DEPTH):
         below: list[object] = []
         for item in level:
-            if isinstance(item, float):  # first, because most are: a fingerprint has hundreds
-                if not math.isfinite(item):
-                    raise InvalidAdapter(
-                        f"{origin} contains the number {item}; expected finite numbers."
-                    )
-            elif isinstance(item, str):
-                _check_string(item, MAX_STRING, origin)
+            if isinstance(item, str):
+                strings.append(item)
             elif isinstance(item, dict):
-                for key in item:
-                    _check_string(key, MAX_KEY, origin)
+                keys += item
                 below += item.values()
             elif isinstance(item, list | tuple):
-                below += item
-            elif not (item is None or isinstance(item, int)):
+                if not _are_finite(item):
+                    below += item
+            elif not _is_plain(item):
                 raise InvalidAdapter(
-                    f"{origin} contains a {type(item).__name__}; expected a JSON value: "
-                    "text, a number, true, false, null, a list or an object with text keys."
+                    f"{origin} contains {_named(item)}; expected a JSON value: text, a finite "
+                    "number, true, false, null, a list or an object with text keys."
                 )
         if not below:
+            _check_strings(keys, MAX_KEY, origin)
+            _check_strings(strings, MAX_STRING, origin)
             return
         level = below
     raise InvalidAdapter(f"{origin} is nested deeper than {MAX_DEPTH} levels.")
@@ -96,14 +93,32 @@ def quoted(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
 
 
-def _check_string(text: object, limit: int, origin: str) -> None:
-    if not isinstance(text, str):
-        raise InvalidAdapter(f"{origin} has the key {quoted(text)}; expected text keys.")
-    if len(text) > limit:
+def _are_finite(items: Sequence[object]) -> bool:
+    """Return whether there are only floats, none of them NaN or infinite: a fingerprint's lists."""
+    return {*map(type, items)} == {float} and all(map(isfinite, cast("list[float]", items)))
+
+
+def _is_plain(item: object) -> bool:
+    return item is None or isinstance(item, int) or (isinstance(item, float) and isfinite(item))
+
+
+def _named(item: object) -> str:
+    return f"the number {item}" if isinstance(item, float) else f"a {type(item).__name__}"
+
+
+def _check_strings(texts: Sequence[object], limit: int, origin: str) -> None:
+    """Check all keys or all strings of a value at once, as an adapter has hundreds of them."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise InvalidAdapter(f"{origin} has the key {quoted(text)}; expected text keys.")
+    strings = cast("Sequence[str]", texts)
+    longest = max(map(len, strings), default=0)
+    if longest > limit:
         raise InvalidAdapter(
-            f"{origin} contains a string of {len(text)} characters; the limit is {limit}."
+            f"{origin} contains a string of {longest} characters; the limit is {limit}."
         )
-    if _CONTROL.search(text):
+    if _CONTROL.search("".join(strings)):
+        text = next(text for text in strings if _CONTROL.search(text))
         raise InvalidAdapter(f"{origin} contains control characters: {quoted(text)}. Remove them.")
 
 
@@ -123,13 +138,6 @@ def _bounded_int(text: str) -> int:
     if len(text) > _MAX_DIGITS:
         raise ValueError(f"an integer has {len(text)} digits, the limit is {_MAX_DIGITS}")
     return int(text)
-
-
-def _finite_float(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {quoted(text)} is too large for a float")
-    return number
 
 
 def _reason(error: ValueError) -> str:

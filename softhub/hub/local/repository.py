@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,12 @@ class Repository:
         self.store = store
         self.repo_id = check_repo_id(repo_id)
         self.folder = store.root / repo_folder_name(repo_id)
-        self._staging = store.hidden / "staging" / self.folder.name
         self._plain: set[str] = set()
         self._commits: dict[str, Commit] = {}  # a record does not change, as its hash is its name
+
+    @cached_property
+    def _staging(self) -> Path:
+        return self.store.hidden / "staging" / self.folder.name
 
     # Reading takes no lock and works on read-only media.
 
