@@ -75,6 +75,14 @@ def logit_batch(base: BaseModel, requests: Sequence[Request]) -> list[torch.Tens
     return [row[_places(base, row, request)] for row, request in pairs]
 
 
+def computed_tokens(base: BaseModel, request: Request) -> int:
+    """Return for how many tokens a batch computes a row: not for a prompt with cached keys."""
+    tokens = len(request.text.ids) + len(request.target)
+    if request.prompt is None or shares_prefixes(base, widest([request])):
+        return tokens
+    return request.prompt.length + tokens
+
+
 def _with_targets(
     base: BaseModel, requests: Sequence[Request]
 ) -> tuple[list[PreparedPrompt], PaddedBatch, PaddedBatch]:

@@ -22,6 +22,7 @@ from softhub.inference.continuous_batch import ContinuousBatch
 from softhub.inference.engine import PromptModel
 from softhub.inference.requests import Request, with_seeds
 from softhub.inference.scheduling import PassCost, choose_batch
+from softhub.inference.scored_batches import computed_tokens
 from softhub.inference.streaming import StreamedText
 from softhub.model.prompt import SoftPrompt
 from softhub.serving.protocol import (
@@ -318,7 +319,7 @@ class BuiltInEngine:
             return 0
         answer = self._window[0].answer
         alike = [row for row in self._window if row.answer == answer]
-        lengths = [row.request.length for row in alike]
+        lengths = [computed_tokens(self.model.base, row.request) for row in alike]
         chosen = choose_batch(lengths, self._batch_size, self._pass_cost.tokens)
         batch = [alike[index] for index in chosen]
         self._window = [row for row in self._window if row not in batch]
@@ -326,7 +327,7 @@ class BuiltInEngine:
         if rows:
             started = time.monotonic()
             _answer(rows)
-            columns = max(row.request.length for row in rows)
+            columns = max(lengths[index] for index in chosen)
             self._pass_cost.observe(len(rows) * columns, time.monotonic() - started)
         return len(rows)
 
