@@ -75,12 +75,12 @@ def logit_batch(base: BaseModel, requests: Sequence[Request]) -> list[torch.Tens
     return [row[_places(base, row, request)] for row, request in pairs]
 
 
-def computed_tokens(base: BaseModel, request: Request) -> int:
-    """Return for how many tokens a batch computes a row: not for a prompt with cached keys."""
-    tokens = len(request.text.ids) + len(request.target)
-    if request.prompt is None or shares_prefixes(base, widest([request])):
-        return tokens
-    return request.prompt.length + tokens
+def computed_tokens(base: BaseModel, requests: Sequence[Request]) -> list[int]:
+    """Return for how many tokens a batch computes each row: not for prompts with cached keys."""
+    cached = shares_prefixes(base, widest(requests))  # asked once, as it looks at all modules
+    prompts = [0 if cached or each.prompt is None else each.prompt.length for each in requests]
+    pairs = zip(prompts, requests, strict=True)
+    return [length + len(each.text.ids) + len(each.target) for length, each in pairs]
 
 
 def _with_targets(

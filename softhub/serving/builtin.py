@@ -319,7 +319,7 @@ class BuiltInEngine:
             return 0
         answer = self._window[0].answer
         alike = [row for row in self._window if row.answer == answer]
-        lengths = [computed_tokens(self.model.base, row.request) for row in alike]
+        lengths = computed_tokens(self.model.base, [row.request for row in alike])
         chosen = choose_batch(lengths, self._batch_size, self._pass_cost.tokens)
         batch = [alike[index] for index in chosen]
         self._window = [row for row in self._window if row not in batch]

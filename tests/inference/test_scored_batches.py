@@ -27,4 +27,4 @@ def test_tokens_of_a_prompt_count_where_they_are_computed(kind, prompt, loaded):
     hook = side.register_forward_pre_hook(watch, with_kwargs=True)
     model.predict_batch([request])
     hook.remove()
-    assert widths[0] == computed_tokens(base, request)
+    assert widths[:1] == computed_tokens(base, [request])
