@@ -21,7 +21,9 @@ class PassCost:
         self._sums = [0.0] * 5
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """Take the time of one more pass."""
+        """Take the time of one more pass; one over no tokens says nothing."""
+        if not tokens:
+            return
         x, y = 1 / tokens, seconds / tokens
         new = (1.0, x, y, x * x, x * y)
         self._sums = [_DECAY * old + each for old, each in zip(self._sums, new, strict=True)]

@@ -319,7 +319,7 @@ class BuiltInEngine:
             return 0
         answer = self._window[0].answer
         alike = [row for row in self._window if row.answer == answer]
-        lengths = computed_tokens(self.model.base, [row.request for row in alike])
+        lengths = self._lengths([row.request for row in alike])
         chosen = choose_batch(lengths, self._batch_size, self._pass_cost.tokens)
         batch = [alike[index] for index in chosen]
         self._window = [row for row in self._window if row not in batch]
@@ -330,6 +330,12 @@ class BuiltInEngine:
             columns = max(lengths[index] for index in chosen)
             self._pass_cost.observe(len(rows) * columns, time.monotonic() - started)
         return len(rows)
+
+    def _lengths(self, requests: Sequence[Request]) -> list[int]:
+        try:
+            return computed_tokens(self.model.base, requests)
+        except Exception:  # asking the base failed, which these rows will report when they run
+            return [request.length for request in requests]
 
     def _continue(self, joining: Sequence[_Continuing]) -> int:
         """Let rows join, and advance all by a token; return the number of rows that ended."""

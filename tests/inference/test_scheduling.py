@@ -51,6 +51,13 @@ def test_few_passes_or_passes_of_one_size_leave_the_typical_cost():
     assert cost.tokens == unknown
 
 
+def test_a_pass_over_no_tokens_says_nothing():
+    unknown, cost = PassCost().tokens, PassCost()
+    for _ in range(10):
+        cost.observe(0, 0.1)
+    assert cost.tokens == unknown
+
+
 def cost_of(lengths, batches, pass_cost):
     return sum(len(rows) * max(lengths[row] for row in rows) + pass_cost for rows in batches)
 

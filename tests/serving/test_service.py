@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+import torch
 
 from softhub.errors import ConfigError
 from softhub.hub import Hub
@@ -136,6 +137,18 @@ def test_a_request_that_takes_too_long_ends(serve, monkeypatch):
     assert answer.status_code == 504
     assert answer.json()["error"]["type"] == "timeout_error"
     slow.gate.set()
+    assert server.post("/v1/classify", model="mood", input="x").status_code == 200
+
+
+def test_the_engine_goes_on_after_the_base_could_not_be_asked(serve, monkeypatch):
+    server = serve()
+
+    def exhausted(*_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server.model.base.capabilities, "rows", exhausted)
+        assert server.post("/v1/classify", model="mood", input="x").status_code >= 500
     assert server.post("/v1/classify", model="mood", input="x").status_code == 200
 
 
