@@ -72,8 +72,7 @@ def check_value(value: object, *, origin: str) -> None:
                 keys += item
                 below += item.values()
             elif isinstance(item, list | tuple):
-                if not _are_finite(item):
-                    below += item
+                below += item[:1] if _are_finite(item) else item  # one stands for all
             elif not _is_plain(item):
                 raise InvalidAdapter(
                     f"{origin} contains {_named(item)}; expected a JSON value: text, a finite "

@@ -321,13 +321,13 @@ class BuiltInEngine:
         alike = [row for row in self._window if row.answer == answer]
         lengths = self._lengths([row.request for row in alike])
         chosen = choose_batch(lengths, self._batch_size, self._pass_cost.tokens)
-        batch = [alike[index] for index in chosen]
+        batch = {alike[index]: lengths[index] for index in chosen}
         self._window = [row for row in self._window if row not in batch]
         rows = [row for row in batch if row.future.set_running_or_notify_cancel()]
         if rows:
             started = time.monotonic()
             _answer(rows)
-            columns = max(lengths[index] for index in chosen)
+            columns = max(batch[row] for row in rows)
             self._pass_cost.observe(len(rows) * columns, time.monotonic() - started)
         return len(rows)
 

@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_with_safetensors
 
 from softhub.adapter.layout import CONFIG, MANIFEST, WEIGHTS, WEIGHTS_KEY, sha256_of
+from softhub.adapter.strict_json import MAX_DEPTH, check_value
 from softhub.adapter.validation import check_files
 from softhub.adapter.weights import parse_weights
 from softhub.errors import InvalidAdapter, UnsupportedAdapter
@@ -124,3 +125,14 @@ def test_the_room_imports_no_torch() -> None:
     program = f"import sys, {rooms}; print({found})"
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert output.stdout.strip() == "[]", output.stderr
+
+
+@pytest.mark.parametrize("innermost", [[], [0.5, 1.5], [0.5, "a"], [None]], ids=str)
+def test_what_is_in_a_list_counts_as_a_level_of_its_own(innermost):
+    value = innermost
+    for _ in range(MAX_DEPTH - 2):
+        value = [value]
+    check_value(value, origin="a record")
+    if innermost:
+        with pytest.raises(InvalidAdapter, match="nested deeper"):
+            check_value([value], origin="a record")
