@@ -30,20 +30,24 @@ def command_line(doc):
 
 def surroundings():
     """Return the versions and hardware on which the figures depend."""
-    cpu = platform.processor()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), cpu)
     return {
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
-        "cpu": cpu,
+        **processor(),
         "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cuda": torch.version.cuda,
     }
+
+
+def processor():
+    """Return the processor and the number of threads, on which the seconds of a run depend."""
+    cpu = platform.processor()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), cpu)
+    return {"cpu": cpu, "torch_threads": torch.get_num_threads()}
 
 
 def cpu_seconds():
@@ -68,10 +72,14 @@ def read_rows(path):
 
 
 def keep_row(path, row):
-    """Append a row as soon as it is finished, so that a benchmark can be resumed."""
+    """Append a row as soon as it is finished, so that a benchmark can be resumed.
+
+    The rows of one file may be computed on several days, each with another processor, so that each
+    row names its own.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(json.dumps({**row, **processor()}) + "\n")
 
 
 def write(name, figures, folder=RESULTS):
