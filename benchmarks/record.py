@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from softhub.experiments.machine import machine
 from softhub.files import replace_file
 
 # Some benchmarks use what the tests build, such as tiny models and servers.
@@ -43,11 +44,8 @@ def surroundings():
 
 def processor():
     """Return the processor and the number of threads, on which the seconds of a run depend."""
-    cpu = platform.processor()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), cpu)
-    return {"cpu": cpu, "torch_threads": torch.get_num_threads()}
+    found = machine()
+    return {"cpu": found["processor"], "torch_threads": found["threads"]}
 
 
 def cpu_seconds():
