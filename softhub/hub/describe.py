@@ -58,7 +58,9 @@ def base_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
         before: The repository's `adapter_config.json`; empty if it had none.
         after: That of the pushed adapter.
     """
-    keys = {"base_model_name_or_path": "base model", "token_dim": "width of the base model"}
+    keys = {"base_model_name_or_path": "base model"}
+    if before.get("peft_type") == after.get("peft_type"):  # a prefix's width is that of its keys
+        keys["token_dim"] = "width of the base model"
     return [
         f"this push changes the {meaning} from {plain(str(before.get(key)))} to "
         f"{plain(str(after.get(key)))}"

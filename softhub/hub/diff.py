@@ -16,7 +16,7 @@ _MANIFEST_FIELDS_SHOWN_ELSEWHERE = ("metrics", "files")
 
 @dataclass(frozen=True)
 class VectorShift:
-    """Distance between the vectors of two revisions.
+    """Distance between the vectors of two revisions; of prefixes in each layer's unit.
 
     Attributes:
         relative_distance: Frobenius norm of the difference over that of the old vectors.
@@ -88,14 +88,16 @@ def diff(old: Fetched, new: Fetched) -> Difference:
 
 
 def _shift(before: Adapter, after: Adapter) -> VectorShift | None:
-    from softhub.hub.vectors import relative_distance, row_cosines
+    from softhub.hub.vectors import layer_units, relative_distance, row_cosines
 
     if (before.shape, before.prefix) != (after.shape, after.prefix):
         return None
-    cosines = row_cosines(before.vectors, after.vectors)
+    units = layer_units(before.vectors, before.prefix)
+    old, new = before.vectors / units, after.vectors / units
+    cosines = row_cosines(old, new)
     lowest = int(cosines.argmin())
     return VectorShift(
-        relative_distance=relative_distance(before.vectors, after.vectors),
+        relative_distance=relative_distance(old, new),
         mean_cosine=float(cosines.mean()),
         most_moved=lowest,
         lowest_cosine=float(cosines[lowest]),

@@ -375,7 +375,7 @@ class Hub:
             InvalidAdapter: The prompt is damaged, or does not name its base model.
             RepositoryNotFound: There is no such folder or repository.
         """
-        from softhub.hub.vectors import similarity
+        from softhub.hub.vectors import similarity_of
 
         own = self._adapter(prompt)
         base = describe("this/prompt", own, revision="").base_model
@@ -386,9 +386,9 @@ class Hub:
             if info.repo_id == str(prompt):
                 continue
             with suppress(InvalidAdapter, HubError):
-                other = self._fetch(info.repo_id, DEFAULT_REVISION).adapter
-                if (other.shape[1], other.prefix) == (own.shape[1], own.prefix):
-                    ranked.append((info, similarity(own.vectors, other.vectors)))
+                score = similarity_of(own, self._fetch(info.repo_id, DEFAULT_REVISION).adapter)
+                if score is not None:
+                    ranked.append((info, score))
         ranked.sort(key=lambda pair: (-pair[1], pair[0].repo_id))
         return ranked[:limit]
 

@@ -5,7 +5,40 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from softhub.adapter.adapter import Adapter
+from softhub.adapter.manifest import PrefixShape
+
 Matrix = npt.NDArray[np.float32]
+
+
+def layer_units(rows: Matrix, prefix: PrefixShape | None) -> Matrix:
+    """Return the root mean square of each layer's keys, and of its values, for each column.
+
+    Layers differ in size by orders of magnitude, and the largest would decide every comparison.
+
+    Args:
+        rows: `[P, width]` of a prefix, or a prompt `[P, H]`.
+        prefix: How a row of a prefix is divided; None for a prompt, whose units are all 1.
+
+    Returns:
+        `[width]` or `[H]`, positive.
+    """
+    if prefix is None:
+        return np.ones(rows.shape[1], dtype=np.float32)
+    parts = rows.reshape(len(rows), -1, prefix.layer_width)  # [P, layers * 2, layer width]
+    sizes = np.sqrt(np.square(parts, dtype=np.float64).mean(axis=(0, 2)))  # [layers * 2]
+    units: Matrix = np.where(sizes > 0, sizes, 1).astype(np.float32)
+    return units.repeat(prefix.layer_width)
+
+
+def similarity_of(a: Adapter, b: Adapter) -> float | None:
+    """Return the similarity of two adapters, of prefixes in each one's units of the layers.
+
+    None if they are of different widths or types.
+    """
+    if (a.shape[1], a.prefix) != (b.shape[1], b.prefix):
+        return None
+    return similarity(*(each.vectors / layer_units(each.vectors, each.prefix) for each in (a, b)))
 
 
 def similarity(a: Matrix, b: Matrix) -> float:

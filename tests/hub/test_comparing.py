@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from softhub.adapter.adapter import Adapter
-from softhub.adapter.layout import CARD, WEIGHTS
+from softhub.adapter.layout import CARD, CONFIG, WEIGHTS
+from softhub.adapter.manifest import PrefixShape
 from softhub.errors import InvalidAdapter
 from softhub.hub import Hub
 from softhub.hub.vectors import similarity
-from tests.hub.adapters import adapter_files, plain_peft_files, safetensors, write
+from tests.hub.adapters import adapter_files, config, plain_peft_files, safetensors, write
 from tests.hub.conftest import MakeAdapter
 from tests.hub.server import HubServer
 
@@ -84,6 +85,32 @@ def test_similar_prompts_of_the_same_base(hub: Hub, tmp_path: Path) -> None:
     assert [info.repo_id for info, _ in ranked] == ["me/near", "me/far", "me/opposite"]
     assert [score for _, score in ranked] == pytest.approx([0.99875, 0.0, -1.0], abs=1e-4)
     assert [info.repo_id for info, _ in hub.similar("me/near", limit=1)] == ["me/far"]
+
+
+def prefix_folder(tmp_path: Path, name: str, rows: list[list[float]]) -> Path:
+    """A prefix of two layers with one number for each key and each value."""
+    shape = PrefixShape(num_layers=2, num_key_value_heads=1, head_dim=1)
+    body = struct.pack(f"<{4 * len(rows)}f", *(x for row in rows for x in row))
+    files = {**plain_peft_files(), CONFIG: config(rows=len(rows), prefix=shape)}
+    files[WEIGHTS] = safetensors("F32", [len(rows), 4], body)
+    return write(tmp_path / name, files)
+
+
+def test_the_largest_layer_does_not_decide_how_similar_prefixes_are(
+    hub: Hub, tmp_path: Path
+) -> None:
+    mine = [[900.0, 1.0, -2.0, 3.0]]
+    hub.push(prefix_folder(tmp_path, "1", [[1000.0, -1.0, 2.0, -3.0]]), "me/first-key")
+    hub.push(prefix_folder(tmp_path, "2", [[-900.0, 2.0, -1.0, 2.5]]), "me/all-others")
+    ranked = hub.similar(prefix_folder(tmp_path, "3", mine))
+    assert [info.repo_id for info, _ in ranked] == ["me/all-others", "me/first-key"]
+    assert [score for _, score in ranked] == pytest.approx([0.5, -0.5])
+    hub.push(prefix_folder(tmp_path, "4", mine), REPO, tags=["v1"])
+    hub.push(prefix_folder(tmp_path, "5", [[900.0, 2.0, -4.0, 6.0]]), REPO)
+    shift = hub.diff(REPO, "v1").vectors
+    assert shift is not None
+    assert shift.relative_distance == pytest.approx((3 / 4) ** 0.5)
+    assert shift.mean_cosine == pytest.approx(7 / (4 * 13) ** 0.5)
 
 
 def test_similarity_is_the_cosine_of_the_mean_vectors() -> None:
