@@ -204,7 +204,8 @@ def _check_presence(files: Mapping[str, bytes], origin: str) -> None:
 def _check_size(name: str, size: int, origin: str) -> None:
     if size > MAX_BYTES[name]:
         fix = (
-            " A prompt has kilobytes: save it again in PEFT with save_embedding_layers=False."
+            " Use fewer virtual tokens. If PEFT saved the embedding layers of the base model too, "
+            "save it again with save_embedding_layers=False."
             if name == WEIGHTS
             else ""
         )

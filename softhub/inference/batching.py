@@ -10,11 +10,10 @@ from typing import TypeVar
 import torch
 
 from softhub.errors import ConfigError, expected_instead
-from softhub.inference.requests import LoadedPrompt, Request
+from softhub.inference.requests import LoadedPrompt, Request, is_prefix
 from softhub.model.base import BaseModel
 from softhub.model.device_settings import settings_of
 from softhub.model.encoding import EncodedText
-from softhub.model.kv_cache import Prefix
 from softhub.terminal import phase, warn_in_phase
 
 _Answer = TypeVar("_Answer")
@@ -80,7 +79,24 @@ def _batches(
 def cached_prompts(requests: Sequence[Request]) -> list[LoadedPrompt]:
     """Return the prompts of rows whose keys and values are computed and cached, each once."""
     prompts = dict.fromkeys(request.prompt for request in requests)
-    return [each for each in prompts if each and not isinstance(each.stored, Prefix)]
+    return [each for each in prompts if each and not is_prefix(each)]
+
+
+def answer_apart(
+    requests: Sequence[Request], answer: Callable[[list[Request]], Sequence[_Answer]]
+) -> list[_Answer]:
+    """Answer a batch that is too wide for cached keys and values: each row with a prefix alone.
+
+    A base that computes the widest row exactly only where the prompt runs with the text may compute
+    a narrower one with a prefix, which another row of its batch must not change.
+    """
+    others = [row for row, each in enumerate(requests) if not is_prefix(each.prompt)]
+    found = dict(
+        zip(others, answer([requests[row] for row in others]) if others else (), strict=True)
+    )
+    for row in {*range(len(requests))} - {*others}:
+        found[row] = answer([requests[row]])[0]
+    return [found[row] for row in range(len(requests))]
 
 
 def widest(requests: Sequence[Request]) -> int:

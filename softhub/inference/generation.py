@@ -9,15 +9,16 @@ done row by row, see `processors`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, StoppingCriteria
 
-from softhub.inference.batching import widest
+from softhub.inference.batching import answer_apart, widest
 from softhub.inference.options import Options, end_tokens
 from softhub.inference.processors import Row, RowProcessors, generate_with
-from softhub.inference.requests import Request, prepared_prompts
+from softhub.inference.requests import Request, is_prefix, prepared_prompts
 from softhub.model.assembly import group_rows, pad_rows
 from softhub.model.base import BaseModel
 from softhub.model.generation_inputs import generation_inputs
@@ -52,6 +53,9 @@ def continue_rows(base: BaseModel, requests: Sequence[Request]) -> list[list[int
     prompted = any(request.prompt for request in requests)
     lengths = [request.length for request in requests]
     answers = base.capabilities.texts(min(lengths), widest(requests), prompted=prompted)
+    apart = not answers.from_cache and any(is_prefix(request.prompt) for request in requests)
+    if apart and len(requests) > 1:
+        return answer_apart(requests, partial(continue_rows, base))
     found: dict[int, list[int]] = {}
     for group in group_rows(lengths, answers.batching):
         tokens = _continue_batch(base, [requests[row] for row in group], answers.from_cache)

@@ -18,7 +18,7 @@ from softhub.model.base import BaseModel
 from softhub.model.chat import render_messages
 from softhub.model.encoding import Candidates, EncodedText, render_chat
 from softhub.model.grouping import PreparedPrompt
-from softhub.model.kv_cache import Prefix, encode_prefix
+from softhub.model.kv_cache import Prefix, encode_for_reuse
 from softhub.tasks import Task
 from softhub.tasks.decision import ALWAYS_ANSWER, Decision
 
@@ -77,9 +77,9 @@ class LoadedPrompt:
         """
         if isinstance(self.stored, Prefix):
             raise ConfigError(
-                "Rows of this length are exact on this base only where the prompt runs with the "
-                "text, and a prefix is keys and values in the cache. Shorten the texts, or use a "
-                "prompt."
+                "This base computes rows of this length exactly only where the prompt runs with "
+                "the text, and a prefix is keys and values in the cache. Use a prompt or, if the "
+                "base is exact for them, shorter texts."
             )
         return self.stored
 
@@ -89,7 +89,12 @@ class LoadedPrompt:
             return self.stored
         vectors = self.stored
         with self._lock:  # two threads do not compute the same
-            return self.prefixes.get(self, lambda: _encoded(base, vectors))
+            return self.prefixes.get(self, lambda: encode_for_reuse(base, vectors))
+
+
+def is_prefix(prompt: LoadedPrompt | None) -> bool:
+    """Return whether a prompt has keys and values only, which cannot run with the text."""
+    return prompt is not None and isinstance(prompt.stored, Prefix)
 
 
 def prefixes_of(base: BaseModel, prompts: Sequence[LoadedPrompt | None]) -> list[Prefix | None]:
@@ -109,13 +114,6 @@ def prepared_prompts(
     if as_keys:
         return [*prefixes_of(base, prompts)]
     return [prompt.vectors if prompt else None for prompt in prompts]
-
-
-@torch.no_grad()
-def _encoded(base: BaseModel, vectors: torch.Tensor) -> Prefix:
-    """Return the keys and values of a prompt, in the base's precision whatever the caller's."""
-    with torch.autocast(base.device.type, enabled=False):
-        return encode_prefix(base, vectors)
 
 
 @dataclass(frozen=True, eq=False)

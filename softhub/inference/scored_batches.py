@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
+from functools import partial, wraps
+from typing import TypeVar
 
 import torch
 
-from softhub.inference.batching import widest
+from softhub.inference.batching import answer_apart, widest
 from softhub.inference.prediction import Prediction, decide
-from softhub.inference.requests import Request, prepared_prompts
+from softhub.inference.requests import Request, is_prefix, prepared_prompts
 from softhub.model.assembly import PaddedBatch, pad_rows
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates
@@ -16,7 +18,24 @@ from softhub.model.grouping import PreparedPrompt
 from softhub.model.kv_cache import shares_prefixes
 from softhub.model.scoring import encode_rows, label_scores, target_logits, target_logprobs
 
+_Answer = TypeVar("_Answer")
+_BatchAnswer = Callable[[BaseModel, Sequence[Request]], list[_Answer]]
 
+
+def _each_prefix_as_alone(answer: _BatchAnswer[_Answer]) -> _BatchAnswer[_Answer]:
+    """Make a function answer a row with a prefix whatever the width of the other rows."""
+
+    @wraps(answer)
+    def answered(base: BaseModel, requests: Sequence[Request]) -> list[_Answer]:
+        prefixes = len(requests) > 1 and any(is_prefix(each.prompt) for each in requests)
+        if prefixes and not shares_prefixes(base, widest(requests)):
+            return answer_apart(requests, partial(answer, base))
+        return answer(base, requests)
+
+    return answered
+
+
+@_each_prefix_as_alone
 @torch.no_grad()
 def predict_batch(
     base: BaseModel,
@@ -49,6 +68,7 @@ def predict_batch(
     return [predictions[row] for row in range(len(requests))]
 
 
+@_each_prefix_as_alone
 @torch.no_grad()
 def score_batch(base: BaseModel, requests: Sequence[Request]) -> list[tuple[float, ...]]:
     """Return the log-probabilities of each row's reference tokens.
@@ -62,6 +82,7 @@ def score_batch(base: BaseModel, requests: Sequence[Request]) -> list[tuple[floa
     return [tuple(row[_places(base, row, request)]) for row, request in pairs]
 
 
+@_each_prefix_as_alone
 @torch.no_grad()
 def logit_batch(base: BaseModel, requests: Sequence[Request]) -> list[torch.Tensor]:
     """Return the logits that predict each row's reference tokens, `[tokens, V]` in float32.

@@ -37,7 +37,9 @@ Exported with softhub {version} from a prompt whose vectors have the SHA-256 `{d
 
 
 def export_npy(prompt: SoftPrompt, path: str | Path) -> Path:
-    """Write a prompt's vectors as a float32 matrix `[P, H]` that `numpy.load` reads.
+    """Write a prompt's vectors as a float32 matrix that `numpy.load` reads.
+
+    It is `[P, H]`, or of a prefix `[P, width]`, see `PrefixShape`.
 
     Args:
         prompt: The prompt.
@@ -61,7 +63,8 @@ def export_cartridge(prompt: SoftPrompt, base: BaseModel, folder: str | Path) ->
 
     PEFT puts the vectors of a soft prompt before the pads of a left-padded batch, which changes the
     answers. Keys and values come before the whole batch with their own positions, so its answers
-    are those of each row alone. They take about a hundred times the memory of the vectors.
+    are those of each row alone. They take many times the bytes of the vectors. A prefix is keys and
+    values already, and PEFT answers with its `PREFIX_TUNING` adapter in the same way.
 
     Args:
         prompt: The prompt.

@@ -69,6 +69,13 @@ def encode_prefix(base: BaseModel, vectors: torch.Tensor) -> Prefix:
     return Prefix(layers, vectors.shape[0])
 
 
+@torch.no_grad()
+def encode_for_reuse(base: BaseModel, vectors: torch.Tensor) -> Prefix:
+    """Run a prompt `[P, H]` through the base alone, in its own precision whatever the caller's."""
+    with torch.autocast(base.device.type, enabled=False):
+        return encode_prefix(base, vectors)
+
+
 def join_prefixes(
     base: BaseModel, prefixes: Sequence[Prefix | None]
 ) -> tuple[DynamicCache | None, torch.Tensor]:

@@ -16,9 +16,10 @@ from transformers.cache_utils import DynamicLayer
 from softhub.adapter.manifest import PrefixShape
 from softhub.errors import BaseModelError
 from softhub.model.base import BaseModel
-from softhub.model.kv_cache import Prefix, encode_prefix, shares_prefixes
+from softhub.model.kv_cache import Prefix, encode_for_reuse, shares_prefixes
 
-_TEMPLATES: WeakKeyDictionary[BaseModel, Prefix] = WeakKeyDictionary()
+_Placement = frozenset[tuple[torch.device, torch.dtype]]
+_TEMPLATES: WeakKeyDictionary[BaseModel, tuple[_Placement, Prefix]] = WeakKeyDictionary()
 
 
 def prefix_template(base: BaseModel) -> Prefix:
@@ -27,19 +28,49 @@ def prefix_template(base: BaseModel) -> Prefix:
     Raises:
         BaseModelError: The base cannot run prefixes; says why.
     """
-    reason = _refusal(base)
-    if reason is None and base not in _TEMPLATES:
-        with torch.no_grad():
-            _TEMPLATES[base] = encode_prefix(base, base.embed(torch.tensor([1])))
-    if reason is None and len(sizes := _sizes(_TEMPLATES[base])) > 1:
+    if (reason := _refusal(base)) is not None:
+        raise _refused(base, reason)
+    template = _template(base)
+    if len(sizes := _sizes(template)) > 1:
         found = ", ".join(f"{heads} x {width}" for heads, width in sorted(sizes))
-        reason = f"its keys and values have different sizes (heads x width: {found})"
-    if reason is not None:
+        raise _refused(base, f"its keys and values have different sizes (heads x width: {found})")
+    return template
+
+
+def _template(base: BaseModel) -> Prefix:
+    """Return the keys and values of one token, computed again when the base was moved or cast."""
+    placement = frozenset((each.device, each.dtype) for each in base.model.parameters())
+    known = _TEMPLATES.get(base)
+    if known is None or known[0] != placement:
+        known = (placement, encode_for_reuse(base, base.embed(torch.tensor([1]))))
+        _TEMPLATES[base] = known
+    return known[1]
+
+
+def require_shared_keys(base: BaseModel, width: int) -> None:
+    """Refuse to run a prefix with rows that a base computes exactly without cached keys only.
+
+    Args:
+        base: A base that can run prefixes.
+        width: Tokens of the prefix, the longest text and what follows, together.
+
+    Raises:
+        BaseModelError: The base does not share keys and values of rows of this width.
+    """
+    if not shares_prefixes(base, width):
         raise BaseModelError(
-            f"{base.name} cannot run a prefix: {reason}. Use a prompt of input embeddings instead "
-            "(PromptTuningConfig, --prompt-type prompt)."
+            f"{base.name} cannot run a prefix with rows of {width} tokens (the prefix, the longest "
+            "text and the longest answer): its answers from cached keys and values are then not "
+            "those from the whole text. Shorten the texts (max_length in the task), or use a "
+            "prompt of input embeddings instead (PromptTuningConfig, --prompt-type prompt)."
         )
-    return _TEMPLATES[base]
+
+
+def _refused(base: BaseModel, reason: str) -> BaseModelError:
+    return BaseModelError(
+        f"{base.name} cannot run a prefix: {reason}. Use a prompt of input embeddings instead "
+        "(PromptTuningConfig, --prompt-type prompt)."
+    )
 
 
 def _refusal(base: BaseModel) -> str | None:
@@ -98,7 +129,6 @@ def vectors_of(prefix: Prefix) -> torch.Tensor:
     return parts.permute(2, 0, 1, 3).flatten(1)  # [layers * 2, heads, P, head_dim] to [P, width]
 
 
-@torch.no_grad()
 def vectors_of_prompt(base: BaseModel, embeddings: torch.Tensor) -> torch.Tensor:
     """Return the prefix `[P, width]` that acts exactly as a prompt `[P, H]`: its keys and values.
 
@@ -106,7 +136,7 @@ def vectors_of_prompt(base: BaseModel, embeddings: torch.Tensor) -> torch.Tensor
         BaseModelError: The base cannot run prefixes.
     """
     prefix_template(base)
-    return vectors_of(encode_prefix(base, embeddings))
+    return vectors_of(encode_for_reuse(base, embeddings))
 
 
 def units_of(vectors: torch.Tensor, shape: PrefixShape) -> torch.Tensor:

@@ -191,25 +191,31 @@ class SoftPrompt:
             InvalidAdapter: The folder contains other files, or the result would not be a valid
                 adapter (too large, control characters in the card, …).
         """
-        from safetensors.torch import save
-
-        files = {
-            layout.CONFIG: _config_bytes(self.manifest),
-            layout.WEIGHTS: save({layout.WEIGHTS_KEY: self._stored()}, metadata={"format": "pt"}),
-        }
+        files = self._peft_files()
         manifest = dataclasses.replace(
             self.manifest,
             provenance=without_local_paths(self.manifest.provenance),
-            files={name: layout.sha256_of(data) for name, data in files.items()},
+            files=self.hashes(),
         )
         files[layout.MANIFEST] = manifest.to_bytes()
         files[layout.CARD] = (render_card(manifest) if card is None else card).encode()
         check_files(files, origin=str(folder))
         return layout.write_atomically(Path(folder), files)
 
-    def _stored(self) -> torch.Tensor:
+    def hashes(self) -> dict[str, str]:
+        """Return the SHA-256 that the weights and the config have in the folder of this prompt."""
+        return {name: layout.sha256_of(data) for name, data in self._peft_files().items()}
+
+    def _peft_files(self) -> dict[str, bytes]:
+        """Return the config and the weights, as plain PEFT reads them."""
+        from safetensors.torch import save
+
         rounded = self.vectors.bfloat16()
-        return rounded if torch.equal(rounded.float(), self.vectors) else self.vectors
+        stored = rounded if torch.equal(rounded.float(), self.vectors) else self.vectors
+        return {
+            layout.CONFIG: _config_bytes(self.manifest),
+            layout.WEIGHTS: save({layout.WEIGHTS_KEY: stored}, metadata={"format": "pt"}),
+        }
 
 
 def _size(size: PrefixShape | int | None) -> str:

@@ -32,6 +32,16 @@ class EncodedTask:
     label_weights: Mapping[str, float] | None
 
     @property
+    def width(self) -> int:
+        """The most columns of a batch without the prompt: longest text and longest answer."""
+        splits = (self.train, self.dev)
+        texts = max(len(ids) for split in splits for ids in split.inputs)
+        if self.candidates is not None:
+            return texts + max(map(len, self.candidates.continuations))
+        targets = (answer for split in splits for answer in split.answers)
+        return texts + max(len(answer) for answer in targets if isinstance(answer, tuple))
+
+    @property
     def label_entropy(self) -> float | None:
         """The dev loss of predicting the label frequencies for every text.
 

@@ -23,7 +23,7 @@ from peft import PrefixTuningConfig, PromptTuningInit
 from softhub.adapter.manifest import PrefixShape
 from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
-from softhub.model.prefix import vectors_of_prompt
+from softhub.model.prefix import require_shared_keys, vectors_of_prompt
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task
 from softhub.terminal import phase
@@ -104,11 +104,13 @@ def choose_initialization(
 
     Raises:
         TrainingError: An init needs something that is missing, or a prompt has another shape.
+        BaseModelError: A prefix is to be trained on longer texts than the base runs it with.
     """
     found = [*_by_name(base, config, tasks, init, seed)]
     for number, prompt in enumerate(candidates, start=1):
         found.append(_from_prompt(f"candidate {number}", prompt, base, config))
     if (shape := prefix_to_train(base, config)) is not None:
+        require_shared_keys(base, int(config.num_virtual_tokens) + max(one.width for one in tasks))
         found = [_as_prefix(base, one, shape) for one in found]
     if len(found) == 1:
         return found[0]
@@ -168,8 +170,8 @@ def _from_prompt(
     to_train, own = prefix_to_train(base, config), prompt.manifest.prefix
     if own is not None and own != to_train:
         raise TrainingError(
-            "The prompt to start from is a prefix; expected a prompt of input embeddings, or a "
-            "prefix of the same base where a prefix is trained (PrefixTuningConfig)."
+            "The prompt to start from is a prefix; expected a prompt of input embeddings or, where "
+            "a prefix is trained (PrefixTuningConfig), one with the same layers, heads and width."
         )
     shape = (int(config.num_virtual_tokens), base.hidden_size if own is None else own.width)
     if prompt.vectors.shape != shape:
@@ -178,7 +180,8 @@ def _from_prompt(
             f"{list(shape)}: set num_virtual_tokens to {prompt.vectors.shape[0]} and use a base of "
             "the same width."
         )
-    vectors, parent = prompt.vectors.clone(), prompt.manifest.files
+    # A prompt in memory has no files yet; it is known by those that it would be saved as.
+    vectors, parent = prompt.vectors.clone(), prompt.manifest.files or prompt.hashes()
     return Initialization(name, vectors, trained=True, parent=parent, prefix=own)
 
 

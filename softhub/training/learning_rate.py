@@ -32,7 +32,7 @@ def check_learning_rate(rate: float | None) -> None:
     if rate is not None and not (isinstance(rate, int | float) and 0 < rate < math.inf):
         raise TrainingError(
             f"learning_rate is {rate!r}; expected a number above 0. Leave it out to use a rate "
-            "that is scaled to the base's embeddings."
+            "that is scaled to the base model."
         )
 
 

@@ -9,20 +9,22 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import PartialState
+from safetensors import safe_open
 from transformers import EarlyStoppingCallback
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
 from softhub.model.prompt import SoftPrompt
 from softhub.training.callbacks import InterruptCallback
 from softhub.training.provenance import peak_memory
-from softhub.training.trainer import CheckpointNotWritten, PromptTrainer
+from softhub.training.trainer import PROMPT, UNIT, CheckpointNotWritten, PromptTrainer
 
 logger = logging.getLogger("softhub")
 
@@ -85,6 +87,8 @@ def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
     if resume:
         check_resumable(args.output_dir)
     checkpoint = last_checkpoint(args.output_dir) if resume else None
+    if checkpoint:
+        _check_is_of_this_prompt(checkpoint, trainer)
     start = time.perf_counter()
     if checkpoint and trainer.restore_complete_run(checkpoint):
         return 0.0
@@ -96,6 +100,31 @@ def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
             f"{trainer.args.output_dir}; continue with --resume."
         )
     return time.perf_counter() - start
+
+
+def _check_is_of_this_prompt(checkpoint: str, trainer: PromptTrainer) -> None:
+    """Check that a checkpoint has a prompt of the type and size that is trained.
+
+    Raises:
+        TrainingError: It has another.
+    """
+    path = Path(checkpoint) / SAFE_WEIGHTS_NAME
+    if not path.is_file():  # FSDP and DeepSpeed write files of their own
+        return
+    with safe_open(path, framework="pt") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in [*file.keys()]}
+    expected = trainer.checkpoint_shapes()
+    if found != expected:
+        raise TrainingError(
+            f"{checkpoint} has {_in_words(found)}; expected {_in_words(expected)}. Resume with the "
+            "prompt type and the number of virtual tokens that the run began with, or start anew "
+            "without resume."
+        )
+
+
+def _in_words(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    kind = "a prefix" if UNIT in shapes else "a prompt"
+    return f"{kind} of shape {list(shapes.get(PROMPT, ()))}"
 
 
 @contextmanager

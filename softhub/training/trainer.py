@@ -39,7 +39,7 @@ from softhub.training.callbacks import ProgressLines, tracked
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate, count_items
 from softhub.training.module import LossModule
 
-_PROMPT, _UNIT = "prompt", "unit"
+PROMPT, UNIT = "prompt", "unit"
 """Names of the trained parameter and of its unit, and so their keys in a checkpoint."""
 
 
@@ -280,10 +280,19 @@ class PromptTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the prompt alone: a checkpoint never contains the frozen base."""
         state = self._module.state_dict() if state_dict is None else state_dict
-        own = {name: value for name, value in state.items() if name in (_PROMPT, _UNIT)}
-        super()._save(output_dir, state_dict=own)
+        super()._save(output_dir, state_dict=_of_prompt(state))
+
+    def checkpoint_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of what a checkpoint contains, by name."""
+        return {
+            name: tuple(each.shape) for name, each in _of_prompt(self._module.state_dict()).items()
+        }
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Only the prompt is in a checkpoint; the base's weights are not missing."""
-        if _PROMPT in load_result.missing_keys or load_result.unexpected_keys:
+        if PROMPT in load_result.missing_keys or load_result.unexpected_keys:
             super()._issue_warnings_after_load(load_result)
+
+
+def _of_prompt(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if name in (PROMPT, UNIT)}

@@ -7,6 +7,8 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from softhub.errors import ConfigError
 from softhub.inference.engine import PromptModel
 from softhub.inference.requests import LoadedPrompt
+from softhub.tasks import Task
+from tests.families import WINDOW, family_base
 from tests.prompts import MOOD, SUMMARY, TEXTS, TOPIC, prefix, soft_prompt
 from tests.references import assert_equal_in_float32
 
@@ -116,6 +118,26 @@ def test_texts_generated_in_a_mixed_batch(options, loaded, folder_of):
             break
         written.append(ids.item())
     assert base.tokenizer.decode(written, skip_special_tokens=True) == together[0]
+
+
+def test_a_longer_row_of_the_batch_changes_nothing():
+    """GPT-Neo shares keys and values only of rows that are no longer than its window."""
+    base = family_base("gpt_neo")
+    assert base.capabilities.windows == (WINDOW,)
+    model = model_with(base, {"prefix": prefix(base, 3), "prompt": soft_prompt(base, 3)})
+    long, names = " ".join(["good"] * 2 * WINDOW), ["prefix", None, "prompt", "prefix"]
+    texts = ["Good.", long, long, "Bad."]
+    task = Task(template="{text} is", labels={"good": " good", "bad": " bad"})
+    pairs = [*zip(texts, names, strict=True)]
+    found = model.predict(texts, prompt=names, task=task)
+    alone = [model.predict(text, prompt=name, task=task) for text, name in pairs]
+    for one, other in zip(found, alone, strict=True):
+        assert_equal_in_float32(one.scores, other.scores)
+    options = {"max_new_tokens": 2}
+    together = model.generate(texts, prompt=names, **options)
+    assert together == [model.generate(text, prompt=name, **options) for text, name in pairs]
+    with pytest.raises(ConfigError, match="a prefix is keys and values in the cache"):
+        model.predict(["Good.", long], prompt="prefix", task=task)
 
 
 def test_a_prefix_has_no_embeddings_to_run_with_a_text(loaded):

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 from softhub.errors import ConfigError, TaskError
 from softhub.inference.continuous_batch import ContinuousBatch
 from softhub.inference.streaming import TextStream
-from tests.prompts import SUMMARY, TEXTS, soft_prompt
+from tests.prompts import SUMMARY, TEXTS, prefix, soft_prompt
 from tests.tiny import BUILDERS
 
 NAMES = ["mood", "summary", None, "topic", "summary"]
@@ -30,6 +30,14 @@ def test_the_stream_joined_is_what_generate_gives(kind, batch_size, model_of):
     model = model_of(kind)
     options = {"prompt": NAMES, "max_new_tokens": 10}
     found = joined(model.stream(TEXTS, batch_size=batch_size, **options), len(TEXTS))
+    assert found == model.generate(TEXTS, **options)
+
+
+def test_prefixes_join_a_running_batch_with_prompts(model_of, loaded):
+    model = model_of("llama")
+    model.load_prompt(prefix(loaded("llama"), 5, SUMMARY), name="prefix")
+    options = {"prompt": ["prefix", "summary", None, "topic", "prefix"], "max_new_tokens": 10}
+    found = joined(model.stream(TEXTS, batch_size=2, **options), len(TEXTS))
     assert found == model.generate(TEXTS, **options)
 
 

@@ -15,7 +15,7 @@ from softhub.errors import IncompatiblePrompt, InvalidAdapter, SoftHubWarning
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
 from softhub.model.export import export_cartridge, export_npy
-from tests.prompts import MOOD, TEXTS, soft_prompt
+from tests.prompts import MOOD, TEXTS, prefix, soft_prompt
 from tests.references import assert_equal_in_float32
 
 DECODERS = ("llama", "qwen2", "qwen3", "gpt2", "opt")
@@ -37,10 +37,19 @@ def test_plain_peft_answers_from_a_cartridge_what_the_prompt_answers(kind, tiny_
     assert_equal_in_float32(found, expected)
 
 
+FORMATS = {
+    "a prompt as a cartridge": (soft_prompt, export_cartridge),
+    "a prefix as a cartridge": (prefix, export_cartridge),
+    "a prefix": (prefix, lambda prompt, base, folder: prompt.save_pretrained(folder)),
+}
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_plain_peft_generates_in_left_padded_batches_as_row_by_row(kind, tiny_base, tmp_path):
+@pytest.mark.parametrize("name", FORMATS)
+def test_plain_peft_generates_in_left_padded_batches_as_row_by_row(kind, name, tiny_base, tmp_path):
     base = load_base(tiny_base(kind), name=f"example/{kind}")
-    prompt = soft_prompt(base, 5, seed=3)
+    make, write = FORMATS[name]
+    prompt = make(base, 5, seed=3)
     model = PromptModel(base)
     model.load_prompt(prompt, name="prompt")
     expected = [
@@ -48,7 +57,7 @@ def test_plain_peft_generates_in_left_padded_batches_as_row_by_row(kind, tiny_ba
         for text in TEXTS
     ]
     stock = AutoModelForCausalLM.from_pretrained(tiny_base(kind)).eval()
-    peft = PeftModel.from_pretrained(stock, export_cartridge(prompt, base, tmp_path / "out"))
+    peft = PeftModel.from_pretrained(stock, write(prompt, base, tmp_path / "out"))
     batch = base.tokenizer(TEXTS, padding=True, padding_side="left", return_tensors="pt")
     width = batch["input_ids"].shape[1]
     keys = ("input_ids", "attention_mask")
@@ -106,8 +115,9 @@ def test_a_folder_with_other_files_is_not_replaced(loaded, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_numpy_reads_the_vectors_bit_for_bit(loaded, tmp_path: Path):
-    prompt = soft_prompt(loaded("llama"), 6)
+@pytest.mark.parametrize("make", [soft_prompt, prefix])
+def test_numpy_reads_the_vectors_bit_for_bit(make, loaded, tmp_path: Path):
+    prompt = make(loaded("llama"), 6)
     path = export_npy(prompt, tmp_path / "new" / "prompt.npy")
     found = np.load(path, allow_pickle=False)
     assert found.dtype == np.float32

@@ -19,8 +19,15 @@ from softhub.adapter.manifest import PrefixShape
 from softhub.errors import BaseModelError, IncompatiblePrompt
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
-from softhub.model.prefix import prefix_of, prefix_shape, prefix_template, vectors_of
+from softhub.model.prefix import (
+    prefix_of,
+    prefix_shape,
+    prefix_template,
+    vectors_of,
+    vectors_of_prompt,
+)
 from softhub.model.prompt import SoftPrompt
+from tests.families import family_base
 from tests.prompts import MOOD, SUMMARY, TEXTS, prefix, soft_prompt
 from tests.references import assert_equal_in_float32, sequence_logprob
 from tests.tiny import HIDDEN_SIZE
@@ -58,6 +65,24 @@ def test_a_matrix_and_its_keys_and_values_are_the_same_numbers(kind, loaded):
     assert torch.equal(keys, own.vectors[:, 2 * width : 3 * width])
 
 
+def test_a_prefix_follows_a_base_that_was_cast_or_moved(folder_of):
+    """Trainer moves a base to the GPU after a prefix's shape was read from it on the CPU."""
+    base = load_base(folder_of("llama"))
+    own = prefix(base, 3)
+    base.model.to(torch.bfloat16)
+    for part in prefix_of(own.vectors, prefix_template(base)).layers[0]:
+        assert part.dtype == torch.bfloat16
+
+
+def test_keys_and_values_are_in_the_precision_of_the_base_under_autocast(folder_of):
+    base = load_base(folder_of("llama"))
+    vectors = torch.randn(3, base.hidden_size, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, template = vectors_of_prompt(base, vectors), prefix_template(base)
+    assert template.layers[0][0].dtype == torch.float32
+    assert torch.equal(found, vectors_of_prompt(base, vectors))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_plain_peft_gives_the_same_answers_alone_and_padded(kind, loaded, folder_of, tmp_path):
     base = loaded(kind)
@@ -69,7 +94,8 @@ def test_plain_peft_gives_the_same_answers_alone_and_padded(kind, loaded, folder
     found = model.predict(TEXTS, prompt=name)
     for prediction, text in zip(found, TEXTS, strict=True):
         assert_equal_in_float32(prediction.scores, mood_scores(peft_model, tokenizer, text))
-    # PEFT counts positions from the first index, so its batches can be padded on the right only.
+    # Without position_ids PEFT counts positions from the first index, with a CARTRIDGE too, so its
+    # batches can be padded on the right only. Its `generate` passes them: tests/model/test_export.
     rows = tokenizer(
         [MOOD.template.render({"text": text}) for text in TEXTS],
         return_tensors="pt",
@@ -167,6 +193,12 @@ def test_a_prefix_of_the_demo_base_has_kilobytes(loaded, tmp_path):
 def test_a_base_that_cannot_run_prefixes_is_refused_with_the_reason(kind, reason, loaded):
     with pytest.raises(BaseModelError, match=f"cannot run a prefix: .*{reason}.*prompt"):
         prefix_shape(loaded(kind))
+
+
+@pytest.mark.parametrize("kind", ["mamba", "rwkv", "jamba"])
+def test_recurrent_bases_are_refused(kind):
+    with pytest.raises(BaseModelError, match=f"{kind} cannot run a prefix: .*prompt"):
+        prefix_shape(family_base(kind))
 
 
 def test_a_base_that_checkpoints_activations_is_refused(folder_of):

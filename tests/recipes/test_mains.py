@@ -108,6 +108,16 @@ def test_multitask(settings, args, tmp_path, capsys):
     assert "\nrepeat: " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["classification", "generation", "medical"])
+def test_a_prefix_in_place_of_a_prompt(name, settings, args, tmp_path):
+    task = "repeat" if name == "generation" else "mood"
+    run(name, args, **settings(task), prompt_type="prefix")
+    _, examples = report_of(tmp_path / "run")
+    assert examples["soft prompt"] == 5
+    adapter = SoftPrompt.from_pretrained(tmp_path / "run" / "adapter")
+    assert (adapter.prompt_type, adapter.num_virtual_tokens) == ("prefix", 4)
+
+
 def test_compare(settings, args, tmp_path, capsys):
     methods = ["majority label", "zero-shot", "soft prompt"]
     config = {key: value for key, value in settings("mood").items() if key != "num_virtual_tokens"}

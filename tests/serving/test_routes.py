@@ -5,7 +5,8 @@ import json
 import openai
 import pytest
 
-from tests.prompts import TEXTS, soft_prompt
+from tests.prompts import MOOD, SUMMARY, TEXTS, prefix, soft_prompt
+from tests.serving.server import running
 
 SAMPLED = {"temperature": 1.2, "top_p": 0.9, "seed": 7}
 CHAT = [
@@ -139,6 +140,23 @@ def test_logprobs_have_openais_two_forms(serve):
     content = chat.choices[0].logprobs.content
     assert len(content) == 4 and all(len(token.top_logprobs) == 3 for token in content)
     assert content[0].token == content[0].top_logprobs[0].token
+
+
+def test_a_prefix_is_served_as_a_prompt_is(loaded, model_of):
+    model = model_of("llama")
+    model.load_prompt(prefix(loaded("llama"), 5, SUMMARY), name="deep-summary")
+    model.load_prompt(prefix(loaded("llama"), 7, MOOD), name="deep-mood")
+    with running(model) as server:
+        completions = client(server).completions
+        found = completions.create(model="deep-summary", prompt=TEXTS, max_tokens=7)
+        expected = model.generate(TEXTS, prompt="deep-summary", max_new_tokens=7)
+        assert [choice.text for choice in found.choices] == expected
+        options = {"model": "deep-summary", "prompt": TEXTS[0], "max_tokens": 7, "stream": True}
+        with completions.create(**options) as stream:
+            assert "".join(chunk.choices[0].text for chunk in stream) == expected[0]
+        answer = server.post("/v1/classify", model="deep-mood", input=TEXTS).json()
+        for row, each in zip(answer["data"], model.predict(TEXTS, prompt="deep-mood"), strict=True):
+            assert row["probabilities"] == pytest.approx(dict(each.probabilities), abs=1e-4)
 
 
 # --- labels and scores ---

@@ -5,9 +5,11 @@ from functools import partial
 
 import pytest
 import torch
-from peft import PrefixTuningConfig
+from peft import PrefixTuningConfig, PromptTuningConfig
 from safetensors.torch import load_file
 
+from softhub.adapter.layout import CONFIG, WEIGHTS
+from softhub.adapter.validation import check_folder
 from softhub.errors import BaseModelError, TrainingError, TrainingInterrupted
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
@@ -19,10 +21,13 @@ from softhub.training.encoded_task import encode_task
 from softhub.training.initialization import choose_initialization, dev_loss, initial_vectors
 from softhub.training.module import PromptTuningModule
 from softhub.training.rounding import _next_tokens, round_prefix
+from tests.families import WINDOW, family_base
 from tests.prompts import MOOD
+from tests.prompts import prefix as random_prefix
 from tests.references import assert_equal_in_float32
 
 RATE = 0.05
+SHORT = Task(template="{text} is", labels={"good": " good", "bad": " bad"})
 
 
 @pytest.fixture
@@ -52,8 +57,6 @@ def test_a_prefix_starts_with_the_answers_of_its_prompt(loaded, encoded):
 
 
 def test_auto_chooses_among_the_same_starts_as_for_a_prompt(loaded, encoded):
-    from peft import PromptTuningConfig
-
     base = loaded("llama")
     prompt = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=6)
     found = [
@@ -87,7 +90,7 @@ def test_the_gradient_is_that_of_the_loss_by_finite_differences(loaded, encoded)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_training_lowers_the_loss_in_every_layer(kind, prefix_fit, tmp_path):
+def test_a_trained_prefix_is_better_than_its_start_and_can_be_saved(kind, prefix_fit, tmp_path):
     base, result = prefix_fit(kind, max_steps=24)
     dev = [logs["eval_loss"] for logs in result.history if "eval_loss" in logs]
     assert min(dev) < 0.9 * dev[0] or min(dev) < 0.1
@@ -255,6 +258,70 @@ def test_a_mixture_and_the_tasks_that_start_from_it(tiny_base, toy_task, toy_exa
         warnings.simplefilter("error", UserWarning)
         model.load_prompt(mixed.prompt, name="mixed")
     assert model.predict(["great"], prompt="mixed", task=toy_task)
+
+
+def test_fsdp_is_refused(prefix_fit, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(TrainingError, match="A prefix cannot be trained with FSDP"):
+        prefix_fit()
+
+
+@pytest.mark.parametrize("other", [{"method": PromptTuningConfig}, {"tokens": 5}], ids=str)
+def test_a_run_is_not_resumed_as_another_prompt(other, prefix_fit):
+    prefix_fit(max_steps=4)
+    with pytest.raises(TrainingError, match=r"has a prefix of shape \[6, \d+\]; expected a pr"):
+        prefix_fit(max_steps=8, resume=True, **other)
+
+
+def test_texts_that_are_too_long_for_cached_keys_are_refused_before_training(tmp_path):
+    base = family_base("gpt_neo")
+    rows = [Example({"text": text}, label=text) for text in ("good", "bad") * 4]
+    long = Example({"text": "good " * 2 * WINDOW}, label="good")
+    options = {"use_cpu": True, "max_steps": 2, "max_restarts": 0}
+    args = PromptTrainingArguments(output_dir=str(tmp_path / "run"), **options)
+    config = config_of(base, 3)
+    assert fit(base, SHORT, config, {"train": rows, "dev": rows}, args=args).steps == 2
+    for data in ({"train": [*rows, long], "dev": rows}, {"train": rows, "dev": [long, *rows]}):
+        with pytest.raises(
+            BaseModelError, match=r"gpt_neo cannot run a prefix with rows of .*max_le"
+        ):
+            fit(base, SHORT, config, data, args=args)
+
+
+def test_a_prefix_from_a_prompt_in_memory_names_its_parent(prefix_fit, tmp_path):
+    """By the files that the prompt would be saved as."""
+    _, prompt = prefix_fit(method=PromptTuningConfig, max_steps=4)
+    _, result = prefix_fit(init=prompt.prompt, max_steps=4)
+    saved = check_folder(prompt.prompt.save_pretrained(tmp_path / "adapter"))
+    parent = result.prompt.manifest.provenance["init"]["parent"]
+    assert parent == {name: saved.sha256[name] for name in (CONFIG, WEIGHTS)}
+
+
+def test_rounding_that_changes_a_label_is_not_done(loaded):
+    """Of two prefixes on either side of a decision, rounding changes the label of one."""
+    base, dev = loaded("llama"), [Example({"text": "great value"}, label="good")]
+    encoded = encode_task(base, SHORT, dev, dev, virtual_tokens=3)
+    drawn = [random_prefix(base, 3, seed=seed) for seed in range(40)]
+    manifest, shape = drawn[0].manifest, drawn[0].manifest.prefix
+
+    def label(vectors):
+        model = PromptModel(base)
+        model.load_prompt(SoftPrompt(vectors, manifest), name="own")
+        return model.predict(dev[0].row, prompt="own", task=SHORT).label
+
+    by_label = {label(each.vectors): each.vectors for each in drawn}
+    good, bad = by_label["good"], by_label["bad"]
+    for _ in range(20):
+        middle = (good + bad) / 2
+        good, bad = (middle, bad) if label(middle) == "good" else (good, middle)
+    kept = []
+    for vectors in (good, bad):
+        rounded = vectors.bfloat16().float()
+        same = label(vectors) == label(rounded)
+        found = round_prefix(base, [encoded], vectors, shape, 8)
+        assert torch.equal(found, rounded if same else vectors)
+        kept.append(not same)
+    assert any(kept)
 
 
 def test_packed_label_words_and_shared_ones_give_the_same_loss(loaded, encoded):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import PromptTuningConfig
 
+from softhub.experiments.comparison import methods
 from softhub.experiments.comparison.methods import _searched_starts as searched_starts
 from softhub.experiments.comparison.methods import jobs
 from softhub.experiments.comparison.setup import ComparisonSetup
@@ -16,7 +17,7 @@ from softhub.experiments.comparison.trained_weights import ia3_refusal
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
 from softhub.tasks import Splits, Task
-from softhub.training import PromptTrainingArguments
+from softhub.training import PromptTrainingArguments, fit
 
 
 @pytest.fixture
@@ -120,7 +121,9 @@ def test_an_optimized_hard_prompt_has_its_budget_and_bytes(rows_of):
     assert row.train_seconds > 0 and len(row.predictions) == 8
 
 
-def test_the_optimized_hard_prompt_is_a_candidate_of_init_auto(rows_of, tiny_base, tmp_path):
+def test_the_optimized_hard_prompt_is_a_candidate_of_init_auto(
+    rows_of, tiny_base, tmp_path, monkeypatch
+):
     """Its last tokens, which are those before the text; a run whose search is missing has none."""
     without = rows_of("soft prompt", virtual_tokens=[3], init="auto")["P = 3"]
     assert not without.details["init"].startswith("candidate")
@@ -147,4 +150,13 @@ def test_the_optimized_hard_prompt_is_a_candidate_of_init_auto(rows_of, tiny_bas
         expected = base.embed(torch.tensor((ids * 2)[-tokens:]))
         assert torch.equal(start.vectors, expected.float())
     assert searched_starts(setup, config, 1) == []
+    passed = []
+
+    def fit_with_a_record(*args, **options):
+        passed.extend(options["init_candidates"])
+        return fit(*args, **options)
+
+    monkeypatch.setattr(methods, "fit", fit_with_a_record)
     assert rows_of("soft prompt", virtual_tokens=[3], init="auto")["P = 3"].steps == 4
+    (start,) = passed
+    assert torch.equal(start.vectors, base.embed(torch.tensor(ids[-3:])).float())
