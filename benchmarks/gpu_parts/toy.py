@@ -35,20 +35,27 @@ def rows(count):
     ]
 
 
-def train(device, dtype=torch.float32, **options):
-    """Train a prompt on a tiny Llama.
+def train(device, dtype=torch.float32, *, kind=PromptTuningConfig, loaded_on=None, **options):
+    """Train a prompt, or a prefix, on a tiny Llama.
+
+    Args:
+        device: Where to train.
+        dtype: Dtype of the base.
+        kind: PEFT's configuration of what is trained.
+        loaded_on: Where the base is before training moves it; by default where it is trained.
+        **options: Training arguments.
 
     Returns:
         The base, and the `FitResult`.
     """
-    base = tiny_base("llama", device, dtype)
+    base = tiny_base("llama", loaded_on or device, dtype)
     task = Task(name="toy", template=TEMPLATE, labels=LABELS)
     examples = rows(80)
     with tempfile.TemporaryDirectory() as folder:
         args = PromptTrainingArguments(
             output_dir=folder, use_cpu=torch.device(device).type == "cpu", **{**SETTINGS, **options}
         )
-        config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=6)
+        config = kind(task_type=base.task_type, num_virtual_tokens=6)
         data = {"train": examples[:64], "dev": examples[64:]}
         return base, fit(base, task, config, data, args=args, init="labels")
 
