@@ -29,7 +29,7 @@ TYPICAL_STEPS = 120
 """Steps that fractions of a run refer to while its length is not known, such as of warm-up."""
 
 _LEAST_GAIN = 0.01  # relative fall of the dev loss that counts as an improvement
-_FEWEST = 2  # evaluations without improvement, however small the data: one may be chance
+_FEWEST = 5  # evaluations without improvement, however small the data: see docs/training.md
 _DECAY = 0.25  # of the steps before it, so a fifth of all: between the papers' 10 and 20 %
 
 

@@ -30,22 +30,22 @@ def run_of(losses, steps_per_pass=40, **options):
 
 
 def test_the_rate_warms_up_stays_and_decays_when_dev_stops_falling():
-    auto, state = run_of([1.0, 0.8, 0.6, 0.5, 0.5, 0.499, 0.4])
+    auto, state = run_of([1.0, 0.8, 0.6, 0.5, 0.5, 0.499, 0.52, 0.51, 0.5, 0.4])
     assert auto.ending == Ending.recorded(state.log_history)
-    # Two evaluations after that of step 80 are 40 steps, a whole pass of these data.
-    assert (auto.ending.decay_from, auto.ending.last_step, state.max_steps) == (120, 150, 150)
+    # Five evaluations after that of step 80 are 100 steps, two and a half passes of these data.
+    assert (auto.ending.decay_from, auto.ending.last_step, state.max_steps) == (180, 225, 225)
     assert str(auto.ending) == (
-        "ended after 150 steps, 30 of decay: the dev loss has not fallen for 40 steps (1 passes)"
+        "ended after 225 steps, 45 of decay: the dev loss has not fallen for 100 steps (2.5 passes)"
     )
-    rates = [auto.rate(step) for step in (0, 3, 6, 119, 120, 135, 150, 160)]
+    rates = [auto.rate(step) for step in (0, 3, 6, 179, 180, 202.5, 225, 240)]
     assert rates == pytest.approx([0, 0.5, 1, 1, 1, 0.5, 0, 0])
 
 
 def test_patience_is_in_passes_over_the_data():
     flat = [1.0] * 30
-    assert run_of(flat, steps_per_pass=400)[0].ending.decay_from == 20 + 100  # a quarter of 400
-    assert run_of(flat, steps_per_pass=400, auto_patience=0.5)[0].ending.decay_from == 20 + 200
-    assert run_of(flat, steps_per_pass=4)[0].ending.decay_from == 20 + 40  # two evaluations
+    assert run_of(flat, steps_per_pass=800)[0].ending.decay_from == 20 + 200  # a quarter of 800
+    assert run_of(flat, steps_per_pass=800, auto_patience=0.5)[0].ending.decay_from == 20 + 400
+    assert run_of(flat, steps_per_pass=4)[0].ending.decay_from == 20 + 100  # five evaluations
 
 
 def test_a_run_that_goes_on_falling_ends_at_the_most_steps():
@@ -85,14 +85,14 @@ def test_two_ways_of_ending_are_refused(toy_fit):
 
 def test_a_run_ends_by_itself_and_says_why(toy_fit, capsys):
     _, result = toy_fit(**AUTO, learning_rate=1e-30, auto_max_steps=40)
-    # Nothing is learned, so two evaluations after the first the decay begins.
-    assert result.steps == 8
-    assert result.ended.startswith("ended after 8 steps, 2 of decay: the dev loss has not fallen")
+    # Nothing is learned, so five evaluations after the first the decay begins.
+    assert result.steps == 15
+    assert result.ended.startswith("ended after 15 steps, 3 of decay: the dev loss has not fallen")
     training = result.prompt.manifest.provenance["training"]
     assert (training["max_steps"], training["lr_scheduler_type"]) == ("auto", "warmup_stable_decay")
     assert training["ended"] == result.ended
-    line = "step 6: the dev loss has not fallen for 4 steps (1 passes); the learning rate decays"
-    assert f"{line} until step 8" in capsys.readouterr().err
+    line = "step 12: the dev loss has not fallen for 10 steps (2.5 passes); the learning rate"
+    assert f"{line} decays until step 15" in capsys.readouterr().err
 
 
 def test_the_optimizer_takes_the_rates_of_the_schedule(toy_fit):
