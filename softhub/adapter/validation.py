@@ -205,7 +205,7 @@ def _check_size(name: str, size: int, origin: str) -> None:
     if size > MAX_BYTES[name]:
         fix = (
             " Use fewer virtual tokens. If PEFT saved the embedding layers of the base model too, "
-            "save it again with save_embedding_layers=False."
+            "save the adapter again with save_embedding_layers=False."
             if name == WEIGHTS
             else ""
         )

@@ -185,7 +185,7 @@ def _other_changes(found: "Difference") -> list[tuple[str, str]]:
         return [*facts, ("vectors", "different shapes, not comparable")]
     return [
         *facts,
-        ("vectors moved by", f"{shift.relative_distance:.1%} of their norm"),
+        ("vectors moved by", f"{shift.relative_distance:.1%} of their size"),
         ("mean cosine", f"{shift.mean_cosine:.4f}"),
         ("largest change", f"virtual token {shift.most_moved}, cosine {shift.lowest_cosine:.4f}"),
     ]

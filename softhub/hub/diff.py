@@ -16,7 +16,7 @@ _MANIFEST_FIELDS_SHOWN_ELSEWHERE = ("metrics", "files")
 
 @dataclass(frozen=True)
 class VectorShift:
-    """Distance between the vectors of two revisions; of prefixes in each layer's unit.
+    """Distance between the vectors of two revisions; of prefixes in units of the old layers.
 
     Attributes:
         relative_distance: Frobenius norm of the difference over that of the old vectors.

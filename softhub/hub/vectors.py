@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from softhub.adapter.adapter import Adapter
 from softhub.adapter.manifest import PrefixShape
 
-Matrix = npt.NDArray[np.float32]
+Matrix = npt.NDArray[np.floating[Any]]
 
 
 def layer_units(rows: Matrix, prefix: PrefixShape | None) -> Matrix:
@@ -21,14 +23,13 @@ def layer_units(rows: Matrix, prefix: PrefixShape | None) -> Matrix:
         prefix: How a row of a prefix is divided; None for a prompt, whose units are all 1.
 
     Returns:
-        `[width]` or `[H]`, positive.
+        `[width]` or `[H]`, positive; float64, in which no quotient of float32 numbers overflows.
     """
     if prefix is None:
-        return np.ones(rows.shape[1], dtype=np.float32)
+        return np.ones(rows.shape[1])
     parts = rows.reshape(len(rows), -1, prefix.layer_width)  # [P, layers * 2, layer width]
     sizes = np.sqrt(np.square(parts, dtype=np.float64).mean(axis=(0, 2)))  # [layers * 2]
-    units: Matrix = np.where(sizes > 0, sizes, 1).astype(np.float32)
-    return units.repeat(prefix.layer_width)
+    return np.where(sizes > 0, sizes, 1.0).repeat(prefix.layer_width)
 
 
 def similarity_of(a: Adapter, b: Adapter) -> float | None:
@@ -53,9 +54,9 @@ def similarity(a: Matrix, b: Matrix) -> float:
     return float(row_cosines(means[:1], means[1:])[0])
 
 
-def row_cosines(a: Matrix, b: Matrix) -> npt.NDArray[np.float32]:
+def row_cosines(a: Matrix, b: Matrix) -> Matrix:
     """Return the cosine of each row of `a` with the same row of `b`, both `[P, H]`."""
-    cosines: npt.NDArray[np.float32] = np.einsum("ph,ph->p", _unit_rows(a), _unit_rows(b))
+    cosines: Matrix = np.einsum("ph,ph->p", _unit_rows(a), _unit_rows(b))
     return cosines
 
 
@@ -66,5 +67,5 @@ def relative_distance(a: Matrix, b: Matrix) -> float:
 
 def _unit_rows(rows: Matrix) -> Matrix:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)  # [P, 1]
-    unit: Matrix = rows / np.maximum(lengths, np.float32(1e-12))
+    unit: Matrix = rows / np.maximum(lengths, 1e-12)
     return unit

@@ -85,17 +85,17 @@ def cached_prompts(requests: Sequence[Request]) -> list[LoadedPrompt]:
 def answer_apart(
     requests: Sequence[Request], answer: Callable[[list[Request]], Sequence[_Answer]]
 ) -> list[_Answer]:
-    """Answer a batch that is too wide for cached keys and values: each row with a prefix alone.
+    """Answer a batch that is too wide for cached keys and values: rows with a prefix apart.
 
     A base that computes the widest row exactly only where the prompt runs with the text may compute
-    a narrower one with a prefix, which another row of its batch must not change.
+    narrower ones with a prefix, which other rows of their batch must not change. Rows that all have
+    a prefix are answered one by one.
     """
+    prefixes = [row for row, each in enumerate(requests) if is_prefix(each.prompt)]
     others = [row for row, each in enumerate(requests) if not is_prefix(each.prompt)]
-    found = dict(
-        zip(others, answer([requests[row] for row in others]) if others else (), strict=True)
-    )
-    for row in {*range(len(requests))} - {*others}:
-        found[row] = answer([requests[row]])[0]
+    found: dict[int, _Answer] = {}
+    for part in [prefixes, others] if others else [[row] for row in prefixes]:
+        found.update(zip(part, answer([requests[row] for row in part]), strict=True))
     return [found[row] for row in range(len(requests))]
 
 

@@ -77,9 +77,8 @@ class LoadedPrompt:
         """
         if isinstance(self.stored, Prefix):
             raise ConfigError(
-                "This base computes rows of this length exactly only where the prompt runs with "
-                "the text, and a prefix is keys and values in the cache. Use a prompt or, if the "
-                "base is exact for them, shorter texts."
+                "A prefix needs cached keys and values, with which rows of this length are not "
+                "exact on this base. Shorten the texts, or use a prompt."
             )
         return self.stored
 

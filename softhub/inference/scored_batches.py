@@ -29,7 +29,7 @@ def _each_prefix_as_alone(answer: _BatchAnswer[_Answer]) -> _BatchAnswer[_Answer
     def answered(base: BaseModel, requests: Sequence[Request]) -> list[_Answer]:
         prefixes = len(requests) > 1 and any(is_prefix(each.prompt) for each in requests)
         if prefixes and not shares_prefixes(base, widest(requests)):
-            return answer_apart(requests, partial(answer, base))
+            return answer_apart(requests, partial(answered, base))
         return answer(base, requests)
 
     return answered

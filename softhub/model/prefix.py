@@ -48,7 +48,7 @@ def _template(base: BaseModel) -> Prefix:
 
 
 def require_shared_keys(base: BaseModel, width: int) -> None:
-    """Refuse to run a prefix with rows that a base computes exactly without cached keys only.
+    """Refuse rows for which cached keys and values are not exact.
 
     Args:
         base: A base that can run prefixes.

@@ -7,6 +7,7 @@ virtual token in both cases.
 import dataclasses
 import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,7 +196,7 @@ class SoftPrompt:
         manifest = dataclasses.replace(
             self.manifest,
             provenance=without_local_paths(self.manifest.provenance),
-            files=self.hashes(),
+            files=_hashes(files),
         )
         files[layout.MANIFEST] = manifest.to_bytes()
         files[layout.CARD] = (render_card(manifest) if card is None else card).encode()
@@ -204,7 +205,7 @@ class SoftPrompt:
 
     def hashes(self) -> dict[str, str]:
         """Return the SHA-256 that the weights and the config have in the folder of this prompt."""
-        return {name: layout.sha256_of(data) for name, data in self._peft_files().items()}
+        return _hashes(self._peft_files())
 
     def _peft_files(self) -> dict[str, bytes]:
         """Return the config and the weights, as plain PEFT reads them."""
@@ -216,6 +217,10 @@ class SoftPrompt:
             layout.CONFIG: _config_bytes(self.manifest),
             layout.WEIGHTS: save({layout.WEIGHTS_KEY: stored}, metadata={"format": "pt"}),
         }
+
+
+def _hashes(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: layout.sha256_of(data) for name, data in files.items()}
 
 
 def _size(size: PrefixShape | int | None) -> str:

@@ -33,13 +33,17 @@ class EncodedTask:
 
     @property
     def width(self) -> int:
-        """The most columns of a batch without the prompt: longest text and longest answer."""
+        """The most columns of a batch without the prompt, in training and in use.
+
+        They are those of the longest text, and of the longest answer that follows it.
+        """
         splits = (self.train, self.dev)
         texts = max(len(ids) for split in splits for ids in split.inputs)
         if self.candidates is not None:
-            return texts + max(map(len, self.candidates.continuations))
+            return texts + max(map(len, self.candidates.sequences))
         targets = (answer for split in splits for answer in split.answers)
-        return texts + max(len(answer) for answer in targets if isinstance(answer, tuple))
+        longest = max(len(answer) for answer in targets if isinstance(answer, tuple))
+        return texts + max(longest, int(self.task.generation.get("max_new_tokens") or 0))
 
     @property
     def label_entropy(self) -> float | None:

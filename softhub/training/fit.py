@@ -16,7 +16,7 @@ from softhub.terminal import phase
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
 from softhub.training.initialization import Initialization, choose_initialization, load_init
-from softhub.training.peft_config import PromptConfig, check_config
+from softhub.training.peft_config import PromptConfig, check_config, check_widths
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
 from softhub.training.restarts import (
     Attempt,
@@ -76,7 +76,8 @@ def fit(
         TrainingError: The configuration cannot be trained, or the loss of all attempts is NaN.
         TrainingInterrupted: Ctrl-C was pressed; a checkpoint was saved.
         TaskError: The template, the label words and the tokenizer do not fit together.
-        BaseModelError: A prefix is to be trained, and the base cannot run one.
+        BaseModelError: A prefix is to be trained, and the base cannot run one, or not with texts
+            of this length.
     """
     args = args or PromptTrainingArguments()
     if resume:
@@ -87,6 +88,7 @@ def fit(
     tokens = int(config.num_virtual_tokens)
     with phase("Encoding the texts of train and dev"):
         encoded = encode_task(base, task, splits.train, splits.dev, virtual_tokens=tokens)
+    check_widths(base, config, [encoded])
     if not resume:
         set_aside_checkpoints(args.output_dir)
     began = time.perf_counter()

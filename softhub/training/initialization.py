@@ -23,7 +23,7 @@ from peft import PrefixTuningConfig, PromptTuningInit
 from softhub.adapter.manifest import PrefixShape
 from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
-from softhub.model.prefix import require_shared_keys, vectors_of_prompt
+from softhub.model.prefix import vectors_of_prompt
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task
 from softhub.terminal import phase
@@ -104,13 +104,11 @@ def choose_initialization(
 
     Raises:
         TrainingError: An init needs something that is missing, or a prompt has another shape.
-        BaseModelError: A prefix is to be trained on longer texts than the base runs it with.
     """
     found = [*_by_name(base, config, tasks, init, seed)]
     for number, prompt in enumerate(candidates, start=1):
         found.append(_from_prompt(f"candidate {number}", prompt, base, config))
     if (shape := prefix_to_train(base, config)) is not None:
-        require_shared_keys(base, int(config.num_virtual_tokens) + max(one.width for one in tasks))
         found = [_as_prefix(base, one, shape) for one in found]
     if len(found) == 1:
         return found[0]
@@ -180,8 +178,10 @@ def _from_prompt(
             f"{list(shape)}: set num_virtual_tokens to {prompt.vectors.shape[0]} and use a base of "
             "the same width."
         )
-    # A prompt in memory has no files yet; it is known by those that it would be saved as.
-    vectors, parent = prompt.vectors.clone(), prompt.manifest.files or prompt.hashes()
+    parent = prompt.manifest.files or None
+    if parent is None and prompt.manifest.provenance:  # trained: it may be saved later
+        parent = prompt.hashes()
+    vectors = prompt.vectors.clone()
     return Initialization(name, vectors, trained=True, parent=parent, prefix=own)
 
 

@@ -33,7 +33,7 @@ from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
 from softhub.training.initialization import choose_initialization, load_init
 from softhub.training.module import PromptTuningModule, weight_tensor
-from softhub.training.peft_config import PromptConfig, check_config
+from softhub.training.peft_config import PromptConfig, check_config, check_widths
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
 from softhub.training.rounding import round_prefix
 from softhub.training.running import (
@@ -86,8 +86,6 @@ def fit_mixture(
     check_config(base, config, args)
     init = load_init(init)
     set_seed(args.seed)
-    if not resume:
-        set_aside_checkpoints(args.output_dir)
     splits = to_all_splits(tasks, data)
     shares = mixture_weights(_sizes(tasks, splits), mixture)
     tokens = int(config.num_virtual_tokens)
@@ -95,6 +93,9 @@ def fit_mixture(
         encode_task(base, task, part.train, part.dev, virtual_tokens=tokens)
         for task, part in zip(tasks, splits, strict=True)
     ]
+    check_widths(base, config, encoded)
+    if not resume:
+        set_aside_checkpoints(args.output_dir)
     size = args.per_device_eval_batch_size
     start = choose_initialization(base, config, encoded, init, seed=args.seed, batch_size=size)
     history = HistoryCallback()

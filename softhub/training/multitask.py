@@ -70,7 +70,8 @@ def fit_tasks(
     if shared_steps:
         options = _options(args, folder / _SHARED, shared_steps, resume)
         shared = fit_mixture(base, tasks, config, splits, init=init, mixture=mixture, **options)
-        init = _saved(shared, folder / _SHARED)
+        _save(shared, folder / _SHARED)
+        init = shared.prompt
     results: list[FitResult] = []
     numbers: Sequence[int | str | None] = steps or [args.max_steps] * len(tasks)
     for task, part, number in zip(tasks, splits, numbers, strict=True):
@@ -112,12 +113,8 @@ def _options(
     return {"args": own, "resume": resume and last_checkpoint(folder) is not None}
 
 
-def _saved(shared: FitResult, folder: Path) -> SoftPrompt:
-    """Save the shared prompt, and return it with the hashes that identify it as a parent.
-
-    Its learning curve is saved next to it. Other processes have the same vectors, and write none.
-    """
-    if not PartialState().is_main_process:
-        return shared.prompt
-    write_curve(folder, shared)
-    return SoftPrompt.from_pretrained(shared.prompt.save_pretrained(folder / "adapter"))
+def _save(shared: FitResult, folder: Path) -> None:
+    """Save the shared prompt and its learning curve; other processes have the same vectors."""
+    if PartialState().is_main_process:
+        write_curve(folder, shared)
+        shared.prompt.save_pretrained(folder / "adapter")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from accelerate.utils import parse_flag_from_env
 from peft import PeftType, PrefixTuningConfig, PromptTuningConfig
 
@@ -9,8 +11,9 @@ from softhub.adapter.layout import MAX_BYTES, WEIGHTS
 from softhub.adapter.manifest import PrefixShape
 from softhub.errors import TrainingError, expected_instead
 from softhub.model.base import BaseModel
-from softhub.model.prefix import prefix_shape
+from softhub.model.prefix import prefix_shape, require_shared_keys
 from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.encoded_task import EncodedTask
 
 PromptConfig = PromptTuningConfig | PrefixTuningConfig
 
@@ -44,6 +47,16 @@ def check_config(base: BaseModel, config: PromptConfig, args: PromptTrainingArgu
         )
     if isinstance(config, PrefixTuningConfig):
         _check_prefix(base, config, args)
+
+
+def check_widths(base: BaseModel, config: PromptConfig, tasks: Sequence[EncodedTask]) -> None:
+    """Check that a prefix is exact with the longest text and answer of all tasks.
+
+    Raises:
+        BaseModelError: Cached keys and values of such rows are not exact on the base.
+    """
+    if isinstance(config, PrefixTuningConfig):
+        require_shared_keys(base, int(config.num_virtual_tokens) + max(one.width for one in tasks))
 
 
 def prefix_to_train(base: BaseModel, config: PromptConfig) -> PrefixShape | None:

@@ -117,8 +117,8 @@ def _check_is_of_this_prompt(checkpoint: str, trainer: PromptTrainer) -> None:
     if found != expected:
         raise TrainingError(
             f"{checkpoint} has {_in_words(found)}; expected {_in_words(expected)}. Resume with the "
-            "prompt type and the number of virtual tokens that the run began with, or start anew "
-            "without resume."
+            "base model, the prompt type and the number of virtual tokens that the run began with, "
+            "or start without resume."
         )
 
 

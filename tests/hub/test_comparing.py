@@ -113,6 +113,18 @@ def test_the_largest_layer_does_not_decide_how_similar_prefixes_are(
     assert shift.mean_cosine == pytest.approx(7 / (4 * 13) ** 0.5)
 
 
+def test_a_layer_of_the_smallest_numbers_can_be_compared(hub: Hub, tmp_path: Path) -> None:
+    """A float32 unit would be 0, and the quotient infinite."""
+    tiny = [[1e-45, 1.0, 1.0, 1.0]]
+    hub.push(prefix_folder(tmp_path, "1", tiny), REPO, tags=["v1"])
+    ranked = hub.similar(prefix_folder(tmp_path, "2", [[3e38, 1.0, 1.0, 1.0]]))
+    assert [score for _, score in ranked] == pytest.approx([1.0])
+    hub.push(prefix_folder(tmp_path, "3", [[3e38, 1.0, 1.0, 1.0]]), REPO)
+    shift = hub.diff(REPO, "v1").vectors
+    assert shift is not None
+    assert np.isfinite([shift.relative_distance, shift.mean_cosine]).all()
+
+
 def test_similarity_is_the_cosine_of_the_mean_vectors() -> None:
     generator = np.random.default_rng(0)
     a, b = (generator.normal(size=(n, 8)).astype(np.float32) for n in (3, 5))

@@ -136,7 +136,12 @@ def test_a_longer_row_of_the_batch_changes_nothing():
     options = {"max_new_tokens": 2}
     together = model.generate(texts, prompt=names, **options)
     assert together == [model.generate(text, prompt=name, **options) for text, name in pairs]
-    with pytest.raises(ConfigError, match="a prefix is keys and values in the cache"):
+    answers = [" it", " it is", " so", " good"]
+    scores = model.target_logprobs(texts, answers, prompt=names, task=SUMMARY)
+    for row, (text, name) in enumerate(pairs):
+        one = model.target_logprobs(text, answers[row], prompt=name, task=SUMMARY)
+        assert scores[row] == pytest.approx(one, abs=1e-4)
+    with pytest.raises(ConfigError, match="A prefix needs cached keys and values"):
         model.predict(["Good.", long], prompt="prefix", task=task)
 
 
@@ -144,5 +149,5 @@ def test_a_prefix_has_no_embeddings_to_run_with_a_text(loaded):
     """Where a base computes rows of some length without cached keys only."""
     own = LoadedPrompt(prefix(loaded("llama"), 3).prepare(loaded("llama")), None)
     assert own.length == 3
-    with pytest.raises(ConfigError, match="a prefix is keys and values in the cache"):
+    with pytest.raises(ConfigError, match="A prefix needs cached keys and values"):
         _ = own.vectors

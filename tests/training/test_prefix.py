@@ -274,18 +274,25 @@ def test_a_run_is_not_resumed_as_another_prompt(other, prefix_fit):
 
 
 def test_texts_that_are_too_long_for_cached_keys_are_refused_before_training(tmp_path):
-    base = family_base("gpt_neo")
-    rows = [Example({"text": text}, label=text) for text in ("good", "bad") * 4]
-    long = Example({"text": "good " * 2 * WINDOW}, label="good")
+    base, folder = family_base("gpt_neo"), tmp_path / "run"
     options = {"use_cpu": True, "max_steps": 2, "max_restarts": 0}
-    args = PromptTrainingArguments(output_dir=str(tmp_path / "run"), **options)
-    config = config_of(base, 3)
-    assert fit(base, SHORT, config, {"train": rows, "dev": rows}, args=args).steps == 2
+    args = PromptTrainingArguments(output_dir=str(folder), **options)
+    words = base.encoder.candidates_of(SHORT).sequences
+    room = WINDOW - 3 - len(base.encoder.tokens(" is")) - max(map(len, words))
+    rows = [Example({"text": text}, label=text) for text in ("good", "bad") * 4]
+    fits, long = (
+        Example({"text": "0" * count}, label="good")  # one token each
+        for count in (room, room + 1)
+    )
+    result = fit(base, SHORT, config_of(base, 3), {"train": rows, "dev": [fits, *rows]}, args=args)
+    model = PromptModel(base)
+    model.load_prompt(result.prompt, name="own")
+    assert model.predict(fits.row, prompt="own", task=SHORT).label in ("good", "bad")
+    before = sorted(folder.rglob("*"))
     for data in ({"train": [*rows, long], "dev": rows}, {"train": rows, "dev": [long, *rows]}):
-        with pytest.raises(
-            BaseModelError, match=r"gpt_neo cannot run a prefix with rows of .*max_le"
-        ):
-            fit(base, SHORT, config, data, args=args)
+        with pytest.raises(BaseModelError, match=f"gpt_neo cannot run .* rows of {WINDOW + 1} tok"):
+            fit(base, SHORT, config_of(base, 3), data, args=args)
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_a_prefix_from_a_prompt_in_memory_names_its_parent(prefix_fit, tmp_path):
@@ -304,24 +311,28 @@ def test_rounding_that_changes_a_label_is_not_done(loaded):
     drawn = [random_prefix(base, 3, seed=seed) for seed in range(40)]
     manifest, shape = drawn[0].manifest, drawn[0].manifest.prefix
 
-    def label(vectors):
+    def lead(vectors):
+        """How far the score of good is above that of bad."""
         model = PromptModel(base)
         model.load_prompt(SoftPrompt(vectors, manifest), name="own")
-        return model.predict(dev[0].row, prompt="own", task=SHORT).label
+        scores = model.predict(dev[0].row, prompt="own", task=SHORT).scores
+        return scores["good"] - scores["bad"]
 
-    by_label = {label(each.vectors): each.vectors for each in drawn}
-    good, bad = by_label["good"], by_label["bad"]
-    for _ in range(20):
+    ordered = sorted((each.vectors for each in drawn), key=lead)
+    bad, good = ordered[0], ordered[-1]
+    for _ in range(10):  # further ones would be decided by float32 alone
         middle = (good + bad) / 2
-        good, bad = (middle, bad) if label(middle) == "good" else (good, middle)
-    kept = []
+        good, bad = (middle, bad) if lead(middle) > 0 else (good, middle)
+    kept = 0
     for vectors in (good, bad):
         rounded = vectors.bfloat16().float()
-        same = label(vectors) == label(rounded)
+        leads = lead(vectors), lead(rounded)
+        assert min(map(abs, leads)) > 1e-3
         found = round_prefix(base, [encoded], vectors, shape, 8)
+        same = (leads[0] > 0) == (leads[1] > 0)
         assert torch.equal(found, rounded if same else vectors)
-        kept.append(not same)
-    assert any(kept)
+        kept += not same
+    assert kept
 
 
 def test_packed_label_words_and_shared_ones_give_the_same_loss(loaded, encoded):
