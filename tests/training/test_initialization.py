@@ -220,7 +220,7 @@ def test_given_prompts_are_candidates_too(toy_fit, toy_task, toy_examples, tmp_p
         init_candidates=[trained.prompt],
     )
     assert result.init == "candidate 1"
-    parent = {"parent": dict(trained.prompt.manifest.files)}
+    parent = {"parent": trained.prompt.hashes()}
     assert result.prompt.manifest.provenance["init"] == parent
 
 
