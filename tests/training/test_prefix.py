@@ -292,6 +292,8 @@ def test_texts_that_are_too_long_for_cached_keys_are_refused_before_training(tmp
     for data in ({"train": [*rows, long], "dev": rows}, {"train": rows, "dev": [long, *rows]}):
         with pytest.raises(BaseModelError, match=f"gpt_neo cannot run .* rows of {WINDOW + 1} tok"):
             fit(base, SHORT, config_of(base, 3), data, args=args)
+        with pytest.raises(BaseModelError, match=f"gpt_neo cannot run .* rows of {WINDOW + 1} tok"):
+            fit_mixture(base, [SHORT], config_of(base, 3), [data], args=args)
     assert sorted(folder.rglob("*")) == before
 
 
