@@ -62,15 +62,15 @@ class PromptTrainingArguments(TrainingArguments):
     instead.
 
     Attributes:
-        max_steps: Optimizer steps, or `"auto"`: until the dev loss stops falling, and a decay; see
-            `softhub.training.auto_steps`. The default is auto, or -1 if `num_train_epochs` is
-            given.
+        max_steps: Optimizer steps, or `"auto"`: until the dev loss of their moving average stops
+            falling; see `softhub.training.auto_steps`. The default is auto, or -1 if
+            `num_train_epochs` is given.
         num_train_epochs: Passes over the training data, in place of `max_steps`.
         auto_max_steps: Most steps of a run with `max_steps="auto"`.
         auto_max_minutes: Most minutes of such a run, as far as its speed can tell; those before it
             was resumed do not count.
         auto_patience: Passes over the training data, or a fraction of one, without a lower dev loss
-            before the decay begins.
+            before it ends.
         learning_rate: The peak learning rate; the default is a fraction of the size of the base's
             embeddings.
         max_restarts: How often a failed run is restarted, with another learning rate and then also
@@ -181,7 +181,7 @@ class PromptTrainingArguments(TrainingArguments):
         launched = getattr(self, "mixed_precision", "no")
         plain |= {kind: plain[kind] or launched == kind for kind in ("bf16", "fp16")}
         if self.is_auto:
-            plain["lr_scheduler_type"] = "warmup_stable_decay"
+            plain["lr_scheduler_type"] = "constant_with_warmup"
             plain |= {name: getattr(self, name) for name in ("auto_max_steps", "auto_patience")}
         plain["learning_rate_rule"] = rule or self.rule
         plain["examples_per_step"] = self.train_batch_size * self.world_size

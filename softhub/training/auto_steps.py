@@ -1,11 +1,11 @@
-"""`max_steps: auto`: a run that ends when it is done, by a warmup-stable-decay schedule.
+"""`max_steps: auto`: a run that ends when its dev loss has stopped falling.
 
-A linear decay has to know its last step in advance. Here the learning rate stays at its peak after
-warm-up until the dev loss stops falling, and then decays, which gives most of what a schedule of
-the right length gives (Hu et al. 2024, arXiv 2404.06395; Hägele et al. 2024, arXiv 2405.18392).
+A decay of the learning rate would have to begin before the end is known. So the rate is constant
+after warm-up, and the moving average of the steps is evaluated and kept in place of the last one;
+see `softhub.training.averaging`.
 
-When the decay begins is decided once, at an evaluation, and recorded in the history of the run,
-which checkpoints contain. So a resumed run takes the same steps, without any state of its own.
+The end is decided at an evaluation and recorded in the history of the run, which checkpoints
+contain. So a resumed run takes the same steps, without any state of its own.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerState
+from transformers.trainer_callback import TrainerControl
 
 if TYPE_CHECKING:
     from softhub.training.arguments import PromptTrainingArguments
@@ -30,44 +31,37 @@ TYPICAL_STEPS = 120
 
 _LEAST_GAIN = 0.01  # relative fall of the dev loss that counts as an improvement
 _FEWEST = 5  # evaluations without improvement, however small the data: see docs/training.md
-_DECAY = 0.25  # of the steps before it, so a fifth of all: between the papers' 10 and 20 %
 
 
 @dataclass(frozen=True)
 class Ending:
-    """The decision when a run ends.
+    """The decision that a run ends.
 
     Attributes:
-        decay_from: The step at which the learning rate begins to decay.
-        last_step: The step at which it is 0, and the run ends.
-        reason: Why the decay began, a clause for messages.
+        ended_at: The last step.
+        reason: Why it ends there, a clause for messages.
     """
 
-    decay_from: int
-    last_step: int
+    ended_at: int
     reason: str
 
     @classmethod
     def recorded(cls, history: Sequence[Mapping[str, Any]]) -> Ending | None:
         """Return the decision in the history of a run; None if there is none yet."""
-        found = (logs for logs in history if "decay_from" in logs)
-        return next(
-            (cls(logs["decay_from"], logs["last_step"], logs["reason"]) for logs in found), None
-        )
+        found = (logs for logs in history if "ended_at" in logs)
+        return next((cls(logs["ended_at"], logs["reason"]) for logs in found), None)
 
     def to_record(self) -> dict[str, Any]:
         """Return the entry of the history."""
-        record = {"decay_from": self.decay_from, "last_step": self.last_step}
-        return {"step": self.decay_from, **record, "reason": self.reason}
+        return {"step": self.ended_at, **asdict(self)}
 
     def __str__(self) -> str:
         """Say in one line why the run ended."""
-        decay = self.last_step - self.decay_from
-        return f"ended after {self.last_step} steps, {decay} of decay: {self.reason}"
+        return f"ended after {self.ended_at} steps: {self.reason}"
 
 
 class AutoSteps(TrainerCallback):
-    """The learning rate of a run without a number of steps, and its end.
+    """Ends a run without a number of steps.
 
     Args:
         args: The arguments; `auto_max_steps`, `auto_max_minutes` and `auto_patience` apply.
@@ -75,76 +69,49 @@ class AutoSteps(TrainerCallback):
     """
 
     def __init__(self, args: PromptTrainingArguments, steps_per_pass: int) -> None:
-        self.warmup = int(args.get_warmup_steps(TYPICAL_STEPS))
         self.most, self.minutes = args.auto_max_steps, args.auto_max_minutes
         self.patience = args.auto_patience * steps_per_pass
         self.steps_per_pass = steps_per_pass
-        self.ending: Ending | None = None
         self._began, self._first = 0.0, 0
 
-    def rate(self, step: int) -> float:
-        """Return the factor of the peak learning rate after `step` steps."""
-        if step < self.warmup:
-            return step / self.warmup
-        if self.ending is None or step <= self.ending.decay_from:
-            return 1.0
-        left, decay = self.ending.last_step - step, self.ending.last_step - self.ending.decay_from
-        return max(0.0, left / decay)
-
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Continue with the decision of a run that is resumed."""
+        """Start the clock."""
         self._began, self._first = time.monotonic(), state.global_step
-        if found := Ending.recorded(state.log_history):
-            self._end(state, found)
 
-    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Decide whether the decay begins."""
-        if self.ending is not None:
-            return
-        reason, step = self._reason(state), state.global_step
+    def on_evaluate(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Decide whether the run ends."""
+        reason = self._reason(state)
         if reason is None:
             return
-        last = min(step + _decay_after(step), self.most)
-        ending = Ending(step, max(last, step), reason)
+        ending = Ending(state.global_step, reason)
         state.log_history.append(ending.to_record())
-        self._end(state, ending)
+        control.should_training_stop = control.should_save = True
         if state.is_world_process_zero:
-            decay = f"the learning rate decays until step {ending.last_step}"
-            tqdm.write(f"step {step}: {reason}; {decay}", file=sys.stderr)
-
-    def _end(self, state: TrainerState, ending: Ending) -> None:
-        self.ending = ending
-        state.max_steps = ending.last_step  # at which transformers evaluates, saves and stops
+            tqdm.write(str(ending), file=sys.stderr)
 
     def _reason(self, state: TrainerState) -> str | None:
-        """Return why the decay begins now; None if it does not."""
+        """Return why the run ends now; None if it does not."""
         step, every = state.global_step, max(1, int(state.eval_steps))
         waited = step - _last_improvement(state.log_history)
         if waited >= max(self.patience, _FEWEST * every):
             passes = waited / self.steps_per_pass
             return f"the dev loss has not fallen for {waited} steps ({passes:.2g} passes)"
-        # A decay that begins at the next evaluation would be too late.
-        following = step + every
-        if following + _decay_after(following) > self.most:
+        if step >= self.most:
             return f"auto_max_steps is {self.most}"
-        if self.minutes is not None and self._is_late(step, following):
+        if self.minutes is not None and self._is_late(step, every):
             return f"auto_max_minutes is {self.minutes:g}"
         return None
 
-    def _is_late(self, step: int, following: int) -> bool:
-        """Return whether there is no time for another evaluation before the decay."""
+    def _is_late(self, step: int, every: int) -> bool:
+        """Return whether there is no time for the steps until another evaluation."""
         seconds = time.monotonic() - self._began
-        per_step = seconds / max(1, step - self._first)
-        needed = (following + _decay_after(following) - step) * per_step
+        needed = every * seconds / max(1, step - self._first)
         late = [seconds + needed > 60 * (self.minutes or math.inf)]
         if PartialState().num_processes > 1:  # each has a clock of its own
             broadcast_object_list(late)
         return late[0]
-
-
-def _decay_after(step: int) -> int:
-    """Return the steps of a decay that begins after `step` steps."""
-    return max(1, round(_DECAY * step))
 
 
 def _last_improvement(history: Sequence[Mapping[str, Any]]) -> int:

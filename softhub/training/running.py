@@ -24,7 +24,7 @@ from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
 from softhub.model.prompt import SoftPrompt
 from softhub.training.callbacks import InterruptCallback
 from softhub.training.provenance import peak_memory
-from softhub.training.trainer import PROMPT, UNIT, CheckpointNotWritten, PromptTrainer
+from softhub.training.trainer import AVERAGE, PROMPT, UNIT, CheckpointNotWritten, PromptTrainer
 
 logger = logging.getLogger("softhub")
 
@@ -117,14 +117,15 @@ def _check_is_of_this_prompt(checkpoint: str, trainer: PromptTrainer) -> None:
     if found != expected:
         raise TrainingError(
             f"{checkpoint} has {_in_words(found)}; expected {_in_words(expected)}. Resume with the "
-            "base model, the prompt type and the number of virtual tokens that the run began with, "
-            "or start without resume."
+            "base model, the prompt type, the number of virtual tokens and the max_steps (a number "
+            "or auto) that the run began with, or start without resume."
         )
 
 
 def _in_words(shapes: Mapping[str, tuple[int, ...]]) -> str:
     kind = "a prefix" if UNIT in shapes else "a prompt"
-    return f"{kind} of shape {list(shapes.get(PROMPT, ()))}"
+    steps = "with" if AVERAGE in shapes else "without"
+    return f"{kind} of shape {list(shapes.get(PROMPT, ()))} {steps} its average (max_steps auto)"
 
 
 @contextmanager

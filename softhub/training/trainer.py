@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import compress
 from pathlib import Path
@@ -15,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     EvalPrediction,
     PrinterCallback,
@@ -34,13 +34,14 @@ from softhub.metrics.label_sets import join_labels
 from softhub.model.base import BaseModel
 from softhub.tasks import Task
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.auto_steps import AutoSteps, Ending
+from softhub.training.auto_steps import TYPICAL_STEPS, AutoSteps, Ending
+from softhub.training.averaging import AVERAGES, MovingAverage
 from softhub.training.callbacks import ProgressLines, tracked
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate, count_items
 from softhub.training.module import LossModule
 
-PROMPT, UNIT = "prompt", "unit"
-"""Names of the trained parameter and of its unit, and so their keys in a checkpoint."""
+PROMPT, UNIT, AVERAGE = "prompt", "unit", f"{AVERAGES}.0"
+"""Names of the trained parameter, its unit and its average, and so their keys in a checkpoint."""
 
 
 class CheckpointNotWritten(TrainingError):
@@ -73,9 +74,13 @@ class PromptTrainer(Trainer):
     ) -> None:
         args = args.resolved_for(module.base, prefix=module.prefix is not None)
         self.prompt_arguments = args
-        self.auto: AutoSteps | None = None
         if args.is_auto:
-            args = replace(args, max_steps=args.auto_max_steps)
+            args = replace(
+                args,
+                max_steps=args.auto_max_steps,
+                lr_scheduler_type="constant_with_warmup",
+                warmup_steps=args.get_warmup_steps(TYPICAL_STEPS),
+            )
         self._task = task
         self._evaluation_seconds, self._trained = 0.0, 0
         self._row_losses: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -99,9 +104,11 @@ class PromptTrainer(Trainer):
         for default in (PrinterCallback, ProgressCallback):  # they write logs to stdout
             self.remove_callback(default)
         self.add_callback(ProgressLines())
+        self._average: MovingAverage | None = None
         if self.prompt_arguments.is_auto:
-            self.auto = AutoSteps(self.prompt_arguments, self.steps_per_pass())
-            self.add_callback(self.auto)
+            self._average = MovingAverage(module)
+            self.add_callback(self._average)
+            self.add_callback(AutoSteps(self.prompt_arguments, self.steps_per_pass()))
 
     def steps_per_pass(self) -> int:
         """Return the optimizer steps of one pass over the training data."""
@@ -123,7 +130,7 @@ class PromptTrainer(Trainer):
         Under FSDP it is gathered from all processes, each of which has to call this.
         """
         module = self.accelerator.unwrap_model(self._module)
-        prompt = module.prompt
+        prompt = module.prompt if self._average is None else module.get_parameter(AVERAGE)
         whole: torch.Tensor = prompt.full_tensor() if hasattr(prompt, "full_tensor") else prompt
         vectors: torch.Tensor = module.vectors_from(whole.detach())
         return vectors.float().cpu().clone()
@@ -155,7 +162,7 @@ class PromptTrainer(Trainer):
         waited = stopping.get("early_stopping_patience_counter", 0)
         patience = self.prompt_arguments.early_stopping_patience
         ending = Ending.recorded(state.log_history)
-        last = ending.last_step if ending else self.args.max_steps
+        last = ending.ended_at if ending else self.args.max_steps
         return 0 < last <= state.global_step or 0 < patience <= waited
 
     @property
@@ -214,15 +221,6 @@ class PromptTrainer(Trainer):
         # Accelerate splits each batch of a whole step by process and accumulation.
         return LengthBucketSampler(self._lengths, self._rows_per_step, self.args.seed)
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Use the schedule of a run that ends by itself, if this is one."""
-        if self.auto is not None and self.lr_scheduler is None:
-            auto, chosen = self.auto, optimizer or self.optimizer
-            assert chosen is not None
-            self.lr_scheduler = LambdaLR(chosen, lambda step: auto.rate(step))
-            self._created_lr_scheduler = True
-        return super().create_scheduler(num_training_steps, optimizer)
-
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Count the examples that this process trains on; those before a resume do not count."""
         self._trained += inputs["input_ids"].shape[0] * self.args.world_size
@@ -232,9 +230,10 @@ class PromptTrainer(Trainer):
             return super().training_step(model, inputs, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate on dev; the time it takes is not training time."""
+        """Evaluate on dev, the average if there is one; the time it takes is not training time."""
         start = time.perf_counter()
-        metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        with nullcontext() if self._average is None else self._average.in_place():
+            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         self._evaluation_seconds += time.perf_counter() - start
         return metrics
 
@@ -295,4 +294,4 @@ class PromptTrainer(Trainer):
 
 
 def _of_prompt(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in state.items() if name in (PROMPT, UNIT)}
+    return {name: value for name, value in state.items() if name in (PROMPT, UNIT, AVERAGE)}

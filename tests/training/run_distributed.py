@@ -61,7 +61,7 @@ def main(base_folder, out, per_device, class_weights, optim="adamw_torch", metho
         use_cpu=True,
         disable_tqdm=True,
     )
-    kind = PromptTuningConfig if method == "prompt" else PrefixTuningConfig
+    kind = PrefixTuningConfig if method == "prefix" else PromptTuningConfig
     config = kind(task_type=base.task_type, num_virtual_tokens=6)
     data = {"train": examples[:32], "dev": examples[32:]}
     result = fit(base, task, config, data, args=args, init="labels")

@@ -1,11 +1,15 @@
-"""`max_steps: auto`: warm-up, a stable phase until dev stops falling, a decay, and one line why."""
+"""`max_steps: auto`: constant steps until dev stops falling, their average, and one line why."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import TrainerState
+from peft import PrefixTuningConfig, PromptTuningConfig
+from safetensors.torch import load_file
+from transformers import TrainerControl, TrainerState
 
+from softhub import PromptModel
 from softhub.errors import TrainingError, TrainingInterrupted
 from softhub.training import PromptTrainingArguments
 from softhub.training.auto_steps import AutoSteps, Ending
@@ -18,42 +22,40 @@ def arguments(**options):
 
 
 def run_of(losses, steps_per_pass=40, **options):
-    """The decision about a run with these dev losses, one every 20 steps, and its rates."""
-    auto = AutoSteps(arguments(warmup_steps=6, **options), steps_per_pass)
+    """Where a run with these dev losses, one every 20 steps, ends; None if it goes on."""
+    auto = AutoSteps(arguments(**options), steps_per_pass)
     state = TrainerState(eval_steps=20, max_steps=2000, is_world_process_zero=False)
     auto.on_train_begin(None, state, None)
     for index, loss in enumerate(losses, start=1):
-        state.global_step = 20 * index
+        state.global_step, control = 20 * index, TrainerControl()
         state.log_history.append({"step": state.global_step, "eval_loss": loss})
-        auto.on_evaluate(None, state, None)
-    return auto, state
+        auto.on_evaluate(None, state, control)
+        if control.should_training_stop:
+            assert control.should_save  # so that a resumed run knows the decision
+            return Ending.recorded(state.log_history)
+    return None
 
 
-def test_the_rate_warms_up_stays_and_decays_when_dev_stops_falling():
-    auto, state = run_of([1.0, 0.8, 0.6, 0.5, 0.5, 0.499, 0.52, 0.51, 0.5, 0.4])
-    assert auto.ending == Ending.recorded(state.log_history)
+def test_a_run_ends_when_dev_stops_falling():
+    ending = run_of([1.0, 0.8, 0.6, 0.5, 0.5, 0.499, 0.52, 0.51, 0.5, 0.4])
     # Five evaluations after that of step 80 are 100 steps, two and a half passes of these data.
-    assert (auto.ending.decay_from, auto.ending.last_step, state.max_steps) == (180, 225, 225)
-    assert str(auto.ending) == (
-        "ended after 225 steps, 45 of decay: the dev loss has not fallen for 100 steps (2.5 passes)"
+    assert str(ending) == (
+        "ended after 180 steps: the dev loss has not fallen for 100 steps (2.5 passes)"
     )
-    rates = [auto.rate(step) for step in (0, 3, 6, 179, 180, 202.5, 225, 240)]
-    assert rates == pytest.approx([0, 0.5, 1, 1, 1, 0.5, 0, 0])
 
 
 def test_patience_is_in_passes_over_the_data():
     flat = [1.0] * 30
-    assert run_of(flat, steps_per_pass=800)[0].ending.decay_from == 20 + 200  # a quarter of 800
-    assert run_of(flat, steps_per_pass=800, auto_patience=0.5)[0].ending.decay_from == 20 + 400
-    assert run_of(flat, steps_per_pass=4)[0].ending.decay_from == 20 + 100  # five evaluations
+    assert run_of(flat, steps_per_pass=800).ended_at == 20 + 200  # a quarter of 800
+    assert run_of(flat, steps_per_pass=800, auto_patience=0.5).ended_at == 20 + 400
+    assert run_of(flat, steps_per_pass=4).ended_at == 20 + 100  # five evaluations
 
 
 def test_a_run_that_goes_on_falling_ends_at_the_most_steps():
     falling = [0.97**index for index in range(60)]
-    auto, _ = run_of(falling, auto_max_steps=500)
-    assert (auto.ending.decay_from, auto.ending.last_step) == (400, 500)
-    assert "auto_max_steps is 500" in str(auto.ending)
-    assert run_of(falling)[0].ending is None
+    ending = run_of(falling, auto_max_steps=500)
+    assert (ending.ended_at, ending.reason) == (500, "auto_max_steps is 500")
+    assert run_of(falling) is None
 
 
 def test_a_run_ends_in_the_minutes_that_it_has(monkeypatch):
@@ -63,12 +65,14 @@ def test_a_run_ends_in_the_minutes_that_it_has(monkeypatch):
     state = TrainerState(eval_steps=20, max_steps=2000, is_world_process_zero=False)
     auto.on_train_begin(None, state, None)
     for step in range(20, 400, 20):
-        clock.now = 3.0 * step  # seconds: ten minutes are 200 steps
-        state.global_step = step
+        clock.now = 3.1 * step  # seconds: ten minutes are 193 steps
+        state.global_step, control = step, TrainerControl()
         state.log_history.append({"step": step, "eval_loss": 1 / step})
-        auto.on_evaluate(None, state, None)
-    assert (auto.ending.decay_from, auto.ending.last_step) == (160, 200)
-    assert "auto_max_minutes is 10" in str(auto.ending)
+        auto.on_evaluate(None, state, control)
+        if control.should_training_stop:
+            break
+    ending = Ending.recorded(state.log_history)
+    assert (ending.ended_at, ending.reason) == (180, "auto_max_minutes is 10")
 
 
 def test_it_is_the_default_and_a_number_is_one():
@@ -85,32 +89,57 @@ def test_two_ways_of_ending_are_refused(toy_fit):
 
 def test_a_run_ends_by_itself_and_says_why(toy_fit, capsys):
     _, result = toy_fit(**AUTO, learning_rate=1e-30, auto_max_steps=40)
-    # Nothing is learned, so five evaluations after the first the decay begins.
-    assert result.steps == 15
-    assert result.ended.startswith("ended after 15 steps, 3 of decay: the dev loss has not fallen")
+    # Nothing is learned, so the run ends five evaluations after the first.
+    assert result.steps == 12
+    assert result.ended == (
+        "ended after 12 steps: the dev loss has not fallen for 10 steps (2.5 passes)"
+    )
     training = result.prompt.manifest.provenance["training"]
-    assert (training["max_steps"], training["lr_scheduler_type"]) == ("auto", "warmup_stable_decay")
+    assert training["max_steps"] == "auto"
+    assert training["lr_scheduler_type"] == "constant_with_warmup"
     assert training["ended"] == result.ended
-    line = "step 12: the dev loss has not fallen for 10 steps (2.5 passes); the learning rate"
-    assert f"{line} decays until step 15" in capsys.readouterr().err
+    assert result.ended in capsys.readouterr().err
 
 
-def test_the_optimizer_takes_the_rates_of_the_schedule(toy_fit):
-    _, result = toy_fit(**AUTO, auto_max_steps=20)
-    ending = Ending.recorded(result.history)
+def test_the_optimizer_takes_constant_rates_after_warm_up(toy_fit):
+    _, result = toy_fit(**AUTO, auto_max_steps=10, auto_patience=9.0)
+    assert result.ended == "ended after 10 steps: auto_max_steps is 10"
     rates = {logs["step"]: logs["learning_rate"] for logs in result.history if "loss" in logs}
-    assert result.steps == ending.last_step == max(rates)
-    decay = ending.last_step - ending.decay_from
-    for step, rate in rates.items():  # logged after `step` steps: that of the step before
-        before = step - 1
-        factor = min(1.0, before / 2, (ending.last_step - before) / decay)
-        assert rate == pytest.approx(0.1 * factor)
+    # Logged after `step` steps: that of the step before.
+    assert rates == pytest.approx({1: 0.0, 2: 0.05, **dict.fromkeys(range(3, 11), 0.1)})
+
+
+@pytest.mark.parametrize("method", [PromptTuningConfig, PrefixTuningConfig])
+def test_the_average_of_the_steps_is_evaluated_and_kept(method, toy_fit, toy_examples, tmp_path):
+    """Against the mean of what a run of the same steps at the same rates has after each of them."""
+
+    def saved(folder, step):
+        return load_file(tmp_path / folder / f"checkpoint-{step}" / "model.safetensors")
+
+    single = {"method": method, "save_total_limit": None, "load_best_model_at_end": False}
+    rates = {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 2, "save_steps": 1}
+    toy_fit(max_steps=8, **rates, **single, output_dir=str(tmp_path / "fixed"))
+    options = {**AUTO, "auto_max_steps": 8, "auto_patience": 9.0}
+    base, result = toy_fit(**options, **single, output_dir=str(tmp_path / "auto"))
+    mean = torch.stack([saved("fixed", step)["prompt"] for step in range(1, 9)]).mean(0)
+    last = saved("auto", 8)
+    assert torch.equal(last["prompt"], saved("fixed", 8)["prompt"])
+    torch.testing.assert_close(last["averages.0"], mean)
+    assert (last["averages.0"] - last["prompt"]).abs().max() > 1e-3
+    unit = last.get("unit", 1.0)
+    torch.testing.assert_close(result.prompt.vectors, mean * unit, rtol=1e-2, atol=1e-3)
+    model = PromptModel(base)
+    model.load_prompt(result.prompt, name="prompt")
+    dev = toy_examples[32:]
+    found = model.predict([example.row for example in dev], prompt="prompt")
+    chances = [one.probabilities[each.label] for one, each in zip(found, dev, strict=True)]
+    loss = [logs["eval_loss"] for logs in result.history if "eval_loss" in logs][-1]
+    assert loss == pytest.approx(-sum(map(math.log, chances)) / len(dev), rel=1e-3)
 
 
 @pytest.mark.parametrize("at", [3, 5, 9])
 def test_a_resumed_run_takes_the_same_steps_bit_by_bit(at, toy_fit, tmp_path, ctrl_c_at):
-    """Interrupted before the decision, and within the decay."""
-    options = {**AUTO, "auto_max_steps": 14, "auto_patience": 0.25, "logging_steps": 1}
+    options = {**AUTO, "auto_max_steps": 10, "auto_patience": 9.0, "logging_steps": 1}
     _, whole = toy_fit(**options, output_dir=str(tmp_path / "whole"))
     cut = str(tmp_path / "cut")
     with ctrl_c_at(at), pytest.raises(TrainingInterrupted):
@@ -121,6 +150,13 @@ def test_a_resumed_run_takes_the_same_steps_bit_by_bit(at, toy_fit, tmp_path, ct
     _, again = toy_fit(**options, output_dir=cut, resume=True)  # a complete run is taken as it is
     assert (again.steps, again.seconds < 60) == (whole.steps, True)
     assert torch.equal(again.prompt.vectors, whole.prompt.vectors)
+
+
+def test_a_run_is_not_resumed_with_another_kind_of_steps(toy_fit, ctrl_c_at):
+    with ctrl_c_at(3), pytest.raises(TrainingInterrupted):
+        toy_fit(**AUTO)
+    with pytest.raises(TrainingError, match=r"with its average .* expected a prompt"):
+        toy_fit(resume=True)
 
 
 def test_a_restart_decides_anew(toy_fit, tmp_path):

@@ -109,6 +109,17 @@ def test_a_sharded_base_trains_and_answers_as_a_whole_one(
 
 
 @pytest.mark.slow
+def test_the_average_of_a_run_that_ends_by_itself_is_sharded_too(sharding, tmp_path, tiny_base):
+    settings = ("none", "adamw_torch", "auto")
+    one = run(tmp_path, tiny_base("llama"), 1, 8, *settings)
+    two = run(tmp_path, tiny_base("llama"), 2, 4, *settings, **sharding)
+    assert (one["sharded"], two["sharded"], two["ended"]) == (False, True, one["ended"])
+    np.testing.assert_allclose(two["dev"], one["dev"], rtol=1e-4)
+    np.testing.assert_allclose(two["vectors"], one["vectors"], atol=1e-4)
+    np.testing.assert_allclose(two["probabilities"], one["probabilities"], atol=1e-4)
+
+
+@pytest.mark.slow
 def test_adafactor_is_refused_where_the_base_is_sharded(sharding, tmp_path, tiny_base):
     out = tmp_path / "out.json"
     settings = (tiny_base("llama"), out, 4, "none", "adafactor")
