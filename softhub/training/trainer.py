@@ -233,8 +233,13 @@ class PromptTrainer(Trainer):
         """Evaluate on dev, the average if there is one; the time it takes is not training time."""
         start = time.perf_counter()
         with nullcontext() if self._average is None else self._average.in_place():
-            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+            metrics = self._scores_on_dev(*args, **kwargs)
         self._evaluation_seconds += time.perf_counter() - start
+        return metrics
+
+    def _scores_on_dev(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate what the module has now."""
+        metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         return metrics
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:

@@ -1,5 +1,6 @@
 """LoRA and full fine-tuning for comparisons: what changes, and that the best weights come back."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from peft import (
 )
 from transformers import TrainerState
 
+from softhub import PromptModel
 from softhub.experiments.comparison.fine_tuning import _BestWeights as BestWeights
 from softhub.experiments.comparison.fine_tuning import fit_weights
 from softhub.model.base import load_base
@@ -72,6 +74,19 @@ def test_the_weights_of_the_best_step_come_back(trained, toy_examples):
     assert again.steps == 4
     for one, other in zip(base.model.parameters(), stopped.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("config", [None, LORA])
+def test_weights_that_end_by_themselves_are_averages(config, trained, toy_task, toy_examples):
+    """The dev loss of the weights that the base has afterwards is the one that selected them."""
+    base, result = trained(config, max_steps="auto", auto_max_steps=8, eval_steps=8)
+    model, dev = PromptModel(base), toy_examples[32:]
+    found = model.predict([example.row for example in dev], task=toy_task)
+    chances = [one.probabilities[each.label] for one, each in zip(found, dev, strict=True)]
+    loss = -sum(map(math.log, chances)) / len(dev)
+    assert result.best_score == pytest.approx(loss, rel=1e-3)
+    last, _ = trained(config, lr_scheduler_type="constant_with_warmup", max_steps=8, eval_steps=8)
+    assert not all(map(torch.equal, base.model.parameters(), last.model.parameters()))
 
 
 def test_weights_of_a_loss_that_is_no_number_are_not_the_best():
