@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerState
-from transformers.trainer_callback import TrainerControl
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 if TYPE_CHECKING:
     from softhub.training.arguments import PromptTrainingArguments

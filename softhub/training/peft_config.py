@@ -40,10 +40,12 @@ def check_config(base: BaseModel, config: PromptConfig, args: PromptTrainingArgu
     tokens = config.num_virtual_tokens
     if expected := expected_instead(tokens, int, 1):
         raise TrainingError(f"num_virtual_tokens is {tokens!r}; expected {expected}, e.g. 20.")
-    if args.is_auto and (args.early_stopping_patience or args.eval_strategy != "steps"):
+    own = args.early_stopping_patience or args.eval_strategy != "steps"
+    if args.is_auto and (own or args.lr_scheduler_type != "linear"):  # the default
         raise TrainingError(
-            "max_steps 'auto' ends a run by itself, at an evaluation: leave out "
-            "early_stopping_patience and eval_strategy, or set max_steps to a number."
+            "max_steps 'auto' ends a run by itself, at an evaluation, and has a constant learning "
+            "rate: leave out early_stopping_patience, eval_strategy and lr_scheduler_type, or set "
+            "max_steps to a number."
         )
     if isinstance(config, PrefixTuningConfig):
         _check_prefix(base, config, args)

@@ -82,9 +82,12 @@ def test_it_is_the_default_and_a_number_is_one():
         arguments(max_steps="soon")
 
 
-def test_two_ways_of_ending_are_refused(toy_fit):
-    with pytest.raises(TrainingError, match="leave out early_stopping_patience"):
-        toy_fit(**AUTO, early_stopping_patience=2)
+@pytest.mark.parametrize(
+    "option", [{"early_stopping_patience": 2}, {"lr_scheduler_type": "cosine"}]
+)
+def test_settings_that_a_run_without_a_number_of_steps_cannot_have_are_refused(option, toy_fit):
+    with pytest.raises(TrainingError, match=f"leave out .*{next(iter(option))}"):
+        toy_fit(**AUTO, **option)
 
 
 def test_a_run_ends_by_itself_and_says_why(toy_fit, capsys):
