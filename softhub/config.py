@@ -136,9 +136,16 @@ def parse_config(
     known = [option for action in parser._actions for option in action.option_strings]
     _refuse_unknown(flags, known)
     try:
-        return tuple(parser.parse_args_into_dataclasses(flags, look_for_args_file=False))
+        *found, unused = parser.parse_args_into_dataclasses(
+            flags, return_remaining_strings=True, look_for_args_file=False
+        )
     except (ValueError, TypeError) as error:
         raise ConfigError(f"Wrong value in the configuration: {error}") from error
+    if unused:
+        raise ConfigError(
+            f"Found {unused[0]!r}, which follows no option. --help lists all options."
+        )
+    return tuple(found)
 
 
 def _parser(settings: Sequence[Any]) -> Any:

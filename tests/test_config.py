@@ -135,6 +135,7 @@ def test_a_path_in_a_flag_is_the_caller_s(read):
         ("learning_rat: 1", [], r"Unknown option --learning-rat\. .*--learning-rate"),
         ("max_steps: 1", ["--max_step", "2"], r"Unknown option --max-step\. .*--max-steps"),
         ("max_steps: 1", ["--zzz=2"], r"Unknown option --zzz"),
+        ("max_steps: 1", ["my.py"], r"Found 'my\.py', which follows no option\. --help lists all"),
         ("max_steps: many", [], r"max_steps.*'many'.*--help"),
         ("resume: perhaps", [], "perhaps"),
         ("task: {name: mood}", [], r"my\.yaml: 'task' is a mapping"),
