@@ -87,12 +87,6 @@ PRIVATE = [
         "exchanges the head of a shallow copy and leaves the model as it is",
     ),
     Private(
-        "training/trainer.py",
-        "_created_lr_scheduler",
-        "transformers:Trainer",
-        "tells Trainer that the scheduler is its own, as its create_scheduler does",
-    ),
-    Private(
         "training/mixture.py",
         "_get_train_sampler",
         "transformers:Trainer",

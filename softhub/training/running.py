@@ -115,17 +115,22 @@ def _check_is_of_this_prompt(checkpoint: str, trainer: PromptTrainer) -> None:
         found = {name: tuple(file.get_slice(name).get_shape()) for name in [*file.keys()]}
     expected = trainer.checkpoint_shapes()
     if found != expected:
+        steps = (AVERAGE in found) != (AVERAGE in expected)
+        has, wanted = (_in_words(shapes, steps=steps) for shapes in (found, expected))
         raise TrainingError(
-            f"{checkpoint} has {_in_words(found)}; expected {_in_words(expected)}. Resume with the "
+            f"{checkpoint} has {has}; expected {wanted}. Resume with the "
             "base model, the prompt type, the number of virtual tokens and the max_steps (a number "
             "or auto) that the run began with, or start without resume."
         )
 
 
-def _in_words(shapes: Mapping[str, tuple[int, ...]]) -> str:
+def _in_words(shapes: Mapping[str, tuple[int, ...]], *, steps: bool) -> str:
+    """Describe what a checkpoint has; with `steps`, also which kind of `max_steps` it is of."""
     kind = "a prefix" if UNIT in shapes else "a prompt"
-    steps = "with" if AVERAGE in shapes else "without"
-    return f"{kind} of shape {list(shapes.get(PROMPT, ()))} {steps} its average (max_steps auto)"
+    described = f"{kind} of shape {list(shapes.get(PROMPT, ()))}"
+    if not steps:
+        return described
+    return f"{described}, trained with max_steps {'auto' if AVERAGE in shapes else 'as a number'}"
 
 
 @contextmanager

@@ -158,7 +158,7 @@ def test_a_resumed_run_takes_the_same_steps_bit_by_bit(at, toy_fit, tmp_path, ct
 def test_a_run_is_not_resumed_with_another_kind_of_steps(toy_fit, ctrl_c_at):
     with ctrl_c_at(3), pytest.raises(TrainingInterrupted):
         toy_fit(**AUTO)
-    with pytest.raises(TrainingError, match=r"with its average .* expected a prompt"):
+    with pytest.raises(TrainingError, match=r"max_steps auto; expected a prompt .* as a number"):
         toy_fit(resume=True)
 
 

@@ -19,7 +19,8 @@ def trainer(tiny_base, toy_task, toy_examples, tmp_path):
     encoded = encode_task(base, toy_task, toy_examples[:8], toy_examples[:8], virtual_tokens=6)
     start = torch.randn(6, base.hidden_size, generator=torch.Generator().manual_seed(3))
     module = PromptTuningModule(base, start, encoded.candidates)
-    args = PromptTrainingArguments(output_dir=str(tmp_path), weight_decay=0.1, use_cpu=True)
+    settings = {"max_steps": 10, "weight_decay": 0.1, "use_cpu": True}
+    args = PromptTrainingArguments(output_dir=str(tmp_path), **settings)
     trainer = PromptTrainer(module, toy_task, args, encoded.train, encoded.dev)
     trainer.start = start
     return trainer
