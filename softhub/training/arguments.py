@@ -14,6 +14,7 @@ from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
 from softhub.terminal import is_quiet
 from softhub.training.argument_checks import check_values, explained_arguments
+from softhub.training.auto_steps import SCHEDULE
 from softhub.training.callbacks import check_trackers
 from softhub.training.learning_rate import check_learning_rate, scaled_rate
 
@@ -181,7 +182,7 @@ class PromptTrainingArguments(TrainingArguments):
         launched = getattr(self, "mixed_precision", "no")
         plain |= {kind: plain[kind] or launched == kind for kind in ("bf16", "fp16")}
         if self.is_auto:
-            plain["lr_scheduler_type"] = "constant_with_warmup"
+            plain["lr_scheduler_type"] = SCHEDULE
             plain |= {name: getattr(self, name) for name in ("auto_max_steps", "auto_patience")}
         plain["learning_rate_rule"] = rule or self.rule
         plain["examples_per_step"] = self.train_batch_size * self.world_size

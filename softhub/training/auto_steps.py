@@ -14,7 +14,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 TYPICAL_STEPS = 120
 """Steps that fractions of a run refer to while its length is not known, such as of warm-up."""
+
+SCHEDULE = "constant_with_warmup"
+"""transformers' name of the learning rate's schedule in such a run."""
 
 _LEAST_GAIN = 0.01  # relative fall of the dev loss that counts as an improvement
 _FEWEST = 5  # evaluations without improvement, however small the data: see docs/training.md
@@ -47,12 +50,12 @@ class Ending:
     @classmethod
     def recorded(cls, history: Sequence[Mapping[str, Any]]) -> Ending | None:
         """Return the decision in the history of a run; None if there is none yet."""
-        found = (logs for logs in history if "ended_at" in logs)
-        return next((cls(logs["ended_at"], logs["reason"]) for logs in found), None)
+        found = (logs for logs in history if "ended" in logs)
+        return next((cls(logs["step"], logs["ended"]) for logs in found), None)
 
     def to_record(self) -> dict[str, Any]:
         """Return the entry of the history."""
-        return {"step": self.ended_at, **asdict(self)}
+        return {"step": self.ended_at, "ended": self.reason}
 
     def __str__(self) -> str:
         """Say in one line why the run ended."""

@@ -8,7 +8,7 @@ is not known in advance needs no decay.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import TrainerCallback, TrainerState
+
+from softhub.training.module import trained_parameters
 
 AVERAGES = "averages"
 """Name of the averages in a module, and the beginning of their keys in a checkpoint."""
@@ -34,7 +36,8 @@ class MovingAverage(TrainerCallback):
     """
 
     def __init__(self, module: nn.Module) -> None:
-        copies = [nn.Parameter(each.detach().clone(), False) for each in _trained(module)]
+        trained = trained_parameters(module).values()
+        copies = [nn.Parameter(each.detach().clone(), False) for each in trained]
         module.register_module(AVERAGES, nn.ParameterList(copies))
         self._module = module
 
@@ -49,14 +52,14 @@ class MovingAverage(TrainerCallback):
     def in_place(self) -> Iterator[None]:
         """Put the averages in the place of the trained parameters."""
         own = [trained.detach().clone() for trained, _ in self._pairs()]
-        self._set([average.detach() for _, average in self._pairs()])
+        self._set([average for _, average in self._pairs()])
         try:
             yield
         finally:
             self._set(own)
 
     @torch.no_grad()
-    def _set(self, values: list[torch.Tensor]) -> None:
+    def _set(self, values: Sequence[torch.Tensor]) -> None:
         for (trained, _), value in zip(self._pairs(), values, strict=True):
             trained.copy_(value)
 
@@ -65,8 +68,4 @@ class MovingAverage(TrainerCallback):
         if isinstance(self._module, FSDPModule):
             self._module.reshard()  # an evaluation leaves the root's parameters gathered
         averages = self._module.get_submodule(AVERAGES).parameters()
-        return list(zip(_trained(self._module), averages, strict=True))
-
-
-def _trained(module: nn.Module) -> list[nn.Parameter]:
-    return [each for each in module.parameters() if each.requires_grad]
+        return list(zip(trained_parameters(self._module).values(), averages, strict=True))

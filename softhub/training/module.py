@@ -238,6 +238,11 @@ class PromptTuningModule(LossModule):
         return self.prompt
 
 
+def trained_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that have a gradient, by name."""
+    return {name: value for name, value in module.named_parameters() if value.requires_grad}
+
+
 def _changeable(module: nn.Module) -> dict[str, Any]:
     """Return the attributes of a layer that training with activation checkpointing sets."""
     return {

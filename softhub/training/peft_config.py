@@ -40,8 +40,12 @@ def check_config(base: BaseModel, config: PromptConfig, args: PromptTrainingArgu
     tokens = config.num_virtual_tokens
     if expected := expected_instead(tokens, int, 1):
         raise TrainingError(f"num_virtual_tokens is {tokens!r}; expected {expected}, e.g. 20.")
-    own = args.early_stopping_patience or args.eval_strategy != "steps"
-    if args.is_auto and (own or args.lr_scheduler_type != "linear"):  # the default
+    of_fixed_steps = (
+        args.early_stopping_patience > 0,
+        args.eval_strategy != "steps",
+        args.lr_scheduler_type != "linear",  # the default
+    )
+    if args.is_auto and any(of_fixed_steps):
         raise TrainingError(
             "max_steps 'auto' ends a run by itself, at an evaluation, and has a constant learning "
             "rate: leave out early_stopping_patience, eval_strategy and lr_scheduler_type, or set "

@@ -34,7 +34,7 @@ from softhub.metrics.label_sets import join_labels
 from softhub.model.base import BaseModel
 from softhub.tasks import Task
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.auto_steps import TYPICAL_STEPS, AutoSteps, Ending
+from softhub.training.auto_steps import SCHEDULE, TYPICAL_STEPS, AutoSteps, Ending
 from softhub.training.averaging import AVERAGES, MovingAverage
 from softhub.training.callbacks import ProgressLines, tracked
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate, count_items
@@ -78,7 +78,7 @@ class PromptTrainer(Trainer):
             args = replace(
                 args,
                 max_steps=args.auto_max_steps,
-                lr_scheduler_type="constant_with_warmup",
+                lr_scheduler_type=SCHEDULE,
                 warmup_steps=args.get_warmup_steps(TYPICAL_STEPS),
             )
         self._task = task

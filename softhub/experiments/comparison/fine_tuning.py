@@ -19,7 +19,7 @@ from softhub.tasks import Splits, Task
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import HistoryCallback
 from softhub.training.encoded_task import encode_task
-from softhub.training.module import LossModule
+from softhub.training.module import LossModule, trained_parameters
 from softhub.training.trainer import PromptTrainer
 
 
@@ -60,12 +60,9 @@ class _BestWeights(TrainerCallback):
         loss, model = kwargs["metrics"]["eval_loss"], kwargs["model"]
         if loss < self.loss:  # not if it is NaN
             self.loss, self.step = loss, state.global_step
-            self.weights = {key: value.detach().clone() for key, value in trained(model).items()}
-
-
-def trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """Return the trainable parameters by name."""
-    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+            self.weights = {
+                key: value.detach().clone() for key, value in trained_parameters(model).items()
+            }
 
 
 def fit_weights(
@@ -102,7 +99,7 @@ def fit_weights(
     steps = trainer.train().global_step
     seconds = time.perf_counter() - start
     module.load_state_dict(best.weights, strict=False)
-    parameters = trained(module).values()
+    parameters = trained_parameters(module).values()
     count = sum(each.numel() for each in parameters)
     size = sum(each.numel() * each.element_size() for each in parameters)
     return WeightsResult(history.history, best.loss, best.step, steps, seconds, count, size)
