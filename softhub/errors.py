@@ -27,6 +27,7 @@ A message says what was found, what was expected, and what to do next.
 
 import difflib
 from collections.abc import Collection
+from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
@@ -57,13 +58,13 @@ def expected_instead(value: Any, kind: type, least: int | None = None) -> str | 
     """Return what was expected in place of a value, or None if the value is that.
 
     Args:
-        value: Anything; numbers of numpy are numbers too, and True and False are none.
+        value: Anything; numbers of numpy are numbers too; True, False, NaN and infinity are none.
         kind: bool, int or float.
         least: The smallest number that is accepted.
     """
     accepted, expected = _KINDS[kind]
     fits = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
-    if fits and (least is None or value >= least):
+    if fits and isfinite(value) and (least is None or value >= least):
         return None
     return expected if least is None else f"{expected} of {least} or more"
 

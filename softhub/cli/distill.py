@@ -38,6 +38,9 @@ TeacherOption = Annotated[str | None, option("Teacher: an adapter of this base m
 TextsOption = Annotated[
     str | None, option("Train on these texts (one per line, or .jsonl).", "FILE")
 ]
+StepsOption = Annotated[
+    str, option("Optimizer steps; auto: until the loss on dev stops falling.", "STEPS")
+]
 InitOption = Annotated[str, option("auto, task, text, labels, vocabulary or random.", "INIT")]
 
 
@@ -59,7 +62,7 @@ def distill(
     ] = False,
     texts: TextsOption = None,
     tokens: Annotated[int, option("Virtual tokens.", "P", min=1)] = 20,
-    max_steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 120,
+    max_steps: StepsOption = "120",
     learning_rate: Annotated[float | None, option("Peak learning rate.", "RATE")] = None,
     init: InitOption = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per step.")] = 8,
@@ -96,6 +99,7 @@ def distill(
     loaded_task = Task.from_file(task)
     options = {"template": template, "shots": shots, "system": system, "teacher": teacher}
     kind, value = _chosen_teacher(loaded_task, options)
+    args = _arguments(output_dir, max_steps, batch_size, seed, learning_rate)
     data = _read(loaded_task, texts, max_train_examples, max_dev_examples, max_test_examples)
     if kind == "teacher":
         value = adapter_folder(value, hub=hub, revision=revision)
@@ -113,7 +117,6 @@ def distill(
 
         imitated = BiasCorrectedTeacher(imitated, data.train)
     student = replace(loaded_task, system="") if system else loaded_task
-    args = _arguments(output_dir, max_steps, batch_size, seed, learning_rate)
     result = _train(model, student, imitated, data, args, tokens, init, resume)
     _finish(model, student, imitated, data, result, output_dir)
 
@@ -189,15 +192,16 @@ def _teacher(model: "PromptModel", task: "Task", kind: str, value: Any, seed: in
 
 
 def _arguments(
-    folder: Path, steps: int, batch_size: int, seed: int, learning_rate: float | None
+    folder: Path, steps: str, batch_size: int, seed: int, learning_rate: float | None
 ) -> Any:
     from softhub.training import PromptTrainingArguments
 
+    every = min(20, int(steps)) if steps.isdecimal() else 20
     return PromptTrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
-        eval_steps=min(20, steps),
-        save_steps=min(20, steps),
+        eval_steps=every,
+        save_steps=every,
         per_device_train_batch_size=batch_size,
         seed=seed,
         learning_rate=learning_rate,

@@ -21,12 +21,19 @@ def env(
     """Show versions, hardware and paths, or what a base model can do.
 
     Access tokens are never shown. With --base, the model is loaded, and asked how rows of a
-    batch, shared prompts and generation are exactly what they are for a row alone.
+    batch, shared prompts and generation are exactly what they are for a row alone, and whether it
+    can run prefixes.
     """
     if base is not None:
         from softhub.model.base import load_base
+        from softhub.model.prefix import prefix_refusal
 
-        facts = load_base(base).capabilities.findings()
+        loaded = load_base(base)
+        refused = prefix_refusal(loaded)
+        facts = {
+            **loaded.capabilities.findings(),
+            "prefixes": "exact" if refused is None else f"refused: {refused}",
+        }
         emit_json(facts) if as_json else emit_facts([*facts.items()])
         return
 

@@ -182,7 +182,7 @@ def _other_changes(found: "Difference") -> list[tuple[str, str]]:
     facts = [("card", "changed" if found.card_changed else "unchanged")]
     shift = found.vectors
     if shift is None:
-        return [*facts, ("vectors", "different shapes, not comparable")]
+        return [*facts, ("vectors", "of different types or shapes, not comparable")]
     return [
         *facts,
         ("vectors moved by", f"{shift.relative_distance:.1%} of their size"),

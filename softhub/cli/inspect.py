@@ -44,16 +44,20 @@ def inspect(
     """
     folder = source.folder()
     others = {name: adapter_folder(name, hub=source.hub, revision=None) for name in compare or ()}
-    from softhub.evaluation.inspection import CAVEAT, inspect_prompt
+    from softhub.evaluation.inspection import CAVEAT, inspect_prompt, require_embeddings
     from softhub.model.base import load_base
     from softhub.model.prompt import SoftPrompt
 
+    prompt = SoftPrompt.from_pretrained(folder)
+    compared = {name: SoftPrompt.from_pretrained(other) for name, other in others.items()}
+    for name, each in {source.adapter: prompt, **compared}.items():
+        require_embeddings(each, repr(name))
     with phase(f"Loading {source.base}"):
         base = load_base(source.base, device_map=source.device)
     found = inspect_prompt(
-        SoftPrompt.from_pretrained(folder),
+        prompt,
         base,
-        compare={name: SoftPrompt.from_pretrained(other) for name, other in others.items()},
+        compare=compared,
         neighbors=neighbors,
         force=source.force,
     )

@@ -128,11 +128,21 @@ class Inspection:
         return {"caveat": CAVEAT, **asdict(self)}
 
 
-def _require_embeddings(prompt: SoftPrompt) -> None:
+def require_embeddings(prompt: SoftPrompt, what: str = "The adapter") -> None:
+    """Check that a prompt can be inspected, which needs no base.
+
+    Args:
+        prompt: The prompt.
+        what: What it is, for the message.
+
+    Raises:
+        UnsupportedAdapter: It is a prefix.
+    """
     if prompt.prompt_type == "prefix":
         raise UnsupportedAdapter(
-            "Found a prefix, which has keys and values of every layer; expected a prompt of input "
-            "embeddings, because an inspection compares them with the embeddings of tokens."
+            f"{what} is a prefix, which has keys and values of every layer; expected a prompt of "
+            "input embeddings, because an inspection compares them with the embeddings of tokens. "
+            "Compare prefixes with softhub similar or softhub diff."
         )
 
 
@@ -156,9 +166,11 @@ def inspect_prompt(
     Raises:
         IncompatiblePrompt: The prompt was made for another base, or another prompt has another
             width.
-        UnsupportedAdapter: The prompt is a prefix.
+        UnsupportedAdapter: The prompt, or another one, is a prefix.
     """
-    _require_embeddings(prompt)
+    require_embeddings(prompt)
+    for name, other in (compare or {}).items():
+        require_embeddings(other, repr(name))
     prompt.check_fits(base, force=force)
     ids = torch.tensor(_vocabulary(base))  # [V]
     drawn = torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))[:_SAMPLED]
@@ -292,7 +304,7 @@ def _describe(base: BaseModel, found: _Found, sample: torch.Tensor) -> Vocabular
 def _compared(prompt: SoftPrompt, name: str, other: SoftPrompt) -> Comparison:
     if other.hidden_size != prompt.hidden_size:
         raise IncompatiblePrompt(
-            f"The prompt {name!r} has the width {other.manifest.width} and this one "
+            f"The prompt {name!r} has the width {other.hidden_size} and this one "
             f"{prompt.hidden_size}; only prompts of the same base can be compared."
         )
     a, b = prompt.vectors, other.vectors  # [P, H], [P', H]

@@ -132,6 +132,7 @@ def training_record(result: FitResult) -> dict[str, Any]:
             "examples_per_second": result.examples_per_second,
             "peak_memory_bytes": result.peak_memory,
             "init": result.init,
+            "ended": result.ended,
             "restarts": result.restarts,
         },
         "history": result.history,

@@ -58,15 +58,24 @@ def base_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
         before: The repository's `adapter_config.json`; empty if it had none.
         after: That of the pushed adapter.
     """
-    keys = {"base_model_name_or_path": "base model"}
-    if before.get("peft_type") == after.get("peft_type"):  # a prefix's width is that of its keys
-        keys["token_dim"] = "width of the base model"
+    old, new = _about_base(before), _about_base(after)
     return [
-        f"this push changes the {meaning} from {plain(str(before.get(key)))} to "
-        f"{plain(str(after.get(key)))}"
-        for key, meaning in keys.items()
-        if before and before.get(key) != after.get(key)
+        f"this push changes the {meaning} from {old[meaning]} to {new[meaning]}"
+        for meaning in old  # a prompt and a prefix have only the name of the base in common
+        if before and meaning in new and old[meaning] != new[meaning]
     ]
+
+
+def _about_base(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a config says about its base model."""
+    width = config.get("token_dim")
+    found: dict[str, Any] = {"base model": config.get("base_model_name_or_path")}
+    if config.get("peft_type") in PREFIX_METHODS:
+        shape = (config.get("num_layers"), config.get("num_attention_heads"), width)
+        found["shape of the base model's keys (layers, heads, width)"] = shape
+    else:
+        found["width of the base model"] = width
+    return {meaning: plain(str(value)) for meaning, value in found.items()}
 
 
 def recorded_metrics(adapter: Adapter) -> tuple[RecordedMetric, ...]:

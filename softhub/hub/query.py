@@ -10,6 +10,12 @@ from softhub.errors import HubError, did_you_mean
 from softhub.hub.records import AdapterInfo
 
 SORTS = ("score", "date", "size", "name")
+_CHOICES = {
+    "sort": SORTS,
+    "task_kind": ("classification", "generation"),
+    "prompt_type": ("prompt", "prefix"),
+}
+"""Fields of `Query` that have one of a few values."""
 _ERRORS = frozenset({"loss", "nll", "error", "wer", "cer", "ter"})
 """Metrics of other tools' adapters of which less is better; softhub's own know their direction."""
 
@@ -64,13 +70,15 @@ class Query:
         """Check the types, order and limit.
 
         Raises:
-            HubError: A condition has another type, there is no such order, or the limit is not
-                positive.
+            HubError: A condition has another type or a value that does not exist, or the limit is
+                not positive.
         """
         for field in fields(self):
             self._check_type(field.name, getattr(self, field.name))
-        if self.sort not in SORTS:
-            raise HubError(f"cannot sort by {self.sort!r}; expected one of {', '.join(SORTS)}")
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise HubError(f"{name} is {value!r}{did_you_mean(value, known)}")
         if self.limit is not None and self.limit < 1:
             raise HubError(f"limit is {self.limit}; expected at least 1")
 

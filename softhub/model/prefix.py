@@ -28,13 +28,12 @@ def prefix_template(base: BaseModel) -> Prefix:
     Raises:
         BaseModelError: The base cannot run prefixes; says why.
     """
-    if (reason := _refusal(base)) is not None:
-        raise _refused(base, reason)
-    template = _template(base)
-    if len(sizes := _sizes(template)) > 1:
-        found = ", ".join(f"{heads} x {width}" for heads, width in sorted(sizes))
-        raise _refused(base, f"its keys and values have different sizes (heads x width: {found})")
-    return template
+    if (reason := prefix_refusal(base)) is not None:
+        raise BaseModelError(
+            f"{base.name} cannot run a prefix: {reason}. Use a prompt of input embeddings instead "
+            "(PromptTuningConfig, --prompt-type prompt)."
+        )
+    return _template(base)
 
 
 def _template(base: BaseModel) -> Prefix:
@@ -66,14 +65,7 @@ def require_shared_keys(base: BaseModel, width: int) -> None:
         )
 
 
-def _refused(base: BaseModel, reason: str) -> BaseModelError:
-    return BaseModelError(
-        f"{base.name} cannot run a prefix: {reason}. Use a prompt of input embeddings instead "
-        "(PromptTuningConfig, --prompt-type prompt)."
-    )
-
-
-def _refusal(base: BaseModel) -> str | None:
+def prefix_refusal(base: BaseModel) -> str | None:
     """Return why a base cannot start from given keys and values; None if it can."""
     if base.is_encoder_decoder:
         return "it is an encoder-decoder, and prompts belong to the encoder, which keeps no keys"
@@ -87,6 +79,9 @@ def _refusal(base: BaseModel) -> str | None:
         return f"it has sliding windows or recurrent states ({', '.join(others)})"
     if not layers or not shares_prefixes(base):
         return "its answers from cached keys and values are not those from the whole text"
+    if len(sizes := _sizes(_template(base))) > 1:
+        found = ", ".join(f"{heads} x {width}" for heads, width in sorted(sizes))
+        return f"its keys and values have different sizes (heads x width: {found})"
     return None
 
 

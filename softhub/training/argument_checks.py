@@ -11,6 +11,8 @@ from softhub.errors import TrainingError, expected_instead
 
 _KINDS = (bool, int, float)
 _LEAST = {
+    "auto_max_steps": 1,
+    "auto_patience": 0,
     "dataloader_num_workers": 0,
     "early_stopping_patience": 0,
     "gradient_accumulation_steps": 1,

@@ -36,6 +36,10 @@ _PROVENANCE = (
 )
 
 
+AUTO_ONLY = ("auto_max_steps", "auto_max_minutes", "auto_patience")
+"""Arguments that apply only with `max_steps="auto"`."""
+
+
 def _checked_steps(steps: int | str | None, epochs: float) -> int | str:
     """Return a number of steps, which a command line gives as text, or `"auto"`."""
     if steps is None:
@@ -137,6 +141,10 @@ class PromptTrainingArguments(TrainingArguments):
         check_learning_rate(self.learning_rate)
         check_values(self)
         self._check_length()
+        if self.auto_max_minutes is not None and self.auto_max_minutes <= 0:
+            raise TrainingError(
+                f"auto_max_minutes is {self.auto_max_minutes!r}; expected a number above 0."
+            )
         check_trackers(self.report_to)
         self.report_to = self.report_to or "none"
         self.dataloader_pin_memory &= torch.accelerator.is_available()
@@ -183,7 +191,7 @@ class PromptTrainingArguments(TrainingArguments):
         plain |= {kind: plain[kind] or launched == kind for kind in ("bf16", "fp16")}
         if self.is_auto:
             plain["lr_scheduler_type"] = SCHEDULE
-            plain |= {name: getattr(self, name) for name in ("auto_max_steps", "auto_patience")}
+            plain |= {name: getattr(self, name) for name in AUTO_ONLY}
         plain["learning_rate_rule"] = rule or self.rule
         plain["examples_per_step"] = self.train_batch_size * self.world_size
         return plain

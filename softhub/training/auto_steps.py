@@ -21,6 +21,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_utils import SaveStrategy
 
 if TYPE_CHECKING:
     from softhub.training.arguments import PromptTrainingArguments
@@ -74,6 +75,7 @@ class AutoSteps(TrainerCallback):
         self.most, self.minutes = args.auto_max_steps, args.auto_max_minutes
         self.patience = args.auto_patience * steps_per_pass
         self.steps_per_pass = steps_per_pass
+        self._saves = args.save_strategy != SaveStrategy.NO
         self._began, self._first = 0.0, 0
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
@@ -89,7 +91,8 @@ class AutoSteps(TrainerCallback):
             return
         ending = Ending(state.global_step, reason)
         state.log_history.append(ending.to_record())
-        control.should_training_stop = control.should_save = True
+        control.should_training_stop = True
+        control.should_save = self._saves
         if state.is_world_process_zero:
             tqdm.write(str(ending), file=sys.stderr)
 
@@ -102,15 +105,15 @@ class AutoSteps(TrainerCallback):
             return f"the dev loss has not fallen for {waited} steps ({passes:.2g} passes)"
         if step >= self.most:
             return f"auto_max_steps is {self.most}"
-        if self.minutes is not None and self._is_late(step, every):
+        if self.minutes is not None and self._is_late(step, every, self.minutes):
             return f"auto_max_minutes is {self.minutes:g}"
         return None
 
-    def _is_late(self, step: int, every: int) -> bool:
+    def _is_late(self, step: int, every: int, minutes: float) -> bool:
         """Return whether there is no time for the steps until another evaluation."""
         seconds = time.monotonic() - self._began
         needed = every * seconds / max(1, step - self._first)
-        late = [seconds + needed > 60 * (self.minutes or math.inf)]
+        late = [seconds + needed > 60 * minutes]
         if PartialState().num_processes > 1:  # each has a clock of its own
             broadcast_object_list(late)
         return late[0]

@@ -33,15 +33,24 @@ Logs = Mapping[str, float] | None
 
 
 class ProgressLines(ProgressCallback):
-    """transformers' progress bar on a terminal, and a short line for each log, all on stderr."""
+    """transformers' progress bar on a terminal, and a short line for each log, all on stderr.
+
+    Args:
+        ends_by_itself: Whether the number of steps is not known, so that none is shown.
+    """
+
+    def __init__(self, *, ends_by_itself: bool = False) -> None:
+        super().__init__()
+        self.ends_by_itself = ends_by_itself
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Open the bar; it stays hidden where stderr is not a terminal."""
         if state.is_world_process_zero:
+            steps = None if self.ends_by_itself else state.max_steps
             self.training_bar = tqdm(
-                total=state.max_steps, desc="training", unit="step", disable=args.disable_tqdm
+                total=steps, desc="training", unit="step", disable=args.disable_tqdm
             )
         self.current_step = 0
 
@@ -56,15 +65,12 @@ class ProgressLines(ProgressCallback):
         """Print the step with its loss or dev scores."""
         if not state.is_world_process_zero or not logs or is_quiet():
             return
-        bar: Any = self.training_bar  # none in an evaluation before training
-        if bar is not None:
-            bar.total = state.max_steps  # which a run may choose on its way
         shown = {key.removeprefix("eval_"): logs[key] for key in logs if _is_shown(key)}
         if shown:
             split = "dev  " if "eval_loss" in logs else "train"
             scores = "  ".join(f"{key} {float(value):.4g}" for key, value in shown.items())
-            line = f"step {state.global_step}/{state.max_steps}  {split}  {scores}"
-            tqdm.write(line, file=sys.stderr)
+            last = "" if self.ends_by_itself else f"/{state.max_steps}"
+            tqdm.write(f"step {state.global_step}{last}  {split}  {scores}", file=sys.stderr)
 
 
 def _is_shown(key: str) -> bool:

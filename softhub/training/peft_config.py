@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 from accelerate.utils import parse_flag_from_env
 from peft import PeftType, PrefixTuningConfig, PromptTuningConfig
@@ -12,7 +13,7 @@ from softhub.adapter.manifest import PrefixShape
 from softhub.errors import TrainingError, expected_instead
 from softhub.model.base import BaseModel
 from softhub.model.prefix import prefix_shape, require_shared_keys
-from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.arguments import AUTO_ONLY, PromptTrainingArguments
 from softhub.training.encoded_task import EncodedTask
 
 PromptConfig = PromptTuningConfig | PrefixTuningConfig
@@ -40,19 +41,32 @@ def check_config(base: BaseModel, config: PromptConfig, args: PromptTrainingArgu
     tokens = config.num_virtual_tokens
     if expected := expected_instead(tokens, int, 1):
         raise TrainingError(f"num_virtual_tokens is {tokens!r}; expected {expected}, e.g. 20.")
-    of_fixed_steps = (
-        args.early_stopping_patience > 0,
-        args.eval_strategy != "steps",
-        args.lr_scheduler_type != "linear",  # the default
-    )
-    if args.is_auto and any(of_fixed_steps):
-        raise TrainingError(
-            "max_steps 'auto' ends a run by itself, at an evaluation, and has a constant learning "
-            "rate: leave out early_stopping_patience, eval_strategy and lr_scheduler_type, or set "
-            "max_steps to a number."
-        )
+    _check_length(args)
     if isinstance(config, PrefixTuningConfig):
         _check_prefix(base, config, args)
+
+
+def _check_length(args: PromptTrainingArguments) -> None:
+    """Refuse arguments that have no effect on a run that ends by itself, or on one that does not.
+
+    Raises:
+        TrainingError: Names them.
+    """
+    defaults = {each.name: each.default for each in fields(args)}
+    names = ("early_stopping_patience", "eval_strategy", "lr_scheduler_type")
+    unused = names if args.is_auto else AUTO_ONLY
+    if not any(getattr(args, name) != defaults[name] for name in unused):
+        return
+    listed = " and ".join([", ".join(unused[:-1]), unused[-1]])
+    if args.is_auto:
+        raise TrainingError(
+            "max_steps 'auto' ends a run by itself, at an evaluation, and has a constant learning "
+            f"rate: leave out {listed}, or set max_steps to a number."
+        )
+    raise TrainingError(
+        f"The number of steps is fixed: leave out {listed}, which limit a run that ends by itself, "
+        "or set max_steps to 'auto'."
+    )
 
 
 def check_widths(base: BaseModel, config: PromptConfig, tasks: Sequence[EncodedTask]) -> None:

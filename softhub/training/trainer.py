@@ -103,9 +103,10 @@ class PromptTrainer(Trainer):
             )
         for default in (PrinterCallback, ProgressCallback):  # they write logs to stdout
             self.remove_callback(default)
-        self.add_callback(ProgressLines())
+        is_auto = self.prompt_arguments.is_auto
+        self.add_callback(ProgressLines(ends_by_itself=is_auto))
         self._average: MovingAverage | None = None
-        if self.prompt_arguments.is_auto:
+        if is_auto:
             self._average = MovingAverage(module)
             self.add_callback(self._average)
             self.add_callback(AutoSteps(self.prompt_arguments, self.steps_per_pass()))

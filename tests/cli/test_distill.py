@@ -49,6 +49,20 @@ def options(task: Path, base: Path, tmp_path: Path) -> list[object]:
     return ["--task", task, "--base", base, "--output-dir", tmp_path / "run", *small]
 
 
+def test_a_student_trains_until_dev_stops_falling(
+    softhub: Command, options: list[object], tmp_path: Path
+) -> None:
+    auto = ["--max-steps", "auto", "--learning-rate", "1e-30"]  # the last of two values wins
+    done = softhub("distill", *options, "--template", "2", *auto)
+    assert done.code == 0, done.err
+    assert "ended after 120 steps: the dev loss has not fallen for 100 steps" in done.err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["training"]["ended"] in done.err
+    wrong = softhub("distill", *options, "--template", "2", "--overwrite", "--max-steps", "some")
+    assert (wrong.code, "expected a number of optimizer steps, or 'auto'" in wrong.err) == (1, True)
+    assert (tmp_path / "run" / "adapter").is_dir()
+
+
 def test_a_few_shot_prompt_becomes_an_adapter_and_a_report(
     softhub: Command, options: list[object], tmp_path: Path
 ) -> None:

@@ -45,7 +45,7 @@ def test_search_finds_and_filters(pushed: Command, folders: list[Path]) -> None:
     assert record["repo_id"] == REPO
     wrong = pushed("search", "--sort", "beauty")
     assert wrong.code == 1
-    assert "score, date, size, name" in wrong.err
+    assert "expected one of: date, name, score, size" in wrong.err
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])

@@ -40,6 +40,9 @@ MISTAKES: dict[str, Callable[[Any, Path], object]] = {
     "a task that is a number": lambda hub, folder: hub.list(task=7),
     "a score as a text": lambda hub, folder: hub.list(min_score="0.9"),
     "a fingerprint as a text": lambda hub, folder: hub.list(fingerprint="abc"),
+    "an unknown type of prompt": lambda hub, folder: hub.list(prompt_type="both"),
+    "an unknown kind of task": lambda hub, folder: hub.search(task_kind="regression"),
+    "an unknown sort": lambda hub, folder: hub.list(sort="colour"),
     "a sort that is a list": lambda hub, folder: hub.list(sort=["score"]),
 }
 

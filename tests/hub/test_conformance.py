@@ -180,6 +180,9 @@ def test_a_prefix_is_pushed_described_found_and_compared(
     difference = hub.diff(REPO, "v1")
     assert difference.vectors is None  # as wide, but no longer keys and values
     assert difference.manifest["prefix.num_layers"] == (2, None)
+    deeper = make_adapter(6, prefix=PrefixShape(num_layers=4, num_key_value_heads=1, head_dim=4))
+    with pytest.warns(SoftHubWarning, match=r"width\) from \(2, 2, 8\) to \(4, 1, 4\)"):
+        hub.push(deeper, "me/other")
 
 
 def test_a_foreign_prefix_is_listed_as_one(hub: Hub, tmp_path: Path) -> None:

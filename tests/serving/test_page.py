@@ -64,7 +64,9 @@ def test_a_card_is_rendered_without_what_it_could_run(page):
     assert "<script>alert" not in text and "<img" not in text
     assert 'href="javascript' not in text
     assert "&lt;script&gt;alert" in text
-    assert page.http.get("/adapters/me/mood").text.count("<code>") >= 1  # its versions
+    mood = page.http.get("/adapters/me/mood").text
+    assert "<dd>prompt</dd>" in mood
+    assert mood.count("<code>") >= 1  # its versions
     for path in ("/adapters/other/summary", "/adapters/me/none", "/adapters/me/..%2Fx"):
         assert page.http.get(path).status_code == 404
 

@@ -90,8 +90,24 @@ def test_settings_that_a_run_without_a_number_of_steps_cannot_have_are_refused(o
         toy_fit(**AUTO, **option)
 
 
+@pytest.mark.parametrize(
+    "option", [{"auto_max_steps": 9}, {"auto_max_minutes": 2.0}, {"auto_patience": 0.5}]
+)
+def test_settings_that_a_fixed_number_of_steps_ignores_are_refused(option, toy_fit, tmp_path):
+    with pytest.raises(TrainingError, match=f"leave out .*{next(iter(option))}"):
+        toy_fit(max_steps=4, **option)
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_checkpoint_is_saved_where_none_is_wanted(toy_fit, tmp_path):
+    unsaved = {"save_strategy": "no", "load_best_model_at_end": False}
+    _, result = toy_fit(**AUTO, auto_max_steps=4, **unsaved)
+    assert result.ended is not None
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
 def test_a_run_ends_by_itself_and_says_why(toy_fit, capsys):
-    _, result = toy_fit(**AUTO, learning_rate=1e-30, auto_max_steps=40)
+    _, result = toy_fit(**AUTO, learning_rate=1e-30, auto_max_steps=40, auto_max_minutes=60.0)
     # Nothing is learned, so the run ends five evaluations after the first.
     assert result.steps == 12
     assert result.ended == (
@@ -101,7 +117,10 @@ def test_a_run_ends_by_itself_and_says_why(toy_fit, capsys):
     assert training["max_steps"] == "auto"
     assert training["lr_scheduler_type"] == "constant_with_warmup"
     assert training["ended"] == result.ended
-    assert result.ended in capsys.readouterr().err
+    assert training["auto_max_minutes"] == 60.0
+    err = capsys.readouterr().err
+    assert result.ended in err
+    assert "step 12  dev" in err  # of how many is not known
 
 
 def test_the_optimizer_takes_constant_rates_after_warm_up(toy_fit):

@@ -13,21 +13,20 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
-from peft import PromptTuningConfig
-
 from softhub.errors import SoftHubWarning, TrainingError
 from softhub.experiments.distillation.teachers import Teacher
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Splits, SplitsLike, Task
 from softhub.training import FitResult, PromptTrainingArguments, fit
+from softhub.training.peft_config import PromptConfig
 from softhub.training.provenance import dataset_record
 
 
 def distill(
     base: BaseModel,
     task: Task,
-    config: PromptTuningConfig,
+    config: PromptConfig,
     data: SplitsLike,
     *,
     teacher: Teacher,
@@ -35,7 +34,7 @@ def distill(
     init: str | SoftPrompt | None = None,
     resume: bool = False,
 ) -> FitResult:
-    """Train a soft prompt that makes a base answer as a teacher does, without using labels.
+    """Train a prompt or prefix that makes a base answer as a teacher does, without using labels.
 
     The best checkpoint is the one closest to the teacher on dev: with the lowest divergence from
     its probabilities, or the lowest loss on its texts. `eval_accuracy` and the task's other metrics

@@ -117,7 +117,7 @@ def _with_checkpoint(run: Run, state: Mapping[str, Any]) -> Run:
     run = replace(run, steps=step, dev_loss=loss, best_step=best)
     if losses and not math.isfinite(losses[-1]):
         return replace(run, state=FAILED, note=f"the loss is {losses[-1]} at step {step}")
-    if step >= last:
+    if step >= last or any("ended" in logs for logs in history):  # before its most steps
         return replace(run, state=TRAINED, note="not evaluated yet; resume with --resume")
     return replace(run, state=INTERRUPTED, note=f"at step {step} of {last}; resume with --resume")
 

@@ -77,9 +77,12 @@ def test_the_weights_of_the_best_step_come_back(trained, toy_examples):
 
 
 @pytest.mark.parametrize("config", [None, LORA])
-def test_weights_that_end_by_themselves_are_averages(config, trained, toy_task, toy_examples):
+def test_weights_that_end_by_themselves_are_averages(
+    config, trained, toy_task, toy_examples, tmp_path
+):
     """The dev loss of the weights that the base has afterwards is the one that selected them."""
     base, result = trained(config, max_steps="auto", auto_max_steps=8, eval_steps=8)
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
     model, dev = PromptModel(base), toy_examples[32:]
     found = model.predict([example.row for example in dev], task=toy_task)
     chances = [one.probabilities[each.label] for one, each in zip(found, dev, strict=True)]

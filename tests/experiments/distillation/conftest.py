@@ -80,7 +80,17 @@ def teacher(model):
 def run(tmp_path):
     """`run(model, teacher, task=…, **training arguments)`: distil 32 texts, dev on 12."""
 
-    def run(model, teacher, task=TASK, *, tokens=6, init="vocabulary", resume=False, **options):
+    def run(
+        model,
+        teacher,
+        task=TASK,
+        *,
+        tokens=6,
+        init="vocabulary",
+        resume=False,
+        method=PromptTuningConfig,
+        **options,
+    ):
         settings = {
             "output_dir": str(tmp_path / "run"),
             "max_steps": 12,
@@ -96,7 +106,7 @@ def run(tmp_path):
         return distill(
             base,
             task,
-            PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens),
+            method(task_type=base.task_type, num_virtual_tokens=tokens),
             Splits(texts(32), texts(44)[32:], []),
             teacher=teacher,
             args=PromptTrainingArguments(**settings),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, PrefixTuningConfig, PromptTuningConfig
 
 from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
 from softhub.experiments.distillation import BiasCorrectedTeacher, ModelTeacher
@@ -21,8 +21,9 @@ def divergences(result):
     return [logs["eval_loss"] for logs in result.history if "eval_loss" in logs]
 
 
-def test_the_student_comes_near_its_teacher(model, teacher, run):
-    result = run(model, teacher, max_steps=24, eval_steps=8, save_steps=8)
+@pytest.mark.parametrize("method", [PromptTuningConfig, PrefixTuningConfig])
+def test_the_student_comes_near_its_teacher(method, model, teacher, run):
+    result = run(model, teacher, method=method, max_steps=24, eval_steps=8, save_steps=8)
     before, *_, after = divergences(result)
     assert after < 0.3 * before
     assert result.best_score == min(divergences(result)[1:])

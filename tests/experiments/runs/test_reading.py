@@ -44,6 +44,9 @@ def test_unfinished_runs_say_how_far_they_are(tmp_path):
     trained = read(tmp_path / "trained")
     assert (trained.state, trained.dev_loss, trained.best_step) == ("only checkpoints", 0.4, 20)
     assert "--resume" in trained.note
+    ended = [{"step": 20, "eval_loss": 0.4}, {"step": 20, "ended": "auto_max_minutes is 3"}]
+    write_checkpoint(tmp_path / "ended", 20, last=2000, log_history=ended)
+    assert read(tmp_path / "ended").state == "only checkpoints"
     (tmp_path / "started").mkdir()
     (tmp_path / "started" / "run_state.json").write_text('{"rate": 0.1, "failures": []}')
     assert read(tmp_path / "started").state == "started"
