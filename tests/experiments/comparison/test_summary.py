@@ -215,12 +215,18 @@ def test_a_searched_learning_rate_comes_before_a_given_one():
     given = next(row for row in rows() if row.method == "full fine-tuning")
     searched = replace(given, setting="rate searched", predictions=answers(0.95))
     small = replace(given, method="zero-shot", setting="", bytes=0)
-    summary = summarize([given, *trained(0)[:2], searched, small], REFERENCES, GROUPS)
+    prompts = trained(0)[:2]
+    prefix = replace(prompts[1], method="prefix", setting="P = 5", bytes=125_000)
+    summary = summarize([given, *prompts, prefix, searched, small], REFERENCES, GROUPS)
     names = [line.name for line in summary.table]
     assert names[-2:] == ["full fine-tuning", "full fine-tuning, rate searched"]
     assert summary.fine_tuning.setting == "rate searched"
     (axes,) = storage(summary).axes
     drawn = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
-    assert drawn == {"soft prompt": [20_000, 55_000], "full fine-tuning": [4_000_000]}
-    assert [text.get_text() for text in axes.texts] == ["5", "20"]
+    assert drawn == {
+        "soft prompt": [20_000, 55_000],
+        "prefix": [125_000],
+        "full fine-tuning": [4_000_000],
+    }
+    assert [text.get_text() for text in axes.texts] == ["5", "20", "5"]
     assert storage(summarize([small], REFERENCES, GROUPS)) is None
