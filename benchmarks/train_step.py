@@ -5,11 +5,11 @@
 Both sides train the demo base model with `transformers.Trainer` on the same rows, with the same
 batch size and number of threads, in one process. PEFT is used as its documentation shows:
 `get_peft_model`, labels of -100 on the text, padding on the right to the longest text of the batch,
-and a loss over the full vocabulary. softhub also runs a second time with prompt and texts in two
-passes instead of one packed row. The bound is the forward and backward pass of the frozen model
-alone, over P tokens once and over B x T tokens, without head, loss or optimizer. All sides take
-turns, and the step time of a round is the median of its steps, because other work on the machine
-slows down single steps.
+and a loss over the full vocabulary. softhub also runs with prompt and texts in two passes instead
+of one packed row, and with a prefix of as many virtual tokens. The bound is the forward and
+backward pass of the frozen model alone, over P tokens once and over B x T tokens, without head,
+loss or optimizer. All sides take turns, and the step time of a round is the median of its steps,
+because other work on the machine slows down single steps.
 """
 
 import statistics
@@ -27,6 +27,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from softhub import Task, load_base
 from softhub.model.device_settings import DEVICE_SETTINGS, settings_of
 from softhub.model.encoding import Candidates, Encoder
+from softhub.model.prefix import prefix_shape, vectors_of_prompt
 from softhub.training import PromptTrainingArguments
 from softhub.training.data import EncodedExamples, encode_examples
 from softhub.training.module import PromptTuningModule
@@ -78,12 +79,13 @@ def options(folder):
     }
 
 
-def ours(base, tokens, rows, candidates, task, seed, *, packed=True):
+def ours(base, tokens, rows, candidates, task, seed, *, packed=True, prefix=None):
     clock = Clock()
-    vectors = base.embed(torch.arange(100, 100 + tokens))
+    vectors = base.embed(torch.arange(100, 100 + tokens)).detach()
+    vectors = vectors_of_prompt(base, vectors) if prefix else vectors
     with tempfile.TemporaryDirectory() as folder:
         args = PromptTrainingArguments(**options(folder), load_best_model_at_end=False, seed=seed)
-        tuner = PromptTuningModule(base, vectors, candidates)
+        tuner = PromptTuningModule(base, vectors, candidates, prefix=prefix)
         trainer = PromptTrainer(tuner, task, args, rows, rows, [clock])
         settings = {args.device.type: replace(settings_of(args.device), packs=packed)}
         with mock.patch.dict(DEVICE_SETTINGS, settings):
@@ -132,6 +134,9 @@ def measure(base, task, name):
         "peft": lambda seed: peft(base, tokens, rows, candidates, seed),
         "softhub": lambda seed: ours(base, tokens, rows, candidates, task, seed),
         "two_passes": lambda seed: ours(base, tokens, rows, candidates, task, seed, packed=False),
+        "prefix": lambda seed: ours(
+            base, tokens, rows, candidates, task, seed, prefix=prefix_shape(base)
+        ),
     }
     if length is not None:
         sides["bound"] = lambda seed: bound(base, tokens, length)
@@ -151,12 +156,14 @@ def measure(base, task, name):
 
 
 def main():
-    command_line(__doc__).parse_args()
+    parser = command_line(__doc__)
+    parser.add_argument("--name", default="train_step", help="name of the results")
+    chosen = parser.parse_args()
     base = load_base(DEMO_BASE)
     task = Task.from_file("recipes/tasks/sentiment.yaml")
     cases = {name: measure(base, task, name) for name in CASES}
     write(
-        "train_step",
+        chosen.name,
         {"batch": BATCH, "rounds": ROUNDS, "steps_a_round": STEPS - WARM_UP, "cases": cases},
     )
 
