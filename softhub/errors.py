@@ -64,7 +64,8 @@ def expected_instead(value: Any, kind: type, least: int | None = None) -> str | 
     """
     accepted, expected = _KINDS[kind]
     fits = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
-    if fits and isfinite(value) and (least is None or value >= least):
+    finite = fits and (isinstance(value, Integral) or isfinite(value))
+    if finite and (least is None or value >= least):
         return None
     return expected if least is None else f"{expected} of {least} or more"
 

@@ -38,6 +38,7 @@ from softhub.training.running import last_checkpoint
         ({"early_stopping_patience": "3"}, "patience is '3'; expected a whole number of 0 or more"),
         ({"max_restarts": -1}, "max_restarts is -1; expected a whole number of 0 or more"),
         ({"auto_max_steps": 0}, "auto_max_steps is 0; expected a whole number of 1 or more"),
+        ({"auto_max_steps": -(10**400)}, "auto_max_steps is -1000.*; expected a whole number of 1"),
         ({"auto_patience": -1.0}, "auto_patience is -1.0; expected a number of 0 or more"),
         ({"auto_patience": float("nan")}, "auto_patience is nan; expected a number of 0 or more"),
         ({"auto_max_minutes": 0.0}, "auto_max_minutes is 0.0; expected a number above 0"),
