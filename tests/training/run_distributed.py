@@ -46,10 +46,11 @@ def main(base_folder, out, per_device, class_weights, optim="adamw_torch", metho
         class_weights=None if class_weights == "none" else class_weights,
     )
     examples = [example(index) for index in range(40)]
+    fixed = method == "prompt"
+    steps = {"max_steps": 6} if fixed else {"max_steps": "auto", "auto_max_steps": 6}
     args = PromptTrainingArguments(
         output_dir=f"{out}-run",
-        max_steps=6 if method == "prompt" else "auto",
-        auto_max_steps=6,
+        **steps,
         learning_rate=0.1,
         optim=optim,
         per_device_train_batch_size=int(per_device),

@@ -91,10 +91,10 @@ def test_every_task_is_learned_and_the_mean_chooses(train):
     assert result.best_score == min(logs["eval_loss"] for logs in scores)
 
 
-@pytest.mark.parametrize("steps", [12, "auto"])
+@pytest.mark.parametrize("steps", [{"max_steps": 12}, {"max_steps": "auto", "auto_max_steps": 12}])
 def test_a_task_s_dev_loss_is_what_evaluation_finds(steps, train, parts, tmp_path):
     """The reference: the engine, one row at a time, with the prompt as it was saved."""
-    base, result = train(max_steps=steps, auto_max_steps=12)
+    base, result = train(**steps)
     best = next(logs for logs in dev(result) if logs["step"] == result.best_step)
     model = PromptModel(base)
     folder = result.prompt.save_pretrained(tmp_path / "adapter")
