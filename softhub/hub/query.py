@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
+from softhub.adapter.manifest import PROMPT_TYPES
 from softhub.errors import HubError, did_you_mean
 from softhub.hub.records import AdapterInfo
 
@@ -13,7 +14,7 @@ SORTS = ("score", "date", "size", "name")
 _CHOICES = {
     "sort": SORTS,
     "task_kind": ("classification", "generation"),
-    "prompt_type": ("prompt", "prefix"),
+    "prompt_type": PROMPT_TYPES,
 }
 """Fields of `Query` that have one of a few values."""
 _ERRORS = frozenset({"loss", "nll", "error", "wer", "cer", "ter"})
