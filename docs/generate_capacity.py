@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = tuple(ROOT / "docs" / name for name in ("serving-capacity.md", "vllm.md"))
 NOT_MEASURED = "**not measured yet**"
-MISSED = ", **bar missed**"
+MISSED = ", **target missed**"
 AFTER = "answers after a load that are not the new prompt's"
 NEITHER = "of them neither prompt's"
 
@@ -26,14 +26,14 @@ class Row(NamedTuple):
     Attributes:
         part: The part of the benchmark, with "vllm " before it if it is one of vllm_plugin.py.
         question: What was asked.
-        bar: What was aimed at.
+        target: What was aimed at.
         found: The answer in words, from the part's figures.
-        met: Whether it is within the bar.
+        met: Whether it is within the target.
     """
 
     part: str
     question: str
-    bar: str
+    target: str
     found: Callable[[dict], str]
     met: Callable[[dict], bool]
 
@@ -64,42 +64,42 @@ ROWS = (
     Row(
         "classify",
         "`/v1/classify`, one row in each request",
-        "0.85 of `predict`",
+        "at least 0.85 × `predict`",
         lambda f: (
-            f"{f['server_rows_per_second']:.0f} rows per second, {f['ratio']:.2f} of `predict` in "
-            "batches of the same size"
+            f"{f['server_rows_per_second']:.0f} rows per second, {f['ratio']:.2f} × the speed of "
+            "`predict` in batches of the same size"
         ),
         lambda f: f["ratio"] >= 0.85,
     ),
     Row(
         "generate",
         "32 requests at once of 16 new tokens, 20 prompts",
-        "0.9 of `generate`",
-        lambda f: f"{f['server_seconds']:.1f} s, {f['ratio']:.2f} of the speed of one batch",
+        "at least 0.9 × `generate`",
+        lambda f: f"{f['server_seconds']:.1f} s, {f['ratio']:.2f} × the speed of one batch",
         lambda f: f["ratio"] >= 0.9,
     ),
     Row(
         "vllm softhub serve",
         "The same number of requests, also to vLLM's CPU build with the plug-in",
-        "0.8 of vLLM",
+        "at least 0.8 × vLLM",
         lambda f: (
             f"{statistics.median(f['tokens a second']['softhub serve']):.0f} tokens per second, "
-            f"{f['softhub serve against vllm']:.2f} of the speed of vLLM"
+            f"{f['softhub serve against vllm']:.2f} × the speed of vLLM"
         ),
         lambda f: f["softhub serve against vllm"] >= 0.8,
     ),
     Row(
         "first_token",
         "First text of a lone request",
-        "1.15 of a bare forward pass",
-        lambda f: f"{1000 * f['first_text_seconds']:.0f} ms, {f['ratio']:.2f} of a forward pass",
+        "at most 1.15 × a forward pass of the bare base model",
+        lambda f: f"{1000 * f['first_text_seconds']:.0f} ms, {f['ratio']:.2f} × a forward pass",
         lambda f: f["ratio"] <= 1.15,
     ),
     Row(
         "cliff",
         "Prompts in use with keys and values of 10 times the budget",
-        "0.6 of the speed within it",
-        lambda f: f"{f['ratio_at_10']:.2f} of the speed, budget {f['budget_bytes'] / 1e6:.1f} MB",
+        "at least 0.6 × the speed within the budget",
+        lambda f: f"{f['ratio_at_10']:.2f} × the speed, with a budget of {f['budget_bytes'] / 1e6:.1f} MB",
         lambda f: f["ratio_at_10"] >= 0.6,
     ),
     Row(
@@ -165,15 +165,15 @@ VLLM_ROWS = (
         "vllm labels",
         "Largest difference between a probability of `/v1/classify` and of `PromptModel`",
         "1e-3",
-        lambda f: f"{f['largest error']:.0e}",
+        lambda f: f"{f['largest error']:.1e}",
         lambda f: f["largest error"] <= 1e-3,
     ),
     Row(
         "vllm throughput",
         "32 requests at once of 16 new tokens with one prompt",
-        "0.97 of the bare base model",
+        "at least 0.97 × the bare base model",
         lambda f: (
-            f"{f['one prompt against the base']:.2f} of its speed, with {f['virtual tokens']} "
+            f"{f['one prompt against the base']:.2f} × the speed of the bare base model, with {f['virtual tokens']} "
             "virtual tokens"
         ),
         lambda f: f["one prompt against the base"] >= 0.97,
@@ -181,8 +181,8 @@ VLLM_ROWS = (
     Row(
         "vllm throughput",
         "The same with 32 prompts",
-        "0.95 of one prompt",
-        lambda f: f"{f['32 prompts against one']:.2f} of its speed",
+        "at least 0.95 × one prompt",
+        lambda f: f"{f['32 prompts against one']:.2f} × the speed of one prompt",
         lambda f: f["32 prompts against one"] >= 0.95,
     ),
     Row(
@@ -244,12 +244,12 @@ def render(folder: Path) -> dict[str, str]:
 
 def table(rows: tuple[Row, ...], results: dict[str, dict]) -> list[str]:
     """Return the lines of a table."""
-    lines = (f"| {row.question} | {cell(row, results)} | {row.bar} |" for row in rows)
-    return ["| question | found | bar |", "|---|---|---|", *lines]
+    lines = (f"| {row.question} | {cell(row, results)} | {row.target} |" for row in rows)
+    return ["| question | found | target |", "|---|---|---|", *lines]
 
 
 def cell(row: Row, results: dict[str, dict]) -> str:
-    """Return what was found, and whether a bar was missed."""
+    """Return what was found, and whether a target was missed."""
     if row.part not in results:
         return NOT_MEASURED
     figures = results[row.part]
