@@ -3,9 +3,14 @@
 import importlib
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from softhub.tasks.dataset import DatasetSource
+from softhub.tasks.decision import Decision
+from softhub.tasks.task import GENERATION_OPTIONS, Task
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -39,6 +44,16 @@ def test_commands_that_a_page_shows_exist(page):
     doors = {line.split()[1] for line in lines if line.startswith("make ")}
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert all(f"\n{door}:" in makefile for door in doors)
+
+
+def test_the_page_of_task_files_has_every_key():
+    text = (ROOT / "docs" / "task-files.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| (`.*?) \|", text, flags=re.MULTILINE)
+    shown = {key for line in lines for key in re.findall(r"`(\w+)`", line)}
+    known = {field.name for kind in (Task, DatasetSource) for field in fields(kind)}
+    assert shown == known | {"labels"}
+    assert all(f"`{field.name}`" in text for field in fields(Decision))
+    assert all(f"`{option}`" in text for option in GENERATION_OPTIONS)
 
 
 def test_the_figures_of_concepts_are_measured():
