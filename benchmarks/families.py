@@ -377,10 +377,10 @@ def tables(rows):
     write("families", {**counts, "families": built})
     lines = [
         f"{counts['asked']} of the {counts['of']} classes of decoders and encoder-decoders of "
-        f"transformers {transformers.__version__} were tried, and {counts['built']} could be built "
-        f"small. {counts['exact']} of these are exact in every use; in {counts['exact_or_refused']} "
-        "more, each use is either exact or refused with a reason of one line. In the remaining "
-        f"{len(bad)}, an answer is wrong or an error is no refusal.",
+        f"transformers {transformers.__version__} were tried, and {counts['built']} could be "
+        f"built small. {counts['exact']} of these are exact in every use; in "
+        f"{counts['exact_or_refused']} more, each use is either exact or refused with a reason of "
+        f"one line. In the remaining {len(bad)}, an answer is wrong or an error is no refusal.",
         "",
         "| class | predict | generate | target log-probabilities | training step | fit | how |",
         "|---|---|---|---|---|---|---|",

@@ -64,42 +64,44 @@ ROWS = (
     Row(
         "classify",
         "`/v1/classify`, one row in each request",
-        "at least 0.85 × `predict`",
+        "at least 0.85 times `predict`",
         lambda f: (
-            f"{f['server_rows_per_second']:.0f} rows per second, {f['ratio']:.2f} × the speed of "
-            "`predict` in batches of the same size"
+            f"{f['server_rows_per_second']:.0f} rows per second, {f['ratio']:.2f} times the speed "
+            "of `predict` in batches of the same size"
         ),
         lambda f: f["ratio"] >= 0.85,
     ),
     Row(
         "generate",
         "32 requests at once of 16 new tokens, 20 prompts",
-        "at least 0.9 × `generate`",
-        lambda f: f"{f['server_seconds']:.1f} s, {f['ratio']:.2f} × the speed of one batch",
+        "at least 0.9 times `generate`",
+        lambda f: f"{f['server_seconds']:.1f} s, {f['ratio']:.2f} times the speed of one batch",
         lambda f: f["ratio"] >= 0.9,
     ),
     Row(
         "vllm softhub serve",
         "The same number of requests, also to vLLM's CPU build with the plug-in",
-        "at least 0.8 × vLLM",
+        "at least 0.8 times vLLM",
         lambda f: (
             f"{statistics.median(f['tokens a second']['softhub serve']):.0f} tokens per second, "
-            f"{f['softhub serve against vllm']:.2f} × the speed of vLLM"
+            f"{f['softhub serve against vllm']:.2f} times the speed of vLLM"
         ),
         lambda f: f["softhub serve against vllm"] >= 0.8,
     ),
     Row(
         "first_token",
         "First text of a lone request",
-        "at most 1.15 × a forward pass of the bare base model",
-        lambda f: f"{1000 * f['first_text_seconds']:.0f} ms, {f['ratio']:.2f} × a forward pass",
+        "at most 1.15 times a forward pass of the bare base model",
+        lambda f: f"{1000 * f['first_text_seconds']:.0f} ms, {f['ratio']:.2f} times a forward pass",
         lambda f: f["ratio"] <= 1.15,
     ),
     Row(
         "cliff",
         "Prompts in use with keys and values of 10 times the budget",
-        "at least 0.6 × the speed within the budget",
-        lambda f: f"{f['ratio_at_10']:.2f} × the speed, with a budget of {f['budget_bytes'] / 1e6:.1f} MB",
+        "at least 0.6 times the speed within the budget",
+        lambda f: (
+            f"{f['ratio_at_10']:.2f} times the speed, with a budget of {f['budget_bytes'] / 1e6:.1f} MB"
+        ),
         lambda f: f["ratio_at_10"] >= 0.6,
     ),
     Row(
@@ -171,18 +173,18 @@ VLLM_ROWS = (
     Row(
         "vllm throughput",
         "32 requests at once of 16 new tokens with one prompt",
-        "at least 0.97 × the bare base model",
+        "at least 0.97 times the bare base model",
         lambda f: (
-            f"{f['one prompt against the base']:.2f} × the speed of the bare base model, with {f['virtual tokens']} "
-            "virtual tokens"
+            f"{f['one prompt against the base']:.2f} times the speed of the bare base model, with "
+            f"{f['virtual tokens']} virtual tokens"
         ),
         lambda f: f["one prompt against the base"] >= 0.97,
     ),
     Row(
         "vllm throughput",
         "The same with 32 prompts",
-        "at least 0.95 × one prompt",
-        lambda f: f"{f['32 prompts against one']:.2f} × the speed of one prompt",
+        "at least 0.95 times one prompt",
+        lambda f: f"{f['32 prompts against one']:.2f} times the speed of one prompt",
         lambda f: f["32 prompts against one"] >= 0.95,
     ),
     Row(

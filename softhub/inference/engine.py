@@ -68,6 +68,7 @@ class PromptModel:
         self.encoder = base.encoder
         self.requests = RequestEncoder(base)
         self._loaded: dict[str, LoadedPrompt] = {}
+        self._placement = base.placement
         self._prefixes: PrefixCache[LoadedPrompt] = PrefixCache(budget)
         self._lock = threading.Lock()
 
@@ -150,8 +151,9 @@ class PromptModel:
         record = soft_prompt.manifest.task
         task = task or (Task.from_record(record) if record else None)
         name = name or (task.name if task else default) or "prompt"
-        stored, prepared = soft_prompt.prepare(self.base), self.requests.prepare(task)
-        loaded = LoadedPrompt(stored, prepared, prefixes=self._prefixes, pinned=pin)
+        own = replace(soft_prompt)  # with a copy of the vectors
+        stored, prepared = own.prepare(self.base), self.requests.prepare(task)
+        loaded = LoadedPrompt(stored, prepared, prefixes=self._prefixes, pinned=pin, source=own)
         with self._lock:  # calls in other threads go on with the mapping they have read
             self._loaded = {**self._loaded, name: loaded}
         return name
@@ -395,6 +397,7 @@ class PromptModel:
         """
         if name is None:
             return None
+        self._follow_base()
         try:
             return self._loaded[name]
         except KeyError:
@@ -402,6 +405,13 @@ class PromptModel:
             raise PromptNotLoaded(
                 f"No prompt {name!r} is loaded (loaded: {loaded}); call load_prompt first."
             ) from None
+
+    def _follow_base(self) -> None:
+        """Prepare all prompts again if the base was moved or cast, as training does on a GPU."""
+        if self._placement != (placement := self.base.placement):
+            with self._lock:
+                placed = {name: each.placed_on(self.base) for name, each in self._loaded.items()}
+                self._loaded, self._placement = placed, placement
 
     def _rows(
         self, texts: Text | Iterable[Text | Conversation], prompt: str | None | Sequence[str | None]

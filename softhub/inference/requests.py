@@ -19,6 +19,7 @@ from softhub.model.chat import render_messages
 from softhub.model.encoding import Candidates, EncodedText, render_chat
 from softhub.model.grouping import PreparedPrompt
 from softhub.model.kv_cache import Prefix, encode_for_reuse
+from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task
 from softhub.tasks.decision import ALWAYS_ANSWER, Decision
 
@@ -53,6 +54,7 @@ class LoadedPrompt:
         prefixes: Where its keys and values are kept; by default as long as the prompt is.
         pinned: Whether they stay whatever the budget.
         use: How often they were found, computed and discarded.
+        source: The prompt itself, to prepare it again after the base was moved or cast.
     """
 
     stored: torch.Tensor | Prefix
@@ -61,6 +63,7 @@ class LoadedPrompt:
     prefixes: PrefixCache[LoadedPrompt] = field(default_factory=lambda: PrefixCache(sys.maxsize))
     pinned: bool = False
     use: PrefixUse = field(default_factory=PrefixUse)
+    source: SoftPrompt | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -81,6 +84,10 @@ class LoadedPrompt:
                 "exact on this base. Shorten the texts, or use a prompt."
             )
         return self.stored
+
+    def placed_on(self, base: BaseModel) -> LoadedPrompt:
+        """Return the same prompt for a base that was moved to another device or cast."""
+        return self if self.source is None else replace(self, stored=self.source.prepare(base))
 
     def prefix(self, base: BaseModel) -> Prefix:
         """Return its keys and values, for a base that can share them."""

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _POSITIONS = ("max_encoder_position_embeddings", "max_position_embeddings", "max_seq_len")
 """Names of the limit in configs, to which transformers maps further ones (`n_positions`)."""
 
+Placement = tuple[torch.device, torch.dtype]
+
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -85,6 +87,11 @@ class BaseModel:
     def dtype(self) -> torch.dtype:
         """Dtype of embedded tokens, to which prompts are cast."""
         return self.embedding.dtype
+
+    @property
+    def placement(self) -> Placement:
+        """Device and dtype; what was computed for a base is of no use after these change."""
+        return self.device, self.dtype
 
     @property
     def start_id(self) -> int:
@@ -163,12 +170,18 @@ class BaseModel:
         """Converts texts to token ids and back, with a tokenizer of its own."""
         return Encoder(self.tokenizer, is_encoder_decoder=self.is_encoder_decoder)
 
-    @cached_property
+    @property
     def capabilities(self) -> Capabilities:
-        """What the model computes exactly, found out by asking it; see `softhub.model.probe`."""
+        """What the model computes exactly, found out by asking it; see `softhub.model.probe`.
+
+        It is asked again after it was moved or cast.
+        """
         from softhub.model.probe import Capabilities
 
-        return Capabilities(self)
+        found: Capabilities | None = vars(self).get("_asked")
+        if found is None or not found.is_current:
+            found = vars(self)["_asked"] = Capabilities(self)
+        return found
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Embed token ids of any shape as the model itself does: `ids.shape + (H,)`."""

@@ -15,11 +15,10 @@ from transformers.cache_utils import DynamicLayer
 
 from softhub.adapter.manifest import PrefixShape
 from softhub.errors import BaseModelError
-from softhub.model.base import BaseModel
+from softhub.model.base import BaseModel, Placement
 from softhub.model.kv_cache import Prefix, encode_for_reuse, shares_prefixes
 
-_Placement = frozenset[tuple[torch.device, torch.dtype]]
-_TEMPLATES: WeakKeyDictionary[BaseModel, tuple[_Placement, Prefix]] = WeakKeyDictionary()
+_TEMPLATES: WeakKeyDictionary[BaseModel, tuple[Placement, Prefix]] = WeakKeyDictionary()
 
 
 def prefix_template(base: BaseModel) -> Prefix:
@@ -38,10 +37,9 @@ def prefix_template(base: BaseModel) -> Prefix:
 
 def _template(base: BaseModel) -> Prefix:
     """Return the keys and values of one token, computed again when the base was moved or cast."""
-    placement = frozenset((each.device, each.dtype) for each in base.model.parameters())
     known = _TEMPLATES.get(base)
-    if known is None or known[0] != placement:
-        known = (placement, encode_for_reuse(base, base.embed(torch.tensor([1]))))
+    if known is None or known[0] != base.placement:
+        known = (base.placement, encode_for_reuse(base, base.embed(torch.tensor([1]))))
         _TEMPLATES[base] = known
     return known[1]
 

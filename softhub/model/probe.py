@@ -6,7 +6,8 @@ and in a batch with pads, with shared keys and values, packed, continued from a 
 exact is used, and the fastest of it; what is exact in no way is refused with the reason.
 
 A window or a switch of rotary factors changes what is exact beyond a length. The base is therefore
-asked again, once, when the first row appears that is longer than a length that its config names.
+asked again, once, when the first row appears that is longer than a length that its config names;
+and so it is after it was moved to another device or cast.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -98,9 +100,22 @@ class Capabilities:
 
     def __init__(self, base: BaseModel) -> None:
         self._base = base
+        self._placement = base.placement
         self._lock = threading.RLock()
         self._rows: dict[int, RowAnswers] = {}
         self._texts: dict[tuple[int, bool, bool], TextAnswers] = {}
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the base is where it was asked, or cannot be asked again."""
+        return self._placement == self._base.placement or _is_divided(self._base)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Ask in the base's own precision, whatever that of the caller is."""
+        whole = torch.autocast(self._base.device.type, enabled=False)
+        with self._lock, torch.no_grad(), whole:
+            yield
 
     @cached_property
     def windows(self) -> tuple[int, ...]:
@@ -117,7 +132,7 @@ class Capabilities:
         """
         if _is_divided(self._base):
             return 1.0
-        with self._lock, torch.no_grad():
+        with self._asking():
             return _find_scale(self._base, self._asked(0))
 
     def rows(self, width: int) -> RowAnswers:
@@ -127,7 +142,7 @@ class Capabilities:
             width: Tokens of the longest prompt, the longest text and what follows, together.
         """
         level = self._level(width)
-        with self._lock, torch.no_grad():
+        with self._asking():
             if level not in self._rows:
                 if _is_divided(self._base):
                     return _UNASKED
@@ -141,7 +156,7 @@ class Capabilities:
         base = self._base
         if not can_run_packed(base) or _is_divided(base) or self.embedding_scale is None:
             return False
-        with self._lock, torch.no_grad():
+        with self._asking():
             return why_not(self._asked(0).packed, base.dtype) is None
 
     def batching(self, width: int) -> str:
@@ -167,7 +182,7 @@ class Capabilities:
         self.require_prompts(prompted)
         level = self._level(width)
         grows = self._level(length) < level
-        with self._lock, torch.no_grad():
+        with self._asking():
             if (level, grows, prompted) not in self._texts:
                 if _is_divided(self._base):
                     return TextAnswers(PADDED)

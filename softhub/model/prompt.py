@@ -81,12 +81,26 @@ class SoftPrompt:
     def prepare(self, base: BaseModel) -> torch.Tensor | Prefix:
         """Return what precedes a text on this base: vectors `[P, H]`, or keys and values.
 
+        They share memory with the prompt's vectors where the base has their device and dtype.
+
         Raises:
             BaseModelError: It is a prefix, and the base cannot run prefixes.
+            IncompatiblePrompt: Its numbers are too large for the dtype of the base.
         """
+        prepared: torch.Tensor | Prefix
         if self.manifest.prefix is None:
-            return self.vectors.to(base.device, base.dtype, copy=True)
-        return prefix_of(self.vectors, prefix_template(base))
+            prepared = self.vectors.to(base.device, base.dtype)
+            parts = [prepared]
+        else:
+            prepared = prefix_of(self.vectors, prefix_template(base))
+            parts = [part for layer in prepared.layers for part in layer]
+        if not all(bool(part.isfinite().all()) for part in parts):
+            raise IncompatiblePrompt(
+                f"The prompt has numbers of up to {float(self.vectors.abs().max()):.2g}, which are "
+                f"too large for {base.name} in {base.dtype}. Load the base in bfloat16 or float32 "
+                "(dtype)."
+            )
+        return prepared
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "SoftPrompt":

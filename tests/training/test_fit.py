@@ -94,6 +94,18 @@ def test_mixed_precision_trains_to_about_the_same_loss(toy_fit, tmp_path, monkey
         assert result.prompt.manifest.provenance["training"]["bf16"] is expected
 
 
+def test_a_base_that_was_trained_in_mixed_precision_answers(toy_fit, tmp_path):
+    """It is first asked what it computes exactly inside the Trainer's autocast."""
+    base, result = toy_fit(bf16=True)
+    model = PromptModel(base)
+    model.load_prompt(result.prompt, name="toy")
+    other = PromptModel(load_base(base.model.name_or_path))
+    other.load_prompt(result.prompt, name="toy")
+    texts = ["great value", "waste of money"]
+    found, expected = (each.predict(texts, prompt="toy") for each in (model, other))
+    assert [each.probabilities for each in found] == [each.probabilities for each in expected]
+
+
 def test_checkpoints_hold_kilobytes(toy_fit, tmp_path):
     toy_fit()
     for folder in (tmp_path / "run").glob("checkpoint-*"):
