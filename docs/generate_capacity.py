@@ -100,7 +100,8 @@ ROWS = (
         "Prompts in use with keys and values of 10 times the budget",
         "at least 0.6 times the speed within the budget",
         lambda f: (
-            f"{f['ratio_at_10']:.2f} times the speed, with a budget of {f['budget_bytes'] / 1e6:.1f} MB"
+            f"{f['ratio_at_10']:.2f} times the speed, with a budget of "
+            f"{f['budget_bytes'] / 1e6:.1f} MB"
         ),
         lambda f: f["ratio_at_10"] >= 0.6,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -154,8 +155,18 @@ def write_report(path: str | Path, rows: Sequence[Row], **details: Any) -> Path:
     record = {"rows": [row.to_record() for row in rows], **details, "machine": machine()}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, (json.dumps(record, indent=2, default=str) + "\n").encode())
+    text = json.dumps(_finite(record), indent=2, default=str, allow_nan=False)
+    replace_file(path, (text + "\n").encode())
     return path
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with None in place of numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def with_scores(

@@ -20,7 +20,10 @@ _LEAST = {
     "per_device_eval_batch_size": 1,
     "per_device_train_batch_size": 1,
 }
+_SEEDS = ("seed", "data_seed")
+_SEED_LIMIT = 2**32  # of numpy
 _UNSUPPORTED: Mapping[str, tuple[Any, str]] = {
+    "dataloader_drop_last": (False, "no text of train or dev is left out"),
     "batch_eval_metrics": (False, "the task's metrics are computed over all dev texts"),
     "label_smoothing_factor": (0, "the loss is that of the task's labels or reference texts"),
     "neftune_noise_alpha": (None, "the base's embeddings are frozen"),
@@ -54,6 +57,10 @@ def _check(name: str, value: Any, kind: type, *, optional: bool) -> None:
         return
     if expected := expected_instead(value, kind, _LEAST.get(name)):
         raise TrainingError(f"{name} is {value!r:.80}; expected {expected}.")
+    if name in _SEEDS and not 0 <= value < _SEED_LIMIT:
+        raise TrainingError(
+            f"{name} is {value!r:.80}; expected a whole number from 0 to {_SEED_LIMIT - 1}."
+        )
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -38,6 +39,13 @@ _PROVENANCE = (
 
 AUTO_ONLY = ("auto_max_steps", "auto_max_minutes", "auto_patience")
 """Arguments that apply only with `max_steps="auto"`."""
+
+
+def defaults_of(names: Collection[str]) -> dict[str, Any]:
+    """Return the default values of training arguments, by name."""
+    return {
+        each.name: each.default for each in fields(PromptTrainingArguments) if each.name in names
+    }
 
 
 def _checked_steps(steps: int | str | None, epochs: float) -> int | str:
@@ -161,6 +169,12 @@ class PromptTrainingArguments(TrainingArguments):
             raise TrainingError(
                 f"Found {found} of max_steps and num_train_epochs, as numbers above 0; expected "
                 f"one of them."
+            )
+        evaluates = self.load_best_model_at_end and self.eval_strategy != "no"
+        if self.early_stopping_patience and not evaluates:
+            raise TrainingError(
+                "early_stopping_patience needs evaluations on dev and the best of them: leave out "
+                "early_stopping_patience, or eval_strategy and load_best_model_at_end."
             )
 
     @property

@@ -14,7 +14,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
@@ -43,20 +43,32 @@ class Ending:
     Attributes:
         ended_at: The last step.
         reason: Why it ends there, a clause for messages.
+        limit: The argument that limits the run, with its value, if that is why it ends.
     """
 
     ended_at: int
     reason: str
+    limit: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def by_limit(cls, ended_at: int, name: str, value: float) -> Ending:
+        """Return the decision that a run ends at a limit."""
+        return cls(ended_at, f"{name} is {value:g}", {name: value})
 
     @classmethod
     def recorded(cls, history: Sequence[Mapping[str, Any]]) -> Ending | None:
         """Return the decision in the history of a run; None if there is none yet."""
         found = (logs for logs in history if "ended" in logs)
-        return next((cls(logs["step"], logs["ended"]) for logs in found), None)
+        return next((cls(x["step"], x["ended"], x.get("limit", {})) for x in found), None)
 
     def to_record(self) -> dict[str, Any]:
         """Return the entry of the history."""
-        return {"step": self.ended_at, "ended": self.reason}
+        return {"step": self.ended_at, "ended": self.reason, "limit": dict(self.limit)}
+
+    def is_lifted_by(self, args: PromptTrainingArguments) -> bool:
+        """Return whether a limit ended the run, and a resumed run has a higher one or none."""
+        now = {name: getattr(args, name) for name in self.limit}
+        return any(now[name] is None or now[name] > value for name, value in self.limit.items())
 
     def __str__(self) -> str:
         """Say in one line why the run ended."""
@@ -79,34 +91,35 @@ class AutoSteps(TrainerCallback):
         self._began, self._first = 0.0, 0
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
+        """Start the clock; a run that goes on has not ended."""
         self._began, self._first = time.monotonic(), state.global_step
+        state.log_history = [logs for logs in state.log_history if "ended" not in logs]
 
     def on_evaluate(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Decide whether the run ends."""
-        reason = self._reason(state)
-        if reason is None:
+        ending = self._ending(state)
+        if ending is None:
             return
-        ending = Ending(state.global_step, reason)
         state.log_history.append(ending.to_record())
         control.should_training_stop = True
         control.should_save = self._saves
         if state.is_world_process_zero:
             tqdm.write(str(ending), file=sys.stderr)
 
-    def _reason(self, state: TrainerState) -> str | None:
-        """Return why the run ends now; None if it does not."""
+    def _ending(self, state: TrainerState) -> Ending | None:
+        """Return that the run ends now, and why; None if it does not."""
         step, every = state.global_step, max(1, int(state.eval_steps))
         waited = step - _last_improvement(state.log_history)
         if waited >= max(self.patience, _FEWEST * every):
             passes = waited / self.steps_per_pass
-            return f"the dev loss has not fallen for {waited} steps ({passes:.2g} passes)"
+            fallen = f"the dev loss has not fallen for {waited} steps ({passes:.2g} passes)"
+            return Ending(step, fallen)
         if step >= self.most:
-            return f"auto_max_steps is {self.most}"
+            return Ending.by_limit(step, "auto_max_steps", self.most)
         if self.minutes is not None and self._is_late(step, every, self.minutes):
-            return f"auto_max_minutes is {self.minutes:g}"
+            return Ending.by_limit(step, "auto_max_minutes", self.minutes)
         return None
 
     def _is_late(self, step: int, every: int, minutes: float) -> bool:

@@ -120,7 +120,7 @@ class NonFiniteLoss(TrainingError):
 
 
 class HistoryCallback(TrainerCallback):
-    """Records logged values, and warns if the best checkpoint predicts a single label.
+    """Records logged values, and ends a run whose loss is not a number.
 
     Attributes:
         history: Every logged mapping, with its step.
@@ -146,16 +146,17 @@ class HistoryCallback(TrainerCallback):
                 f"checkpoint is in {args.output_dir}."
             )
 
-    def warnings(self) -> list[str]:
-        """Return warnings for the user about the training run."""
-        evaluations = [logs for logs in self.history if "eval_labels_predicted" in logs]
-        best = min(evaluations, key=lambda logs: logs["eval_loss"], default={})
-        if best.get("eval_labels_predicted") == 1 < best["eval_labels_present"]:
-            return [
-                "Training collapsed: the best checkpoint predicts the same label for every dev "
-                "text. Try another seed, a lower learning_rate, or init 'task'."
-            ]
-        return []
+
+def collapse_warnings(history: Sequence[Mapping[str, float]]) -> list[str]:
+    """Return a warning if the best checkpoint of a run predicts a single label, or nothing."""
+    evaluations = [logs for logs in history if "eval_labels_predicted" in logs]
+    best = min(evaluations, key=lambda logs: logs["eval_loss"], default={})
+    if best.get("eval_labels_predicted") == 1 < best["eval_labels_present"]:
+        return [
+            "Training collapsed: the best checkpoint predicts the same label for every dev "
+            "text. Try another seed, a lower learning_rate, or init 'task'."
+        ]
+    return []
 
 
 # --- trackers: trackio, TensorBoard, Weights & Biases, through transformers' callbacks ---

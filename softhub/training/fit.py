@@ -14,6 +14,7 @@ from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Splits, SplitsLike, Task
 from softhub.terminal import phase
 from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.callbacks import collapse_warnings
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
 from softhub.training.initialization import Initialization, choose_initialization, load_init
 from softhub.training.peft_config import PromptConfig, check_config, check_widths
@@ -28,6 +29,7 @@ from softhub.training.rounding import round_prefix
 from softhub.training.running import (
     FitResult,
     check_resumable,
+    check_writable,
     result_of,
     set_aside_checkpoints,
 )
@@ -89,8 +91,7 @@ def fit(
     with phase("Encoding the texts of train and dev"):
         encoded = encode_task(base, task, splits.train, splits.dev, virtual_tokens=tokens)
     check_widths(base, config, [encoded])
-    if not resume:
-        set_aside_checkpoints(args.output_dir)
+    check_writable(args.output_dir)
     began = time.perf_counter()
     start = choose_initialization(
         base,
@@ -101,12 +102,15 @@ def fit(
         seed=args.seed,
         batch_size=args.per_device_eval_batch_size,
     )
+    if not resume:
+        set_aside_checkpoints(args.output_dir)
     state = _run_state(base, encoded, start, args, resume=resume)
     before = time.perf_counter() - began
     attempts = run_with_restarts(base, config, encoded, start, state, args, resume=resume)
     best = best_attempt(attempts)
     prompt = _prompt(base, encoded, best, args.rule, splits, state)
-    messages = [*truncation_warnings([encoded]), *state.warnings(), *best.history.warnings()]
+    collapse = collapse_warnings(best.trainer.state.log_history)
+    messages = [*truncation_warnings([encoded]), *state.warnings(), *collapse]
     seconds = before + sum(attempt.seconds for attempt in attempts)
     return replace(
         result_of(best.trainer, prompt, seconds, messages),

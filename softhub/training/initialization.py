@@ -166,6 +166,8 @@ def _from_prompt(
     name: str, prompt: SoftPrompt, base: BaseModel, config: PromptConfig
 ) -> Initialization:
     to_train, own = prefix_to_train(base, config), prompt.manifest.prefix
+    if own is not None:
+        prompt.check_fits(base)  # keys and values of another model mean nothing here
     if own is not None and own != to_train:
         raise TrainingError(
             "The prompt to start from is a prefix; expected a prompt of input embeddings or, where "
@@ -272,8 +274,9 @@ def text_vectors(base: BaseModel, text: str, tokens: int) -> torch.Tensor:
     ids = base.encoder.tokens(text)
     if not ids:
         raise TrainingError(
-            "init 'text' needs a text: set prompt_tuning_init_text in PEFT's configuration, or "
-            "init_text in a recipe's (--init-text '…')."
+            "init 'text' needs a text: set prompt_tuning_init_text in PEFT's PromptTuningConfig, "
+            "or init_text in a recipe's (--init-text '…'). A prefix has none: use 'task' or a "
+            "trained prompt."
         )
     return embed_tokens(base, (ids * (tokens // len(ids) + 1))[:tokens])
 

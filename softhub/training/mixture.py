@@ -27,7 +27,7 @@ from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Splits, SplitsLike, Task
 from softhub.tasks.mixture import mixture_weights
 from softhub.training.arguments import PromptTrainingArguments
-from softhub.training.callbacks import HistoryCallback
+from softhub.training.callbacks import HistoryCallback, collapse_warnings
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
 from softhub.training.initialization import choose_initialization, load_init
@@ -37,6 +37,7 @@ from softhub.training.provenance import dataset_record, manifest_of, provenance_
 from softhub.training.rounding import round_prefix
 from softhub.training.running import (
     FitResult,
+    check_writable,
     result_of,
     run_trainer,
     set_aside_checkpoints,
@@ -93,13 +94,13 @@ def fit_mixture(
         for task, part in zip(tasks, splits, strict=True)
     ]
     check_widths(base, config, encoded)
-    if not resume:
-        set_aside_checkpoints(args.output_dir)
+    check_writable(args.output_dir)
     size = args.per_device_eval_batch_size
     start = choose_initialization(base, config, encoded, init, seed=args.seed, batch_size=size)
-    history = HistoryCallback()
+    if not resume:
+        set_aside_checkpoints(args.output_dir)
     module = MixtureModule(base, start.vectors, encoded, start.prefix)
-    trainer = MixtureTrainer(module, args, encoded, shares, history)
+    trainer = MixtureTrainer(module, args, encoded, shares, HistoryCallback())
     seconds = run_trainer(trainer, resume=resume)
     provenance = provenance_of(trainer.prompt_arguments, start.to_record(), rule=args.rule)
     if trainer.ending():
@@ -116,7 +117,8 @@ def fit_mixture(
         vectors = round_prefix(base, encoded, vectors, prefix, size)
     manifest = manifest_of(base, vectors, task=None, provenance=provenance, prefix=prefix)
     prompt = SoftPrompt(vectors, manifest)
-    messages = [*truncation_warnings(encoded), *history.warnings()]
+    collapse = collapse_warnings(trainer.state.log_history)
+    messages = [*truncation_warnings(encoded), *collapse]
     return replace(result_of(trainer, prompt, seconds, messages), init=start.name)
 
 

@@ -13,13 +13,18 @@ from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import SplitsLike, Task
-from softhub.training.arguments import PromptTrainingArguments
+from softhub.training.arguments import AUTO_ONLY, PromptTrainingArguments, defaults_of
 from softhub.training.curve import write_curve
 from softhub.training.fit import fit
 from softhub.training.initialization import load_init
 from softhub.training.mixture import fit_mixture, to_all_splits
-from softhub.training.peft_config import PromptConfig
-from softhub.training.running import FitResult, last_checkpoint, set_aside_checkpoints
+from softhub.training.peft_config import PromptConfig, check_config
+from softhub.training.running import (
+    FitResult,
+    check_writable,
+    is_resumable,
+    set_aside_checkpoints,
+)
 
 _SHARED = "shared"  # folder of the shared prompt's run, beside those of the tasks
 
@@ -62,8 +67,10 @@ def fit_tasks(
     """
     args = args or PromptTrainingArguments()
     _check(tasks, steps, args)
+    check_config(base, config, args)
     splits, init = to_all_splits(tasks, data), load_init(init)
     folder = Path(args.output_dir)
+    check_writable(folder)
     if not resume:
         for name in (_SHARED, *(task.name for task in tasks)):
             set_aside_checkpoints(folder / name)
@@ -109,8 +116,9 @@ def _options(
 ) -> dict[str, Any]:
     """Return what differs between runs: folder, steps, and whether there is a checkpoint."""
     epochs = args.num_train_epochs if steps == args.max_steps else 0.0
-    own = replace(args, output_dir=str(folder), max_steps=steps, num_train_epochs=epochs)
-    return {"args": own, "resume": resume and last_checkpoint(folder) is not None}
+    limits = defaults_of(AUTO_ONLY) if args.is_auto and steps != args.max_steps else {}
+    own = replace(args, output_dir=str(folder), max_steps=steps, num_train_epochs=epochs, **limits)
+    return {"args": own, "resume": resume and is_resumable(folder)}
 
 
 def _save(shared: FitResult, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 
 from accelerate.utils import parse_flag_from_env
 from peft import PeftType, PrefixTuningConfig, PromptTuningConfig
@@ -13,7 +12,7 @@ from softhub.adapter.manifest import PrefixShape
 from softhub.errors import TrainingError, expected_instead
 from softhub.model.base import BaseModel
 from softhub.model.prefix import prefix_shape, require_shared_keys
-from softhub.training.arguments import AUTO_ONLY, PromptTrainingArguments
+from softhub.training.arguments import AUTO_ONLY, PromptTrainingArguments, defaults_of
 from softhub.training.encoded_task import EncodedTask
 
 PromptConfig = PromptTuningConfig | PrefixTuningConfig
@@ -52,10 +51,9 @@ def _check_length(args: PromptTrainingArguments) -> None:
     Raises:
         TrainingError: Names them.
     """
-    defaults = {each.name: each.default for each in fields(args)}
     names = ("early_stopping_patience", "eval_strategy", "lr_scheduler_type")
     unused = names if args.is_auto else AUTO_ONLY
-    if not any(getattr(args, name) != defaults[name] for name in unused):
+    if all(getattr(args, name) == default for name, default in defaults_of(unused).items()):
         return
     listed = " and ".join([", ".join(unused[:-1]), unused[-1]])
     if args.is_auto:

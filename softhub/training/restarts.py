@@ -9,8 +9,9 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,12 @@ class FailureCallback(TrainerCallback):
             state: The state at the end of the run, with the history from before it was resumed.
         """
         losses = _dev_losses(state)
-        if self.failure or not losses or not self._is_no_better(min(losses)):
+        if self.failure or not any("eval_loss" in logs for logs in state.log_history):
+            return
+        if not losses:
+            self.failure = Failure("its dev loss was NaN or infinite at every evaluation")
+            return
+        if not self._is_no_better(min(losses)):
             return
         self.failure = Failure(
             f"its best dev loss {min(losses):.3f} is no better than without learning "
@@ -137,7 +143,13 @@ class RunState:
         path = Path(folder) / cls.FILE
         if not path.is_file():
             return None
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError) as error:
+            raise TrainingError(
+                f"{path} is damaged ({error}), which has the decisions of the run. Restore it from "
+                "a backup, or start without resume."
+            ) from error
 
     def write(self, folder: str) -> None:
         """Store the state; only the main process does."""
@@ -147,21 +159,28 @@ class RunState:
             replace_file(Path(folder) / self.FILE, text.encode())
 
     def attempt_arguments(
-        self, args: PromptTrainingArguments, usual: float
+        self, args: PromptTrainingArguments, number: int, usual: float
     ) -> PromptTrainingArguments:
-        """Return the arguments of the next attempt: its own folder and learning rate.
+        """Return the arguments of an attempt: its own folder and learning rate.
 
         Args:
             args: The run's arguments.
+            number: How many attempts failed before it.
             usual: The scaled learning rate: one that failed and is far from it is replaced by it at
                 once rather than corrected step by step.
         """
         rate, folder = self.learning_rate, Path(args.output_dir)
-        if self.failures:
+        if number:
             too_slow = self.failures[0]["too_slow"]
             rate = max(rate * _FACTOR, usual) if too_slow else min(rate / _FACTOR, usual)
-            folder /= f"restart-{len(self.failures)}"
+            folder /= f"restart-{number}"
         return replace(args, learning_rate=rate, output_dir=str(folder))
+
+    def add(self, failure: Failure, args: PromptTrainingArguments, start: Initialization) -> None:
+        """Record and log that an attempt failed and is restarted."""
+        settings = {"learning_rate": args.learning_rate, "init": start.name}
+        self.failures.append({**asdict(failure), **settings})
+        logger.warning("The run failed: %s. Restarting it.", failure.reason)
 
     def warnings(self) -> list[str]:
         """Return warnings about restarts, their reasons, and a failure of the last attempt."""
@@ -182,23 +201,20 @@ class Attempt:
         args: Its arguments, with the learning rate that was used.
         start: Its initialization.
         trainer: Its trainer, with the best checkpoint loaded.
-        history: What it logged.
-        seconds: Wall time.
+        seconds: Wall time in this process.
         failure: Why it failed, if it did.
     """
 
     args: PromptTrainingArguments
     start: Initialization
     trainer: PromptTrainer
-    history: HistoryCallback
     seconds: float
     failure: Failure | None
 
     @property
     def lowest_dev_loss(self) -> float:
-        """The lowest dev loss that it logged."""
-        losses = (logs.get("eval_loss", math.inf) for logs in self.history.history)
-        return min(losses, default=math.inf)  # a run that was restored as complete logs nothing
+        """The lowest dev loss that it had."""
+        return min(_dev_losses(self.trainer.state), default=math.inf)
 
 
 def run_with_restarts(
@@ -214,33 +230,35 @@ def run_with_restarts(
     """Train, and restart after a failure; `start` is the initialization of the first attempt.
 
     Returns:
-        The attempts of this process, of which only the last may have succeeded. `state` has the
-        failures of all.
+        The attempts, of which only the last may have succeeded; those that failed before a run was
+        resumed as far as they have checkpoints. `state` has the failures of all.
     """
     baseline = loss_without_learning(base, encoded, start, args.per_device_eval_batch_size)
+    usual = scaled_rate(base, args.optim, prefix=start.prefix is not None)
+    usual_steps = TYPICAL_STEPS if args.is_auto else None
     attempts: list[Attempt] = []
-    while True:
-        usual = scaled_rate(base, args.optim, prefix=start.prefix is not None)
-        own = state.attempt_arguments(args, usual)
-        if len(state.failures) > 1:  # another learning rate alone did not help
+    for number in count():
+        own = state.attempt_arguments(args, number, usual)
+        if number > 1:  # another learning rate alone did not help
             other = "vocabulary" if start.name != "vocabulary" else "random"
             start = choose_initialization(base, config, [encoded], other, seed=args.seed + 1)
+        if number < len(state.failures):
+            attempts += _restored(base, encoded, start, own, state.failures[number])
+            continue
         # A restart that was interrupted before its first checkpoint begins at its first step.
-        resumes = resume and (not state.failures or last_checkpoint(own.output_dir) is not None)
-        may_restart = len(state.failures) < args.max_restarts and not uses_fsdp(args)
-        usual_steps = TYPICAL_STEPS if args.is_auto else None
+        resume = resume and (not number or last_checkpoint(own.output_dir) is not None)
+        may_restart = number < args.max_restarts and not uses_fsdp(args)
         guard = FailureCallback(baseline, stops=may_restart, usual_steps=usual_steps)
-        attempt = _run(base, encoded, start, own, guard, resume=resumes and not attempts)
+        attempt = _run(base, encoded, start, own, guard, resume=resume)
+        resume = False
         attempts.append(attempt)
-        failure = attempt.failure
-        if failure is None or not may_restart:
-            state.gave_up = failure.reason if failure else None
+        if attempt.failure is None or not may_restart:
+            state.gave_up = attempt.failure.reason if attempt.failure else None
             state.write(args.output_dir)
-            return attempts
-        settings = {"learning_rate": own.learning_rate, "init": start.name}
-        state.failures.append({"reason": failure.reason, "too_slow": failure.too_slow, **settings})
+            break
+        state.add(attempt.failure, own, start)
         state.write(args.output_dir)
-        logger.warning("The run failed: %s. Restarting it.", failure.reason)
+    return attempts
 
 
 def best_attempt(attempts: Sequence[Attempt]) -> Attempt:
@@ -278,11 +296,7 @@ def _run(
     *,
     resume: bool,
 ) -> Attempt:
-    history = HistoryCallback()
-    words, weights = encoded.candidates, encoded.label_weights
-    module = PromptTuningModule(base, start.vectors, words, weights, start.prefix)
-    splits = (encoded.train, encoded.dev)
-    trainer = PromptTrainer(module, encoded.task, args, *splits, [history, guard])
+    trainer = _trainer(base, encoded, start, args, [HistoryCallback(), guard])
     began = time.perf_counter()
     try:
         run_trainer(trainer, resume=resume)
@@ -290,4 +304,33 @@ def _run(
     except NonFiniteLoss as error:
         guard.failure = Failure(str(error), fatal=True)
     seconds = time.perf_counter() - began
-    return Attempt(args, start, trainer, history, seconds, guard.failure)
+    return Attempt(args, start, trainer, seconds, guard.failure)
+
+
+def _restored(
+    base: BaseModel,
+    encoded: EncodedTask,
+    start: Initialization,
+    args: PromptTrainingArguments,
+    record: Mapping[str, Any],
+) -> list[Attempt]:
+    """Return an attempt that failed before the run was resumed, if it has a checkpoint."""
+    checkpoint = last_checkpoint(args.output_dir)
+    failure = Failure(record["reason"], record["too_slow"], record.get("fatal", False))
+    if checkpoint is None or failure.fatal:
+        return []
+    trainer = _trainer(base, encoded, start, args, [])
+    trainer.restore(checkpoint)
+    return [Attempt(args, start, trainer, 0.0, failure)]
+
+
+def _trainer(
+    base: BaseModel,
+    encoded: EncodedTask,
+    start: Initialization,
+    args: PromptTrainingArguments,
+    callbacks: Sequence[TrainerCallback],
+) -> PromptTrainer:
+    words, weights = encoded.candidates, encoded.label_weights
+    module = PromptTuningModule(base, start.vectors, words, weights, start.prefix)
+    return PromptTrainer(module, encoded.task, args, encoded.train, encoded.dev, callbacks)

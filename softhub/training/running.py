@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import shutil
 import tempfile
 import time
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import PartialState
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import EarlyStoppingCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME
@@ -29,6 +31,7 @@ from softhub.training.trainer import AVERAGE, PROMPT, UNIT, CheckpointNotWritten
 logger = logging.getLogger("softhub")
 
 _NAME = re.compile(r"checkpoint-(\d+)")
+_SHARDED = ("pytorch_model*", "global_step*")  # weights as FSDP and DeepSpeed write them
 
 
 @dataclass(frozen=True)
@@ -162,10 +165,11 @@ def result_of(
     """Summarize a run, with what it logged before it was resumed, and issue its warnings."""
     for message in messages:
         warnings.warn(message, SoftHubWarning, stacklevel=3)
+    best = trainer.state.best_metric
     return FitResult(
         prompt=prompt,
         history=trainer.state.log_history,
-        best_score=trainer.state.best_metric,
+        best_score=best if best is not None and math.isfinite(best) else None,
         best_step=trainer.state.best_global_step or trainer.state.global_step,
         steps=trainer.state.global_step,
         seconds=seconds,
@@ -182,7 +186,8 @@ def result_of(
 def last_checkpoint(folder: str | Path) -> str | None:
     """Return the newest complete checkpoint in a run's folder; None if there is none.
 
-    transformers writes the trainer's state last, so a checkpoint without one is incomplete.
+    transformers writes the trainer's state last, so a checkpoint without one is incomplete. So is
+    one with a damaged file.
     """
     complete = [path for path in _checkpoints(Path(folder)) if _is_complete(path)]
     newest = max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
@@ -194,13 +199,9 @@ def set_aside_checkpoints(folder: str | Path) -> None:
 
     Otherwise a new run could later be resumed from them, with a seed and a learning rate that are
     not its own.
-
-    Raises:
-        TrainingError: The folder cannot be written to.
     """
     state = PartialState()
     if state.is_main_process:
-        _check_writable(Path(folder))
         below = [Path(folder), *sorted(Path(folder).glob("restart-*"))]
         old = [path for part in below for path in _checkpoints(part)]
         for path in old:
@@ -216,7 +217,13 @@ def set_aside_checkpoints(folder: str | Path) -> None:
     state.wait_for_everyone()
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(output_dir: str | Path) -> None:
+    """Check that a run can write to its folder, before anything takes long.
+
+    Raises:
+        TrainingError: The folder cannot be written to.
+    """
+    folder = Path(output_dir)
     present = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=present):
@@ -228,13 +235,18 @@ def _check_writable(folder: Path) -> None:
         ) from error
 
 
+def is_resumable(folder: str | Path) -> bool:
+    """Return whether a run has a complete checkpoint, in its folder or in one of its parts."""
+    return any(map(last_checkpoint, (Path(folder), *Path(folder).glob("*/"))))
+
+
 def check_resumable(folder: str | Path) -> None:
     """Check that a run has a checkpoint, in its folder or in one of its parts, before it is loaded.
 
     Raises:
         TrainingError: There is no complete checkpoint.
     """
-    if not any(map(last_checkpoint, (Path(folder), *Path(folder).glob("*/")))):
+    if not is_resumable(folder):
         raise TrainingError(
             f"Nothing to resume in {str(folder)!r}: no checkpoint was found there. Check "
             "output_dir, or start without resume."
@@ -248,8 +260,16 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _is_complete(checkpoint: Path) -> bool:
+    weights = checkpoint / SAFE_WEIGHTS_NAME
     try:
         json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        if weights.is_file():
+            with safe_open(weights, framework="pt"):  # checks that no part is missing
+                pass
+    except (OSError, ValueError, SafetensorError):
         return False
-    return True
+    archives = [path for pattern in ("*.pt", "*.pth") for path in checkpoint.glob(pattern)]
+    written = weights.is_file() or any(
+        path for pattern in _SHARDED for path in checkpoint.glob(pattern)
+    )
+    return written and all(map(zipfile.is_zipfile, archives))

@@ -33,6 +33,7 @@ from softhub.metrics import compute
 from softhub.metrics.label_sets import join_labels
 from softhub.model.base import BaseModel
 from softhub.tasks import Task
+from softhub.training.argument_checks import explained_arguments
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.auto_steps import SCHEDULE, TYPICAL_STEPS, AutoSteps, Ending
 from softhub.training.averaging import AVERAGES, MovingAverage
@@ -150,11 +151,28 @@ class PromptTrainer(Trainer):
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if sharded or not self._is_complete(state):
             return False
-        self.state = state
-        self._load_from_checkpoint(checkpoint)
-        if state.best_model_checkpoint:
-            self._load_best_model()
+        self.restore(checkpoint)
         return True
+
+    def restore(self, checkpoint: str) -> None:
+        """Restore a run as it was at a checkpoint, with its best weights.
+
+        Raises:
+            TrainingError: The folder of the best weights is missing.
+        """
+        self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        self._load_from_checkpoint(checkpoint)
+        if self.state.best_model_checkpoint is None:
+            return
+        # The state has the path that the run had then; it may have been moved or copied since.
+        best = Path(checkpoint).with_name(f"checkpoint-{self.state.best_global_step}")
+        if not best.is_dir():
+            raise TrainingError(
+                f"{best} is missing, which has the best weights of the run. Restore it from a "
+                "backup, or train again with --overwrite."
+            )
+        self.state.best_model_checkpoint = str(best)
+        self._load_best_model()
 
     def _is_complete(self, state: TrainerState) -> bool:
         """Whether a run has made its last step, or was stopped early."""
@@ -163,6 +181,8 @@ class PromptTrainer(Trainer):
         waited = stopping.get("early_stopping_patience_counter", 0)
         patience = self.prompt_arguments.early_stopping_patience
         ending = Ending.recorded(state.log_history)
+        if ending is not None and ending.is_lifted_by(self.prompt_arguments):
+            return False
         last = ending.ended_at if ending else self.args.max_steps
         return 0 < last <= state.global_step or 0 < patience <= waited
 
@@ -217,6 +237,16 @@ class PromptTrainer(Trainer):
             # The root's own parameters (embeddings, norm, head), which no layer gathers again.
             self._module.unshard()  # type: ignore[operator]
         return output
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """Create the optimizer; one that is not installed or not supported is a wrong argument."""
+        with explained_arguments():
+            return super().create_optimizer(*args, **kwargs)
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """Create the schedule; one that lacks an argument of its own is a wrong argument."""
+        with explained_arguments():
+            return super().create_scheduler(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> LengthBucketSampler:
         # Accelerate splits each batch of a whole step by process and accumulation.

@@ -185,3 +185,15 @@ def test_a_restart_decides_anew(toy_fit, tmp_path):
     _, result = toy_fit(**AUTO, learning_rate=1e30, max_restarts=1, auto_max_steps=20)
     assert len(result.restarts) == 1 and result.ended is not None
     assert (tmp_path / "run" / "restart-1").is_dir()
+
+
+def test_a_run_that_a_limit_ended_goes_on_with_a_higher_one(toy_fit, tmp_path):
+    options = {"max_steps": "auto", "learning_rate": 0.01}
+    _, whole = toy_fit(**options, auto_max_steps=16, output_dir=str(tmp_path / "whole"))
+    _, first = toy_fit(**options, auto_max_steps=8)
+    _, same = toy_fit(**options, auto_max_steps=8, resume=True)
+    assert (first.steps, same.steps) == (8, 8)
+    _, further = toy_fit(**options, auto_max_steps=16, resume=True)
+    assert (further.steps, further.ended) == (whole.steps, whole.ended)
+    assert further.steps > 8
+    assert torch.equal(further.prompt.vectors, whole.prompt.vectors)

@@ -61,3 +61,41 @@ def test_a_run_that_stopped_early_is_at_its_end(toy_fit):
     assert again.prompt.vectors.equal(whole.prompt.vectors)
     _, longer = toy_fit(**{**options, "early_stopping_patience": 3}, resume=True)
     assert longer.steps == 16
+
+
+@pytest.mark.parametrize("steps", [12, "auto"])
+def test_a_complete_run_that_was_moved_has_its_best_weights(toy_fit, tmp_path, steps):
+    """No step is better by accuracy than the first that is evaluated."""
+    options = {"max_steps": steps, "metric_for_best_model": "accuracy"}
+    limits = {"auto_max_steps": 12, "warmup_steps": 0} if steps == "auto" else {}
+    folders = {"output_dir": str(tmp_path / "here"), **limits}
+    _, whole = toy_fit(**options, **folders)
+    assert whole.best_step < whole.steps
+    (tmp_path / "here").rename(tmp_path / "there")
+    folders["output_dir"] = str(tmp_path / "there")
+    _, again = toy_fit(**options, **folders, resume=True)
+    assert again.best_step == whole.best_step
+    assert torch.equal(again.prompt.vectors, whole.prompt.vectors)
+    shutil.rmtree(tmp_path / "there" / f"checkpoint-{whole.best_step}")
+    with pytest.raises(TrainingError, match=rf"checkpoint-{whole.best_step} is missing"):
+        toy_fit(**options, **folders, resume=True)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "rng_state.pth"])
+def test_a_checkpoint_with_a_damaged_file_is_passed_over(toy_fit, tmp_path, file):
+    _, whole = toy_fit()
+    damaged = tmp_path / "run" / "checkpoint-12" / file
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    assert last_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-8")
+    _, resumed = toy_fit(resume=True)
+    assert torch.allclose(resumed.prompt.vectors, whole.prompt.vectors, atol=1e-6)
+    (tmp_path / "run" / "checkpoint-12" / "model.safetensors").unlink()
+    assert last_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-8")
+
+
+@pytest.mark.parametrize("text", ["", '{"learn', "[1]", '{"learning_rate": 1, "mood": 2}'])
+def test_a_damaged_record_of_decisions_is_named(toy_fit, tmp_path, text):
+    toy_fit()
+    (tmp_path / "run" / "run_state.json").write_text(text)
+    with pytest.raises(TrainingError, match=r"run_state\.json is damaged.*start without resume"):
+        toy_fit(resume=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from peft import PromptTuningConfig
 
-from softhub.errors import TrainingError
+from softhub.errors import SoftHubWarning, TrainingError
 from softhub.model.base import load_base
 from softhub.model.prompt import SoftPrompt
 from softhub.training import PromptTrainingArguments, fit_tasks
@@ -20,15 +20,14 @@ def specialise(tiny_base, toy_task, toy_examples, tmp_path):
     config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=4)
 
     def run(*names, length=None, **options):
+        settings = {"learning_rate": 0.1, "max_restarts": 0, **(length or {"max_steps": 2})}
         args = PromptTrainingArguments(
             output_dir=str(tmp_path / "run"),
-            learning_rate=0.1,
-            max_restarts=0,
             eval_steps=1,
             save_steps=1,
             use_cpu=True,
             disable_tqdm=True,
-            **(length or {"max_steps": 2}),
+            **settings,
         )
         tasks = [replace(toy_task, name=name) for name in names]
         data = [{"train": toy_examples[:16], "dev": toy_examples[32:]}] * len(names)
@@ -77,6 +76,36 @@ def test_epochs_are_those_of_each_task_and_not_of_the_shared_prompt(specialise):
     assert [result.steps for result in results] == [2, 2]  # 16 examples
     with pytest.raises(TrainingError, match="Found both steps and num_train_epochs"):
         specialise("one", "two", length=epochs, steps=[1, 1])
+
+
+def test_limits_of_auto_do_not_apply_to_runs_with_a_number_of_steps(specialise):
+    limits = {"max_steps": "auto", "auto_max_steps": 3}
+    results = specialise("one", "two", length=limits, shared_steps=1)
+    assert [result.steps for result in results] == [3, 3]
+    results = specialise("one", "two", length=limits, steps=[1, 2])
+    assert [result.steps for result in results] == [1, 2]
+
+
+def test_wrong_arguments_leave_earlier_checkpoints_alone(specialise, tmp_path):
+    specialise("one")
+    with pytest.raises(TrainingError, match="leave out auto_max_steps"):
+        specialise("one", length={"max_steps": 2, "auto_max_steps": 3})
+    assert {path.name for path in (tmp_path / "run" / "one").glob("*checkpoint-*")} == {
+        "checkpoint-1",
+        "checkpoint-2",
+    }
+
+
+def test_a_task_whose_checkpoints_are_those_of_a_restart_is_resumed(specialise, tmp_path):
+    folder = tmp_path / "run" / "one"
+    wild = {"max_steps": 2, "learning_rate": 3e38, "lr_scheduler_type": "constant"}
+    with pytest.warns(SoftHubWarning, match="was restarted"):
+        specialise("one", length={**wild, "warmup_steps": 0, "max_restarts": 1})
+    shutil.rmtree(folder / "checkpoint-1", ignore_errors=True)
+    written = [path.stat().st_mtime_ns for path in _weights(folder / "restart-1")]
+    with pytest.warns(SoftHubWarning, match="was restarted"):
+        specialise("one", length={**wild, "warmup_steps": 0, "max_restarts": 1}, resume=True)
+    assert written == [path.stat().st_mtime_ns for path in _weights(folder / "restart-1")] != []
 
 
 @pytest.mark.parametrize(

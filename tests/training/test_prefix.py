@@ -10,7 +10,12 @@ from safetensors.torch import load_file
 
 from softhub.adapter.layout import CONFIG, WEIGHTS
 from softhub.adapter.validation import check_folder
-from softhub.errors import BaseModelError, TrainingError, TrainingInterrupted
+from softhub.errors import (
+    BaseModelError,
+    IncompatiblePrompt,
+    TrainingError,
+    TrainingInterrupted,
+)
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
 from softhub.model.prefix import prefix_shape, units_of, vectors_of_prompt
@@ -375,3 +380,16 @@ def test_what_cannot_be_trained_is_refused_before_it_begins(
     with pytest.raises(error, match=says):
         fit(base, toy_task, PrefixTuningConfig(**settings), data, args=args)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_prefix_of_another_base_is_no_start(prefix_fit, loaded):
+    other = random_prefix(loaded("qwen2"), 6)
+    with pytest.raises(IncompatiblePrompt, match="model type"):
+        prefix_fit(init=other)
+
+
+def test_a_prefix_has_no_text_to_start_from_and_earlier_checkpoints_stay(prefix_fit, tmp_path):
+    prefix_fit(max_steps=4)
+    with pytest.raises(TrainingError, match="A prefix has none: use 'task' or a trained prompt"):
+        prefix_fit(init="text")
+    assert (tmp_path / "run" / "checkpoint-4").is_dir()

@@ -132,3 +132,27 @@ def test_the_floor_is_the_entropy_of_the_labels(tiny_base, toy_task, toy_example
     rows = toy_examples[:32]  # three of four are good
     encoded = encode_task(base, toy_task, rows, rows, virtual_tokens=4)
     assert encoded.label_entropy == pytest.approx(0.5623, abs=1e-4)
+
+
+def test_a_resumed_run_of_failures_returns_the_best_of_them(even_fit, tmp_path):
+    """The last attempt starts from other words, and is worse."""
+    settings = {"learning_rate": 1e-9, "max_restarts": 2, "max_steps": 4, "init": "labels"}
+    with pytest.warns(SoftHubWarning, match="was restarted twice"):
+        _, whole = even_fit(**settings)
+    with pytest.warns(SoftHubWarning, match="was restarted twice"):
+        _, again = even_fit(**settings, resume=True)
+    assert (again.init, again.best_score) == (whole.init, whole.best_score)
+    assert (again.steps, again.warnings) == (whole.steps, whole.warnings)
+    assert torch.equal(again.prompt.vectors, whole.prompt.vectors)
+
+
+@pytest.mark.parametrize("steps", [4, "auto"])
+def test_a_dev_loss_that_is_never_a_number_is_a_failure(even_fit, monkeypatch, steps):
+    """As where a text of dev overflows in half precision."""
+    monkeypatch.setattr(
+        "softhub.training.trainer.count_items", lambda labels: torch.full((len(labels),), torch.nan)
+    )
+    limit = {"auto_max_steps": 4} if steps == "auto" else {}
+    with pytest.warns(SoftHubWarning, match="its dev loss was NaN or infinite at every evaluation"):
+        _, result = even_fit(max_steps=steps, **limit)
+    assert result.best_score is None

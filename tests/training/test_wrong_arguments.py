@@ -25,6 +25,13 @@ from softhub.training.running import last_checkpoint
         ({"use_liger_kernel": True}, "use_liger_kernel is not supported"),
         ({"push_to_hub": True}, "push_to_hub is not supported: push the adapter"),
         ({"batch_eval_metrics": True}, "batch_eval_metrics is not supported"),
+        ({"dataloader_drop_last": True}, "dataloader_drop_last is not supported: no text of"),
+        ({"seed": -1}, "seed is -1; expected a whole number from 0 to 4294967295"),
+        ({"data_seed": 2**32}, "data_seed is 4294967296; expected a whole number from 0 to"),
+        (
+            {"early_stopping_patience": 2, "load_best_model_at_end": False},
+            "early_stopping_patience needs evaluations on dev and the best of them: leave out",
+        ),
         ({"max_steps": "many"}, "max_steps is 'many'; expected a number of optimizer steps"),
         ({"max_steps": 2.5}, "max_steps is 2.5; expected a number of optimizer steps"),
         ({"max_steps": 5, "num_train_epochs": 2}, "Found both of max_steps and num_train_epochs"),
@@ -87,6 +94,20 @@ def test_a_tracker_that_is_not_installed_is_refused(tracker):
 
 def test_report_to_none_reports_to_nothing():
     assert PromptTrainingArguments(report_to=None).report_to == []
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "training arguments: One of min_lr or min"),
+        ({"lr_scheduler_type": "warmup_stable_decay"}, "training arguments: .*num_decay_steps"),
+        ({"optim": "adamw_8bit"}, "training arguments: .*bitsandbytes"),
+    ],
+)
+def test_what_an_optimizer_or_a_schedule_lacks_is_one_sentence(option, message, toy_fit):
+    with pytest.raises(TrainingError, match=message) as caught:
+        toy_fit(**option)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("tokens", [2.5, "20", 0, -1, None])
