@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ MAX_BYTES: dict[str, int] = {
 """Largest size in bytes that is read or downloaded, by file name."""
 
 _FILE_MODE = 0o644
+_SNAPSHOT = re.compile(r"[/\\]models--[^/\\]+[/\\]snapshots[/\\][0-9a-f]{40}(?![^/\\])")
 
 
 def sha256_of(data: bytes) -> str:
@@ -40,7 +42,7 @@ def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_atomically(folder: Path, files: Mapping[str, bytes]) -> Path:
+def write_atomically(folder: Path, files: Mapping[str, bytes], *, within_hub: bool = False) -> Path:
     """Write an adapter folder so that it appears complete or not at all.
 
     The files go to a hidden sibling directory, are flushed to the disk, and the directory is
@@ -51,14 +53,17 @@ def write_atomically(folder: Path, files: Mapping[str, bytes]) -> Path:
     Args:
         folder: Where to write the adapter. Missing parents are created.
         files: Contents by name; the names are some of `FILES`.
+        within_hub: Whether the folder is a hub's own copy, which only the hub may write.
 
     Returns:
         The folder, with symbolic links in its path resolved.
 
     Raises:
         InvalidAdapter: A name is not an adapter's, or `folder` already contains something else,
-            which must not be lost.
+            which must not be lost, or belongs to a hub.
     """
+    if not within_hub:
+        check_not_in_hub(folder)
     folder = Path(os.path.realpath(folder))
     _check_names(files)
     _check_replaceable(folder)
@@ -72,6 +77,19 @@ def write_atomically(folder: Path, files: Mapping[str, bytes]) -> Path:
     sync_directory(folder.parent)
     remove_abandoned(folder)
     return folder
+
+
+def check_not_in_hub(path: Path) -> None:
+    """Refuse to write into an adapter as a hub or a download cache stores it, which `pull` returns.
+
+    Raises:
+        InvalidAdapter: `path` is such a folder, or inside it.
+    """
+    if _SNAPSHOT.search(os.path.realpath(path)):
+        raise InvalidAdapter(
+            f"{path} is the hub's own copy of an adapter, which would be damaged; expected another "
+            "place. `softhub pull NAMESPACE/NAME --to FOLDER` makes a copy that can be changed."
+        )
 
 
 def find_interrupted_save(folder: Path) -> Path | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from softhub.adapter.layout import check_not_in_hub
 from softhub.cli.options import (
     PROMPT,
     AdapterArgument,
@@ -108,6 +109,7 @@ def calibrate(
             f"softhub pull {adapter} --to FOLDER"
         )
     folder = expand_user(adapter)
+    check_not_in_hub(folder)
     source = AdapterOnBase(adapter, base, device, force=force)
     model, data, examples = _load(source, folder, task, split, limit)
     from softhub.evaluation.calibrate import calibrate as fit

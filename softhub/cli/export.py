@@ -52,9 +52,11 @@ def export(
         raise typer.BadParameter("a cartridge is computed by the base model: give --base MODEL")
     folder = adapter_folder(adapter, hub=hub, revision=revision)
     from softhub.model.base import load_base
-    from softhub.model.export import export_cartridge, export_npy
+    from softhub.model.export import check_cartridge_folder, export_cartridge, export_npy
     from softhub.model.prompt import SoftPrompt
 
+    if to is Format.CARTRIDGE:
+        check_cartridge_folder(output)  # before the base model is loaded
     prompt = SoftPrompt.from_pretrained(folder)
     if to is Format.CARTRIDGE and base is not None:
         written = export_cartridge(prompt, load_base(base, device_map=device), output)

@@ -155,10 +155,21 @@ def lock(
     """
     from softhub.hub import Hub
 
-    named = dict(_split(prompt) for prompt in prompts)
-    locked = Hub(hub).lock(file, named)
+    locked = Hub(hub).lock(file, _by_name(prompts))
     rows = [(name, p.repo_id, p.revision, p.weights_sha256) for name, p in locked.items()]
     emit_table(("name", "repository", "commit", "weights sha256"), rows)
+
+
+def _by_name(prompts: list[str]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for name, reference in map(_split, prompts):
+        if name in named:
+            raise typer.BadParameter(
+                f"the name {name!r} is given twice, for {named[name]} and {reference}; expected a "
+                "different name for each adapter"
+            )
+        named[name] = reference
+    return named
 
 
 def _split(prompt: str) -> tuple[str, str]:

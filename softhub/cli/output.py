@@ -80,7 +80,7 @@ def check_output(path: Path | None) -> Path | None:
     """Check that results can be written to a file, before anything is computed.
 
     Raises:
-        typer.BadParameter: The name has another ending, or the folder does not exist.
+        typer.BadParameter: The name has another ending, its folder does not exist, or it is one.
     """
     from softhub.tasks.table_writing import ENDINGS  # which loads numpy
 
@@ -88,6 +88,8 @@ def check_output(path: Path | None) -> Path | None:
         path = expand_user(path)
         if path.suffix.lower() not in ENDINGS:
             raise typer.BadParameter(f"{path} must end in {', '.join(ENDINGS)}")
+        if path.is_dir():
+            raise typer.BadParameter(f"{path} is a folder; expected the name of a file")
         if not path.parent.is_dir():
             raise typer.BadParameter(f"there is no folder {str(path.parent)!r}; create it first")
     return path

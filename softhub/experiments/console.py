@@ -7,6 +7,7 @@ import sys
 import unicodedata
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TextIO
 
 from softhub.errors import (
@@ -19,6 +20,7 @@ from softhub.terminal import is_quiet, quiet_libraries
 
 FAILED, INTERRUPTED = 1, 130
 """Exit codes of a known error and of Ctrl-C; wrong usage is 2, as in every command line."""
+_MOST_SHOWN = 200  # characters of a file name
 
 
 def printable(text: str) -> str:
@@ -84,8 +86,13 @@ def exit_code_of(call: Callable[[], object]) -> int:
         call: The function; what it returns is ignored.
 
     Returns:
-        0, 1 for a `SoftHubError`, 130 for Ctrl-C, or the code of a `SystemExit`.
+        0, 1 for a `SoftHubError` or an error of the operating system, 130 for Ctrl-C, or the code
+        of a `SystemExit`.
+
+    Raises:
+        BrokenPipeError: Whatever reads the output has ended.
     """
+    _open_missing_streams()
     try:
         call()
     except (PredictionInterrupted, TrainingInterrupted) as stopped:
@@ -97,15 +104,31 @@ def exit_code_of(call: Callable[[], object]) -> int:
     except SoftHubError as error:
         say(f"error: {error}")
         return FAILED
+    except BrokenPipeError:  # whoever read the output has enough of it
+        raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = f" ({error.filename})" if error.filename else ""
-        say(f"error: The disk is full{where}. Make room and run the command again.")
+        say(f"error: {_explained(error)}")
         return FAILED
     except SystemExit as finished:
         return finished.code if isinstance(finished.code, int) else FAILED
     return 0
+
+
+def _explained(error: OSError) -> str:
+    """Return what an error of the operating system says, with the file and what to do."""
+    name = str(error.filename or "")
+    where = f" ({name if len(name) <= _MOST_SHOWN else name[:_MOST_SHOWN] + '…'})" if name else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk is full{where}. Make room and run the command again."
+    fix = " Check the path and its permissions." if name else ""
+    return f"{error.strerror or str(error) or type(error).__name__}{where}.{fix}"
+
+
+def _open_missing_streams() -> None:
+    """Replace the standard streams that the caller closed, as in `softhub list 2>&-`."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
 
 
 def silence_stdout() -> None:

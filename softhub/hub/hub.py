@@ -28,7 +28,7 @@ from softhub.hub.arguments import (
 from softhub.hub.describe import base_changes, describe
 from softhub.hub.diff import Difference, diff
 from softhub.hub.local.disk import os_errors_as_hub_errors
-from softhub.hub.lockfile import LockedPrompt, read_lockfile, write_lockfile
+from softhub.hub.lockfile import LockedPrompt, add_to_lockfile, existing_prompts, read_lockfile
 from softhub.hub.names import DEFAULT_REVISION, HubAddress, check_revision_name, split_reference
 from softhub.hub.query import Query
 from softhub.hub.records import AdapterInfo, CommitInfo, plain
@@ -180,15 +180,14 @@ class Hub:
             HubError: A prompt does not exist, or the file cannot be read or written.
             InvalidAdapter: A prompt is damaged.
         """
-        path = Path(path)
-        locked = read_lockfile(path) if path.exists() else {}
+        existing_prompts(Path(path))  # a damaged file is refused before anything is downloaded
+        new = {}
         for name, reference in prompts.items():
             repo_id, revision = split_reference(reference)
             fetched = self._fetch(repo_id, revision or DEFAULT_REVISION)
             weights_sha256 = check_adapter(fetched.adapter).weights_sha256
-            locked[name] = LockedPrompt(repo_id, fetched.revision, weights_sha256)
-        write_lockfile(path, locked)
-        return locked
+            new[name] = LockedPrompt(repo_id, fetched.revision, weights_sha256)
+        return add_to_lockfile(Path(path), new)
 
     def pull_locked(
         self, path: str | Path, *, local_dir: str | Path | None = None
@@ -420,7 +419,7 @@ class Hub:
                 "to another revision"
             )
         self._warn_if_deprecated(fetched, revision)
-        return adapter, self._backend.to_folder(fetched)
+        return adapter, self._backend.to_folder(fetched, revision)
 
     def _check_secrets(self, files: Mapping[str, bytes], texts: Mapping[str, str]) -> None:
         check_secrets(files, texts, leaves_machine=self._backend.is_remote)

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,7 +27,7 @@ from typing import Any
 from softhub.adapter.strict_json import parse_object
 from softhub.errors import HubError, InvalidAdapter
 from softhub.files import replace_file
-from softhub.hub.local.disk import os_errors_as_hub_errors, read_file
+from softhub.hub.local.disk import locked, os_errors_as_hub_errors, read_file
 from softhub.hub.names import check_repo_id, is_commit
 
 LOCKFILE = "softhub.lock"
@@ -85,6 +86,33 @@ def read_lockfile(path: Path) -> dict[str, LockedPrompt]:
         ) from error
     except (InvalidAdapter, KeyError, TypeError, AttributeError) as error:
         raise HubError(f"{path} is not a lock file: {error}; lock the prompts again") from error
+
+
+def existing_prompts(path: Path) -> dict[str, LockedPrompt]:
+    """Return the prompts of a lock file as `read_lockfile` does; none if there is no such file."""
+    exists = os.path.exists(path)  # noqa: PTH110  # that of Path raises for a name that is too long
+    return read_lockfile(path) if exists else {}
+
+
+def add_to_lockfile(path: Path, new: Mapping[str, LockedPrompt]) -> dict[str, LockedPrompt]:
+    """Add prompts to a lock file, or replace those of the same names; processes take turns.
+
+    Args:
+        path: The lock file; created if it does not exist.
+        new: The prompts by name.
+
+    Returns:
+        All prompts that the file now contains.
+
+    Raises:
+        HubError: The file is damaged or cannot be written, or a name is unsafe.
+    """
+    path = path.absolute()
+    what = f"writing {path}"
+    with os_errors_as_hub_errors(what), locked(path.parent / f".{path.name}.lock", what):
+        prompts = existing_prompts(path) | dict(new)
+        write_lockfile(path, prompts)
+    return prompts
 
 
 def write_lockfile(path: Path, prompts: Mapping[str, LockedPrompt]) -> None:

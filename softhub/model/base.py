@@ -36,6 +36,9 @@ _POSITIONS = ("max_encoder_position_embeddings", "max_position_embeddings", "max
 
 Placement = tuple[torch.device, torch.dtype]
 
+_EXPECTED = (OSError, ValueError, LookupError, RuntimeError, SafetensorError, AssertionError)
+"""What transformers raises for a model that it cannot load, and PyTorch without such a device."""
+
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -381,11 +384,12 @@ def _explained_errors(source: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise MissingDependency(f"{source!r} requires a missing package: {error}") from error
-    except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+    except _EXPECTED as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise BaseModelError(
-            f"Cannot load the base model {source!r}: {reason[0]} Expected a decoder-only or "
-            "encoder-decoder language model; check the name, the network and the access token."
+            f"Cannot load the base model {source!r}: {reason}. Expected a decoder-only or "
+            "encoder-decoder language model; check the name, the device, the network and the "
+            "access token."
         ) from error
 
 

@@ -11,7 +11,7 @@ from softhub._version import __version__
 from softhub.adapter import layout
 from softhub.adapter.manifest import PrefixShape
 from softhub.adapter.portable import UNKNOWN_BASE
-from softhub.errors import BaseModelError, IncompatiblePrompt
+from softhub.errors import BaseModelError, ConfigError, IncompatiblePrompt, InvalidAdapter
 from softhub.files import replace_file
 from softhub.model.prefix import prefix_shape, vectors_of_prompt
 from softhub.model.prompt import SoftPrompt
@@ -43,16 +43,23 @@ def export_npy(prompt: SoftPrompt, path: str | Path) -> Path:
 
     Args:
         prompt: The prompt.
-        path: Where to write; an existing file is replaced.
+        path: Where to write, with the ending .npy; an existing file is replaced.
 
     Returns:
         The path.
+
+    Raises:
+        ConfigError: The path has another ending.
+        InvalidAdapter: The path is inside a hub.
     """
     import numpy as np
 
+    path = Path(path)
+    if path.suffix.lower() != ".npy":
+        raise ConfigError(f"{path} must end in .npy, such as {path}.npy.")
+    layout.check_not_in_hub(path)
     data = io.BytesIO()
     np.save(data, prompt.vectors.numpy(), allow_pickle=False)
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, data.getvalue())
     return path
@@ -69,7 +76,7 @@ def export_cartridge(prompt: SoftPrompt, base: BaseModel, folder: str | Path) ->
     Args:
         prompt: The prompt.
         base: The base model that it was made for.
-        folder: Where to write; an existing adapter is replaced.
+        folder: Where to write; an existing cartridge is replaced.
 
     Returns:
         The folder.
@@ -77,10 +84,11 @@ def export_cartridge(prompt: SoftPrompt, base: BaseModel, folder: str | Path) ->
     Raises:
         IncompatiblePrompt: The prompt was made for another base, or keys and values of the base
             depend on more than the prompt.
-        InvalidAdapter: The folder contains other files.
+        InvalidAdapter: The folder contains other files or another adapter, or belongs to a hub.
     """
     from safetensors.torch import save
 
+    check_cartridge_folder(Path(folder))
     prompt.check_fits(base)
     try:
         shape = prefix_shape(base)
@@ -96,6 +104,25 @@ def export_cartridge(prompt: SoftPrompt, base: BaseModel, folder: str | Path) ->
         layout.CARD: _card_bytes(prompt),
     }
     return layout.write_atomically(Path(folder), files)
+
+
+def check_cartridge_folder(folder: Path) -> None:
+    """Check that no adapter of another kind, such as the exported one itself, would be replaced.
+
+    Raises:
+        InvalidAdapter: It would, or the folder belongs to a hub.
+    """
+    layout.check_not_in_hub(folder)
+    config = folder / layout.CONFIG
+    is_adapter = (folder / layout.MANIFEST).exists() or (
+        config.exists()
+        and b'"CARTRIDGE"' not in layout.read_regular(config, most=layout.MAX_BYTES[layout.CONFIG])
+    )
+    if is_adapter:
+        raise InvalidAdapter(
+            f"{folder} contains an adapter that is not a cartridge and would be lost; expected a "
+            "new folder or a cartridge. Choose another folder."
+        )
 
 
 def _config_bytes(prompt: SoftPrompt, shape: PrefixShape) -> bytes:

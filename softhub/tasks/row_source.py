@@ -116,7 +116,10 @@ def _digest(path: Path) -> str:
     files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
     digest = hashlib.sha256()
     for each in files:
-        with each.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
+        try:
+            with each.open("rb") as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+        except OSError as error:
+            raise DatasetError(f"{each}: cannot be read ({error.strerror})") from error
     return digest.hexdigest()

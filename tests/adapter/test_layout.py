@@ -73,6 +73,18 @@ def test_never_replaces_a_folder_with_other_things_in_it(tmp_path: Path) -> None
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint-60"]
 
 
+@pytest.mark.parametrize("inside", ["", "prompt"])
+def test_never_writes_into_a_hub(tmp_path: Path, inside: str) -> None:
+    snapshot = tmp_path / "models--me--mood" / "snapshots" / ("1" * 40)
+    write_atomically(snapshot, sound_files(), within_hub=True)
+    (tmp_path / "link").symlink_to(snapshot)
+    before = _contents(snapshot)
+    for place in (snapshot, tmp_path / "link"):
+        with pytest.raises(InvalidAdapter, match="hub's own copy"):
+            write_atomically(place / inside, {CARD: b"new"})
+    assert _contents(snapshot) == before
+
+
 def test_never_replaces_a_file(tmp_path: Path) -> None:
     (tmp_path / "mood").write_text("mine")
     with pytest.raises(InvalidAdapter, match="is a file"):

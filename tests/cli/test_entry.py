@@ -1,11 +1,14 @@
 """The entry point: what it loads, its exit codes, and where its lines go."""
 
+import errno
 import os
 import re
 import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,7 @@ from softhub.errors import SoftHubWarning
 from softhub.experiments.console import route_warnings
 from softhub.hub import Hub
 from tests.command import Command
+from tests.hub.adapters import adapter_files, write
 
 SOFTHUB = [sys.executable, "-c", "from softhub.cli import main; main()"]
 HEAVY = ("torch", "transformers", "peft", "accelerate", "datasets", "huggingface_hub", "numpy")
@@ -23,6 +27,7 @@ VERBS = (
     *("log", "diff", "tag", "untag", "verify", "deprecate", "delete", "lock", "login", "whoami"),
     *("env", "recipes"),
 )
+CAPTURED: dict[str, Any] = {"capture_output": True, "text": True}
 LEAVES = (*((verb,) for verb in VERBS[:-1]), ("recipes", "list"), ("recipes", "copy"))
 
 
@@ -112,6 +117,69 @@ def test_a_bug_keeps_its_traceback(softhub: Command, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Hub, "list", broken)
     with pytest.raises(ZeroDivisionError):
         softhub("list")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(13, "Permission denied", "/a/hub"), "Permission denied (/a/hub). Check"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 9_000), "File name too long (x"),
+        (ConnectionError("the other side\nhung up"), "the other side hung up."),
+        (TimeoutError(), "TimeoutError."),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, OSError) else "",
+)
+def test_an_error_of_the_system_is_one_line(
+    softhub: Command, monkeypatch: pytest.MonkeyPatch, error: OSError, line: str
+) -> None:
+    def refused(self: Hub) -> None:
+        raise error
+
+    monkeypatch.setattr(Hub, "list", refused)
+    done = softhub("list")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith(f"error: {line}")
+    assert done.err.count("\n") == 1 and len(done.err) < 500
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict", "TEXT", "hello", "--base", "b"),
+        ("info", "TEXT"),
+        ("runs", "TEXT"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_long_text_in_place_of_a_name_is_one_line(
+    softhub: Command, arguments: tuple[str, ...]
+) -> None:
+    done = softhub(*("a long text " * 100 if each == "TEXT" else each for each in arguments))
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("error: ") and done.err.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file descriptors of POSIX")
+@pytest.mark.parametrize(
+    ("closed", "arguments", "err"),
+    [
+        (0, ["predict", "me/x", "--base", "b"], "error: stdin contains no text."),
+        (1, ["list", "--json"], ""),
+        (1, ["log", "me/mood"], ""),
+        (2, ["list", "--hub", "local:empty"], ""),
+        (2, ["info", "me/nothing"], ""),
+    ],
+)
+def test_a_missing_stream_is_no_error(
+    closed: int, arguments: list[str], err: str, tmp_path: Path
+) -> None:
+    Hub().push(write(tmp_path / "adapter", adapter_files()), "me/mood")
+    script = f'exec "$@" {closed}{"<" if closed == 0 else ">"}&-'
+    done = subprocess.run(["sh", "-c", script, "sh", *SOFTHUB, *arguments], **CAPTURED)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith(err)
+    assert done.stdout == ""
+    assert done.returncode == (0 if arguments[0] in ("list", "log") else 1)
 
 
 def test_warnings_of_softhub_are_one_line(

@@ -97,6 +97,10 @@ def test_calibrate_is_for_folders_and_labels(
     refused = softhub("calibrate", "me/sentiment", "--base", base, "--task", task)
     assert (refused.code, refused.out) == (1, "")
     assert "softhub pull me/sentiment --to" in refused.err
+    own = Path(softhub("pull", "me/sentiment").out.strip())
+    refused = softhub("calibrate", own, "--base", base, "--task", task)
+    assert (refused.code, refused.out) == (1, "")
+    assert "hub's own copy" in refused.err and "Loading" not in refused.err
     texts = make_adapter(SUMMARY, seed=1)
     wrong = softhub("calibrate", texts, "--base", base, "--task", task)
     assert wrong.code == 1

@@ -34,6 +34,17 @@ def test_a_cartridge_without_a_base_is_a_usage_error(
     assert "give --base MODEL" in done.err
 
 
+def test_the_exported_adapter_itself_is_not_replaced(softhub: Command, adapter: Path) -> None:
+    cartridge = ("export", adapter, "--to", "cartridge", "--base", "unused", "-o")
+    done = softhub(*cartridge, adapter)
+    assert (done.code, done.out) == (1, "")
+    assert f"{adapter} contains an adapter that is not a cartridge" in done.err
+    softhub("push", adapter, "me/mood")
+    own = softhub("pull", "me/mood").out.strip()
+    assert "hub's own copy" in softhub(*cartridge, own).err
+    assert "must end in .npy" in softhub("export", adapter, "--to", "npy", "-o", "thesis.md").err
+
+
 def test_an_unknown_format_is_a_usage_error(
     softhub: Command, adapter: Path, tmp_path: Path
 ) -> None:

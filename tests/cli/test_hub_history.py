@@ -134,6 +134,14 @@ def test_lock_then_pull_what_is_locked(
     assert pushed("lock", "mood").code == 2
 
 
+def test_a_name_is_locked_only_once(pushed: Command, tmp_path: Path) -> None:
+    lock = tmp_path / "softhub.lock"
+    done = pushed("lock", f"mood={REPO}", f"mood={REPO}@v1", "--file", lock)
+    assert (done.code, done.out) == (2, "")
+    assert "'mood' is given twice" in done.err
+    assert not lock.exists()
+
+
 def test_pull_expects_a_hash(pushed: Command) -> None:
     digest = json.loads(pushed("info", REPO, "--json").out)["weights_sha256"]
     assert pushed("pull", REPO, "--expect-sha256", digest).code == 0

@@ -310,6 +310,16 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_loaded(
     assert reason in done.err
 
 
+def test_a_folder_is_refused_as_output_before_anything_is_loaded(
+    softhub: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.csv").mkdir()
+    ask = ("predict", "me/none", "text", "--base", "unused", "--output")
+    done = softhub(*ask, tmp_path / "labels.csv")
+    assert (done.code, done.out) == (2, "")
+    assert "is a folder" in done.err
+
+
 def test_what_takes_long_is_said_once_in_a_log_and_not_if_quiet(
     softhub: Command, adapter: Path, base: Path
 ) -> None:

@@ -302,6 +302,17 @@ def test_verify_is_silent_about_sound_history(hub: Hub, make_adapter: MakeAdapte
     assert verdicts[two.revision] is None
 
 
+def test_a_pull_is_not_copied_over_the_hub_s_own_copy(
+    hub: Hub, make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
+    hub.push(make_adapter(1), REPO)
+    hub.push(make_adapter(2), "me/other")
+    folder = hub.pull(REPO)
+    with pytest.raises(InvalidAdapter, match="hub's own copy"):
+        hub.pull("me/other", local_dir=folder)
+    assert hub.pull(REPO) == folder
+
+
 def test_expected_hash(hub: Hub, make_adapter: MakeAdapter, tmp_path: Path) -> None:
     commit = hub.push(make_adapter(1), REPO)
     assert commit.weights_sha256

@@ -136,6 +136,31 @@ def test_stopped_at_every_step(
     assert outcomes == {"before", "after"}
 
 
+def test_a_repair_that_is_killed_at_any_step_is_finished_by_the_next(
+    tmp_path: Path, make_adapter: MakeAdapter
+) -> None:
+    source = make_adapter(1)
+    for step in range(1, 500):
+        root = tmp_path / f"hub-{step}"
+        hub = Hub(f"local:{root}")
+        hub.push(source, REPO)
+        folder = hub.pull(REPO)
+        for path in folder.iterdir():
+            path.write_bytes(b"altered")
+
+        def work(root: Path = root, step: int = step) -> int:
+            Steps(root, kill, step).watch()
+            return push(root, source, ["v2"])
+
+        code = in_child(work)
+        hub.push(source, REPO, tags=["v2"])
+        assert hub.pull(REPO, revision="v2") == folder
+        assert leftovers(root) == []
+        if code == 0:
+            break
+    assert step > 8
+
+
 def _outcome(hub: Hub, before: list[object]) -> str:
     after = state(hub)
     if after == before:

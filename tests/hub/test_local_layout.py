@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from softhub.adapter.layout import CONFIG, WEIGHTS
+from softhub.adapter.layout import CONFIG, MANIFEST, WEIGHTS
 from softhub.errors import HubError, InvalidAdapter, RepositoryNotFound
 from softhub.hub import Hub
 from softhub.hub.records import commit_id
@@ -240,6 +240,45 @@ def test_a_planted_file_is_found(local_hub: Hub, root: Path, make_adapter: MakeA
     (snapshot / "adapter_model.bin").unlink()
     (snapshot / ".DS_Store").write_bytes(b"a file browser was here")
     assert local_hub.pull(REPO) == snapshot
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "altered": lambda snapshot: (snapshot / CONFIG).write_bytes(b"{}"),
+    "altered manifest": lambda snapshot: (snapshot / MANIFEST).write_bytes(b"{}"),
+    "missing file": lambda snapshot: (snapshot / WEIGHTS).unlink(),
+    "missing snapshot": shutil.rmtree,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_push_of_the_same_content_repairs_the_snapshot(
+    damage: str, local_hub: Hub, root: Path, make_adapter: MakeAdapter
+) -> None:
+    source = make_adapter(1)
+    commit = local_hub.push(source, REPO)
+    snapshot = root / "models--me--sentiment" / "snapshots" / commit.revision
+    before = {path: data for path, data in files_under(root).items() if ".softhub" not in path}
+    DAMAGES[damage](snapshot)
+    again = local_hub.push(source, REPO, tags=["v1"])
+    assert (again.revision, again.created, again.tags) == (commit.revision, False, ("v1",))
+    assert local_hub.pull(REPO) == snapshot
+    (info,) = local_hub.list()
+    assert info.task == "sentiment"
+    assert {path: files_under(root)[path] for path in before} == before
+    assert not list((root / ".softhub" / "staging").rglob("*.*"))
+
+
+def test_a_repair_deletes_nothing_that_was_not_pushed(
+    local_hub: Hub, root: Path, make_adapter: MakeAdapter
+) -> None:
+    source = make_adapter(1)
+    commit = local_hub.push(source, REPO)
+    snapshot = root / "models--me--sentiment" / "snapshots" / commit.revision
+    (snapshot / CONFIG).write_bytes(b"{}")
+    (snapshot / "notes.txt").write_text("mine")
+    with pytest.raises(InvalidAdapter, match=r"notes\.txt"):
+        local_hub.push(source, REPO)
+    assert (snapshot / "notes.txt").read_text() == "mine"
 
 
 def test_an_altered_record_is_found(local_hub: Hub, root: Path, make_adapter: MakeAdapter) -> None:

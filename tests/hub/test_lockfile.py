@@ -1,6 +1,7 @@
 """Lock files pin prompts to commits and hashes."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,31 @@ def test_damaged_lock_files_are_refused(record: object, tmp_path: Path) -> None:
 def test_a_missing_lock_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(HubError, match="softhub lock"):
         read_lockfile(tmp_path / "softhub.lock")
+
+
+def test_processes_that_lock_at_once_lose_nothing(
+    local_hub: Hub, make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
+    local_hub.push(make_adapter(1), REPO)
+    path = tmp_path / "softhub.lock"
+    names = [f"mood-{number}" for number in range(12)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: local_hub.lock(path, {name: REPO}), names))
+    assert sorted(read_lockfile(path)) == sorted(names)
+
+
+def test_a_damaged_lock_file_is_refused_before_anything_is_read_from_the_hub(
+    local_hub: Hub, tmp_path: Path
+) -> None:
+    (tmp_path / "softhub.lock").write_text("{}")
+    with pytest.raises(HubError, match="not a lock file"):
+        local_hub.lock(tmp_path / "softhub.lock", {"mood": "me/nothing"})
+    assert [path.name for path in tmp_path.iterdir()] == ["softhub.lock"]
+
+
+def test_a_name_that_is_too_long_for_a_file_is_a_hub_error(
+    local_hub: Hub, make_adapter: MakeAdapter, tmp_path: Path
+) -> None:
+    local_hub.push(make_adapter(1), REPO)
+    with pytest.raises(HubError, match="too long"):
+        local_hub.lock(tmp_path / ("x" * 300), {"mood": REPO})

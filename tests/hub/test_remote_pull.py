@@ -146,6 +146,20 @@ def test_offline_serves_what_was_pulled(
     assert len(server.requests) == seen
 
 
+def test_what_was_pulled_stays_available_offline_when_a_newer_commit_is_only_looked_at(
+    remote_hub: Hub, make_adapter: MakeAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = remote_hub.push(make_adapter(1), REPO)
+    folder = remote_hub.pull(REPO)
+    remote_hub.push(make_adapter(2), REPO)
+    remote_hub.diff(REPO, first.revision)
+    remote_hub.lock(tmp_path / "softhub.lock", {"mood": REPO})
+    with pytest.raises(InvalidAdapter):
+        remote_hub.pull(REPO, expect_sha256="0" * 64)
+    monkeypatch.setenv("SOFTHUB_OFFLINE", "1")
+    assert remote_hub.pull(REPO) == folder
+
+
 def test_hugging_faces_offline_switch_is_honoured(
     server: HubServer, remote_hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

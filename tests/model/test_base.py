@@ -148,6 +148,13 @@ def test_a_file_is_no_folder(tmp_path):
         load_base(tmp_path / "model.bin")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is such a device")
+def test_a_device_that_this_machine_lacks_is_one_line(tiny_base):
+    with pytest.raises(BaseModelError, match=r"CUDA|NVIDIA") as caught:
+        load_base(tiny_base("llama"), device_map="cuda")
+    assert "check the name, the device" in str(caught.value)
+
+
 def damaged(tiny_base, tmp_path, file, data):
     place = tmp_path / "damaged"
     shutil.copytree(tiny_base("llama"), place)

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from softhub.adapter.layout import CONFIG
 from softhub.adapter.portable import UNKNOWN_BASE
-from softhub.errors import IncompatiblePrompt, InvalidAdapter, SoftHubWarning
+from softhub.errors import ConfigError, IncompatiblePrompt, InvalidAdapter, SoftHubWarning
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
 from softhub.model.export import export_cartridge, export_npy
@@ -113,6 +113,33 @@ def test_a_folder_with_other_files_is_not_replaced(loaded, tmp_path):
     with pytest.raises(InvalidAdapter):
         export_cartridge(soft_prompt(base, 4), base, tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_an_adapter_is_not_replaced_unless_it_is_a_cartridge(loaded, tmp_path):
+    base = loaded("llama")
+    prompt = soft_prompt(base, 4)
+    source = prompt.save_pretrained(tmp_path / "prompt")
+    plain = prompt.save_pretrained(tmp_path / "plain")
+    (plain / "softhub.json").unlink()
+    for folder in (source, plain):
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with pytest.raises(InvalidAdapter, match="not a cartridge"):
+            export_cartridge(prompt, base, folder)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    for _ in range(2):
+        export_cartridge(prompt, base, tmp_path / "cartridge")
+
+
+def test_vectors_are_written_only_to_an_npy_file_outside_of_a_hub(loaded, tmp_path: Path):
+    prompt, thesis = soft_prompt(loaded("llama"), 4), tmp_path / "thesis.md"
+    thesis.write_text("mine")
+    with pytest.raises(ConfigError, match=r"must end in \.npy"):
+        export_npy(prompt, thesis)
+    assert thesis.read_text() == "mine"
+    snapshot = tmp_path / "models--me--mood" / "snapshots" / ("1" * 40)
+    with pytest.raises(InvalidAdapter, match="hub's own copy"):
+        export_npy(prompt, snapshot / "prompt.npy")
+    assert not snapshot.exists()
 
 
 @pytest.mark.parametrize("make", [soft_prompt, prefix])

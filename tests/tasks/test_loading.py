@@ -11,6 +11,7 @@ import pytest
 
 from softhub.errors import DatasetError, SoftHubWarning
 from softhub.tasks import DatasetSource, Example, Task, Template, Verbalizer, dataset_hash
+from softhub.tasks.row_source import RowSource
 
 NASTY = 'He said "{label}",\nthen\tleft; \u2028 NA \U0001f600 é'
 TaskOn = Callable[..., Task]
@@ -360,3 +361,10 @@ def test_code_and_tests_come_with_the_row_and_tests_are_never_blank(task_on: Tas
     blank = task_on("b.jsonl", _jsonl(row, {**row, "test": " "}), **keys)
     with pytest.raises(DatasetError, match=r"b.jsonl, line 2: 'test' is missing"):
         blank.load("train")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file that cannot be read")
+def test_a_file_of_inputs_that_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "rows.csv").symlink_to("/proc/self/mem")
+    with pytest.raises(DatasetError, match=r"rows\.csv: cannot be read"):
+        RowSource.of_file(tmp_path / "rows.csv")

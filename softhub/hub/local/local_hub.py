@@ -79,6 +79,7 @@ class LocalHub:
                 _check_tag(repo, tag, unchanged)
                 _check_case(tag, push.tags)
             if unchanged is not None:
+                self._restore(repo, unchanged, push)
                 repo.set_tags(push.tags, unchanged)
                 return self._commit_info(repo, unchanged, created=False)
             commit = Commit(
@@ -102,7 +103,7 @@ class LocalHub:
         """Return a commit's `adapter_config.json`; empty if it has none."""
         return self.fetch(repo_id, revision).adapter.config
 
-    def to_folder(self, fetched: Fetched) -> Path:
+    def to_folder(self, fetched: Fetched, revision: str) -> Path:
         """Return the hub's own folder; nothing is copied."""
         return Repository(self.store, fetched.repo_id).snapshot(fetched.revision)
 
@@ -206,6 +207,12 @@ class LocalHub:
         metrics = recorded_metrics(Adapter(repo.read(commit, (MANIFEST,)), commit))
         record = repo.commit(commit)
         return CommitInfo.of(repo.repo_id, record, tags=tags, metrics=metrics, created=created)
+
+    def _restore(self, repo: Repository, commit: str, push: Push) -> None:
+        restored = repo.restore(commit, push.adapter.files)
+        if restored:
+            names = ", ".join(restored)
+            _logger.warning("%s: restored %s, which was damaged on the hub", repo.repo_id, names)
 
     def _check_branch(self, repo: Repository, push: Push, head: str | None) -> None:
         _check_case(push.revision, [*repo.ref_names(), *push.tags])

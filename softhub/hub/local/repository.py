@@ -229,6 +229,34 @@ class Repository:
         with after_publication(f"the push to {self.repo_id}"):
             self._complete(commit.id, intent)
 
+    def restore(self, commit: str, files: Mapping[str, bytes]) -> list[str]:
+        """Replace the files of a commit that are missing or were altered, each in one step.
+
+        Args:
+            commit: The commit.
+            files: Its content, as its record describes it.
+
+        Returns:
+            The names of the files that were replaced.
+
+        Raises:
+            InvalidAdapter: The snapshot contains a file that is not the commit's.
+            HubError: There is a link in the snapshot.
+        """
+        folder, stage = self.snapshot(commit), self._staging / "restored"
+        damaged = [name for name in files if not self._is_intact(commit, name)]
+        if damaged:
+            self.store.check_writable(*(folder / name for name in damaged))
+            for each in (folder, self._staging):
+                make_folders(each)
+            write_durably(stage, {name: files[name] for name in damaged})
+            for name in damaged:
+                (stage / name).replace(folder / name)
+            sync_directory(folder)
+            remove(stage)
+        self.read_all(commit)
+        return damaged
+
     def set_tags(self, tags: Sequence[str], commit: str) -> None:
         """Point tags to a commit that exists; all of them or none."""
         new = [tag for tag in tags if self.ref(tag) is None]
@@ -387,7 +415,7 @@ class Repository:
     def _read_entry(self, path: Path, entry: FileEntry) -> bytes:
         try:
             data = self._read_file(path, most=MAX_BYTES[path.name])
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise InvalidAdapter(
                 f"{path} is missing; restore it from a backup of the hub, or push again"
             ) from error
@@ -398,6 +426,12 @@ class Repository:
                 "restore it from a backup of the hub, or push again"
             )
         return data
+
+    def _is_intact(self, commit: str, name: str) -> bool:
+        try:
+            return bool(self.read(commit, (name,)))
+        except InvalidAdapter:
+            return False
 
     def _without_record(self, commit: str) -> InvalidAdapter:
         return InvalidAdapter(

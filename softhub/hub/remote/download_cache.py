@@ -45,7 +45,7 @@ class DownloadCache:
         if not self._holds(fetched):
             with self._writing(fetched.repo_id) as repo:
                 if not self._holds(fetched):  # another process may have written it meanwhile
-                    write_atomically(folder, files)
+                    write_atomically(folder, files, within_hub=True)
                     entries = {name: asdict(FileEntry.of(data)) for name, data in files.items()}
                     record = json.dumps({"files": entries}, sort_keys=True).encode()
                     _write(repo / "commits" / f"{fetched.revision}.json", record)

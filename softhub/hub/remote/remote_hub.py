@@ -71,17 +71,17 @@ class RemoteHub:
                 f"{commit.origin} contains its weights as {PICKLED_WEIGHTS}, and unpickling runs "
                 "code; ask its author to save it with safe_serialization=True"
             )
-        adapter = self._adapter(commit, FILES)
-        self.download_cache.set_ref(repo_id, revision, commit.id)
-        return Fetched(repo_id, commit.id, adapter)
+        return Fetched(repo_id, commit.id, self._adapter(commit, FILES))
 
     def config(self, repo_id: str, revision: str) -> Mapping[str, Any]:
         """Return a commit's `adapter_config.json`; empty if it has none."""
         return self._adapter(self.client.commit(repo_id, revision), (CONFIG,)).config
 
-    def to_folder(self, fetched: Fetched) -> Path:
-        """Return the folder under softhub's home with the fetched files."""
-        return self.download_cache.store(fetched)
+    def to_folder(self, fetched: Fetched, revision: str) -> Path:
+        """Store the fetched files under softhub's home, for offline use of `revision`, too."""
+        folder = self.download_cache.store(fetched)
+        self.download_cache.set_ref(fetched.repo_id, revision, fetched.revision)
+        return folder
 
     def info(self, repo_id: str, revision: str) -> AdapterInfo:
         """Describe one revision; offline, use the pulled files."""
