@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
@@ -141,27 +142,28 @@ def serve(
     limits = Limits(max_body * 1024, max_rows, max_new_tokens, max_seconds, queue)
     folders = prompt_folders(prompts or (), hub)
     budget = None if prefix_budget is None else prefix_budget * _MIB
-    model = PromptModel.from_pretrained(base, prefix_budget=budget, device_map=device)
-    _load(model, folders, pin or (), force)
-    app = create_app(
-        BuiltInEngine(model, batch_size=batch_size, queue=queue),
-        hub=Hub(hub) if allow else None,
-        allow=allow or (),
-        keys=keys,
-        admin_keys=admin,
-        limits=limits,
-    )
-    _start_log(model, host, port)
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=max_seconds,
-    )
+    with bound_socket(host, port) as bound:
+        model = PromptModel.from_pretrained(base, prefix_budget=budget, device_map=device)
+        _load(model, folders, pin or (), force)
+        app = create_app(
+            BuiltInEngine(model, batch_size=batch_size, queue=queue),
+            hub=Hub(hub) if allow else None,
+            allow=allow or (),
+            keys=keys,
+            admin_keys=admin,
+            limits=limits,
+        )
+        _start_log(model, host, bound.getsockname()[1])
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=max_seconds,
+        )
+        with contextlib.suppress(KeyboardInterrupt):  # raised after the last answer
+            uvicorn.Server(config).run(sockets=[bound])
 
 
 def _start_vllm(
@@ -204,16 +206,40 @@ def check_address(host: str, *, has_keys: bool) -> None:
         )
 
 
+def bound_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to an address, but does not accept connections yet.
+
+    Loading the base may take minutes, after which it would be late to find the port in use.
+
+    Raises:
+        ConfigError: The address is in use, or is not one of this machine.
+    """
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        if os.name == "posix":  # elsewhere the option would let two servers share the port
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+    except (OSError, UnicodeError) as error:
+        found.close()
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"The server cannot listen at {host}:{port}: {reason}. Stop what uses the port, or "
+            "pass another --port, or a --host of this machine."
+        ) from error
+    return found
+
+
 def prompt_folders(prompts: Sequence[str], hub: str | None) -> dict[str, Path]:
     """Return the folder of each prompt to load, by the name under which it is served.
 
     Raises:
-        ConfigError: A name is missing, or given twice.
+        ConfigError: A name is missing, given twice, or the base model's.
         SoftHubError: An adapter cannot be found.
     """
     from softhub.hub import Hub
     from softhub.hub.lockfile import check_name
     from softhub.hub.names import split_reference
+    from softhub.serving.names import check_prompt_name
 
     folders: dict[str, Path] = {}
     for prompt in prompts:
@@ -229,6 +255,8 @@ def prompt_folders(prompts: Sequence[str], hub: str | None) -> dict[str, Path]:
                 f"--prompts {prompt} has no name; expected NAME=FOLDER, NAME=NAMESPACE/NAME, or a "
                 "lock file such as softhub.lock."
             )
+        for each in found:
+            check_prompt_name(each)
         if both := folders.keys() & found.keys():
             raise ConfigError(f"--prompts names {', '.join(sorted(both))} twice; rename one.")
         folders |= found
@@ -260,7 +288,10 @@ def _load(
             f"--pin {', '.join(sorted(unknown))} is no name of --prompts"
             f"{did_you_mean(min(unknown), folders.keys())}"
         )
+    from softhub.serving.names import check_prompt_name
+
     for name, folder in folders.items():
+        check_prompt_name(name, model.base.name)
         model.load_prompt(folder, name=name, force=force, pin=name in pin)
 
 
@@ -271,7 +302,7 @@ def _start_log(model: "PromptModel", host: str, port: int) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     for name in ("softhub", "uvicorn"):
-        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).handlers = [handler]  # in place of the one that writes plain lines
         logging.getLogger(name).setLevel(logging.INFO)
     memory = model.memory()
     fields = {

@@ -9,7 +9,7 @@ each row are those that it has alone. transformers' own continuous batching has 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -34,10 +34,15 @@ class ContinuousBatch:
 
     Args:
         base: The base model.
+        is_cancelled: Asked between the tokens of whole texts whether nobody waits for the row of a
+            key anymore; other rows are removed with `cancel`.
     """
 
-    def __init__(self, base: BaseModel) -> None:
+    def __init__(
+        self, base: BaseModel, *, is_cancelled: Callable[[int], bool] = lambda _: False
+    ) -> None:
         self._base = base
+        self._is_cancelled = is_cancelled
         self._merges = _has_plain_cache(base)
         self._rows: list[TextStream] = []
         self._cache: DynamicCache | None = None
@@ -151,8 +156,13 @@ class ContinuousBatch:
                 )
             groups.setdefault(repr(row.request.options), []).append(row)
         found = []
+        keys = {row.request: row.key for row in rows}
         for group in groups.values():
-            tokens = continue_rows(self._base, [row.request for row in group])
+            tokens = continue_rows(
+                self._base,
+                [row.request for row in group],
+                is_cancelled=lambda request: self._is_cancelled(keys[request]),
+            )
             found += [row.finish(new) for row, new in zip(group, tokens, strict=True)]
         return found
 

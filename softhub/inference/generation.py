@@ -8,7 +8,7 @@ done row by row, see `processors`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -36,12 +36,18 @@ _OF_THE_BATCH = (
 
 
 @torch.no_grad()
-def continue_rows(base: BaseModel, requests: Sequence[Request]) -> list[list[int]]:
+def continue_rows(
+    base: BaseModel,
+    requests: Sequence[Request],
+    *,
+    is_cancelled: Callable[[Request], bool] | None = None,
+) -> list[list[int]]:
     """Continue rows until the end-of-sequence token, a stop string, or `max_new_tokens`.
 
     Args:
         base: The base model.
         requests: Rows with equal options, from `resolve_options`.
+        is_cancelled: Asked after each token whether a row may end now, since nobody waits for it.
 
     Returns:
         The new tokens of each row, with the one that ends it.
@@ -55,16 +61,20 @@ def continue_rows(base: BaseModel, requests: Sequence[Request]) -> list[list[int
     answers = base.capabilities.texts(min(lengths), widest(requests), prompted=prompted)
     apart = not answers.from_cache and any(is_prefix(request.prompt) for request in requests)
     if apart and len(requests) > 1:
-        return answer_apart(requests, partial(continue_rows, base))
+        return answer_apart(requests, partial(continue_rows, base, is_cancelled=is_cancelled))
     found: dict[int, list[int]] = {}
     for group in group_rows(lengths, answers.batching):
-        tokens = _continue_batch(base, [requests[row] for row in group], answers.from_cache)
+        batch = [requests[row] for row in group]
+        tokens = _continue_batch(base, batch, answers.from_cache, is_cancelled)
         found.update(zip(group, tokens, strict=True))
     return [found[row] for row in range(len(requests))]
 
 
 def _continue_batch(
-    base: BaseModel, requests: Sequence[Request], from_cache: bool
+    base: BaseModel,
+    requests: Sequence[Request],
+    from_cache: bool,
+    is_cancelled: Callable[[Request], bool] | None,
 ) -> list[list[int]]:
     options = dict(requests[0].options)
     stop = options.get("stop", ())
@@ -83,8 +93,11 @@ def _continue_batch(
     processors = RowProcessors(base, own, options, shown)
     if processors.have_effect:
         inputs["logits_processor"] = [processors]
-    if stop:
-        inputs["stopping_criteria"] = [_StopStrings(base, stop, shown)]
+    if criteria := [
+        *([_StopStrings(base, stop, shown)] if stop else []),
+        *([_Cancelled(requests, is_cancelled)] if is_cancelled else []),
+    ]:
+        inputs["stopping_criteria"] = criteria
     tokens = generate_with(base, _config(base, options), **inputs)  # [B, shown + new]
     ends = end_tokens(options)
     return [_up_to_end(row, ends) for row in tokens[:, shown:].tolist()]
@@ -114,6 +127,24 @@ class _StopStrings(StoppingCriteria):
         texts = self._encoder.decode(input_ids[:, self._shown :].tolist())
         ended = [any(string in text for string in self._stop) for text in texts]
         return torch.BoolTensor(ended).to(input_ids.device)  # type: ignore[return-value]
+
+
+class _Cancelled(StoppingCriteria):
+    """Ends the rows that nobody waits for; the other rows of the batch go on."""
+
+    def __init__(
+        self, requests: Sequence[Request], is_cancelled: Callable[[Request], bool]
+    ) -> None:
+        self._requests = requests
+        self._is_cancelled = is_cancelled
+
+    def __call__(
+        self, input_ids: torch.LongTensor, scores: Any, **options: Any
+    ) -> torch.BoolTensor:
+        """Return whether each row of `[B * beams, L]` has ended, `[B * beams]`, bool."""
+        ended = torch.tensor([self._is_cancelled(each) for each in self._requests])  # [B]
+        beams = input_ids.shape[0] // len(self._requests)
+        return ended.repeat_interleave(beams).to(input_ids.device)  # type: ignore[return-value]
 
 
 def _up_to_end(tokens: list[int], ends: frozenset[int]) -> list[int]:

@@ -14,7 +14,7 @@ from softhub.inference.processors import Row, RowProcessors
 from softhub.inference.requests import Request
 from softhub.model.base import BaseModel
 
-_INCOMPLETE = "�"
+REPLACEMENT = "�"
 """What a tokenizer decodes the first bytes of a character to."""
 
 
@@ -125,7 +125,7 @@ class TextStream:
     def _release(self, text: str) -> StreamedText | None:
         sure = before_stop(self._stop, text)
         if not self.finish_reason:
-            sure = sure.rstrip(_INCOMPLETE)
+            sure = sure.rstrip(REPLACEMENT)
             sure = sure[: len(sure) - _possible_stop(self._stop, sure)]
         new = sure[len(self._released) :]
         if not (new or self.finish_reason):

@@ -25,15 +25,13 @@ def model_routes(context: Context) -> APIRouter:
     @router.get("/v1/models")
     async def models() -> dict[str, Any]:
         base = context.engine.base_name
-        records = [_record(context, base, None), _record(context, BASE, base)]
-        records += [_record(context, name, base) for name in context.engine.prompts]
-        return {"object": "list", "data": records}
+        names = dict.fromkeys((base, BASE, *context.engine.prompts))  # `base` may be called so
+        return {"object": "list", "data": [_record(context, name) for name in names]}
 
     @router.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
         await context.names.find(name)
-        base = context.engine.base_name
-        return _record(context, name, None if name == base else base)
+        return _record(context, name)
 
     @router.get("/health")
     async def health() -> dict[str, str]:
@@ -67,10 +65,6 @@ def admin_routes(context: Context, keys: Keys) -> APIRouter:
     @router.post("/v1/load_prompt_adapter")
     async def load(body: LoadBody, request: Request) -> dict[str, str]:
         check(request)
-        if body.prompt_name in (BASE, context.engine.base_name):
-            raise ApiError(
-                400, f"{body.prompt_name!r} is the base model's name.", param="prompt_name"
-            )
         await context.names.load(body.prompt_name, body.prompt_path, force=body.force)
         log_fields(request, model=body.prompt_name)
         return {"status": "loaded", "prompt_name": body.prompt_name}
@@ -85,12 +79,13 @@ def admin_routes(context: Context, keys: Keys) -> APIRouter:
     return router
 
 
-def _record(context: Context, name: str, parent: str | None) -> dict[str, Any]:
+def _record(context: Context, name: str) -> dict[str, Any]:
+    base = context.engine.base_name
     return {
         "id": name,
         "object": "model",
         "created": context.names.created,
         "owned_by": "softhub",
         "root": name,
-        "parent": parent,
+        "parent": None if name == base else base,
     }

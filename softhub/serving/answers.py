@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from softhub.inference.streaming import StreamedText, TokenLogprob
+from softhub.inference.streaming import REPLACEMENT, StreamedText, TokenLogprob
 
 
 @dataclass
@@ -105,8 +105,16 @@ class AnswerFormat:
         return {
             "tokens": [token.text for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [dict(token.top) for token in tokens],
+            "top_logprobs": [_by_text(token.top) for token in tokens],
         }
+
+
+def _by_text(top: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Return log-probabilities by text; of several tokens with one text, the most probable's."""
+    found: dict[str, float] = {}
+    for text, logprob in top:  # most probable first
+        found.setdefault(text, logprob)
+    return found
 
 
 def _chat_chunk(index: int, delta: dict[str, str], finish_reason: str | None) -> dict[str, Any]:
@@ -119,4 +127,6 @@ def _chat_token(token: TokenLogprob) -> dict[str, Any]:
 
 
 def _shown(text: str, logprob: float) -> dict[str, Any]:
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+    # A part of a character is decoded to a replacement character, whose bytes are not its own.
+    known = None if REPLACEMENT in text else list(text.encode())
+    return {"token": text, "logprob": logprob, "bytes": known}

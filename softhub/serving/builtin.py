@@ -20,6 +20,7 @@ from softhub.adapter.adapter import Adapter
 from softhub.errors import ConfigError
 from softhub.inference.continuous_batch import ContinuousBatch
 from softhub.inference.engine import PromptModel
+from softhub.inference.options import resolve_options
 from softhub.inference.requests import Request, with_seeds
 from softhub.inference.scheduling import PassCost, choose_batch
 from softhub.inference.scored_batches import computed_tokens
@@ -123,7 +124,7 @@ class BuiltInEngine:
         # Only the engine's thread uses these.
         self._window: list[_Scoring] = []
         self._pass_cost = PassCost()
-        self._batch = ContinuousBatch(model.base)
+        self._batch = self._new_batch()
         self._running: dict[int, _Continuing] = {}
         self._rate = 0.0  # rows answered per second, smoothed
         # One thread tokenizes, so that long texts do not hold up the event loop.
@@ -197,6 +198,15 @@ class BuiltInEngine:
             Scored(logprobs, request.length, request.text.truncated)
             for logprobs, request in zip(found, requests, strict=True)
         ]
+
+    def resolved(self, prompt: ServedPrompt, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return options of `generate` with those of the prompt and the base, and defaults.
+
+        Raises:
+            ConfigError: An option is not supported.
+        """
+        task = prompt.task.generation if prompt.task else {}
+        return resolve_options(self.model.base, task, options)
 
     async def generate(
         self,
@@ -373,7 +383,11 @@ class BuiltInEngine:
         for row in self._running.values():
             row.generation.deliver(error)
         self._running.clear()
-        self._batch = ContinuousBatch(self.model.base)
+        self._batch = self._new_batch()
+
+    def _new_batch(self) -> ContinuousBatch:
+        # Read without the lock: a key that is seen a token later costs no more than that token.
+        return ContinuousBatch(self.model.base, is_cancelled=lambda key: key in self._cancelled)
 
 
 def _answer(rows: Sequence[_Scoring]) -> None:

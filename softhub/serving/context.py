@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from softhub.inference.streaming import StreamedText
 from softhub.serving.limits import Limits
 from softhub.serving.metrics import ServerMetrics
 from softhub.serving.names import ServedNames
-from softhub.serving.protocol import Engine, Generation
+from softhub.serving.protocol import Engine, Generation, ServedPrompt
 
 _Answer = TypeVar("_Answer")
 
@@ -52,6 +52,24 @@ class Context:
         finally:
             for task in (work, leaving):
                 task.cancel()
+
+    def limited(
+        self, prompt: ServedPrompt, options: Mapping[str, Any], rows: int
+    ) -> dict[str, Any]:
+        """Return options of `generate` within the limits, also where defaults exceed them.
+
+        Args:
+            prompt: The prompt of the rows.
+            options: What the request itself asks for.
+            rows: Number of rows.
+
+        Raises:
+            ApiError: The request is above a limit.
+        """
+        resolved = self.engine.resolved(prompt, options)
+        self.limits.check_rows(rows, "n", beams=resolved.get("num_beams", 1))
+        asked, most = options.get("max_new_tokens"), resolved["max_new_tokens"]
+        return {**options, "max_new_tokens": self.limits.new_tokens_of(asked, most)}
 
     async def texts(
         self, generation: Generation, started: float

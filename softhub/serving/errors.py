@@ -45,8 +45,8 @@ class ApiError(HTTPException):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(status, message, dict(headers or {}))
-        self.param = param
+        super().__init__(status, _encodable(message), dict(headers or {}))
+        self.param = None if param is None else _encodable(param)
         self.code = code
 
     @property
@@ -59,6 +59,11 @@ class ApiError(HTTPException):
             "code": self.code,
         }
         return {"error": error}
+
+
+def _encodable(text: str) -> str:
+    """Return a text with half of a surrogate pair escaped: JSON may contain it, UTF-8 may not."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 _TYPES = {
@@ -112,10 +117,15 @@ def _validation_error(error: RequestValidationError) -> ApiError:
     if first["type"] == "json_invalid":
         return ApiError(400, "The body is not valid JSON.")
     path = ".".join(str(part) for part in first["loc"][1:])
+    if not path:
+        return ApiError(
+            400,
+            "The body is missing, is not declared as JSON, is not an object, or has a field whose "
+            "name is not Unicode text; send a JSON object with the header "
+            "Content-Type: application/json.",
+        )
     if first["type"] == "extra_forbidden":
         message = f"The field {path!r:.100} is unknown or not supported; leave it out."
         return ApiError(400, message, param=path[:100], code="unsupported_parameter")
-    if first["type"] == "missing" and not path:
-        return ApiError(400, "The request has no body; expected JSON.")
     message = f"The field {path!r:.100} is not valid: {first['msg']}."
     return ApiError(400, message, param=path[:100])

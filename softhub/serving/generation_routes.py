@@ -59,9 +59,7 @@ async def _answer(
     logprobs: int | None,
 ) -> Response:
     started = time.monotonic()
-    options = body.options()
-    context.limits.check_new_tokens(options)
-    context.limits.check_rows(len(texts) * body.n, "n")
+    options = context.limited(prompt, body.options(), len(texts) * body.n)
     rows = [Row(text, prompt) for text in texts for _ in range(body.n)]
     log_fields(request, model=body.model, rows=len(rows), stream=bool(body.stream))
     generation = await context.engine.generate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from softhub.errors import ConfigError
 from softhub.serving.errors import ApiError
@@ -22,8 +22,8 @@ class Limits:
 
     Attributes:
         body_bytes: Maximum size of a body.
-        rows: Maximum number of rows: inputs, times `n`.
-        new_tokens: Maximum of `max_tokens`.
+        rows: Maximum number of rows: inputs, times `n`, times the beams of the prompt's task.
+        new_tokens: Maximum of `max_tokens`, and of what a request that names none gets.
         seconds: Maximum time until the answer is complete.
         queue: Maximum number of rows that wait for the engine, of all requests together.
     """
@@ -46,32 +46,40 @@ class Limits:
                     f"The limit {field.name} is {getattr(self, field.name)}; expected 1 or more."
                 )
 
-    def check_rows(self, rows: int, field: str) -> None:
-        """Refuse a request of too many rows.
+    def check_rows(self, rows: int, field: str, *, beams: int = 1) -> None:
+        """Refuse a request of too many rows, of which each is as many as it has beams.
 
         Raises:
             ApiError: It has more than the limit.
         """
-        if rows > self.rows:
+        if rows * beams > self.rows:
+            found = f"{rows * beams} rows"
+            if beams > 1:
+                found += f", {beams} for each text (num_beams of the prompt's task)"
             raise ApiError(
                 400,
-                f"The request has {rows} rows, and the limit is {self.rows}; divide it.",
+                f"The request has {found}, and the limit is {self.rows}; divide the request, or "
+                "start the server with a larger --max-rows.",
                 param=field,
             )
 
-    def check_new_tokens(self, options: dict[str, Any]) -> None:
-        """Refuse a request for a longer text than is allowed.
+    def new_tokens_of(self, asked: int | None, resolved: int) -> int:
+        """Return how long a text may be: a default above the limit is lowered to it.
+
+        Args:
+            asked: What the request itself asks for.
+            resolved: The same, or the default.
 
         Raises:
-            ApiError: It asks for more tokens than the limit.
+            ApiError: The request itself asks for more tokens than the limit.
         """
-        wanted = options.get("max_new_tokens", 0)
-        if wanted > self.new_tokens:
+        if asked is not None and asked > self.new_tokens:
             raise ApiError(
                 400,
-                f"max_tokens is {wanted}, and the limit is {self.new_tokens}.",
+                f"max_tokens is {asked}, and the limit is {self.new_tokens}.",
                 param="max_tokens",
             )
+        return min(resolved, self.new_tokens)
 
 
 class BodyLimit:

@@ -7,9 +7,9 @@ and loaded when it is first requested, and stays until others have been used mor
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from softhub.adapter.adapter import Adapter
 from softhub.adapter.validation import check_folder
@@ -21,6 +21,20 @@ from softhub.serving.protocol import Engine, ServedPrompt
 
 BASE = "base"
 """The name of the bare base, beside its own."""
+
+
+def check_prompt_name(name: str, base_name: str | None = None) -> None:
+    """Refuse a prompt that no request could name, because the bare base would answer.
+
+    Args:
+        name: Name of the prompt.
+        base_name: The base model's name; None if it is not known yet.
+
+    Raises:
+        ConfigError: It is one of the base's names.
+    """
+    if name in (BASE, base_name):
+        raise ConfigError(f"{name!r} is the base model's name; load the prompt under another.")
 
 
 class ServedNames:
@@ -46,7 +60,10 @@ class ServedNames:
         self.created = int(time.time())
         self._allow = tuple(allow)
         self._pulled = OnDemand(
-            lambda: engine.prompts, lambda name: self.load(name, name), self.unload, most=most
+            lambda: engine.prompts,
+            lambda name: self._load(name, lambda: self._from_hub(name)),
+            self.unload,
+            most=most,
         )
 
     def allows(self, name: str) -> bool:
@@ -79,17 +96,17 @@ class ServedNames:
         """Load a folder, or an adapter of the hub, under a name.
 
         Raises:
-            SoftHubError: It cannot be found, or is damaged, or was made for another base.
+            SoftHubError: It cannot be found, or is damaged, or was made for another base; or the
+                name is the base's.
         """
-        loop = asyncio.get_running_loop()
+        check_prompt_name(name, self.engine.base_name)
 
-        def load() -> None:
-            is_folder = Path(source).is_dir()
-            adapter = check_folder(source) if is_folder else self._from_hub(source)
-            self.engine.load(name, adapter, force=force)
+        def read() -> Adapter:
+            # `Path.is_dir` fails where `isdir` is False, as for a name that is too long.
+            is_folder = os.path.isdir(source)  # noqa: PTH112
+            return check_folder(source) if is_folder else self._from_hub(source)
 
-        await loop.run_in_executor(None, load)
-        self._pulled.forget(name)
+        await self._load(name, read, force=force)
 
     def unload(self, name: str) -> None:
         """Unload a prompt.
@@ -98,6 +115,11 @@ class ServedNames:
             PromptNotLoaded: There is none of that name.
         """
         self.engine.unload(name)
+        self._pulled.forget(name)
+
+    async def _load(self, name: str, read: Callable[[], Adapter], *, force: bool = False) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, lambda: self.engine.load(name, read(), force=force))
         self._pulled.forget(name)
 
     def _is_base(self, name: str) -> bool:

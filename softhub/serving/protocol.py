@@ -144,6 +144,9 @@ class Engine(Protocol):
     async def score(self, rows: Sequence[Row], targets: Sequence[str]) -> list[Scored]:
         """Score a reference text after each row."""
 
+    def resolved(self, prompt: ServedPrompt, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return options of `generate` with those of the prompt and the base, and defaults."""
+
     async def generate(
         self,
         rows: Sequence[Row],

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,8 +14,10 @@ from http.client import HTTPConnection
 
 import httpx
 import pytest
+import uvicorn
 
 from softhub.hub import Hub
+from softhub.inference.engine import PromptModel
 from tests.prompts import MOOD, SUMMARY, TEXTS, soft_prompt
 
 
@@ -34,11 +38,45 @@ def folders(tmp_path, loaded):
         (["--prompts", "me/mood"], "has no name"),
         (["--prompts", "mood=./nowhere"], "There is no adapter folder"),
         (["--prompts", "none.lock"], "there is no none.lock"),
+        (["--prompts", "base=.", "--port", "0"], "'base' is the base model's name"),
     ],
 )
 def test_what_cannot_be_served_is_refused_in_one_line(arguments, message, softhub, tiny_base):
     done = softhub("serve", str(tiny_base("llama")), *arguments)
     assert done.code == 1 and message in done.err and len(done.err.strip().splitlines()) == 1
+
+
+def test_a_prompt_may_not_be_called_as_the_base_is(softhub, tiny_base, folders, tmp_path):
+    base = tmp_path / "mine"
+    shutil.copytree(tiny_base("llama"), base)
+    done = softhub("serve", base, "--prompts", f"mine={folders['mood']}", "--port", "0")
+    assert done.code == 1 and "'mine' is the base model's name" in done.err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "203.0.113.1", "a..b"])
+def test_an_address_that_cannot_be_used_is_refused_before_the_base_is_loaded(
+    host, softhub, monkeypatch
+):
+    """A port in use, an address of another machine, and what is no address."""
+    monkeypatch.setattr(PromptModel, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setenv("SOFTHUB_API_KEY", "k" * 24)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = softhub("serve", "./base", "--host", host, "--port", port)
+    assert done.code == 1 and len(done.err.strip().splitlines()) == 1
+    assert f"cannot listen at {host}:{port}" in done.err and "--port" in done.err
+
+
+def test_each_record_is_logged_once_as_json(softhub, tiny_base, monkeypatch):
+    """With the real port, where a free one was asked for."""
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
+    for name in ("softhub", "uvicorn"):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+    done = softhub("serve", tiny_base("llama"), "--port", "0")
+    (line,) = done.err.strip().splitlines()
+    fields = json.loads(line)
+    assert done.code == 0 and fields["message"] == "starting"
+    assert not fields["address"].endswith(":0")
 
 
 def test_a_short_key_and_a_wrong_pin_are_refused(softhub, tiny_base, folders, monkeypatch):
@@ -132,7 +170,7 @@ def test_a_locked_deployment_serves_until_sigterm_and_finishes_what_it_accepted(
         process.kill()
         process.stderr.close()
     assert process.returncode in (0, -signal.SIGTERM)
-    lines = [json.loads(line) for line in error.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in error.splitlines()]
     starting = next(line for line in lines if line["message"] == "starting")
     assert starting["prefix_budget_mib"] == 1 and starting["prompts"] == 2
     assert [line["route"] for line in lines if line["message"] == "request"][

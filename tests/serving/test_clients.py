@@ -65,10 +65,10 @@ def test_openais_client_runs_as_the_page_shows_it(serve):
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         exec(compile(re.sub(ADDRESS, server.url, code), "serving.md", "exec"), {})
     model = server.model
-    summary = model.generate(["A long text …"], prompt="summary", max_new_tokens=40)[0]
+    text = model.generate(["Worth every penny."], prompt="mood", max_new_tokens=5)[0]
     chat = model.generate([[{"role": "user", "content": "Hello"}]])[0]
     served = [model.base.name, "base", *model.prompts]
-    assert shown.getvalue() == "\n".join([*served, summary, chat])
+    assert shown.getvalue() == "\n".join([*served, text, chat])
 
 
 # --- llm, a chat in a terminal with a client library of its own: pip install llm ---

@@ -5,6 +5,10 @@ import json
 import openai
 import pytest
 
+from softhub.inference.engine import PromptModel
+from softhub.inference.streaming import TokenLogprob
+from softhub.model.base import load_base
+from softhub.serving.answers import AnswerFormat, Choice
 from tests.prompts import MOOD, SUMMARY, TEXTS, prefix, soft_prompt
 from tests.serving.server import running
 
@@ -34,6 +38,12 @@ def test_models_are_the_base_and_its_prompts(serve):
     assert client(server).models.retrieve("mood").id == "mood"
     with pytest.raises(openai.NotFoundError):
         client(server).models.retrieve("nothing")
+
+
+def test_a_base_whose_folder_is_called_base_is_listed_once(tiny_base):
+    base = load_base(tiny_base("llama"), name="base")
+    with running(PromptModel(base)) as server:
+        assert [each.id for each in client(server).models.list().data] == ["base"]
 
 
 # --- texts ---
@@ -142,6 +152,20 @@ def test_logprobs_have_openais_two_forms(serve):
     assert content[0].token == content[0].top_logprobs[0].token
 
 
+def test_logprobs_of_parts_of_a_character_are_not_those_of_others():
+    """The first bytes of different characters are all decoded to one replacement character."""
+    token = TokenLogprob(7, "\ufffd", -0.1, (("\ufffd", -0.1), ("a", -3.0), ("\ufffd", -4.0)))
+    choice = Choice(logprobs=[token], tokens=1, finish_reason="stop")
+    plain, chat = (
+        AnswerFormat("base", chat, True).whole([choice], {})["choices"][0]["logprobs"]
+        for chat in (False, True)
+    )
+    assert plain["top_logprobs"] == [{"\ufffd": -0.1, "a": -3.0}]
+    (shown,) = chat["content"]
+    assert (shown["token"], shown["bytes"]) == ("\ufffd", None)
+    assert [each["bytes"] for each in shown["top_logprobs"]] == [None, [97], None]
+
+
 def test_a_prefix_is_served_as_a_prompt_is(loaded, model_of):
     model = model_of("llama")
     model.load_prompt(prefix(loaded("llama"), 5, SUMMARY), name="deep-summary")
@@ -227,6 +251,11 @@ TEXT_BODY = {"model": "summary", "prompt": "Hello"}
         ("/v1/completions", {**TEXT_BODY, "prompt": [1, 2]}, 400, "prompt"),
         ("/v1/completions", {**TEXT_BODY, "prompt": []}, 400, "prompt"),
         ("/v1/completions", {**TEXT_BODY, "prompt": {"other": "x"}}, 400, "text"),
+        ("/v1/completions", {**TEXT_BODY, "prompt": {"\ud800": "x"}}, 400, "\\ud800"),
+        ("/v1/completions", {**TEXT_BODY, "prompt": "\ud800"}, 400, "\\ud800"),
+        ("/v1/completions", {**TEXT_BODY, "\ud800": "x"}, 400, "not Unicode"),
+        ("/v1/completions", {**TEXT_BODY, "model": "m" * 5000}, 404, "does not exist"),
+        ("/v1/completions", {**TEXT_BODY, "model": "\ud800"}, 404, "does not exist"),
         ("/v1/completions", {**TEXT_BODY, "max_tokens": 0}, 400, "max_tokens"),
         ("/v1/completions", {**TEXT_BODY, "max_tokens": 2000}, 400, "max_tokens"),
         ("/v1/completions", {**TEXT_BODY, "max_tokens": "5"}, 400, "max_tokens"),
@@ -246,7 +275,8 @@ TEXT_BODY = {"model": "summary", "prompt": "Hello"}
     ],
 )
 def test_what_is_wrong_is_refused_by_name_in_openais_form(path, body, status, named, serve):
-    answer = serve().http.post(path, json=body)
+    headers = {"content-type": "application/json"}
+    answer = serve().http.post(path, content=json.dumps(body), headers=headers)
     error = answer.json()["error"]
     assert answer.status_code == status
     assert named in error["message"] or named == error["param"]
@@ -259,7 +289,18 @@ def test_a_body_that_is_no_json_object_is_refused(content, serve):
         headers = {"content-type": "application/json"}
         answer = serve().http.post(path, content=content, headers=headers)
         assert answer.status_code == 400, answer.text
-        assert json.loads(answer.text)["error"]["message"]
+        error = json.loads(answer.text)["error"]
+        assert error["message"] and error["param"] in (None, "model")
+
+
+def test_a_body_that_is_not_declared_as_json_is_refused_with_the_header_to_send(serve):
+    content = json.dumps(TEXT_BODY).encode()
+    for headers in ({}, {"content-type": "text/plain"}):
+        answer = serve().http.post("/v1/completions", content=content, headers=headers)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"]) == (400, None)
+        assert "JSON object" in error["message"]
+        assert "Content-Type: application/json" in error["message"]
 
 
 def test_an_error_of_one_request_does_not_touch_the_others(serve):

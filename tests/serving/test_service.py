@@ -2,13 +2,13 @@
 
 import base64
 import hashlib
-import itertools
 import json
 import logging
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -92,18 +92,45 @@ def test_a_large_body_is_refused_before_it_is_read(serve):
     assert server.post("/v1/classify", model="mood", input="x" * 200).status_code == 200
 
 
+def test_what_a_request_leaves_out_is_within_the_limits_too(serve, loaded):
+    """The default of the options, and the longer text that a prompt's task asks for."""
+    server = serve(limits=Limits(new_tokens=4))
+    long = replace(SUMMARY, generation={"max_new_tokens": 400})
+    server.model.load_prompt(soft_prompt(loaded("llama"), 4, long), name="long")
+    for name, prompt in [("base", None), ("long", "long"), ("summary", "summary")]:
+        answer = server.post("/v1/completions", model=name, prompt=TEXTS).json()
+        expected = server.model.generate(TEXTS, prompt=prompt, max_new_tokens=4)
+        assert [choice["text"] for choice in answer["choices"]] == expected
+        streamed = server.post("/v1/completions", model=name, prompt=TEXTS[0], stream=True)
+        assert joined(streamed.text) == expected[0]
+    asked = server.post("/v1/completions", model="long", prompt="x", max_tokens=5)
+    assert asked.status_code == 400 and asked.json()["error"]["param"] == "max_tokens"
+
+
+def test_the_beams_of_a_task_count_as_rows(serve, loaded):
+    server = serve(limits=Limits(rows=6))
+    beams = replace(SUMMARY, generation={"max_new_tokens": 3, "num_beams": 4})
+    server.model.load_prompt(soft_prompt(loaded("llama"), 4, beams), name="beams")
+    assert server.post("/v1/completions", model="beams", prompt="x").status_code == 200
+    refused = server.post("/v1/completions", model="beams", prompt=["x", "y"])
+    assert refused.status_code == 400
+    message = refused.json()["error"]["message"]
+    assert "8 rows, 4 for each text" in message and "limit is 6" in message
+
+
 class SlowModel:
     """Lets the engine's thread wait in each forward pass after `free` ones until it may go on."""
 
     def __init__(self, monkeypatch, model, *, free=0):
-        passes = itertools.count()
+        self.passes = 0
         self.gate = threading.Event()
         self.entered = threading.Event()
         forward = model.base.model.forward
 
         def waiting(*args, **kwargs):
             self.entered.set()
-            assert next(passes) < free or self.gate.wait(60)
+            self.passes += 1
+            assert self.passes <= free or self.gate.wait(60)
             return forward(*args, **kwargs)
 
         import inspect
@@ -140,6 +167,24 @@ def test_a_request_that_takes_too_long_ends(serve, monkeypatch):
     assert answer.json()["error"]["type"] == "timeout_error"
     slow.gate.set()
     assert server.post("/v1/classify", model="mood", input="x").status_code == 200
+
+
+@pytest.mark.parametrize(("kind", "beams"), [("llama", 3), ("t5", 1), ("t5", 3)])
+def test_a_text_that_is_not_streamed_by_tokens_ends_with_its_request(
+    kind, beams, serve, loaded, monkeypatch
+):
+    """Beams, and the rows of a base without cached prefixes, run in one call of `generate`."""
+    server = serve(kind, limits=Limits(seconds=1))
+    task = replace(SUMMARY, generation={"num_beams": beams})
+    endless = [server.model.base.tokenizer.eos_token_id]
+    monkeypatch.setattr(server.model.base.model.generation_config, "suppress_tokens", endless)
+    server.model.load_prompt(soft_prompt(loaded(kind), 4, task), name="long")
+    body = {"model": "long", "prompt": TEXTS[:2], "max_tokens": 300}
+    slow = SlowModel(monkeypatch, server.model, free=3)
+    assert server.post("/v1/completions", **body).status_code == 504
+    slow.gate.set()
+    assert server.post("/v1/classify", model="mood", input="x").status_code == 200
+    assert slow.passes < 20
 
 
 def test_the_engine_goes_on_after_the_base_could_not_be_asked(serve, monkeypatch):
@@ -233,7 +278,8 @@ def joined(events):
 
 def load(server, name, path, key=ADMIN):
     body = {"prompt_name": name, "prompt_path": str(path)}
-    return server.http.post("/v1/load_prompt_adapter", json=body, headers=bearer(key))
+    headers = {**bearer(key), "content-type": "application/json"}
+    return server.http.post("/v1/load_prompt_adapter", content=json.dumps(body), headers=headers)
 
 
 def test_prompts_are_loaded_and_unloaded_by_administrators_only(serve, adapter):
@@ -256,6 +302,9 @@ def test_prompts_are_loaded_and_unloaded_by_administrators_only(serve, adapter):
         ("new", folder.parent / "none", 400),
         ("new", "me/none", 404),
         ("new", folder.parent, 400),
+        ("new", "x" * 5000, 400),
+        ("new", "\ud800", 400),
+        (server.engine.base_name, folder, 400),
     ]:
         assert load(server, name, path).status_code == status, (name, path)
 
@@ -348,7 +397,21 @@ def test_an_allowed_adapter_of_the_hub_is_pulled_on_first_use(serve, adapter):
     assert scores("me/none")[0] == 404
     assert scores("me/mood@v9")[0] == 404
     assert scores("me/foreign")[0] == 400
+    assert scores("me/mood@" + "x" * 5000)[0] == 404
     assert scores("me/../other")[0] == 404
+
+
+def test_a_folder_of_an_allowed_name_is_not_read_in_place_of_the_hub(
+    serve, adapter, tmp_path, monkeypatch
+):
+    folder = adapter("me/mood", 5, MOOD, seed=1)
+    monkeypatch.chdir(folder.parent.parent)
+    hub = Hub()
+    server = serve(hub=hub, allow=["me/*"])
+    assert server.post("/v1/classify", model="me/mood", input="x").status_code == 404
+    hub.push(adapter("two", 7, MOOD, seed=2), "me/mood")
+    assert server.post("/v1/classify", model="me/mood", input="x").status_code == 200
+    assert server.model.find("me/mood").length == 7
 
 
 def test_pulled_adapters_leave_when_others_were_used_more_recently(serve, adapter):

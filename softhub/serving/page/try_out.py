@@ -16,7 +16,6 @@ from softhub.serving.protocol import Row, ServedPrompt
 
 MOST_PROMPTS = 6
 _MOST_TRY_OUTS = 200
-_NEW_TOKENS = 64
 _LONGEST_WAIT = 10.0
 """Seconds for which a page waits for new text before it asks again."""
 
@@ -150,8 +149,7 @@ class TryOuts:
         if not pairs:
             return
         rows = [Row(try_out.text, prompt) for _, prompt in pairs]
-        most = min(_NEW_TOKENS, self._context.limits.new_tokens)
-        options = [{} if prompt.task else {"max_new_tokens": most} for _, prompt in pairs]
+        options = [self._context.limited(prompt, {}, 1) for _, prompt in pairs]
         generation = await self._context.engine.generate(rows, options)
         try:
             async for new in generation:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from softhub.adapter.adapter import Adapter
@@ -36,7 +36,10 @@ class Prompts:
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="softhub-tokenizer")
         self._loaded: dict[str, ServedPrompt] = {}
         self._pulled = OnDemand(
-            lambda: self._loaded, lambda name: self.load_from(name, name), self.unload, most=most
+            lambda: self._loaded,
+            lambda name: self._load(name, lambda: sources.pull(name, hub)),
+            self.unload,
+            most=most,
         )
 
     @property
@@ -98,12 +101,16 @@ class Prompts:
             SoftHubError: It cannot be found, is damaged, or does not fit.
         """
 
-        def load() -> None:
-            is_folder = Path(source).is_dir()
-            adapter = check_folder(source) if is_folder else self._sources.pull(source, self._hub)
-            self.load(name, adapter)
+        def read() -> Adapter:
+            # `Path.is_dir` fails where `isdir` is False, as for a name that is too long.
+            is_folder = os.path.isdir(source)  # noqa: PTH112
+            return check_folder(source) if is_folder else self._sources.pull(source, self._hub)
 
-        await asyncio.get_running_loop().run_in_executor(None, load)
+        await self._load(name, read)
+
+    async def _load(self, name: str, read: Callable[[], Adapter]) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, lambda: self.load(name, read()))
 
     async def encode(
         self,

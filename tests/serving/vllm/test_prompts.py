@@ -79,6 +79,14 @@ def test_an_adapter_of_the_hub_is_pulled_once_when_it_is_first_named(prompts_of,
     assert prompts.names == ("me/mood", "me/mood@v1")
 
 
+def test_a_folder_of_an_allowed_name_is_not_read_in_place_of_the_hub(
+    prompts_of, adapter, monkeypatch
+):
+    monkeypatch.chdir(adapter("me/mood").parent.parent)
+    with pytest.raises(RepositoryNotFound):
+        find(prompts_of("me/*"), "me/mood")
+
+
 def test_those_that_were_pulled_longest_ago_make_room(prompts_of, adapter):
     hub, folder = Hub(), adapter("a")
     for name in ("one", "two", "three"):
