@@ -1,6 +1,8 @@
 """A real server on a loopback port, in a thread of this process, and a browser for its page."""
 
 import contextlib
+import inspect
+import json
 import shutil
 import threading
 import time
@@ -66,3 +68,27 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+class SlowModel:
+    """Lets the engine's thread wait in each forward pass after `free` ones until it may go on."""
+
+    def __init__(self, monkeypatch, model, *, free=0):
+        self.passes = 0
+        self.gate = threading.Event()
+        self.entered = threading.Event()
+        forward = model.base.model.forward
+
+        def waiting(*args, **kwargs):
+            self.entered.set()
+            self.passes += 1
+            assert self.passes <= free or self.gate.wait(60)
+            return forward(*args, **kwargs)
+
+        waiting.__signature__ = inspect.signature(forward)
+        monkeypatch.setattr(model.base.model, "forward", waiting)
+
+
+def joined(events):
+    records = [line[6:] for line in events.splitlines() if line.startswith("data: {")]
+    return "".join(c["text"] for record in records for c in json.loads(record)["choices"])
