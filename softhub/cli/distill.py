@@ -105,7 +105,7 @@ def distill(
         value = adapter_folder(value, hub=hub, revision=revision)
     from softhub.inference.engine import PromptModel
     from softhub.model.base import load_base
-    from softhub.training.running import check_resumable
+    from softhub.training.checkpoints import check_resumable
 
     if resume:
         check_resumable(output_dir)

@@ -207,20 +207,24 @@ def check_address(host: str, *, has_keys: bool) -> None:
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound to an address, but does not accept connections yet.
+    """Return a socket that listens at an address; connections wait until the server accepts them.
 
     Loading the base may take minutes, after which it would be late to find the port in use.
 
     Raises:
         ConfigError: The address is in use, or is not one of this machine.
     """
-    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found: socket.socket | None = None
     try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, socket.SOCK_STREAM)
         if os.name == "posix":  # elsewhere the option would let two servers share the port
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
+        found.bind(address)
+        found.listen()
     except (OSError, UnicodeError) as error:
-        found.close()
+        if found is not None:
+            found.close()
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
             f"The server cannot listen at {host}:{port}: {reason}. Stop what uses the port, or "

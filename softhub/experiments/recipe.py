@@ -60,7 +60,7 @@ def _run(main: Callable[[Any, Any], object], config_class: type, default: str | 
             f"(softhub train --recipe {script.stem} -- --help lists them)."
         )
     from softhub.training import PromptTrainingArguments
-    from softhub.training.running import check_resumable
+    from softhub.training.checkpoints import check_resumable
 
     configs = script.parent / "configs"
     config, args = parse_config(

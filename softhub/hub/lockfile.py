@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -25,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from softhub.adapter.strict_json import parse_object
+from softhub.config import softhub_home
 from softhub.errors import HubError, InvalidAdapter
 from softhub.files import replace_file
-from softhub.hub.local.disk import locked, os_errors_as_hub_errors, read_file
+from softhub.hub.local.disk import locked, make_folders, os_errors_as_hub_errors, read_file
 from softhub.hub.names import check_repo_id, is_commit
 
 LOCKFILE = "softhub.lock"
@@ -109,9 +111,13 @@ def add_to_lockfile(path: Path, new: Mapping[str, LockedPrompt]) -> dict[str, Lo
     """
     path = path.absolute()
     what = f"writing {path}"
-    with os_errors_as_hub_errors(what), locked(path.parent / f".{path.name}.lock", what):
-        prompts = existing_prompts(path) | dict(new)
-        write_lockfile(path, prompts)
+    name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:16]
+    lock = softhub_home() / "cache" / f"lockfile-{name}.lock"  # not beside it, in somebody's git
+    with os_errors_as_hub_errors(what):
+        make_folders(lock.parent)
+        with locked(lock, what):
+            prompts = existing_prompts(path) | dict(new)
+            write_lockfile(path, prompts)
     return prompts
 
 

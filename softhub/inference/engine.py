@@ -68,7 +68,6 @@ class PromptModel:
         self.encoder = base.encoder
         self.requests = RequestEncoder(base)
         self._loaded: dict[str, LoadedPrompt] = {}
-        self._placement = base.placement
         self._prefixes: PrefixCache[LoadedPrompt] = PrefixCache(budget)
         self._lock = threading.Lock()
 
@@ -151,9 +150,8 @@ class PromptModel:
         record = soft_prompt.manifest.task
         task = task or (Task.from_record(record) if record else None)
         name = name or (task.name if task else default) or "prompt"
-        own = replace(soft_prompt)  # with a copy of the vectors
-        stored, prepared = own.prepare(self.base), self.requests.prepare(task)
-        loaded = LoadedPrompt(stored, prepared, prefixes=self._prefixes, pinned=pin, source=own)
+        own, prepared = replace(soft_prompt), self.requests.prepare(task)  # with own vectors
+        loaded = LoadedPrompt.of(own, self.base, prepared, prefixes=self._prefixes, pinned=pin)
         with self._lock:  # calls in other threads go on with the mapping they have read
             self._loaded = {**self._loaded, name: loaded}
         return name
@@ -164,7 +162,7 @@ class PromptModel:
         Raises:
             PromptNotLoaded: No prompt of that name is loaded.
         """
-        self.find(name)
+        self._named(name)
         with self._lock:
             self._loaded = {key: value for key, value in self._loaded.items() if key != name}
 
@@ -397,7 +395,15 @@ class PromptModel:
         """
         if name is None:
             return None
-        self._follow_base()
+        loaded = self._named(name)
+        if loaded.placement == self.base.placement:
+            return loaded
+        with self._lock:  # the base was moved or cast, as training does on a GPU
+            loaded = self._named(name).placed_on(self.base)
+            self._loaded = {**self._loaded, name: loaded}
+        return loaded
+
+    def _named(self, name: str) -> LoadedPrompt:
         try:
             return self._loaded[name]
         except KeyError:
@@ -405,13 +411,6 @@ class PromptModel:
             raise PromptNotLoaded(
                 f"No prompt {name!r} is loaded (loaded: {loaded}); call load_prompt first."
             ) from None
-
-    def _follow_base(self) -> None:
-        """Prepare all prompts again if the base was moved or cast, as training does on a GPU."""
-        if self._placement != (placement := self.base.placement):
-            with self._lock:
-                placed = {name: each.placed_on(self.base) for name, each in self._loaded.items()}
-                self._loaded, self._placement = placed, placement
 
     def _rows(
         self, texts: Text | Iterable[Text | Conversation], prompt: str | None | Sequence[str | None]

@@ -14,7 +14,7 @@ import torch
 from softhub.errors import ConfigError, TaskError, expected_instead
 from softhub.inference.options import Options, resolve_options
 from softhub.inference.prefix_cache import PrefixCache, PrefixUse
-from softhub.model.base import BaseModel
+from softhub.model.base import BaseModel, Placement
 from softhub.model.chat import render_messages
 from softhub.model.encoding import Candidates, EncodedText, render_chat
 from softhub.model.grouping import PreparedPrompt
@@ -55,6 +55,7 @@ class LoadedPrompt:
         pinned: Whether they stay whatever the budget.
         use: How often they were found, computed and discarded.
         source: The prompt itself, to prepare it again after the base was moved or cast.
+        placement: Device and dtype of the base that `stored` was prepared for.
     """
 
     stored: torch.Tensor | Prefix
@@ -64,6 +65,7 @@ class LoadedPrompt:
     pinned: bool = False
     use: PrefixUse = field(default_factory=PrefixUse)
     source: SoftPrompt | None = None
+    placement: Placement | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -85,9 +87,26 @@ class LoadedPrompt:
             )
         return self.stored
 
+    @classmethod
+    def of(
+        cls, source: SoftPrompt, base: BaseModel, prepared: PreparedTask | None, **options: Any
+    ) -> LoadedPrompt:
+        """Prepare a prompt for a base.
+
+        Raises:
+            BaseModelError: It is a prefix, and the base cannot run prefixes.
+            IncompatiblePrompt: Its numbers are too large for the dtype of the base.
+        """
+        placement = base.placement  # read first, so that a move meanwhile is noticed later
+        stored = source.prepare(base)
+        return cls(stored, prepared, source=source, placement=placement, **options)
+
     def placed_on(self, base: BaseModel) -> LoadedPrompt:
-        """Return the same prompt for a base that was moved to another device or cast."""
-        return self if self.source is None else replace(self, stored=self.source.prepare(base))
+        """Return the same prompt for where the base is now."""
+        if self.source is None or self.placement == base.placement:
+            return self
+        kept = {"prefixes": self.prefixes, "pinned": self.pinned, "use": self.use}
+        return self.of(self.source, base, self.prepared, **kept)
 
     def prefix(self, base: BaseModel) -> Prefix:
         """Return its keys and values, for a base that can share them."""

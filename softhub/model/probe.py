@@ -112,10 +112,24 @@ class Capabilities:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        """Ask in the base's own precision, whatever that of the caller is."""
-        whole = torch.autocast(self._base.device.type, enabled=False)
-        with self._lock, torch.no_grad(), whole:
-            yield
+        """Ask as in use, also within a training step: in the base's own precision and eval mode.
+
+        Layers that checkpoint their activations would fill no cache.
+        """
+        on = [
+            (module, name)
+            for module in self._base.model.modules()
+            for name in ("training", "gradient_checkpointing")
+            if getattr(module, name, False) is True
+        ]
+        for module, name in on:
+            setattr(module, name, False)
+        try:
+            with torch.no_grad(), torch.autocast(self._base.device.type, enabled=False):
+                yield
+        finally:
+            for module, name in on:
+                setattr(module, name, True)
 
     @cached_property
     def windows(self) -> tuple[int, ...]:
@@ -132,7 +146,7 @@ class Capabilities:
         """
         if _is_divided(self._base):
             return 1.0
-        with self._asking():
+        with self._lock, self._asking():
             return _find_scale(self._base, self._asked(0))
 
     def rows(self, width: int) -> RowAnswers:
@@ -142,12 +156,13 @@ class Capabilities:
             width: Tokens of the longest prompt, the longest text and what follows, together.
         """
         level = self._level(width)
-        with self._asking():
+        with self._lock:
             if level not in self._rows:
                 if _is_divided(self._base):
                     return _UNASKED
                 some = _ALL if level else _SOME
-                self._rows[level] = _ask_rows(self._base, self._asked(level), some)
+                with self._asking():
+                    self._rows[level] = _ask_rows(self._base, self._asked(level), some)
             return self._rows[level]
 
     @cached_property
@@ -156,7 +171,7 @@ class Capabilities:
         base = self._base
         if not can_run_packed(base) or _is_divided(base) or self.embedding_scale is None:
             return False
-        with self._asking():
+        with self._lock, self._asking():
             return why_not(self._asked(0).packed, base.dtype) is None
 
     def batching(self, width: int) -> str:
@@ -182,11 +197,12 @@ class Capabilities:
         self.require_prompts(prompted)
         level = self._level(width)
         grows = self._level(length) < level
-        with self._asking():
+        with self._lock:
             if (level, grows, prompted) not in self._texts:
                 if _is_divided(self._base):
                     return TextAnswers(PADDED)
-                self._texts[level, grows, prompted] = self._ask_texts(level, grows, prompted)
+                with self._asking():
+                    self._texts[level, grows, prompted] = self._ask_texts(level, grows, prompted)
             answers = self._texts[level, grows, prompted]
         if not answers.batching:
             what = "generate with a prompt" if prompted else "generate"

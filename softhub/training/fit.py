@@ -15,6 +15,7 @@ from softhub.tasks import Splits, SplitsLike, Task
 from softhub.terminal import phase
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import collapse_warnings
+from softhub.training.checkpoints import check_resumable, check_writable, set_aside_checkpoints
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
 from softhub.training.initialization import Initialization, choose_initialization, load_init
 from softhub.training.peft_config import PromptConfig, check_config, check_widths
@@ -26,13 +27,7 @@ from softhub.training.restarts import (
     run_with_restarts,
 )
 from softhub.training.rounding import round_prefix
-from softhub.training.running import (
-    FitResult,
-    check_resumable,
-    check_writable,
-    result_of,
-    set_aside_checkpoints,
-)
+from softhub.training.running import FitResult, result_of
 
 
 def fit(

@@ -28,6 +28,7 @@ from softhub.tasks import Splits, SplitsLike, Task
 from softhub.tasks.mixture import mixture_weights
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import HistoryCallback, collapse_warnings
+from softhub.training.checkpoints import check_writable, set_aside_checkpoints
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
 from softhub.training.initialization import choose_initialization, load_init
@@ -35,13 +36,7 @@ from softhub.training.module import PromptTuningModule, weight_tensor
 from softhub.training.peft_config import PromptConfig, check_config, check_widths
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
 from softhub.training.rounding import round_prefix
-from softhub.training.running import (
-    FitResult,
-    check_writable,
-    result_of,
-    run_trainer,
-    set_aside_checkpoints,
-)
+from softhub.training.running import FitResult, result_of, run_trainer
 from softhub.training.trainer import PromptTrainer
 
 

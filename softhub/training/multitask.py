@@ -14,17 +14,13 @@ from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import SplitsLike, Task
 from softhub.training.arguments import AUTO_ONLY, PromptTrainingArguments, defaults_of
+from softhub.training.checkpoints import check_writable, is_resumable, set_aside_checkpoints
 from softhub.training.curve import write_curve
 from softhub.training.fit import fit
 from softhub.training.initialization import load_init
 from softhub.training.mixture import fit_mixture, to_all_splits
 from softhub.training.peft_config import PromptConfig, check_config
-from softhub.training.running import (
-    FitResult,
-    check_writable,
-    is_resumable,
-    set_aside_checkpoints,
-)
+from softhub.training.running import FitResult
 
 _SHARED = "shared"  # folder of the shared prompt's run, beside those of the tasks
 
@@ -67,7 +63,9 @@ def fit_tasks(
     """
     args = args or PromptTrainingArguments()
     _check(tasks, steps, args)
-    check_config(base, config, args)
+    numbers: Sequence[int | str | None] = steps or [args.max_steps] * len(tasks)
+    for number in {*numbers, *([shared_steps] if shared_steps else [])}:  # before any renaming
+        check_config(base, config, _with_steps(args, number))
     splits, init = to_all_splits(tasks, data), load_init(init)
     folder = Path(args.output_dir)
     check_writable(folder)
@@ -80,7 +78,6 @@ def fit_tasks(
         _save(shared, folder / _SHARED)
         init = shared.prompt
     results: list[FitResult] = []
-    numbers: Sequence[int | str | None] = steps or [args.max_steps] * len(tasks)
     for task, part, number in zip(tasks, splits, numbers, strict=True):
         _refuse_sharded(base, again=bool(results or shared_steps))
         options = _options(args, folder / task.name, number, resume)
@@ -115,10 +112,16 @@ def _options(
     args: PromptTrainingArguments, folder: Path, steps: int | str | None, resume: bool
 ) -> dict[str, Any]:
     """Return what differs between runs: folder, steps, and whether there is a checkpoint."""
-    epochs = args.num_train_epochs if steps == args.max_steps else 0.0
-    limits = defaults_of(AUTO_ONLY) if args.is_auto and steps != args.max_steps else {}
-    own = replace(args, output_dir=str(folder), max_steps=steps, num_train_epochs=epochs, **limits)
+    own = replace(_with_steps(args, steps), output_dir=str(folder))
     return {"args": own, "resume": resume and is_resumable(folder)}
+
+
+def _with_steps(args: PromptTrainingArguments, steps: int | str | None) -> PromptTrainingArguments:
+    """Return the arguments of a run of some steps, to which the limits of auto do not apply."""
+    if steps == args.max_steps:
+        return args
+    limits = defaults_of(AUTO_ONLY) if args.is_auto else {}
+    return replace(args, max_steps=steps, num_train_epochs=0.0, **limits)
 
 
 def _save(shared: FitResult, folder: Path) -> None:

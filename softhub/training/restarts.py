@@ -24,12 +24,13 @@ from softhub.model.base import BaseModel
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.auto_steps import TYPICAL_STEPS
 from softhub.training.callbacks import HistoryCallback, Logs, NonFiniteLoss
+from softhub.training.checkpoints import last_checkpoint
 from softhub.training.encoded_task import EncodedTask
 from softhub.training.initialization import Initialization, choose_initialization, dev_loss
 from softhub.training.learning_rate import scaled_rate
 from softhub.training.module import PromptTuningModule
 from softhub.training.peft_config import PromptConfig, uses_fsdp
-from softhub.training.running import last_checkpoint, run_trainer
+from softhub.training.running import check_is_of_this_prompt, run_trainer
 from softhub.training.trainer import PromptTrainer
 
 logger = logging.getLogger("softhub")
@@ -314,12 +315,15 @@ def _restored(
     args: PromptTrainingArguments,
     record: Mapping[str, Any],
 ) -> list[Attempt]:
-    """Return an attempt that failed before the run was resumed, if it has a checkpoint."""
+    """Return an attempt that failed before the run was resumed, if it can be restored."""
     checkpoint = last_checkpoint(args.output_dir)
     failure = Failure(record["reason"], record["too_slow"], record.get("fatal", False))
     if checkpoint is None or failure.fatal:
         return []
     trainer = _trainer(base, encoded, start, args, [])
+    check_is_of_this_prompt(checkpoint, trainer)
+    if trainer.is_sharded or trainer.best_of(checkpoint) is None:
+        return []
     trainer.restore(checkpoint)
     return [Attempt(args, start, trainer, 0.0, failure)]
 

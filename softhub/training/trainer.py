@@ -38,6 +38,7 @@ from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.auto_steps import SCHEDULE, TYPICAL_STEPS, AutoSteps, Ending
 from softhub.training.averaging import AVERAGES, MovingAverage
 from softhub.training.callbacks import ProgressLines, tracked
+from softhub.training.checkpoints import is_complete
 from softhub.training.data import EncodedExamples, LengthBucketSampler, collate, count_items
 from softhub.training.module import LossModule
 
@@ -97,6 +98,8 @@ class PromptTrainer(Trainer):
             compute_metrics=self._metrics if classification else None,
             callbacks=list(callbacks),
         )
+        # Asked here, where the Trainer has placed it, and not within a step that may be compiled.
+        _ = module.base.capabilities.packs
         if self.is_fsdp_enabled and self.args.optim == OptimizerNames.ADAFACTOR:
             raise TrainingError(
                 "optim='adafactor' is not supported under FSDP, because Adafactor cannot train "
@@ -147,29 +150,45 @@ class PromptTrainer(Trainer):
             Whether the run was complete; if not, nothing was done.
         """
         state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-        # Checkpoints of sharded models are loaded inside transformers' training loop only.
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if sharded or not self._is_complete(state):
+        if self.is_sharded or not self._is_complete(state):
             return False
         self.restore(checkpoint)
         return True
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether checkpoints are loaded inside transformers' training loop only."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def best_of(self, checkpoint: str) -> Path | None:
+        """Return where the best weights of a run are, as its last checkpoint knows.
+
+        The state has the path that the run had then; it may have been moved or copied since. A run
+        without evaluations has no best weights, but the last.
+
+        Returns:
+            The folder, or None if it is missing or damaged.
+        """
+        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        best = Path(checkpoint).with_name(Path(state.best_model_checkpoint or checkpoint).name)
+        return best if is_complete(best) else None
 
     def restore(self, checkpoint: str) -> None:
         """Restore a run as it was at a checkpoint, with its best weights.
 
         Raises:
-            TrainingError: The folder of the best weights is missing.
+            TrainingError: The best weights are missing or damaged.
         """
         self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
         self._load_from_checkpoint(checkpoint)
         if self.state.best_model_checkpoint is None:
             return
-        # The state has the path that the run had then; it may have been moved or copied since.
-        best = Path(checkpoint).with_name(f"checkpoint-{self.state.best_global_step}")
-        if not best.is_dir():
+        best = self.best_of(checkpoint)
+        if best is None:
+            name = Path(self.state.best_model_checkpoint).name
             raise TrainingError(
-                f"{best} is missing, which has the best weights of the run. Restore it from a "
-                "backup, or train again with --overwrite."
+                f"{Path(checkpoint).with_name(name)}, which has the best weights of the run, is "
+                "missing or damaged. Restore it from a backup, or train again with --overwrite."
             )
         self.state.best_model_checkpoint = str(best)
         self._load_best_model()

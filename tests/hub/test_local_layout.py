@@ -268,6 +268,19 @@ def test_a_push_of_the_same_content_repairs_the_snapshot(
     assert not list((root / ".softhub" / "staging").rglob("*.*"))
 
 
+def test_a_folder_in_place_of_a_file_is_named(local_hub: Hub, make_adapter: MakeAdapter) -> None:
+    adapter = make_adapter(1)
+    local_hub.push(adapter, REPO)
+    card = local_hub.pull(REPO) / CONFIG
+    card.unlink()
+    card.mkdir()
+    with pytest.raises(InvalidAdapter, match=r"config\.json is a folder; expected a file. Remove"):
+        local_hub.push(adapter, REPO)
+    card.rmdir()
+    assert local_hub.push(adapter, REPO).created is False
+    assert card.is_file()
+
+
 def test_a_repair_deletes_nothing_that_was_not_pushed(
     local_hub: Hub, root: Path, make_adapter: MakeAdapter
 ) -> None:

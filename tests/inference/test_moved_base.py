@@ -72,5 +72,19 @@ def test_numbers_that_the_dtype_of_the_base_cannot_hold_are_refused(base, make):
     base.model.to(torch.float16)
     with pytest.raises(IncompatiblePrompt, match=r"too large for .* in torch\.float16\. Load"):
         PromptModel(base).load_prompt(prompt)
+    model.load_prompt(make(base, 3, MOOD), name="other")
     with pytest.raises(IncompatiblePrompt):
         model.predict("Fine.", prompt="large")
+    assert model.predict("Fine.", prompt="other").label
+    model.unload_prompt("large")
+    assert model.prompts == ("other",)
+
+
+def test_a_base_in_training_mode_is_asked_in_eval_mode(base):
+    """Layers that checkpoint their activations in a training step fill no cache."""
+    base.model.gradient_checkpointing_enable()
+    base.model.train()
+    answers = base.capabilities.rows(0)
+    assert answers.shares_keys and answers.continues
+    assert all(module.training for module in base.model.modules())
+    assert base.checkpoints_activations

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from softhub.errors import TrainingError, TrainingInterrupted
-from softhub.training.running import last_checkpoint
+from softhub.training.checkpoints import last_checkpoint
 
 
 @pytest.mark.parametrize("left", [None, "", '{"global_st'])
@@ -76,9 +76,23 @@ def test_a_complete_run_that_was_moved_has_its_best_weights(toy_fit, tmp_path, s
     _, again = toy_fit(**options, **folders, resume=True)
     assert again.best_step == whole.best_step
     assert torch.equal(again.prompt.vectors, whole.prompt.vectors)
-    shutil.rmtree(tmp_path / "there" / f"checkpoint-{whole.best_step}")
-    with pytest.raises(TrainingError, match=rf"checkpoint-{whole.best_step} is missing"):
-        toy_fit(**options, **folders, resume=True)
+    best = tmp_path / "there" / f"checkpoint-{whole.best_step}"
+    (best / "model.safetensors").write_bytes(b"cut")
+    for _ in range(2):
+        with pytest.raises(TrainingError, match=rf"{best.name}, which .* is missing or damaged"):
+            toy_fit(**options, **folders, resume=True)
+        shutil.rmtree(best, ignore_errors=True)
+
+
+def test_a_complete_run_whose_best_step_was_not_saved_is_taken_over(toy_fit):
+    """Of the saved checkpoints, transformers then takes the one before that step."""
+    options = {"max_steps": 8, "eval_steps": 2, "save_steps": 4, "save_total_limit": 4}
+    _, whole = toy_fit(**options)
+    assert whole.best_step == 8
+    options |= {"max_steps": 10, "save_steps": 8}
+    _, whole = toy_fit(**options)
+    _, again = toy_fit(**options, resume=True)
+    assert torch.equal(again.prompt.vectors, whole.prompt.vectors)
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "rng_state.pth"])

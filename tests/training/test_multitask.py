@@ -86,6 +86,14 @@ def test_limits_of_auto_do_not_apply_to_runs_with_a_number_of_steps(specialise):
     assert [result.steps for result in results] == [1, 2]
 
 
+def test_what_auto_refuses_is_fine_where_every_run_has_a_number_of_steps(specialise):
+    cosine = {"max_steps": None, "lr_scheduler_type": "cosine", "early_stopping_patience": 2}
+    results = specialise("one", "two", length=cosine, steps=[1, 2], shared_steps=1)
+    assert [result.steps for result in results] == [1, 2]
+    with pytest.raises(TrainingError, match="max_steps 'auto' ends a run by itself"):
+        specialise("one", length=cosine, shared_steps=1)
+
+
 def test_wrong_arguments_leave_earlier_checkpoints_alone(specialise, tmp_path):
     specialise("one")
     with pytest.raises(TrainingError, match="leave out auto_max_steps"):

@@ -156,3 +156,18 @@ def test_a_dev_loss_that_is_never_a_number_is_a_failure(even_fit, monkeypatch, s
     with pytest.warns(SoftHubWarning, match="its dev loss was NaN or infinite at every evaluation"):
         _, result = even_fit(max_steps=steps, **limit)
     assert result.best_score is None
+
+
+def test_a_failed_attempt_that_cannot_be_restored_keeps_no_run_from_being_resumed(
+    even_fit, tmp_path
+):
+    settings = {"learning_rate": 1e-9, "max_restarts": 1, "max_steps": 4, "eval_steps": 2}
+    with pytest.warns(SoftHubWarning, match="was restarted once"):
+        even_fit(**settings, save_steps=2)
+    with pytest.raises(TrainingError, match=r"has a prompt of shape \[6, .*expected a prompt of"):
+        even_fit(**settings, save_steps=2, tokens=5, resume=True)
+    for folder in (tmp_path / "run").glob("checkpoint-*"):
+        (folder / "model.safetensors").write_bytes(b"cut")
+    with pytest.warns(SoftHubWarning, match="was restarted once"):
+        _, result = even_fit(**settings, save_steps=2, resume=True)
+    assert result.steps == 4

@@ -14,7 +14,7 @@ from softhub.experiments.console import exit_code_of
 from softhub.model.base import load_base
 from softhub.training import PromptTrainingArguments, fit
 from softhub.training.callbacks import HistoryCallback, _installed
-from softhub.training.running import last_checkpoint
+from softhub.training.checkpoints import last_checkpoint
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,10 @@ class Repository:
         damaged = [name for name in files if not self._is_intact(commit, name)]
         if damaged:
             self.store.check_writable(*(folder / name for name in damaged))
+            if folders := [str(folder / name) for name in damaged if (folder / name).is_dir()]:
+                raise InvalidAdapter(
+                    f"{folders[0]} is a folder; expected a file. Remove it, then push again."
+                )
             for each in (folder, self._staging):
                 make_folders(each)
             write_durably(stage, {name: files[name] for name in damaged})
