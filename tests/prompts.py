@@ -3,6 +3,7 @@
 import torch
 
 from softhub.adapter.manifest import Manifest
+from softhub.inference.engine import PromptModel
 from softhub.model.prefix import prefix_shape, units_of, vectors_of_prompt
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task, Template, Verbalizer
@@ -72,3 +73,11 @@ def prefix(base, tokens, task=None, *, seed=0, **changes):
         base, tokens, task, seed=seed, hidden_size=None, prefix=shape, **changes
     ).manifest
     return SoftPrompt(near + noise, manifest)
+
+
+def model_with(base, prompts):
+    """A model of a base, with prompts loaded under their names."""
+    model = PromptModel(base)
+    for name, prompt in prompts.items():
+        model.load_prompt(prompt, name=name)
+    return model

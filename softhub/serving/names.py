@@ -7,16 +7,14 @@ and loaded when it is first requested, and stays until others have been used mor
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Sequence
 
 from softhub.adapter.adapter import Adapter
-from softhub.adapter.validation import check_folder
 from softhub.errors import ConfigError, PromptNotLoaded, SoftHubError
 from softhub.hub import Hub
 from softhub.hub.names import DEFAULT_REVISION, check_repo_id, is_permitted, split_reference
-from softhub.serving.on_demand import MOST, OnDemand
+from softhub.serving.on_demand import MOST, OnDemand, read_adapter
 from softhub.serving.protocol import Engine, ServedPrompt
 
 BASE = "base"
@@ -100,13 +98,7 @@ class ServedNames:
                 name is the base's.
         """
         check_prompt_name(name, self.engine.base_name)
-
-        def read() -> Adapter:
-            # `Path.is_dir` fails where `isdir` is False, as for a name that is too long.
-            is_folder = os.path.isdir(source)  # noqa: PTH112
-            return check_folder(source) if is_folder else self._from_hub(source)
-
-        await self._load(name, read, force=force)
+        await self._load(name, lambda: read_adapter(source, self._from_hub), force=force)
 
     def unload(self, name: str) -> None:
         """Unload a prompt.

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Container
 
+from softhub.adapter.adapter import Adapter
+from softhub.adapter.validation import check_folder
+
 MOST = 1000
 """Prompts that stay loaded because a request named them."""
+
+
+def read_adapter(source: str, from_hub: Callable[[str], Adapter]) -> Adapter:
+    """Read what an administrator names: a folder, or otherwise an adapter of the hub.
+
+    Raises:
+        SoftHubError: It cannot be found, or is damaged.
+    """
+    # `Path.is_dir` fails where `isdir` is False, as for a name that is too long.
+    is_folder = os.path.isdir(source)  # noqa: PTH112
+    return check_folder(source) if is_folder else from_hub(source)
 
 
 class OnDemand:

@@ -24,7 +24,7 @@ from softhub.model.base import BaseModel
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.auto_steps import TYPICAL_STEPS
 from softhub.training.callbacks import HistoryCallback, Logs, NonFiniteLoss
-from softhub.training.checkpoints import last_checkpoint
+from softhub.training.checkpoints import is_complete, last_checkpoint
 from softhub.training.encoded_task import EncodedTask
 from softhub.training.initialization import Initialization, choose_initialization, dev_loss
 from softhub.training.learning_rate import scaled_rate
@@ -322,7 +322,7 @@ def _restored(
         return []
     trainer = _trainer(base, encoded, start, args, [])
     check_is_of_this_prompt(checkpoint, trainer)
-    if trainer.is_sharded or trainer.best_of(checkpoint) is None:
+    if trainer.is_sharded or not is_complete(trainer.best_of(checkpoint)):
         return []
     trainer.restore(checkpoint)
     return [Attempt(args, start, trainer, 0.0, failure)]

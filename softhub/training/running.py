@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 import warnings
@@ -21,8 +20,6 @@ from softhub.training.callbacks import InterruptCallback
 from softhub.training.checkpoints import check_resumable, last_checkpoint
 from softhub.training.provenance import peak_memory
 from softhub.training.trainer import AVERAGE, PROMPT, UNIT, CheckpointNotWritten, PromptTrainer
-
-logger = logging.getLogger("softhub")
 
 
 @dataclass(frozen=True)

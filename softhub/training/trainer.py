@@ -160,18 +160,15 @@ class PromptTrainer(Trainer):
         """Whether checkpoints are loaded inside transformers' training loop only."""
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
-    def best_of(self, checkpoint: str) -> Path | None:
+    @staticmethod
+    def best_of(checkpoint: str) -> Path:
         """Return where the best weights of a run are, as its last checkpoint knows.
 
         The state has the path that the run had then; it may have been moved or copied since. A run
         without evaluations has no best weights, but the last.
-
-        Returns:
-            The folder, or None if it is missing or damaged.
         """
         state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-        best = Path(checkpoint).with_name(Path(state.best_model_checkpoint or checkpoint).name)
-        return best if is_complete(best) else None
+        return Path(checkpoint).with_name(Path(state.best_model_checkpoint or checkpoint).name)
 
     def restore(self, checkpoint: str) -> None:
         """Restore a run as it was at a checkpoint, with its best weights.
@@ -184,11 +181,10 @@ class PromptTrainer(Trainer):
         if self.state.best_model_checkpoint is None:
             return
         best = self.best_of(checkpoint)
-        if best is None:
-            name = Path(self.state.best_model_checkpoint).name
+        if not is_complete(best):
             raise TrainingError(
-                f"{Path(checkpoint).with_name(name)}, which has the best weights of the run, is "
-                "missing or damaged. Restore it from a backup, or train again with --overwrite."
+                f"{best}, which has the best weights of the run, is missing or damaged. Restore it "
+                "from a backup, or train again with --overwrite."
             )
         self.state.best_model_checkpoint = str(best)
         self._load_best_model()

@@ -7,7 +7,7 @@ from softhub.errors import IncompatiblePrompt
 from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base
 from softhub.model.prefix import prefix_shape
-from tests.prompts import MOOD, TEXTS, prefix, soft_prompt
+from tests.prompts import MOOD, TEXTS, model_with, prefix, soft_prompt
 
 NAMES = ["prefix", "prompt", None, "prompt"]
 
@@ -20,13 +20,6 @@ def base(tiny_base):
 @pytest.fixture
 def prompts(base):
     return {"prefix": prefix(base, 3, MOOD, seed=1), "prompt": soft_prompt(base, 6, MOOD, seed=2)}
-
-
-def model_with(base, prompts):
-    model = PromptModel(base)
-    for name, prompt in prompts.items():
-        model.load_prompt(prompt, name=name)
-    return model
 
 
 def answers(model):

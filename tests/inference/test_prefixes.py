@@ -5,11 +5,10 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from softhub.errors import ConfigError
-from softhub.inference.engine import PromptModel
 from softhub.inference.requests import LoadedPrompt
 from softhub.tasks import Task
 from tests.families import WINDOW, family_base
-from tests.prompts import MOOD, SUMMARY, TEXTS, TOPIC, prefix, soft_prompt
+from tests.prompts import MOOD, SUMMARY, TEXTS, TOPIC, model_with, prefix, soft_prompt
 from tests.references import assert_equal_in_float32
 
 NAMES = ["prefix", "prompt", None, "long prefix", "prompt"]
@@ -21,13 +20,6 @@ def prompts_of(base, task):
         "prompt": soft_prompt(base, 6, task, seed=2),
         "long prefix": prefix(base, 11, task, seed=3),
     }
-
-
-def model_with(base, prompts):
-    model = PromptModel(base)
-    for name, prompt in prompts.items():
-        model.load_prompt(prompt, name=name)
-    return model
 
 
 def past_of(prompt):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from softhub.adapter.adapter import Adapter
@@ -13,7 +13,7 @@ from softhub.adapter.validation import check_folder
 from softhub.errors import ConfigError, PromptNotLoaded
 from softhub.hub import Hub
 from softhub.model.encoding import EncodedText
-from softhub.serving.on_demand import MOST, OnDemand
+from softhub.serving.on_demand import MOST, OnDemand, read_adapter
 from softhub.serving.vllm.served import ServedBase, ServedPrompt, encode_rows, prepare_prompt
 from softhub.serving.vllm.sources import Sources
 
@@ -100,13 +100,8 @@ class Prompts:
         Raises:
             SoftHubError: It cannot be found, is damaged, or does not fit.
         """
-
-        def read() -> Adapter:
-            # `Path.is_dir` fails where `isdir` is False, as for a name that is too long.
-            is_folder = os.path.isdir(source)  # noqa: PTH112
-            return check_folder(source) if is_folder else self._sources.pull(source, self._hub)
-
-        await self._load(name, read)
+        pull = partial(self._sources.pull, hub=self._hub)
+        await self._load(name, lambda: read_adapter(source, pull))
 
     async def _load(self, name: str, read: Callable[[], Adapter]) -> None:
         loop = asyncio.get_running_loop()
