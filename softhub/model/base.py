@@ -236,6 +236,7 @@ def load_base(
     else:
         tokenizer = _check_loaded(model, tokenizer, dtype or device_map or quantization)
         source, frozen = str(model.name_or_path or ""), _frozen_view(model)
+    _check_embeddings(source, frozen)
     name = name or record.get("name") or _default_name(source)
     quantization = record.get("quantization") or _declared_quantization(frozen)
     return BaseModel(frozen, tokenizer, name, revision, quantization)
@@ -360,6 +361,16 @@ def _check_loaded(model: Any, tokenizer: Any, options: Any) -> PreTrainedTokeniz
         )
     _check_continues_texts(kind, model.config)
     return cast("PreTrainedTokenizerBase", tokenizer)
+
+
+def _check_embeddings(source: str, model: PreTrainedModel) -> None:
+    """Reject input embeddings without values in memory; layers may be offloaded."""
+    if model.get_input_embeddings().weight.device.type == "meta":
+        raise BaseModelError(
+            f"The input embeddings of the base model {source!r} are offloaded; expected them on a "
+            "device, because prompts are trained and placed among them. Keep them out of 'cpu' "
+            "and 'disk' in the device_map, or leave more memory free on the first device."
+        )
 
 
 def _check_continues_texts(source: str, config: Any) -> None:

@@ -19,6 +19,7 @@ from transformers import (
 
 from softhub.adapter.portable import is_hub_name
 from softhub.errors import BaseModelError, InvalidAdapter, MissingDependency
+from softhub.inference.engine import PromptModel
 from softhub.model.base import load_base, load_tokenizer
 from tests.references import assert_equal_in_float32
 from tests.tiny import BUILDERS, HIDDEN_SIZE, build_tokenizer
@@ -153,6 +154,28 @@ def test_a_device_that_this_machine_lacks_is_one_line(tiny_base):
     with pytest.raises(BaseModelError, match=r"CUDA|NVIDIA") as caught:
         load_base(tiny_base("llama"), device_map="cuda")
     assert "check the name, the device" in str(caught.value)
+
+
+def offloaded(*modules):
+    """A `device_map` that keeps some modules of a tiny Llama on disk."""
+    layers = [f"model.layers.{n}" for n in range(2)]
+    names = ["model.embed_tokens", *layers, "model.norm", "model.rotary_emb", "lm_head"]
+    return {name: "disk" if name in modules else "cpu" for name in names}
+
+
+def test_layers_on_disk_give_the_same_answers(tiny_base):
+    texts = ["Review: It broke after two days.", "The sound"]
+    place = tiny_base("llama")
+    base = load_base(place, device_map=offloaded("model.layers.0", "lm_head"))
+    assert "disk" in base.model.hf_device_map.values()
+    expected = PromptModel(load_base(place)).generate(texts, prompt=None, max_new_tokens=8)
+    assert PromptModel(base).generate(texts, prompt=None, max_new_tokens=8) == expected
+
+
+def test_offloaded_embeddings_are_refused(tiny_base):
+    place = tiny_base("llama")
+    with pytest.raises(BaseModelError, match=r"embeddings of the base model .* are offloaded"):
+        load_base(place, device_map=offloaded("model.embed_tokens"))
 
 
 def damaged(tiny_base, tmp_path, file, data):
