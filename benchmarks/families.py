@@ -352,9 +352,7 @@ def in_words(row):
 
 
 def _why(reason):
-    return (
-        "embeddings are not ids" if "from embeddings than" in reason else reason.split(": ", 1)[-1]
-    )
+    return "embeddings are not ids" if "embeddings than" in reason else reason.split(": ", 1)[-1]
 
 
 def tables(rows):
@@ -380,7 +378,7 @@ def tables(rows):
         f"transformers {transformers.__version__} were tried, and {counts['built']} could be "
         f"built small. {counts['exact']} of these are exact in every use; in "
         f"{counts['exact_or_refused']} more, each use is either exact or refused with a reason of "
-        f"one line. In the remaining {len(bad)}, an answer is wrong or an error is no refusal.",
+        f"one line. In the remaining {len(bad)}, an answer is wrong or an error gives no reason.",
         "",
         "| class | predict | generate | target log-probabilities | training step | fit | how |",
         "|---|---|---|---|---|---|---|",

@@ -133,8 +133,8 @@ ROWS = (
     Row(
         "page",
         "First page, as it is sent to a browser",
-        "60 KB, all from this host",
-        lambda f: f"{f['first_page_bytes'] / 1000:.0f} KB, {f['other_hosts']} other hosts",
+        "60 kB, all from this host",
+        lambda f: f"{f['first_page_bytes'] / 1000:.0f} kB, {f['other_hosts']} other hosts",
         lambda f: f["first_page_bytes"] <= 60_000 and not f["other_hosts"],
     ),
     *(

@@ -64,7 +64,7 @@ def surroundings(result: dict) -> str:
 def sentence(gpus: list[dict]) -> str:
     """Return the README's sentence on what was measured on GPUs."""
     if not gpus:
-        return "All figures were measured on CPUs; on a GPU, softhub was **not run** yet"
+        return "All figures were measured on CPUs; softhub has **not run** yet on a GPU"
     devices = " and ".join(dict.fromkeys(each["device"] for each in gpus))
     parts = [part for each in gpus for part in each["parts"].values()]
     wrong = sum("error" in part or part.get("passed") is False for part in parts)

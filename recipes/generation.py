@@ -17,7 +17,10 @@ from softhub.experiments import RunConfig
 
 @dataclass
 class GenerationConfig(RunConfig):
-    init: str = field(default="vocabulary", metadata={"help": "See RunConfig."})
+    init: str = field(
+        default="vocabulary",
+        metadata={"help": "auto, task, text, vocabulary, random, or the folder of an adapter."},
+    )
     examples_shown: int = field(default=3, metadata={"help": "Test examples to print."})
 
 

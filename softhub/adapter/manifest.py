@@ -247,7 +247,7 @@ def _migrated(record: dict[str, Any]) -> dict[str, Any]:
     if version > SCHEMA_VERSION:
         raise InvalidAdapter(
             f"{_ORIGIN} has schema version {version}; this softhub reads up to {SCHEMA_VERSION}. "
-            "Upgrade softhub: pip install -U softhub."
+            "Upgrade softhub."
         )
     for step in range(version, SCHEMA_VERSION):
         if step not in MIGRATIONS:

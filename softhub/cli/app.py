@@ -86,7 +86,7 @@ softhub log me/sentiment
 softhub diff me/sentiment v1
 softhub diff me/sentiment v1 v2
 softhub tag me/sentiment v1
-softhub tag me/sentiment best --revision v1 --hub hf
+softhub tag YOUR-NAME/sentiment best --revision v1 --hub hf
 softhub untag me/sentiment best
 softhub lock mood=me/sentiment@v1 triage=me/triage
 softhub verify me/sentiment
@@ -110,6 +110,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 200},
     epilog="\b\nTypical workflow:\n"
     "  softhub recipes copy\n"
+    "  python recipes/data/demo_base.py && python recipes/data/amazon_reviews.py\n"
     "  softhub train --config recipes/configs/sentiment.yaml\n"
     "  softhub push runs/sentiment/adapter me/sentiment --tag v1\n"
     "  softhub predict me/sentiment 'Worth every penny.' --base MODEL",

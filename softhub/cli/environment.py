@@ -14,15 +14,15 @@ from softhub.config import softhub_home
 def env(
     base: Annotated[
         str | None,
-        typer.Option("--base", metavar="MODEL", help="Base model to ask what it computes exactly."),
+        typer.Option("--base", metavar="MODEL", help="Base model to test for exactness."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show versions, hardware and paths, or what a base model can do.
 
-    Access tokens are never shown. With --base, the model is loaded, and asked how rows of a
-    batch, shared prompts and generation are exactly what they are for a row alone, and whether it
-    can run prefixes.
+    Access tokens are never shown. With --base, the model is loaded and tested: in which
+    ways batches, shared prompts and generation give exactly the results of each row alone, and
+    whether it can run prefixes.
     """
     if base is not None:
         from softhub.model.base import load_base

@@ -38,7 +38,7 @@ Split = Annotated[
         "groups are not divided, and no text is in two splits.",
     ),
 ]
-Text = Annotated[list[str] | None, option("Column of texts; may be repeated.", "COLUMN")]
+Text = Annotated[list[str] | None, option("Column of texts; repeatable.", "COLUMN")]
 Label = Annotated[str | None, option("Column of labels, for classification.", "COLUMN")]
 Target = Annotated[str | None, option("Column of reference texts, for generation.", "COLUMN")]
 Group = Annotated[str | None, option("Column that identifies rows that belong together.", "COLUMN")]
@@ -48,7 +48,9 @@ Multilabel = Annotated[
 Base = Annotated[
     str | None,
     option(
-        "Base model whose tokens are counted; without one, words.", "REF", envvar="SOFTHUB_BASE"
+        "Base model whose tokenizer measures text lengths; without one, words are counted.",
+        "REF",
+        envvar="SOFTHUB_BASE",
     ),
 ]
 Subset = Annotated[str | None, option("Subset (configuration) of a Hub dataset.", "NAME")]

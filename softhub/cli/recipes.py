@@ -118,6 +118,10 @@ def copy_recipes(
     if folder.is_file():
         raise ConfigError(f"{str(folder)!r} is a file; name a folder that is new or empty.")
     shutil.copytree(recipes_folder(), folder, ignore=_NOT_COPIED, dirs_exist_ok=True)
-    config = folder / "configs" / "sentiment.yaml"
-    note(f"next: read {config}, then run: softhub train --config {config}")
+    config, data = folder / "configs" / "sentiment.yaml", folder / "data"
+    note(
+        f"next: read {config}, download its base model and data with: "
+        f"python {data / 'demo_base.py'} && python {data / 'amazon_reviews.py'}, "
+        f"then run: softhub train --config {config}"
+    )
     emit(str(folder))

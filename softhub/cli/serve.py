@@ -61,7 +61,7 @@ def serve(
         list[str] | None,
         option(
             "Prompt to load at the start: NAME=FOLDER, NAME=NAMESPACE/NAME[@REVISION], or a lock "
-            "file (.lock) with several. Can be repeated.",
+            "file (.lock) with several. Repeatable.",
             "PROMPT",
             "--prompts",
         ),
@@ -75,11 +75,11 @@ def serve(
         list[str] | None,
         option(
             "Pattern of adapters of the hub that a request may name, such as 'me/*'; they are "
-            "loaded on first use. Can be repeated.",
+            "loaded on first use. Repeatable.",
             "PATTERN",
         ),
     ] = None,
-    host: Annotated[str, option("Address to listen at.", "HOST")] = "127.0.0.1",
+    host: Annotated[str, option("Address to listen on.", "HOST")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     api_keys: Annotated[
         Path | None,
@@ -92,7 +92,7 @@ def serve(
     admin_keys: Annotated[
         Path | None,
         option(
-            "The same for keys that may load and unload prompts; $SOFTHUB_ADMIN_KEY is one too.",
+            "Same format, for keys that may load and unload prompts; $SOFTHUB_ADMIN_KEY too.",
             "FILE",
             **EXISTING_FILE,
         ),
@@ -109,11 +109,11 @@ def serve(
         ),
     ] = None,
     queue: Annotated[int, typer.Option(min=1, help="Maximum number of rows that wait.")] = 512,
-    max_rows: Annotated[int, typer.Option(min=1, help="Maximum rows of a request.")] = 128,
+    max_rows: Annotated[int, typer.Option(min=1, help="Maximum number of rows per request.")] = 128,
     max_new_tokens: Annotated[
         int, typer.Option(min=1, help="Maximum number of new tokens of a row.")
     ] = 1024,
-    max_body: Annotated[int, typer.Option(min=1, help="Maximum KiB of a request's body.")] = 1024,
+    max_body: Annotated[int, typer.Option(min=1, help="Maximum body size in KiB.")] = 1024,
     max_seconds: Annotated[int, typer.Option(min=1, help="Maximum seconds of a request.")] = 300,
     device: DeviceOption = None,
     force: ForceOption = False,
@@ -227,7 +227,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
             found.close()
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"The server cannot listen at {host}:{port}: {reason}. Stop what uses the port, or "
+            f"The server cannot listen on {host}:{port}: {reason}. Free the port, or "
             "pass another --port, or a --host of this machine."
         ) from error
     return found
@@ -289,7 +289,7 @@ def _load(
 ) -> None:
     if unknown := set(pin) - folders.keys():
         raise ConfigError(
-            f"--pin {', '.join(sorted(unknown))} is no name of --prompts"
+            f"--pin {', '.join(sorted(unknown))} is not the name of a prompt in --prompts"
             f"{did_you_mean(min(unknown), folders.keys())}"
         )
     from softhub.serving.names import check_prompt_name

@@ -114,7 +114,7 @@ class MultitaskConfig(RunConfig):
     """Settings of a run that trains one prompt for each of several tasks."""
 
     task: list[str] = field(metadata={"help": "Task files."})  # type: ignore[assignment]
-    init: str = option("vocabulary", "As in the other recipes; of the shared prompt, if any.")
+    init: str = option("vocabulary", "Initialization of the prompts, or of the shared one.")
     steps: list[int] = option([], "Optimizer steps of each task; max_steps if empty.")
     shared_steps: int = option(0, "Optimizer steps of a prompt for all tasks to start from.")
     mixture: str = option("temperature", "Task sampling: temperature, proportional or equal.")

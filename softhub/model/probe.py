@@ -217,9 +217,9 @@ class Capabilities:
         """
         if prompted and self.embedding_scale is None:
             raise BaseModelError(
-                f"The base model {self._base.name!r} ({self._kind}) computes something else from "
-                "embeddings than from token ids, so that soft prompts cannot precede its texts; "
-                "expected a base that needs no ids. Use it without a prompt, or another base."
+                f"The base model {self._base.name!r} ({self._kind}) gives different results for "
+                "embeddings than for the same token ids, so it cannot run soft prompts. Use it "
+                "without a prompt, or use another base model."
             )
 
     def findings(self) -> dict[str, Any]:
@@ -285,8 +285,8 @@ class Capabilities:
         rows = f"rows of more than {longer} tokens" if longer else "any rows"
         raise BaseModelError(
             f"The base model {self._base.name!r} ({self._kind}) cannot {what} exactly for {rows}: "
-            f"{[*reasons.values()][-1]}. Expected the result that it has for a row alone; use "
-            f"{'shorter texts, or ' if longer else ''}another base."
+            f"{[*reasons.values()][-1]}. The results must be those of each row alone; use "
+            f"{'shorter texts, or ' if longer else ''}another base model."
         )
 
 

@@ -58,7 +58,7 @@ def admin_routes(context: Context, keys: Keys) -> APIRouter:
         if not keys.accept(request.headers.get("authorization")):
             raise ApiError(
                 403,
-                "Loading and unloading require a key for administration.",
+                "Loading and unloading prompts requires an admin key.",
                 code="insufficient_permissions",
             )
 

@@ -285,8 +285,8 @@ class BuiltInEngine:
         if waiting + rows > self._queue:
             seconds = waiting / self._rate if self._rate else 1.0
             raise QueueFull(
-                f"{waiting} rows are waiting, and the queue has room for {self._queue}; send this "
-                f"request of {rows} again later, or fewer rows.",
+                f"The queue is full: {waiting} of at most {self._queue} rows are waiting, and this "
+                f"request has {rows}. Retry later, or send fewer rows.",
                 retry_after=max(1, min(60, round(seconds))),
             )
 

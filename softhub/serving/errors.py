@@ -103,11 +103,11 @@ def as_api_error(error: Exception) -> ApiError:
         headers = {"Retry-After": str(error.retry_after)}
         return ApiError(429, str(error), code="queue_full", headers=headers)
     if isinstance(error, TimeoutError):
-        return ApiError(504, "The request took longer than the server's limit; ask for less text.")
+        return ApiError(504, "The request exceeded the server's time limit; ask for fewer tokens.")
     for kind, status, code in _STATUS:
         if isinstance(error, kind):
             return ApiError(status, str(error), code=code)
-    return ApiError(500, "The server failed to answer; its log has the reason.")
+    return ApiError(500, "Internal server error; the server's log has the details.")
 
 
 def _validation_error(error: RequestValidationError) -> ApiError:

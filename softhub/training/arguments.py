@@ -106,10 +106,12 @@ class PromptTrainingArguments(TrainingArguments):
     num_train_epochs: float = field(
         default=0.0, metadata={"help": "Passes over the training data, in place of max_steps."}
     )
-    auto_max_steps: int = field(default=2000, metadata={"help": "Most steps of max_steps auto."})
-    auto_max_minutes: float | None = field(default=None, metadata={"help": "Most minutes of it."})
+    auto_max_steps: int = field(default=2000, metadata={"help": "Maximum steps of auto."})
+    auto_max_minutes: float | None = field(
+        default=None, metadata={"help": "Maximum minutes with max_steps auto."}
+    )
     auto_patience: float = field(
-        default=0.25, metadata={"help": "Passes without a lower dev loss before it ends."}
+        default=0.25, metadata={"help": "Data passes without a lower dev loss before auto stops."}
     )
     learning_rate: float | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Peak learning rate; default: scaled to the base."}

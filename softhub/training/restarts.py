@@ -148,8 +148,8 @@ class RunState:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, TypeError, ValueError) as error:
             raise TrainingError(
-                f"{path} is damaged ({error}), which has the decisions of the run. Restore it from "
-                "a backup, or start without resume."
+                f"{path}, which records the decisions of the run, is damaged ({error}). Restore it "
+                "from a backup, or start without resume."
             ) from error
 
     def write(self, folder: str) -> None:

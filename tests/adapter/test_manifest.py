@@ -84,7 +84,7 @@ def test_an_older_schema_without_a_migration_is_refused() -> None:
 
 
 def test_a_newer_schema_asks_for_an_upgrade_before_its_keys_are_judged() -> None:
-    with pytest.raises(InvalidAdapter, match="pip install -U softhub"):
+    with pytest.raises(InvalidAdapter, match="Upgrade softhub"):
         Manifest.from_bytes(b'{"schema_version": 3, "something": "new"}')
 
 

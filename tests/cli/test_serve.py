@@ -64,7 +64,7 @@ def test_an_address_that_cannot_be_used_is_refused_before_the_base_is_loaded(
         port = other.getsockname()[1]
         done = softhub("serve", "./base", "--host", host, "--port", port)
     assert done.code == 1 and len(done.err.strip().splitlines()) == 1
-    assert f"cannot listen at {host}:{port}" in done.err and "--port" in done.err
+    assert f"cannot listen on {host}:{port}" in done.err and "--port" in done.err
 
 
 def test_each_record_is_logged_once_as_json(softhub, tiny_base, monkeypatch):

@@ -198,11 +198,11 @@ def test_bare_texts_are_those_of_the_models_own_generate(kind, base_of, texts):
 @pytest.mark.parametrize("kind", BARE_ONLY)
 def test_prompts_are_refused_where_layers_look_up_the_ids(kind, base_of, texts, vectors):
     base = base_of(kind)
-    with pytest.raises(BaseModelError, match="from embeddings than from token ids"):
+    with pytest.raises(BaseModelError, match="for embeddings than for the same token ids"):
         PromptModel(base).load_prompt(soft_prompt(base, 3), name="one")
-    with pytest.raises(BaseModelError, match="from embeddings than from token ids"):
+    with pytest.raises(BaseModelError, match="for embeddings than for the same token ids"):
         PromptTuningModule(base, vectors[1], CANDIDATES)
-    with pytest.raises(BaseModelError, match="from embeddings than from token ids"):
+    with pytest.raises(BaseModelError, match="for embeddings than for the same token ids"):
         encode_rows(base, vectors, pad_rows(texts), keep_cache=False)
     with torch.no_grad():
         encoded = encode_rows(base, [None] * len(texts), pad_rows(texts), keep_cache=True)

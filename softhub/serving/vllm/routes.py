@@ -189,7 +189,7 @@ async def _administer(
     answer: Callable[[Serving, _Body], Awaitable[Answer]],
 ) -> JSONResponse:
     if not admin_keys.accept(raw_request.headers.get("authorization")):
-        message = "Loading and unloading require the key for administration."
+        message = "Loading and unloading prompts requires the admin key."
         error = {"message": message, "type": "permission_error", "param": None, "code": 403}
         return JSONResponse({"error": error}, 403)
     return await _answered(raw_request, kind, answer)
