@@ -6,7 +6,7 @@
     python benchmarks/comparisons.py --tables            # run nothing, write from existing rows
 
 The rows are in benchmarks/results/compare-<name>, and the files of the runs in
-runs/compare-<name>. The tables are written to docs/results.md and docs/training.md between their
+runs/compare-<name>. The tables are written to docs/results.md and docs/prefixes.md between their
 markers, and the plots to docs/images. The ensemble needs prompts that are only in runs/; --anew
 trains them if necessary.
 """
@@ -36,7 +36,7 @@ from softhub.experiments.comparison.trained_weights import RATES
 NAMES = ("sentiment", "medical", "attack", "translation", "summarization", "code")
 KEPT = (ROWS, ABOUT, CONTEXT, RATES)
 PAGE, IMAGES = Path("docs/results.md"), Path("docs/images")
-PREFIX_PAGE = Path("docs/training.md")
+PREFIX_PAGE = Path("docs/prefixes.md")
 END = "<!-- end of comparison -->"
 
 

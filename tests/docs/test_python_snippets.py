@@ -103,9 +103,9 @@ def test_the_recipe_of_classification(run: Run, capsys: pytest.CaptureFixture[st
 def test_training_and_its_report(run: Run) -> None:
     scope = run("training.md", 0, NO_ARGUMENTS)
     run("training.md", 1, {"max_steps=200": FEW_STEPS}, scope)
-    prefix = run("training.md", 2, {'init="task")': f'init="task", {ARGUMENTS})'}, {**scope})
+    run("training.md", 2, {"candidates=found)": f"candidates=found, {ARGUMENTS})"}, scope)
+    prefix = run("training.md", 3, {'init="task")': f'init="task", {ARGUMENTS})'}, {**scope})
     assert prefix["result"].prompt.prompt_type == "prefix"
-    run("training.md", 3, {"candidates=found)": f"candidates=found, {ARGUMENTS})"}, scope)
     run("runs.md", 0, NO_ARGUMENTS, {**scope, "data": scope["splits"]})
     assert Path("runs/sentiment/curve.png").is_file()
 
