@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from softhub.errors import ConfigError, DatasetError, TaskError
@@ -14,11 +14,12 @@ from softhub.inference.engine import Prediction, PromptModel
 from softhub.metrics import Metric, find_metric
 from softhub.metrics.code import PASSED
 from softhub.metrics.intervals import Interval, bootstrap_interval
+from softhub.metrics.label_sets import join_labels
 from softhub.tasks import Example, ExampleRows, Task
 
 logger = logging.getLogger("softhub")
 
-_HOW_TO_RUN = "run_code=True (recipes: --run_generated_code true; softhub: --run-generated-code)"
+_HOW_TO_RUN = "run_code=True (on the command line: --run-generated-code)"
 _DEFAULT_METRICS = {"classification": ("accuracy",), "generation": ("exact_match",)}
 _TARGETS_AT_ONCE = 8  # every token of a reference text is scored, which takes memory
 
@@ -244,13 +245,29 @@ def predict_examples(
     prompt: str | None = None,
     batch_size: int = 32,
 ) -> list[Prediction]:
-    """Predict examples, and say so."""
-    return model.predict(
+    """Predict examples, and say so; sets of labels are in the order of the task's references."""
+    found = model.predict(
         [example.row for example in examples],
         prompt=prompt,
         task=task,
         batch_size=batch_size,
         progress=_progress(prompt),
+    )
+    if not task.multilabel or task.verbalizer is None:
+        return found
+    return [_in_order(prediction, task.verbalizer.labels) for prediction in found]
+
+
+def _in_order(prediction: Prediction, labels: Sequence[str]) -> Prediction:
+    """Return a prediction with these labels first; a prompt may list its own in another order."""
+    order = dict.fromkeys([*labels, *prediction.scores])
+    applying = tuple(label for label in order if label in (prediction.labels or ()))
+    return replace(
+        prediction,
+        best=join_labels(applying, applying),
+        probabilities={label: prediction.probabilities[label] for label in order},
+        scores={label: prediction.scores[label] for label in order},
+        labels=applying,
     )
 
 

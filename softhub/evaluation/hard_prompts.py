@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from softhub.errors import DatasetError
 from softhub.evaluation.evaluate import (
     Evaluation,
     evaluate,
@@ -46,7 +47,13 @@ class HardPrompt:
 
 
 def majority_class(task: Task, train: Sequence[Example], test: Sequence[Example]) -> Evaluation:
-    """Evaluate the most frequent label of the training split as the answer to every text."""
+    """Evaluate the most frequent label of the training split as the answer to every text.
+
+    Raises:
+        DatasetError: There is no example of one of the splits.
+    """
+    if not train:
+        raise DatasetError("There is no training example to count labels in; give at least one.")
     label = Counter(str(example.label) for example in train).most_common(1)[0][0]
     return score_predictions(task, test, [label] * len(test), 0.0)
 
@@ -90,10 +97,24 @@ def choose_hard_prompts(
 
     Returns:
         The best template and, for a classification, the best one with the label bias removed.
+
+    Raises:
+        DatasetError: There is no example to choose on.
     """
+    check_dev(dev)
     templates = task.hard_templates or (task.template,)
     with phase("Comparing hard prompts on dev", len(templates), "prompt") as step:
         return _choose(model, task, templates, dev, batch_size, run_code, step)
+
+
+def check_dev(dev: Sequence[Example]) -> None:
+    """Check that there are examples to choose a hard prompt on.
+
+    Raises:
+        DatasetError: There are none.
+    """
+    if not dev:
+        raise DatasetError("There is no dev example to choose a hard prompt on; give at least one.")
 
 
 def _choose(
@@ -170,9 +191,10 @@ def mean_log_probabilities(predictions: Sequence[Prediction]) -> dict[str, float
     if predictions[0].labels is not None:
         odds = np.array([[p.scores[label] for label in labels] for p in predictions])  # [N, L]
         return dict(zip(labels, odds.mean(axis=0).tolist(), strict=True))
-    # [N, L]
-    logs = np.log([[p.probabilities[label] + 1e-12 for label in labels] for p in predictions])
-    return dict(zip(labels, logs.mean(axis=0).tolist(), strict=True))
+    # Of the scores, like the answers: probabilities have the temperature of the task's decision.
+    scores = np.array([[p.scores[label] for label in labels] for p in predictions])  # [N, L]
+    shares = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
+    return dict(zip(labels, np.log(shares + 1e-12).mean(axis=0).tolist(), strict=True))
 
 
 def choose_label(prediction: Prediction, bias: Mapping[str, float] | None) -> str:

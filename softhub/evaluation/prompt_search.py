@@ -18,7 +18,8 @@ import numpy as np
 
 from softhub.evaluation.evaluate import leading_metric, references_of
 from softhub.evaluation.few_shot import few_shot_rows, few_shot_task, written_out
-from softhub.evaluation.hard_prompts import choose_label, mean_log_probabilities
+from softhub.evaluation.hard_prompts import check_dev, choose_label, mean_log_probabilities
+from softhub.evaluation.preflight import check_answers, fits
 from softhub.inference.engine import Prediction, PromptModel
 from softhub.metrics import compute
 from softhub.metrics.label_sets import split_labels
@@ -96,7 +97,13 @@ def search_hard_prompt(
 
     Returns:
         The best prompt on dev, with or without the label bias removed, and the budget used.
+        Prompts that leave no room for a text in the base's context are left out.
+
+    Raises:
+        DatasetError: There is no dev example, or one that does not fit with any prompt.
+        TaskError: No prompt leaves room for a text.
     """
+    check_dev(dev)
     search = _Search(model, task, dev, seed)
     with phase("Searching for a hard prompt on dev", most_texts, "text") as advance:
         best = search.best([_Candidate(*texts) for texts in combinations(task)])
@@ -156,7 +163,7 @@ class _Search:
 
     def best(self, candidates: Sequence[_Candidate]) -> _Candidate:
         """Return the best of some candidates, by successive halving."""
-        left, rows = list(candidates), min(_FIRST, len(self.dev))
+        left, rows = self._fitting(candidates), min(_FIRST, len(self.dev))
         while True:
             for candidate in left:
                 self._predict_to(candidate, rows)
@@ -166,6 +173,22 @@ class _Search:
                 self._predict_to(left[0], len(self.dev))
                 return left[0]
             left, rows = left[: -(-len(left) // 2)], min(2 * rows, len(self.dev))
+
+    def _fitting(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
+        """Return the candidates with which all dev texts fit; that none does is an error."""
+        base, asked = self.model.base, [self._asked(candidate) for candidate in candidates]
+        pairs = zip(candidates, asked, strict=True)
+        left = [candidate for candidate, texts in pairs if fits(base, *texts)]
+        if not left:
+            check_answers(base, *asked[0])
+        return left
+
+    def _asked(self, candidate: _Candidate) -> tuple[Task, list[Example]]:
+        """Return the task with the candidate in its template, and the dev examples for it."""
+        shown = (self.task, candidate.template, candidate.shots)
+        rows = zip(self.dev, few_shot_rows(*shown, self.dev), strict=True)
+        examples = [replace(example, row=row) for example, row in rows]
+        return _whole_task(self.model, *shown, candidate.instruction), examples
 
     def _predict_to(self, candidate: _Candidate, rows: int) -> None:
         """Predict the dev texts up to `rows` that a candidate has not predicted yet."""
@@ -233,8 +256,15 @@ def _predict(
     shots: Sequence[Example],
     examples: Sequence[Example],
 ) -> list[Prediction]:
-    plain = replace(task, template=template)
-    shown = few_shot_task(model, task, template, shots) if shots else plain
-    whole = replace(shown, template=Template(instruction + shown.template.text))
+    whole = _whole_task(model, task, template, shots, instruction)
     rows = few_shot_rows(task, template, shots, examples)
     return model.predict(rows, task=whole, batch_size=_BATCH, progress="Scoring hard prompts")
+
+
+def _whole_task(
+    model: PromptModel, task: Task, template: Template, shots: Sequence[Example], instruction: str
+) -> Task:
+    """Return the task with the whole prompt as its template; its rows are `few_shot_rows`."""
+    plain = replace(task, template=template)
+    shown = few_shot_task(model, task, template, shots) if shots else plain
+    return replace(shown, template=Template(instruction + shown.template.text))

@@ -5,14 +5,19 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from softhub.config import parse_config
 from softhub.errors import ConfigError
 from softhub.experiments.config import RunConfig
 from softhub.experiments.console import exit_code_of, route_warnings, silence_stdout
+
+if TYPE_CHECKING:
+    from softhub.model.base import BaseModel
+    from softhub.tasks import Task
 
 
 def refuse_finished_run(folder: Path) -> None:
@@ -66,20 +71,55 @@ def _run(main: Callable[[Any, Any], object], config_class: type, default: str | 
     config, args = parse_config(
         config_class, PromptTrainingArguments, default=configs / default if default else None
     )
-    _check_tasks(config, Path(args.output_dir))
+    tasks = _check_tasks(config, Path(args.output_dir))
     if getattr(config, "resume", False):
         check_resumable(args.output_dir)
+    if isinstance(config, RunConfig):
+        _check_evaluations(config, tasks)
     main(config, args)
 
 
-def _check_tasks(config: Any, output: Path) -> None:
-    """Reject tasks that cannot be evaluated, or have a finished run, before hours of training."""
+def _check_tasks(config: Any, output: Path) -> list[tuple[Task, Sequence[str]]]:
+    """Reject tasks that cannot be evaluated, or have a finished run, before hours of training.
+
+    Returns:
+        The tasks, each with the metrics that can be computed.
+    """
     from softhub.evaluation.evaluate import select_metrics
     from softhub.tasks import Task
 
     several = not isinstance(config.task, str)
+    found: list[tuple[Task, Sequence[str]]] = []
     for path in config.task if several else [config.task]:
         task = Task.from_file(path)
-        select_metrics(task, run_code=config.run_generated_code)
+        found.append((task, select_metrics(task, run_code=config.run_generated_code)))
         if isinstance(config, RunConfig) and not (config.resume or config.overwrite):
             refuse_finished_run(output / task.name if several else output)
+    return found
+
+
+def _check_evaluations(config: RunConfig, tasks: Sequence[tuple[Task, Sequence[str]]]) -> None:
+    """Reject rows, templates and options that the evaluation after training would reject."""
+    from softhub.evaluation.preflight import check_evaluation
+    from softhub.tasks import Splits
+
+    splits = [
+        Splits([], *(task.load(split, limit=config.limits[split]) for split in ("dev", "test")))
+        for task, _ in tasks
+    ]
+    base = _without_weights(config.base_model)
+    for (task, metrics), data in zip(tasks, splits, strict=True):
+        check_evaluation(
+            base, task, data, metrics, virtual_tokens=max(0, config.num_virtual_tokens)
+        )
+
+
+def _without_weights(ref: str) -> BaseModel:
+    """Return a base model that encodes texts and knows its context, but cannot run."""
+    from transformers import GenerationConfig
+
+    from softhub.model.base import BaseModel, load_tokenizer
+
+    tokenizer, config = load_tokenizer(ref)
+    model: Any = SimpleNamespace(config=config, generation_config=GenerationConfig())
+    return BaseModel(model, tokenizer, name=ref)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from softhub.errors import DatasetError
 from softhub.metrics.base import Floats, Metric
 
 
@@ -29,8 +30,16 @@ class Perplexity(Metric):
         Args:
             predictions: The log-probabilities of each text's tokens; the last is the end's.
             references: The N texts, which do not matter here.
+
+        Raises:
+            DatasetError: No text has a token except its end.
         """
         texts = [tokens[:-1] for tokens in predictions]
+        if texts and not any(texts):
+            raise DatasetError(
+                "perplexity: no reference text has a token except its end; expected at least one "
+                "text that is not empty"
+            )
         return np.array([[-math.fsum(tokens), len(tokens)] for tokens in texts], np.float64)
 
     def score(self, totals: Floats) -> Floats:

@@ -99,14 +99,20 @@ def flatten(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a row with a dotted name for each nested column: `translation.de`.
 
     A chat of one turn becomes a column for each role, such as `messages.user`.
+
+    Raises:
+        DatasetError: Two columns then have the same name.
     """
     flat: dict[str, Any] = {}
     for name, value in row.items():
         value = _by_role(value) if isinstance(value, list) else value
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
+        nested = isinstance(value, Mapping)
+        found = flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+        for repeated in flat.keys() & found.keys():
+            raise DatasetError(
+                f"the column {repeated!r} is there twice, once nested in another; rename one"
+            )
+        flat |= found
     return flat
 
 
@@ -194,7 +200,10 @@ def _row(path: Path, place: str, row: Any) -> FileRow:
             f'{path}, {place}: found {row!r:.60}; expected an object, such as {{"text": …}}'
         )
     named = _named(path, list(row))
-    return FileRow(place, flatten(dict(zip(named, row.values(), strict=True))))
+    try:
+        return FileRow(place, flatten(dict(zip(named, row.values(), strict=True))))
+    except DatasetError as error:
+        raise DatasetError(f"{path}, {place}: {error}") from None
 
 
 def _named(path: Path, header: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ class Example:
         text_column: The column that contains the example's own text.
         soft_label: The probability of each label, for classification: the target of training in
             place of the label. In a multi-label task the probabilities are independent.
+        place: Where it was read from (file and line), for messages; does not tell examples apart.
     """
 
     row: Mapping[str, Any]
@@ -29,6 +30,7 @@ class Example:
     group: str | None = None
     text_column: str = "text"
     soft_label: Mapping[str, float] | None = None
+    place: str = field(default="", compare=False, repr=False)
 
     @property
     def text(self) -> str:

@@ -1,18 +1,17 @@
 """Read one row of a dataset as an example: every value is checked, every error names the row."""
 
-import re
 from collections.abc import Mapping
+from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 from softhub.errors import DatasetError, did_you_mean
 from softhub.metrics.label_sets import SEPARATOR, join_labels, split_labels
 from softhub.tasks.dataset import Example
+from softhub.tasks.plain_values import check_characters, is_nothing, plain
 from softhub.tasks.split_table import SplitTable
 
 if TYPE_CHECKING:
     from softhub.tasks.task import Task
-
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ExampleReader:
@@ -39,6 +38,7 @@ class ExampleReader:
         answers = (label, task.target_column, task.group_column, task.test_column)
         self._needed = (task.text_column, *(column for column in answers if column is not None))
         self._read = tuple(dict.fromkeys([*self._shown, *self._needed]))
+        self._labels = task.label_column if task.multilabel else None  # a list of them, or a text
         self._drop_incomplete = task.dataset is not None and task.dataset.drop_incomplete
         self._class_names = table.class_names(task.label_column)
         labels = task.verbalizer.labels if task.verbalizer else ()
@@ -56,20 +56,24 @@ class ExampleReader:
             DatasetError: If a value is missing, of the wrong type, or not a label.
         """
         task = self._task
-        row = {name: row.get(name) for name in (*self._read, task.label_column) if name}
+        row = {name: plain(row.get(name)) for name in (*self._read, task.label_column) if name}
         for name in (*self._shown, task.target_column):
             if name:
                 row[name] = join_lines(row[name])
-        if self._drop_incomplete and any(self._is_missing(name, row[name]) for name in self._read):
+        if self._drop_incomplete and any(self._is_missing(*item) for item in row.items()):
             return None
+        place = self._table.place(index)
+        for column in row:
+            self._check_present(place, column, row[column])
         for column in self._read:
-            self._check_value(index, column, row[column])
+            _check_value(place, column, row[column])
         return Example(
             row={column: row[column] for column in self._shown},
             label=self._answer(index, row[task.label_column]) if task.label_column else None,
             target=str(row[task.target_column]) if task.target_column else None,
             group=str(row[task.group_column]) if task.group_column else None,
             text_column=task.text_column,
+            place=place,
         )
 
     def _check_columns(self) -> None:
@@ -88,25 +92,17 @@ class ExampleReader:
                 )
 
     def _is_missing(self, column: str, value: Any) -> bool:
+        if column == self._labels and isinstance(value, list | tuple):
+            return any(map(is_nothing, value))
         blank = isinstance(value, str) and not value.strip() and column in self._needed
-        return value is None or blank
+        return is_nothing(value) or blank
 
-    def _check_value(self, index: int, column: str, value: Any) -> None:
+    def _check_present(self, place: str, column: str, value: Any) -> None:
         if self._is_missing(column, value):
             fix = "fill it or drop the row"
             if self._task.dataset is not None:
                 fix += ", or set drop_incomplete: true in the task's dataset"
-            raise DatasetError(f"{self._table.place(index)}: {column!r} is missing; {fix}")
-        if not isinstance(value, str | int | float):
-            raise DatasetError(
-                f"{self._table.place(index)}: {column!r} was read as {type(value).__name__}; "
-                f"expected text or a number"
-            )
-        if isinstance(value, str) and _LONE_SURROGATE.search(value):
-            raise DatasetError(
-                f"{self._table.place(index)}: {column!r} contains half of a surrogate pair, which "
-                f"is not a character; correct the row"
-            )
+            raise DatasetError(f"{place}: {column!r} is missing; {fix}")
 
     def _answer(self, index: int, value: Any) -> str:
         """Return the label of a row, or all its labels as one string."""
@@ -138,6 +134,14 @@ class ExampleReader:
                 f"task label_map: {{{name!r}: <label>}}"
             )
         return label
+
+
+def _check_value(place: str, column: str, value: Any) -> None:
+    if not isinstance(value, str | Number):
+        raise DatasetError(
+            f"{place}: {column!r} was read as {type(value).__name__}; expected text or a number"
+        )
+    check_characters(value, column, place)
 
 
 def join_lines(value: Any) -> Any:

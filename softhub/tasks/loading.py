@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softhub.errors import DatasetError, SoftHubWarning, TaskError, did_you_mean
+from softhub.metrics.label_sets import split_labels
 from softhub.tasks.data_files import PLAIN, check_table
 from softhub.tasks.dataset import (
     SPLITS,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from softhub.tasks.task import Task
 
 DEV_SHARE = 0.1
+_SHOWN = 5  # labels in a message
 
 
 def load_examples(
@@ -32,7 +34,10 @@ def load_examples(
 ) -> list[Example]:
     """Read and check the examples of a split; see `Task.load`."""
     if limit is not None and limit < 1:
-        raise DatasetError(f"limit: found {limit}; expected 1 or more, or no limit")
+        raise DatasetError(
+            f"limit of {split}: found {limit}; expected 1 or more, or no limit (on the command "
+            f"line: --max-{split}-examples)"
+        )
     source, stored = _stored_split(task, split)
     table = read_split(source, stored)
     reader = ExampleReader(task, table)
@@ -53,11 +58,15 @@ def load_splits(
     for split in limits:
         if split not in SPLITS:
             raise DatasetError(f"limits: unknown split {split!r}{did_you_mean(split, SPLITS)}")
+    if per_label is not None and per_label < 1:
+        raise DatasetError(
+            f"per_label: found {per_label}; expected 1 or more, or None for all (on the command "
+            f"line: --examples-per-label)"
+        )
     train, dev, test = (load_examples(task, split, limit=limits.get(split)) for split in SPLITS)
+    _warn_of_absent_labels(task, train)
     if per_label is None:
         return Splits(train, dev, test)
-    if per_label < 1:
-        raise DatasetError(f"per_label: found {per_label}; expected 1 or more, or None for all")
     if task.verbalizer is None:
         raise TaskError(f"per_label: the task {task.name} has no labels; use limits instead")
     count = per_label * len(task.verbalizer.labels)
@@ -164,6 +173,7 @@ def to_splits(task: "Task", data: SplitsLike) -> Splits:
         if found.get(split) == []:
             raise DatasetError(f"{split}: is empty; expected at least one row")
     train, test = found["train"], found.get("test", [])
+    _warn_of_absent_labels(task, train)
     if "dev" in found:
         return Splits(train, found["dev"], test)
     keys = [example.group or example.text for example in train]
@@ -216,6 +226,24 @@ def _complete(task: "Task", read: Sequence[Example | None], origin: str) -> list
     return examples
 
 
+def _warn_of_absent_labels(task: "Task", train: Sequence[Example]) -> None:
+    """Warn of labels that no training example has; soft labels give each label a probability."""
+    if task.verbalizer is None or any(example.soft_label for example in train):
+        return
+    found = {str(example.label) for example in train}
+    if task.multilabel:
+        found = {label for joined in found for label in split_labels(joined)}
+    absent = [label for label in task.verbalizer.labels if label not in found]
+    if absent:
+        shown = ", ".join(map(repr, absent[:_SHOWN])) + " and more" * (len(absent) > _SHOWN)
+        warnings.warn(
+            f"train has no row of {len(absent)} of the {len(task.verbalizer.labels)} labels of the "
+            f"task {task.name} ({shown}), which cannot be learned; add rows, or remove the labels",
+            SoftHubWarning,
+            stacklevel=4,
+        )
+
+
 def _stored_split(task: "Task", split: str) -> tuple[DatasetSource, str]:
     """Return the dataset, and its split that contains the requested one."""
     if task.dataset is None:
@@ -238,7 +266,10 @@ def _stored_split(task: "Task", split: str) -> tuple[DatasetSource, str]:
 def _held_out(task: "Task", keys: Sequence[str], origin: str) -> set[str]:
     """Return the keys of train that become dev: whole groups, the same for every seed."""
     column = task.group_column or task.text_column
-    distinct = sorted(set(keys), key=lambda key: hashlib.sha256(key.encode()).digest())
+    # Half of a surrogate pair is reported when its row is read, with the place.
+    distinct = sorted(
+        set(keys), key=lambda key: hashlib.sha256(key.encode(errors="surrogatepass")).digest()
+    )
     if len(distinct) < 2:
         raise DatasetError(
             f"{origin}: there is no dev split, and train cannot be divided, because "

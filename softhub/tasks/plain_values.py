@@ -1,12 +1,45 @@
-"""Plain values, such as text in place of a `Template`, as fields of a dataclass."""
+"""Plain values: cells of data, and text in place of a `Template` as fields of a dataclass."""
 
+import re
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from softhub.errors import TaskError
+import numpy as np
+
+from softhub.errors import DatasetError, TaskError
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Stored = TypeVar("Stored")
 Given = TypeVar("Given")
+
+
+def plain(value: Any) -> Any:
+    """Return a scalar or an array of numpy as Python's own values, and anything else unchanged."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
+def is_nothing(value: Any) -> bool:
+    """Return whether a cell has no value: None, or NaN, by which pandas marks an empty cell."""
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def check_characters(value: Any, column: str, place: str) -> None:
+    """Check that a cell has no half of a surrogate pair, which cannot be written or tokenized.
+
+    Args:
+        value: The cell.
+        column: Its column.
+        place: Where it is, for the message.
+
+    Raises:
+        DatasetError: It is a text that has one.
+    """
+    if isinstance(value, str) and _LONE_SURROGATE.search(value):
+        raise DatasetError(
+            f"{place}: {column!r} contains half of a surrogate pair, which is not a character; "
+            f"correct the row"
+        )
 
 
 def as_text(value: Any) -> str:

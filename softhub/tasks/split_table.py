@@ -89,7 +89,7 @@ def read_split(source: DatasetSource, split: str) -> SplitTable:
         DatasetError: If the data is missing, empty or damaged; names file and line.
     """
     table = _read_file(source, split) if source.path is None else _read_hub(source, split)
-    if len(table.rows) == 0:
+    if len(table.rows) == 0 or not table.columns:
         raise DatasetError(f"{table.origin}: is empty; expected at least one row")
     return table
 
@@ -122,12 +122,21 @@ def read_table(path: Path) -> SplitTable:
 
         with dataset_errors(str(path), again):
             return _typed(load_from_disk(str(path)), str(path))
+    if ending(path) == ".parquet" and _is_empty_parquet(path):  # which `datasets` cannot read
+        return SplitTable([], str(path), str)
     if ending(path) in TYPED:
         options = {"data_files": {"train": str(path)}, "split": "train"}
         return _load(str(path), TYPED[ending(path)], fix=again, **options)
     rows = list(read_rows(path))
     values = [row.values for row in rows]
     return SplitTable(values, str(path), lambda index: f"{path}, {rows[index].place}")
+
+
+def _is_empty_parquet(path: Path) -> bool:
+    import pyarrow.parquet as pq
+
+    with dataset_errors(str(path), "create it again"):
+        return int(pq.read_metadata(path).num_rows) == 0
 
 
 def _read_hub(source: DatasetSource, split: str) -> SplitTable:

@@ -18,6 +18,7 @@ from softhub.tasks.class_weights import (
 )
 from softhub.tasks.dataset import DatasetSource, Example, ExampleRows, Splits, SplitsLike
 from softhub.tasks.decision import ALWAYS_ANSWER, Decision
+from softhub.tasks.generation_options import GENERATION_OPTIONS, check_option
 from softhub.tasks.plain_values import Converted
 from softhub.tasks.task_file import parse_task, read_yaml, resolve_data_files
 from softhub.tasks.template import Template
@@ -31,11 +32,6 @@ RECORD_KEYS = (
 )
 # Written only if they are used, so that other manifests do not change.
 OPTIONAL_RECORD_KEYS = ("multilabel", "yes_no", "decision", "limitations")
-# `generate` of transformers takes options that load code; only these may come from a task.
-GENERATION_OPTIONS = (
-    *("max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "num_beams"),
-    *("repetition_penalty", "length_penalty", "no_repeat_ngram_size", "stop"),
-)
 _CLASSIFICATION_KEYS = ("verbalizer", "label_column", "label_map", "class_weights")
 _GENERATION_KEYS = ("target_column", "code_column", "test_column")
 
@@ -372,10 +368,7 @@ class Task:
                     f"generation: unknown option {option!r}"
                     f"{did_you_mean(str(option), GENERATION_OPTIONS)}"
                 )
-            if option == "stop":
-                _check_stop(value)
-            elif not isinstance(value, int | float):
-                raise TaskError(f"generation: {option} is {value!r:.80}; expected a number")
+            check_option(option, value)
 
     def _check_template(self, key: str, template: Template) -> None:
         try:
@@ -425,12 +418,3 @@ class Task:
                     SoftHubWarning,
                     stacklevel=3,
                 )
-
-
-def _check_stop(stop: Any) -> None:
-    fine = isinstance(stop, list | tuple) and all(isinstance(text, str) and text for text in stop)
-    if not fine or r"\n" in stop:  # YAML reads '\n' in single quotes as two characters
-        raise TaskError(
-            f"generation: stop is {stop!r:.80}; expected a list of the texts that end an answer, "
-            r'e.g. ["\n"] (in double quotes)'
-        )

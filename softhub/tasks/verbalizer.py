@@ -13,6 +13,9 @@ from typing import Any
 from softhub.errors import TaskError
 from softhub.tasks.plain_values import as_text
 
+MAX_WORDS = 2_000
+"""Maximum number of words of all labels: each is scored after every text."""
+
 Labels = Sequence[str] | Mapping[str, str | Sequence[str]]
 """Names of labels, or a mapping of label to its word or words."""
 
@@ -31,8 +34,14 @@ class Verbalizer:
         """Check that the words tell the labels apart.
 
         Raises:
-            TaskError: If labels or words are missing, repeated or badly spaced.
+            TaskError: If labels or words are missing, repeated, badly spaced or too many.
         """
+        count = sum(len(words) for _, words in self.words)
+        if max(count, len(self.words)) > MAX_WORDS:
+            raise TaskError(
+                f"the verbalizer has {len(self.words)} labels with {count} words; expected at most "
+                f"{MAX_WORDS} words, because each is scored after every text. Remove some."
+            )
         if len(self.words) < 2:
             raise TaskError(
                 f"the verbalizer has {len(self.words)} labels; expected at least two, "

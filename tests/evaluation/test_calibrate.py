@@ -104,6 +104,31 @@ def test_a_threshold_is_chosen_for_several_labels(loaded):
     assert found.dev.error <= found.dev.error_before + 1e-9
 
 
+def test_sets_of_labels_do_not_depend_on_the_order_in_which_a_task_lists_them(loaded):
+    base, decision = loaded("llama"), Decision(threshold=1e-9)
+    model = PromptModel(base)
+    own = replace(ASPECTS, decision=decision, metrics=("accuracy",))
+    model.load_prompt(soft_prompt(base, 4, own), name="aspects")
+    texts = [example.row["text"] for example in examples("")]
+    found = model.predict(texts, prompt="aspects")
+    assert any(";" in prediction.best for prediction in found), "the test needs sets of several"
+    rows = [
+        {"text": text, "label": list(prediction.labels)}
+        for text, prediction in zip(texts, found, strict=True)
+    ]
+    reversed_words = dict(reversed(own.verbalizer.words))
+    for words in (dict(own.verbalizer.words), reversed_words):
+        task = replace(own, verbalizer=Verbalizer.from_mapping(words))
+        test = task.to_examples(rows)
+        evaluation = evaluate(model, task, test, prompt="aspects")
+        assert evaluation.metrics["accuracy"].value == 1
+        assert evaluation.predictions == evaluation.references
+        report = report_labels(model.task_of("aspects"), test, evaluation, decision)
+        assert report.reliability.answered.accuracy == 1
+        calibrated = calibrate(model, task, test, prompt="aspects", accuracy=0.0)
+        assert calibrated.dev == calibrate(model, own, own.to_examples(rows), prompt="aspects").dev
+
+
 def test_the_report_by_label_agrees_with_the_evaluation(mood, capsys):
     model, _ = mood
     test = examples("good", "bad", "bad")

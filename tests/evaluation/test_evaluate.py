@@ -157,7 +157,7 @@ def test_code_is_not_run_unless_asked_for(caplog, monkeypatch):
     assert found.metrics["valid_python"].value == 0.75  # with the signature before it
     assert [record.message for record in caplog.records] == [
         "pass_at_1 is left out: it runs generated code, which needs run_code=True "
-        "(recipes: --run_generated_code true; softhub: --run-generated-code)."
+        "(on the command line: --run-generated-code)."
     ]
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from softhub.errors import DatasetError
 from softhub.evaluation.evaluate import evaluate, score_predictions
 from softhub.evaluation.hard_prompts import (
     HardPrompt,
@@ -15,6 +16,7 @@ from softhub.evaluation.hard_prompts import (
 )
 from softhub.inference.engine import Prediction, PromptModel
 from softhub.tasks import Example, Template
+from softhub.tasks.decision import Decision
 from tests.prompts import MOOD, SUMMARY, TOPIC, soft_prompt
 
 TASK = replace(MOOD, metrics=("accuracy", "macro_f1"))
@@ -63,6 +65,21 @@ def test_the_best_template_on_dev_is_chosen_plain_and_calibrated():
     assert (calibrated.template.text[:4], calibrated.dev_score) == ("Bias", 1.0)
     assert calibrated.bias["bad"] > calibrated.bias["good"]
     assert (plain.name, calibrated.name) == ("zero-shot", "zero-shot, bias-corrected")
+
+
+def test_the_temperature_of_the_task_s_decision_changes_no_answer(loaded):
+    model, dev = PromptModel(loaded("llama")), examples(*("good", "bad", "bad") * 8)
+    tasks = [replace(TASK, decision=Decision(temperature=each)) for each in (1.0, 5.0)]
+    plain, tempered = (choose_hard_prompts(model, task, dev) for task in tasks)
+    assert plain == tempered
+
+
+def test_without_examples_there_is_nothing_to_choose_on(loaded):
+    model = PromptModel(loaded("llama"))
+    with pytest.raises(DatasetError, match="There is no dev example"):
+        choose_hard_prompts(model, TASK, [])
+    with pytest.raises(DatasetError, match="There is no training example"):
+        majority_class(TASK, [], DEV)
 
 
 def test_the_first_metric_chooses():

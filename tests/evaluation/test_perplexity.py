@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from softhub.errors import ConfigError
+from softhub.errors import ConfigError, DatasetError
 from softhub.evaluation.evaluate import evaluate, score_predictions
 from softhub.evaluation.hard_prompts import (
     choose_hard_prompts,
@@ -14,6 +14,7 @@ from softhub.evaluation.hard_prompts import (
 )
 from softhub.inference.engine import PromptModel
 from softhub.metrics import compute
+from softhub.metrics.intervals import bootstrap_interval
 from softhub.tasks import Example, Task, Template
 from tests.prompts import soft_prompt
 from tests.references import target_nll
@@ -101,3 +102,11 @@ def test_beside_metrics_of_generated_texts_both_are_computed(model, caplog):
 def test_predictions_alone_have_no_perplexity():
     with pytest.raises(ConfigError, match="perplexity, the only metric of the task text, needs"):
         score_predictions(TASK, EXAMPLES, ["a", "b", "c"], 1.0)
+
+
+def test_texts_without_a_token_have_no_perplexity():
+    with pytest.raises(DatasetError, match="no reference text has a token except its end"):
+        compute("perplexity", [[-1.0], [-2.0]], ["", ""])
+    with pytest.raises(DatasetError, match="no reference text has a token except its end"):
+        bootstrap_interval([[-1.0]], ["x"], "perplexity")
+    assert compute("perplexity", [[-1.0], [-2.0, -1.0]], ["", "x"]) == pytest.approx(math.exp(2))

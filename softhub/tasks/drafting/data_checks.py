@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
+from softhub.metrics.label_sets import SEPARATOR
 from softhub.tasks.drafting.columns import NUMBER, Roles
 from softhub.tasks.drafting.lengths import Lengths
 from softhub.tasks.drafting.rows import RowSet
@@ -28,6 +29,8 @@ def check_data(
     found = [*_test_size(tables), *_duplicates(tables["train"], roles), *_shared(tables, roles)]
     if labels is not None:
         found += [*_label_problems(labels), *_absent(tables, labels)]
+    if roles.multilabel:
+        found += _undivided_labels(tables, roles)
     if labels is not None and not roles.multilabel:
         found += _revealing_words(tables["train"], labels)
     return [*found, *_too_long(lengths)]
@@ -89,6 +92,17 @@ def _shared(tables: Mapping[str, RowSet], roles: Roles) -> Iterator[str]:
                 f"{len(both)} of {len(groups[split])} values of {roles.group!r} in {split} are in "
                 f"{other} too; divide by {roles.group!r}, or choose another group column"
             )
+
+
+def _undivided_labels(tables: Mapping[str, RowSet], roles: Roles) -> Iterator[str]:
+    """Report labels of a multi-label task that may be several, with another separator."""
+    found = [row.labels for table in tables.values() for row in table.rows]
+    if all(len(labels) <= 1 for labels in found):
+        longest = max((label for labels in found for label in labels), key=len, default="")
+        yield (
+            f"no row has several labels in {roles.answer!r} (the longest is {_short(longest)!r}); "
+            f"in a cell, labels are separated by {SEPARATOR!r}"
+        )
 
 
 def _label_problems(labels: Labels) -> Iterator[str]:

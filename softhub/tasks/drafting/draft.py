@@ -31,6 +31,7 @@ from softhub.tasks.drafting.templates import (
 )
 from softhub.tasks.task import Task
 from softhub.tasks.task_file import parse_task
+from softhub.tasks.template import Template
 
 _SAMPLES = 3
 _WIDE = 2**31  # columns
@@ -71,9 +72,15 @@ class Draft:
         if existing is not None and not force:
             raise TaskError(f"{existing}: already exists; name another file, or use --force")
         try:
+            encoded = {path: text.encode() for path, text in contents.items()}
             folder.mkdir(parents=True, exist_ok=True)
-            for path, text in contents.items():
-                replace_file(path, text.encode())
+            for path, content in encoded.items():
+                replace_file(path, content)
+        except UnicodeEncodeError as error:
+            raise TaskError(
+                f"{self.path}: cannot be written, because the name of a file or column contains "
+                f"half of a surrogate pair, which is not a character; rename it"
+            ) from error
         except OSError as error:
             raise TaskError(f"{self.path}: cannot be written ({error.strerror})") from error
         return [*contents]
@@ -103,8 +110,9 @@ def draft_task(
     roles = guess_roles(describe_columns(source.rows["train"]), choices or Choices())
     data = _divided(source, roles, path) if split else _labeled(source, roles)
     labels = find_labels(data.tables, roles) if roles.kind == "classification" else None
-    text = write_document(_keys(source, data, roles, labels, path.parent))
-    task, counter, train = _read_back(path, text), counter or LengthCounter(), data.tables["train"]
+    counter, train = counter or LengthCounter(), data.tables["train"]
+    text = write_document(_keys(source, data, roles, labels, path.parent, counter))
+    task = _read_back(path, text)
     lengths = measure([row.values for row in train.rows], task.template, counter)
     found = [*check_data(data.tables, roles, labels, lengths), counter.problem(task)]
     return Draft(
@@ -189,7 +197,12 @@ def _labeled(source: Source, roles: Roles) -> _Data:
 
 
 def _keys(
-    source: Source, data: _Data, roles: Roles, labels: Labels | None, folder: Path
+    source: Source,
+    data: _Data,
+    roles: Roles,
+    labels: Labels | None,
+    folder: Path,
+    counter: LengthCounter,
 ) -> dict[str, Any]:
     """Return the variables of the task file's template."""
     targets = [] if labels else [row.labels[0] for row in data.tables["train"].rows]
@@ -208,7 +221,7 @@ def _keys(
         "template": template_of(roles),
         "verbalizer": labels and labels.words,
         "counts": labels and labels.counts,
-        "max_new_tokens": _new_tokens(targets),
+        "max_new_tokens": _new_tokens(targets, counter),
         "class_weights": labels and labels.are_skewed,
         "hard_templates": hard_templates_of(roles, labels),
         "metrics": metrics_of(roles, labels, targets),
@@ -222,11 +235,13 @@ def _relative(file: str, folder: Path) -> str:
         return Path(file).as_posix()
 
 
-def _new_tokens(targets: Sequence[str]) -> int:
-    """Return room for all but the longest reference texts."""
-    words = sorted(len(target.split()) for target in targets)
-    most = words[int(0.95 * (len(words) - 1))] if words else 0
-    return max(_LEAST_NEW_TOKENS, min(_MOST_NEW_TOKENS, _TOKENS_PER_WORD * most))
+def _new_tokens(targets: Sequence[str], counter: LengthCounter) -> int:
+    """Return room for all but the longest reference texts, each with its end."""
+    alone = Template("{text}")
+    lengths = sorted(counter.length(alone, {"text": target}) for target in targets)
+    most = lengths[int(0.95 * (len(lengths) - 1))] if lengths else 0
+    tokens = most + 1 if counter.unit == "tokens" else _TOKENS_PER_WORD * most
+    return max(_LEAST_NEW_TOKENS, min(_MOST_NEW_TOKENS, tokens))
 
 
 def write_document(keys: Mapping[str, Any]) -> str:

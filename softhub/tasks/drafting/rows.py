@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from softhub.errors import DatasetError
-from softhub.metrics.label_sets import split_labels
+from softhub.metrics.label_sets import SEPARATOR, split_labels
 from softhub.tasks.dataset import SPLITS
 from softhub.tasks.drafting.columns import Roles, read_column
+from softhub.tasks.plain_values import check_characters, is_nothing
 from softhub.tasks.split_table import SplitTable
 
 _PARTS = 10
@@ -42,7 +43,11 @@ class RowSet:
 
 
 def read_rows(table: SplitTable, roles: Roles) -> RowSet:
-    """Read the columns that the task needs."""
+    """Read the columns that the task needs.
+
+    Raises:
+        DatasetError: If a value cannot be part of an example; names its place and column.
+    """
     columns = {name: _column(table, name, roles) for name in roles.columns}
     rows: list[Row] = []
     missing: list[int] = []
@@ -51,6 +56,10 @@ def read_rows(table: SplitTable, roles: Roles) -> RowSet:
             missing.append(index)
             continue
         values = dict(zip(columns, cells, strict=True))
+        place = table.place(index)
+        for name, cell in values.items():
+            for text in cell if isinstance(cell, tuple) else (cell,):
+                check_characters(text, name, place)
         answer = values[roles.answer]
         labels = answer if isinstance(answer, tuple) else (str(answer),)
         texts = " ".join(str(values[name]) for name in roles.texts)
@@ -68,8 +77,10 @@ def _column(table: SplitTable, name: str, roles: Roles) -> list[Any]:
         )
     values = read_column(table, name)
     written = zip(table.values(name), values, strict=True)
-    if name == roles.answer and roles.multilabel:  # a blank cell means none of the labels
-        return [split_labels(cell) if isinstance(cell, str) else value for cell, value in written]
+    if name == roles.answer and roles.multilabel:
+        return [_label_set(*cells, name, table.place(index)) for index, cells in enumerate(written)]
+    if name == roles.answer and roles.kind == "classification":
+        _refuse_lists(table, name, values)
     if name in roles.texts and name != roles.text:  # may be blank
         values = ["" if isinstance(cell, str) and not cell.strip() else v for cell, v in written]
     values = ["\n".join(value) if isinstance(value, tuple) else value for value in values]
@@ -80,6 +91,30 @@ def _column(table: SplitTable, name: str, roles: Roles) -> list[Any]:
                 f"number. Choose another column"
             )
     return values
+
+
+def _refuse_lists(table: SplitTable, name: str, labels: Sequence[Any]) -> None:
+    for index, value in enumerate(labels):
+        if isinstance(value, list | tuple):
+            raise DatasetError(
+                f"{table.place(index)}: {name!r} is a list; expected one label. If a row may have "
+                f"several labels, or none, add --multilabel"
+            )
+
+
+def _label_set(written: Any, read: Any, name: str, place: str) -> tuple[str, ...] | None:
+    """Return the labels in a cell of a multi-label task; None if it has no value."""
+    if isinstance(written, str):  # a blank cell means none of the labels
+        return split_labels(written)
+    several = isinstance(read, list | tuple)
+    if read is None or (several and any(map(is_nothing, read))):
+        return None
+    if not several or not all(isinstance(item, str | int | float) for item in read):
+        raise DatasetError(
+            f"{place}: {name!r} is {read!r:.80}; expected a list of labels, or labels separated "
+            f"by {SEPARATOR!r}"
+        )
+    return tuple(map(str, read))
 
 
 def divide(table: RowSet, roles: Roles) -> dict[str, RowSet]:
@@ -121,7 +156,7 @@ def _parts(pieces: dict[str, list[Row]], roles: Roles) -> dict[str, list[str]]:
     def order(piece: str) -> tuple[str, bytes]:
         stratified = classification and roles.group is None
         label = str(pieces[piece][0].values[roles.answer]) if stratified else ""
-        return label, hashlib.sha256(f"0:{piece}".encode("utf-8", "surrogatepass")).digest()
+        return label, hashlib.sha256(f"0:{piece}".encode()).digest()
 
     parts: dict[str, list[str]] = {split: [] for split in SPLITS}
     for number, piece in enumerate(sorted(pieces, key=order)):

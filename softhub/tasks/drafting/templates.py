@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 
 from softhub.errors import DatasetError
 from softhub.tasks.drafting.columns import LONGEST_LABEL, NUMBER, Roles
+from softhub.tasks.drafting.lengths import count_words
 from softhub.tasks.drafting.rows import RowSet
+from softhub.tasks.template import Template
 from softhub.tasks.verbalizer import words_for
 
 _SKEW = 10  # labels are imbalanced if one is at least this many times as frequent as another
 _LISTED = 8
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _FEW_WORDS = 4
+_SAMPLED = 1000  # reference texts that tell in which script they are
+_SCORED_BY_ROUGE = re.compile("[a-z0-9]")
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def find_labels(tables: Mapping[str, RowSet], roles: Roles) -> Labels:
 def heading(column: str) -> str:
     """Return a column's name as people would write it: `reviewTitle` → `Review title`."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
-    words = [word for word in re.split(r"[\s_.-]+", spaced.lower()) if word]
+    words = [word for word in re.split(r"[\s_.{}-]+", spaced.lower()) if word]
     return " ".join(words).capitalize() or "Answer"
 
 
@@ -87,10 +91,10 @@ def hard_templates_of(roles: Roles, labels: Labels | None) -> list[str]:
         return [template, f"{body}\nQuestion: Is this {text} about"]
     if labels is None:
         return [template, f"{body}\n\nWrite the {answer} of this {text}:\n"]
-    if len(labels.words) > _LISTED:
-        return [template, f"{body}\nQuestion: What is the {answer} of this {text}?\nAnswer:"]
     words = [word.strip() for word in labels.words.values()]
     listed = f"{', '.join(words[:-1])} or {words[-1]}"
+    if len(words) > _LISTED or Template(listed).columns:  # braces would be a column
+        return [template, f"{body}\nQuestion: What is the {answer} of this {text}?\nAnswer:"]
     return [
         template,
         f"{body}\nQuestion: Is the {answer} of this {text} {listed}?\nAnswer:",
@@ -104,8 +108,13 @@ def metrics_of(roles: Roles, labels: Labels | None, targets: Sequence[str]) -> t
         return ("multilabel_macro_f1", "multilabel_micro_f1", "accuracy")
     if labels is not None:
         return ("macro_f1", "accuracy") if labels.are_skewed else ("accuracy", "macro_f1")
-    words = sum(len(target.split()) for target in targets) / max(1, len(targets))
-    return ("exact_match", "chrf") if words <= _FEW_WORDS else ("chrf", "rougeL")
+    words = sum(map(count_words, targets)) / max(1, len(targets))
+    if words <= _FEW_WORDS:
+        return ("exact_match", "chrf")
+    characters = "".join("".join(target.split()) for target in targets[:_SAMPLED]).lower()
+    # rouge-score drops all other characters.
+    mostly_scored = len(_SCORED_BY_ROUGE.findall(characters)) > len(characters) / 2
+    return ("chrf", "rougeL") if mostly_scored else ("chrf",)
 
 
 def task_name(text: str) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from softhub.errors import DatasetError, TaskError
 from softhub.tasks import Task, Template
-from softhub.tasks.drafting import Choices, Draft, draft_task, find_source
+from softhub.tasks.drafting import Choices, Draft, LengthCounter, draft_task, find_source
 from softhub.tasks.drafting.columns import Roles
 from softhub.tasks.drafting.draft import quoted, write_document
 from softhub.tasks.drafting.rows import read_rows
@@ -270,6 +270,8 @@ def test_declared_classes_are_labels_by_name(tmp_path: Path) -> None:
         ("no.csv", None, "there is no such file"),
         ("empty.csv", b"", "is empty"),
         ("header.csv", b"text,label\n", "is empty"),
+        ("object.json", b"{}", "object.json: is empty"),
+        ("objects.jsonl", b"{}\n{}\n", "objects.jsonl: is empty"),
         ("latin.csv", "text,label\ncaf\xe9,a\n".encode("latin-1"), "line 2: is not UTF-8"),
         ("one.csv", b"text\nx\ny\n", "has a single column, 'text'"),
         (
@@ -306,8 +308,83 @@ def test_a_chosen_column_that_cannot_be(tmp_path: Path) -> None:
         draft(file, label="long", texts=("text",))
     nested = tmp_path / "n.jsonl"
     nested.write_text('{"text": "a", "label": [{"x": 1}]}\n' * 4)
-    with pytest.raises(DatasetError, match=r"line 1: 'label' is a list; expected text or a number"):
+    with pytest.raises(DatasetError, match=r"line 1: 'label' is a list; .* add --multilabel"):
         draft(nested, label="label")
+    with pytest.raises(DatasetError, match=r"line 1: 'label' is \[{'x': 1}\]; expected a list of"):
+        draft(nested, label="label", multilabel=True)
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("column", ["text", "label"])
+def test_half_of_a_surrogate_pair_is_told_and_nothing_is_written(
+    tmp_path: Path, column: str, split: bool
+) -> None:
+    rows = [{"text": f"text {n} of many", "label": "ab"[n % 2]} for n in range(40)]
+    rows[6][column] += "\ud83d"
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DatasetError, match=f"line 7: '{column}' contains half of a surrogate"):
+        draft(file, task="new/task.yaml", split=split, label="label")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_column_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
+    rows = [{"text": f"text {n} of many", "label \ud83d": "ab"[n % 2]} for n in range(40)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = draft(file, task="new/task.yaml", split=True, label="label \ud83d")
+    with pytest.raises(TaskError, match="name of a file or column contains half of a surrogate"):
+        made.write()
+    assert not (tmp_path / "new").exists()
+
+
+def test_lists_of_numbers_are_sets_of_labels(tmp_path: Path) -> None:
+    rows = [{"text": f"text {n}", "label": [n % 2, 2] if n % 4 else []} for n in range(40)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text(
+        "".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "label": [None]}])
+    )
+    for split in (False, True):
+        task = written(file, label="label", multilabel=True, split=split, task=f"{split}.yaml")
+        assert task.verbalizer is not None and task.verbalizer.labels == ("0", "1", "2")
+        assert {example.label for example in task.load("train")} == {"", "0;2", "1;2"}
+
+
+@pytest.mark.parametrize("labels", [("{foo}", "b"), ("{text}", "b"), ("{a", "b}")])
+def test_braces_of_labels_and_columns_are_no_columns_of_a_template(
+    tmp_path: Path, labels: tuple[str, str]
+) -> None:
+    rows = [{"text": f"text {n}", "label {x}": labels[n % 2]} for n in range(40)]
+    task = written(write_csv(tmp_path / "t.csv", rows), label="label {x}")
+    assert {example.label for example in task.load("train")} == {*labels}
+    assert {template.columns for template in task.hard_templates} == {("text",)}
+
+
+@pytest.mark.parametrize("cell", ["a,b", "a|b", "['a', 'b']"])
+def test_labels_with_another_separator_are_told(tmp_path: Path, cell: str) -> None:
+    rows = [{"text": f"text {n}", "label": cell if n % 2 else "a"} for n in range(40)]
+    told = draft(write_csv(tmp_path / "t.csv", rows), label="label", multilabel=True).warnings
+    (about,) = [text for text in told if "no row has several labels" in text]
+    assert "labels are separated by ';'" in about and cell in about
+    rows[0]["label"] = "a;b"
+    told = draft(write_csv(tmp_path / "t.csv", rows), label="label", multilabel=True).warnings
+    assert not [text for text in told if "no row has several labels" in text]
+
+
+class Bytes(LengthCounter):
+    def length(self, template: Template, row: Mapping[str, Any]) -> int:
+        return len(template.render(row).encode())
+
+
+def test_reference_texts_without_spaces_are_measured_and_scored_as_such(tmp_path: Path) -> None:
+    summary = "这是一个关于产品质量的详细评论总结内容涉及电池、屏幕、价格以及售后服务等方面的意见。"
+    rows = [{"text": f"{summary}{n}", "summary": f"{summary}{n}"} for n in range(20)]
+    file = write_csv(tmp_path / "t.csv", rows)
+    task = written(file, target="summary")
+    assert task.metrics == ("chrf",)
+    assert task.generation["max_new_tokens"] > len(summary)
+    counted = draft(file, target="summary", counter=Bytes(unit="tokens")).task
+    assert counted.generation["max_new_tokens"] == len(f"{summary}19".encode()) + 1
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
