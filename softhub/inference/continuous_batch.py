@@ -121,9 +121,8 @@ class ContinuousBatch:
         if len(rows) == len(self._rows):
             return
         kept = [index for index, row in enumerate(self._rows) if row in rows]
-        self._rows = rows
         if not rows or self._cache is None:
-            self._cache, self._mask = None, self._mask[:0, :0]
+            self._rows, self._cache, self._mask = rows, None, self._mask[:0, :0]
             return
         index = torch.tensor(kept, device=self._mask.device)
         mask = self._mask[index]
@@ -132,7 +131,7 @@ class ContinuousBatch:
         cache = select_rows(self._cache, index)
         for layer in filled_layers(cache):
             layer.keys, layer.values = layer.keys[:, :, pads:], layer.values[:, :, pads:]
-        self._cache, self._mask = cache, mask[:, pads:]
+        self._rows, self._cache, self._mask = rows, cache, mask[:, pads:]  # nothing failed
 
     def _begin(self, rows: Sequence[TextStream]) -> list[StreamedText]:
         """Prefill rows, let them join, and give each its first token."""

@@ -7,12 +7,15 @@ probabilities are averaged, which avoids ties and gives a probability for each l
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import mean
 from typing import Any, overload
 
 from softhub.errors import TaskError
 from softhub.inference.engine import Prediction, PromptModel, Text
+from softhub.inference.prediction import answered
 from softhub.inference.requests import is_one, per_row
-from softhub.metrics.label_sets import join_labels
+from softhub.tasks import Task
+from softhub.tasks.decision import ALWAYS_ANSWER, Decision
 
 
 @overload
@@ -37,6 +40,10 @@ def predict_ensemble(  # type: ignore[misc]  # the overloads leave out the keywo
 ) -> Prediction | list[Prediction]:
     """Classify texts by the mean probability over several prompts.
 
+    Each prompt's probabilities have the temperature of its own task. Where the tasks differ in the
+    threshold of multi-label answers, or in the confidence below which they abstain, the mean of the
+    prompts' values applies to the mean probabilities.
+
     Args:
         model: The model in which the prompts are loaded.
         texts: Texts, or rows for the template; or one of these.
@@ -58,20 +65,26 @@ def predict_ensemble(  # type: ignore[misc]  # the overloads leave out the keywo
     rows: list[Any] = [text for text, _ in pairs]  # predict refuses conversations
     names = [name for _, name in pairs]
     votes = model.predict(rows, prompt=names, batch_size=batch_size, progress=progress)
+    decision = _mean_decision([model.task_of(name) for name in prompts])
     size = len(prompts)
-    means = [_mean(votes[start : start + size], prompts) for start in range(0, len(votes), size)]
+    starts = range(0, len(votes), size)
+    means = [_mean(votes[start : start + size], prompts, decision) for start in starts]
     return means[0] if is_one(texts) else means
 
 
-def _mean(votes: Sequence[Prediction], prompts: Sequence[str]) -> Prediction:
+def _mean_decision(tasks: Sequence[Task | None]) -> Decision:
+    decisions = [task.decision if task else ALWAYS_ANSWER for task in tasks]
+    return Decision(
+        threshold=mean(each.threshold for each in decisions),
+        abstain_below=mean(each.abstain_below for each in decisions),
+    )
+
+
+def _mean(votes: Sequence[Prediction], prompts: Sequence[str], decision: Decision) -> Prediction:
     labels = list(votes[0].probabilities)
     if any(list(vote.probabilities) != labels for vote in votes):
         raise TaskError(f"The prompts {', '.join(prompts)} do not have the same labels.")
-    probabilities = {
-        label: sum(vote.probabilities[label] for vote in votes) / len(votes) for label in labels
-    }
-    scores = {label: sum(vote.scores[label] for vote in votes) / len(votes) for label in labels}
-    if votes[0].labels is None:
-        return Prediction(max(labels, key=probabilities.__getitem__), probabilities, scores)
-    applying = tuple(label for label in labels if probabilities[label] >= 0.5)
-    return Prediction(join_labels(applying, labels), probabilities, scores, labels=applying)
+    probabilities = {label: mean(vote.probabilities[label] for vote in votes) for label in labels}
+    scores = {label: mean(vote.scores[label] for vote in votes) for label in labels}
+    multilabel = votes[0].labels is not None
+    return answered(probabilities, scores, decision, multilabel=multilabel)

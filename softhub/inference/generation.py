@@ -8,6 +8,7 @@ done row by row, see `processors`.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from softhub.inference.processors import Row, RowProcessors, generate_with
 from softhub.inference.requests import Request, is_prefix, prepared_prompts
 from softhub.model.assembly import group_rows, pad_rows
 from softhub.model.base import BaseModel
+from softhub.model.encoding import Encoder
 from softhub.model.generation_inputs import generation_inputs
 
 # The options by which transformers itself runs a batch; all others belong to the processors.
@@ -99,8 +101,7 @@ def _continue_batch(
     ]:
         inputs["stopping_criteria"] = criteria
     tokens = generate_with(base, _config(base, options), **inputs)  # [B, shown + new]
-    ends = end_tokens(options)
-    return [_up_to_end(row, ends) for row in tokens[:, shown:].tolist()]
+    return [_up_to_end(base.encoder, row, options) for row in tokens[:, shown:].tolist()]
 
 
 def _config(base: BaseModel, options: Options) -> GenerationConfig:
@@ -124,8 +125,8 @@ class _StopStrings(StoppingCriteria):
         self, input_ids: torch.LongTensor, scores: Any, **options: Any
     ) -> torch.BoolTensor:
         """Return whether each row of `[B, L]` has ended, `[B]`, bool."""
-        texts = self._encoder.decode(input_ids[:, self._shown :].tolist())
-        ended = [any(string in text for string in self._stop) for text in texts]
+        new = input_ids[:, self._shown :].tolist()
+        ended = [_stops(self._encoder, row, self._stop) for row in new]
         return torch.BoolTensor(ended).to(input_ids.device)  # type: ignore[return-value]
 
 
@@ -147,10 +148,23 @@ class _Cancelled(StoppingCriteria):
         return ended.repeat_interleave(beams).to(input_ids.device)  # type: ignore[return-value]
 
 
-def _up_to_end(tokens: list[int], ends: frozenset[int]) -> list[int]:
+def _up_to_end(encoder: Encoder, tokens: list[int], options: Options) -> list[int]:
     """Leave out what fills a row after its end; among beams this may be the end token again."""
+    ends, stop = end_tokens(options), options.get("stop", ())
     last = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
-    return tokens[: last + 1]
+    tokens = tokens[: last + 1]
+    if not _stops(encoder, tokens, stop):
+        return tokens
+    # The fewest tokens whose text contains a stop string: the row ended there.
+    sizes = range(len(tokens))
+    size = bisect_left(sizes, True, key=lambda size: _stops(encoder, tokens[:size], stop))
+    return tokens[:size]
+
+
+def _stops(encoder: Encoder, tokens: list[int], stop: Sequence[str]) -> bool:
+    """Return whether the text of a row's new tokens contains a stop string."""
+    (text,) = encoder.decode([tokens])
+    return any(string in text for string in stop)
 
 
 def generate_batch(base: BaseModel, requests: Sequence[Request]) -> list[str]:

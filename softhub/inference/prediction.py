@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -61,17 +61,34 @@ def decide(candidates: Candidates, scores: Sequence[float], decision: Decision) 
         scores: One for each label, from `label_scores`.
         decision: Temperature, threshold, and when to abstain.
     """
-    names, own = candidates.labels, dict(zip(candidates.labels, scores, strict=True))
     scaled = torch.tensor(scores, dtype=torch.float64) / decision.temperature  # [labels]
-    labels: tuple[str, ...] | None = None
-    if candidates.yes_no:
-        chances = dict(zip(names, scaled.sigmoid().tolist(), strict=True))
-        labels = tuple(name for name in names if chances[name] >= decision.threshold)
+    chances = scaled.sigmoid() if candidates.yes_no else scaled.softmax(dim=0)
+    names = candidates.labels
+    probabilities = dict(zip(names, chances.tolist(), strict=True))
+    own = dict(zip(names, scores, strict=True))
+    return answered(probabilities, own, decision, multilabel=candidates.yes_no)
+
+
+def answered(
+    probabilities: Mapping[str, float],
+    scores: Mapping[str, float],
+    decision: Decision,
+    *,
+    multilabel: bool,
+) -> Prediction:
+    """Convert probabilities of labels to a prediction.
+
+    Args:
+        probabilities: Probability of each label.
+        scores: Score of each label; it decides between labels of equal probability.
+        decision: Threshold, and when to abstain; its temperature is not used.
+        multilabel: Whether each label is a separate decision.
+    """
+    names, labels = tuple(probabilities), None
+    if multilabel:
+        labels = tuple(name for name in names if probabilities[name] >= decision.threshold)
         best = join_labels(labels, names)
     else:
-        chances = dict(zip(names, scaled.softmax(dim=0).tolist(), strict=True))
-        best = max(names, key=own.__getitem__)
-    prediction = Prediction(best, chances, own, labels=labels)
-    if prediction.confidence >= decision.abstain_below:
-        return prediction
-    return Prediction(best, chances, own, abstained=True, labels=labels)
+        best = max(names, key=lambda name: (probabilities[name], scores[name]))
+    prediction = Prediction(best, probabilities, scores, labels=labels)
+    return replace(prediction, abstained=prediction.confidence < decision.abstain_below)

@@ -1,7 +1,7 @@
 """Convert text to token ids: templates, truncation of the text column, and label words in context.
 
-User columns can never become control tokens: they are tokenized with `split_special_tokens`, and
-only control tokens that the template contains literally (e.g. a rendered chat) are encoded as such.
+User columns can never become control tokens: only control tokens that the template contains
+literally (e.g. a rendered chat) are encoded as such. All else is as in plain transformers.
 This holds whatever other threads do with the base's tokenizer, because an encoder has its own copy.
 """
 
@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import copy
 import re
-import string
-import unicodedata
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
-from tokenizers import AddedToken
 
 from softhub.errors import TaskError
+from softhub.model.control_tokens import (
+    StandIns,
+    marks,
+    never_split_at_marks,
+    special_tokens,
+    text_ids,
+)
 from softhub.tasks import Task, Template, Verbalizer
 
 if TYPE_CHECKING:
@@ -99,10 +103,10 @@ class Encoder:
         self.tokenizer = copy.deepcopy(tokenizer)
         self._candidates = lru_cache(maxsize=1024)(self._tokenized_words)  # many prompts, few tasks
         self.is_encoder_decoder = is_encoder_decoder
-        special = _special_tokens(self.tokenizer)
+        special = special_tokens(self.tokenizer)
         self._special_ids = frozenset(special.values())
-        self._control = special | _marks(self.tokenizer)
-        _never_split_at_marks(self.tokenizer, self._control.keys() - special.keys())
+        self._control = special | marks(self.tokenizer)
+        never_split_at_marks(self.tokenizer, self._control.keys() - special.keys())
         longest_first = sorted(self._control, key=len, reverse=True)
         self._split = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         # What the tokenizer adds around a text, such as BOS before it.
@@ -302,13 +306,20 @@ class Encoder:
 
     def _ids(self, chunks: Sequence[str], render: Callable[[str], str] = str) -> list[int]:
         """Return the ids of control tokens and of the rendered chunks between them."""
-        ids: list[int] = []
-        for chunk in chunks:
-            if chunk in self._control:
-                ids.append(self._control[chunk])
-            else:
-                ids += self.tokens(render(chunk))
-        return ids
+        pieces = [
+            self._control[chunk] if chunk in self._control else render(chunk) for chunk in chunks
+        ]
+        if any(isinstance(piece, int) for piece in pieces):
+            ids = self._stand_ins.ids(pieces)
+            if ids is not None:
+                return ids
+        parts = ([piece] if isinstance(piece, int) else self.tokens(piece) for piece in pieces)
+        return [index for part in parts for index in part]
+
+    @cached_property
+    def _stand_ins(self) -> StandIns:
+        """What encodes templates with control tokens; made for the first of them."""
+        return StandIns(self.tokenizer, self._control)
 
     def tokens(self, text: str, *, frame: bool = False) -> list[int]:
         """Return the ids of a text, in which nothing is a control token.
@@ -320,18 +331,7 @@ class Encoder:
         Raises:
             TaskError: The text contains half of a surrogate pair, which is not a character.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise TaskError(
-                f"A text contains {text[error.start]!r} (character {error.start + 1}), half of a "
-                "surrogate pair: expected Unicode text. Read it again with the encoding of its "
-                "source, or replace what is broken: text.encode(errors='replace').decode()."
-            ) from None
-        encoded = self.tokenizer(
-            text, add_special_tokens=frame, split_special_tokens=True, verbose=False
-        )
-        return list(encoded["input_ids"])
+        return text_ids(self.tokenizer, text, frame=frame)
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Return the text of each row of ids, literally and without special tokens."""
@@ -391,44 +391,6 @@ def _check_words(task: Task, chat: str) -> None:
             f"The task {task.name!r} rendered in the base's chat format ends in {end!r}: write "
             f"{wanted!r}, not {word!r}, in the verbalizer, and change its other words likewise."
         )
-
-
-def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return the ids of the tokens that are marked as special.
-
-    `all_special_tokens` lists only tokens with a role; others, such as Llama 3's
-    `<|start_header_id|>`, are only marked as special among the added tokens.
-    """
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    marked = {token.content: index for index, token in added.items() if token.special}
-    vocabulary = tokenizer.get_vocab()
-    return {**marked, **{token: vocabulary[token] for token in tokenizer.all_special_tokens}}
-
-
-def _marks(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return the ids of added tokens that are control tokens without being marked as special.
-
-    Such as Qwen3's `<think>` and `<tool_call>`: those enclosed in punctuation. Other added tokens,
-    such as runs of spaces or new words, are text.
-    """
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return {
-        token.content: index
-        for index, token in added.items()
-        if len(token.content) > 2
-        and all(map(_is_punctuation, (token.content[0], token.content[-1])))
-    }
-
-
-def _is_punctuation(character: str) -> bool:
-    return character in string.punctuation or unicodedata.category(character).startswith("P")
-
-
-def _never_split_at_marks(tokenizer: PreTrainedTokenizerBase, marks: Collection[str]) -> None:
-    """Have a tokenizer treat tokens as special, so that `split_special_tokens` leaves them out."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:  # tokenizers in Python leave out all added tokens
-        backend.add_special_tokens([AddedToken(mark, special=True) for mark in sorted(marks)])
 
 
 def _literal_tail(template: Template) -> str:

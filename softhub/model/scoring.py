@@ -30,6 +30,7 @@ from softhub.model.assembly import (
 from softhub.model.base import BaseModel
 from softhub.model.device_settings import settings_of
 from softhub.model.encoding import Candidates
+from softhub.model.forced_tokens import forced_ids
 from softhub.model.grouping import PreparedPrompt, row_lengths, row_width, run_in_groups
 from softhub.model.kv_cache import Prefix, join_prefixes, select_rows
 from softhub.model.packing import Packing, SharedPrompt, run_packed
@@ -246,8 +247,10 @@ def _step_logprobs(
         at_once = settings_of(encoded.mask.device).continuations_at_once
         most = max(1, at_once // encoded.mask.shape[0])
         chunk = len(rows) if torch.is_grad_enabled() else most
+        forced = forced_ids(base)  # what follows it is scored, but not itself
         for start in range(0, len(rows), chunk):
-            later += along_rows(base, encoded, rows[start : start + chunk])
+            some = [(*forced, *row) for row in rows[start : start + chunk]]
+            later += [each[:, len(forced) :] for each in along_rows(base, encoded, some)]
     return [
         _gather(first, later[candidates.row_of(word)] if later else None, word)
         for word in candidates.sequences
@@ -433,14 +436,17 @@ def _teacher_forced(
 ) -> torch.Tensor:
     """Implement `_along_targets` for an encoder-decoder."""
     encoded = encode_rows(base, prompts, texts, keep_cache=False)
-    # The decoder reads the start token and all target tokens but the last: [B, N].
-    shifted = torch.nn.functional.pad(targets.ids[:, :-1], (1, 0), value=base.start_id)
+    # The decoder reads the start token, what is forced, and all target tokens but the last.
+    forced = forced_ids(base)
+    start = targets.ids.new_tensor([[base.start_id, *forced]]).expand(targets.ids.shape[0], -1)
+    shifted = torch.cat([start, targets.ids[:, :-1]], dim=1)  # [B, forced + N]
     if not in_pieces:
-        return _decoder_logits(base, encoded.encoder, encoded.mask, shifted)
+        logits = _decoder_logits(base, encoded.encoder, encoded.mask, shifted)
+        return logits[:, len(forced) :]
     output = trunk_of(base.model)(
         input_ids=shifted,
         encoder_hidden_states=encoded.encoder,
         encoder_attention_mask=encoded.mask.long(),
         use_cache=False,
     )
-    return cast(torch.Tensor, output.last_hidden_state)
+    return cast(torch.Tensor, output.last_hidden_state[:, len(forced) :])

@@ -7,6 +7,7 @@ fill. Between two batches of rows to score, the running texts advance by one tok
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -34,6 +35,8 @@ from softhub.serving.protocol import (
     Scored,
     ServedPrompt,
 )
+
+_log = logging.getLogger("softhub.serving")
 
 _WINDOW = 4
 """Batches of waiting rows from which the next batch is chosen."""
@@ -280,6 +283,11 @@ class BuiltInEngine:
     def _admit(self, rows: int) -> None:
         """Refuse rows for which the queue has no room."""
         waiting = self._waiting()
+        if not (self._closing or self._thread.is_alive()):
+            raise RuntimeError(
+                "The engine's thread has ended after an error that the log shows, so nothing can "
+                "be answered; restart the server."
+            )
         if self._closing:
             raise QueueFull("The server is shutting down; send the request to another.", 5)
         if waiting + rows > self._queue:
@@ -293,35 +301,33 @@ class BuiltInEngine:
     # --- the engine's thread ---
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not (self._waiting() or self._running or self._window or self._closing):
-                    self._changed.wait()
-                if self._closing and not (self._waiting() or self._running or self._window):
-                    return
-                joining = self._take()
+        while self._has_work():
             started, answered = time.monotonic(), 0
-            answered += self._score_next()
-            answered += self._continue(joining)
+            try:
+                self._drop_cancelled()
+                answered += self._score_next()
+                answered += self._continue()
+            except Exception as error:
+                self._fail(error)
             elapsed = max(time.monotonic() - started, 1e-6)
             self._rate = 0.9 * self._rate + 0.1 * answered / elapsed
 
-    def _take(self) -> list[_Continuing]:
-        """Move waiting rows to the window; return those that join the running batch."""
-        size = min(len(self._to_score), _WINDOW * self._batch_size - len(self._window))
-        self._window += [self._to_score.popleft() for _ in range(size)]
-        gone, self._cancelled = self._cancelled, set()
-        self._drop(gone)
-        free = min(len(self._to_continue), self._batch_size - len(self._batch))
-        return [self._to_continue.popleft() for _ in range(free)]
+    def _has_work(self) -> bool:
+        """Wait for rows, and move those to score to the window; return whether there are any."""
+        with self._changed:
+            while not (self._waiting() or self._running or self._window or self._closing):
+                self._changed.wait()
+            size = min(len(self._to_score), _WINDOW * self._batch_size - len(self._window))
+            self._window += [self._to_score.popleft() for _ in range(size)]
+            return bool(self._waiting() or self._running or self._window)
 
-    def _drop(self, keys: set[int]) -> None:
-        if not keys:
-            return
-        self._to_continue = deque(row for row in self._to_continue if row.key not in keys)
-        self._batch.cancel([key for key in keys if key in self._running])
-        for key in keys:
-            self._running.pop(key, None)
+    def _drop_cancelled(self) -> None:
+        with self._changed:
+            keys, self._cancelled = self._cancelled, set()
+            if keys:
+                self._to_continue = deque(row for row in self._to_continue if row.key not in keys)
+        running = [key for key in keys if self._running.pop(key, None)]
+        self._batch.cancel(running)
 
     def _score_next(self) -> int:
         """Answer one batch of the window; return the number of its rows."""
@@ -347,31 +353,36 @@ class BuiltInEngine:
         except Exception:  # asking the base failed, which these rows will report when they run
             return [request.length for request in requests]
 
-    def _continue(self, joining: Sequence[_Continuing]) -> int:
-        """Let rows join, and advance all by a token; return the number of rows that ended."""
-        texts: list[StreamedText] = []
-        if len(joining) <= len(self._batch):  # otherwise a step of so few rows would delay many
-            try:
-                texts += self._batch.step()
-            except Exception as error:
-                self._fail(error)
+    def _continue(self) -> int:
+        """Advance all rows by a token, and let others join; return how many have ended."""
+        ended, free = 0, self._batch_size - len(self._batch)
+        # A step of few rows would delay many that join.
+        if min(len(self._to_continue), free) <= len(self._batch):
+            ended += self._deliver(self._batch.step())
+        with self._changed:
+            free = min(len(self._to_continue), self._batch_size - len(self._batch))
+            joining = [self._to_continue.popleft() for _ in range(free)]
         self._running.update({row.key: row for row in joining})
-        texts += self._add(joining)
-        ended = 0
+        return ended + self._deliver(self._add(joining))
+
+    def _deliver(self, texts: Sequence[StreamedText]) -> int:
+        """Hand over new texts; return the number of rows that ended."""
+        ended = [text.row for text in texts if text.finish_reason]
         for text in texts:
-            row = self._running[text.row]
-            if text.finish_reason:
-                ended += 1
-                del self._running[text.row]
-            row.generation.deliver(text)
-        return ended
+            self._running[text.row].generation.deliver(text)
+        for key in ended:
+            del self._running[key]
+        return len(ended)
 
     def _add(self, rows: Sequence[_Continuing]) -> list[StreamedText]:
         if not rows:
             return []
+        before = len(self._batch)
         try:
             return self._batch.add([row.request for row in rows], [row.key for row in rows])
         except Exception as error:
+            if len(self._batch) > before:  # they have joined, and could not be removed
+                raise
             if len(rows) > 1:  # one of them is at fault, and not the others
                 return [text for row in rows for text in self._add([row])]
             del self._running[rows[0].key]
@@ -380,6 +391,7 @@ class BuiltInEngine:
 
     def _fail(self, error: Exception) -> None:
         """Give up all running rows, e.g. when memory is exhausted, and start a new batch."""
+        _log.error("The engine gave up %d running rows", len(self._running), exc_info=error)
         for row in self._running.values():
             row.generation.deliver(error)
         self._running.clear()

@@ -8,7 +8,8 @@ from softhub.errors import PromptNotLoaded, TaskError
 from softhub.inference.engine import PromptModel
 from softhub.inference.ensemble import predict_ensemble
 from softhub.tasks import Verbalizer
-from tests.prompts import MOOD, prefix, soft_prompt
+from softhub.tasks.decision import Decision
+from tests.prompts import MOOD, TOPIC, prefix, soft_prompt
 
 TEXTS = ["It broke.", "I love it, it is a great value.", "no"]
 
@@ -40,6 +41,35 @@ def test_an_ensemble_of_one_is_that_prompt(model):
     (alone,) = model.predict(TEXTS[:1], prompt="b")
     assert one.label == alone.label
     assert one.probabilities == pytest.approx(alone.probabilities)
+
+
+def decided(model, base, name, task, seed=0, **decision):
+    task = replace(task, decision=Decision(**decision))
+    model.load_prompt(soft_prompt(base, 3, task, seed=seed), name=name)
+
+
+def test_several_labels_apply_from_the_threshold_of_the_tasks_on(model, loaded):
+    several = replace(TOPIC, multilabel=True)
+    decided(model, loaded("llama"), "low", several, temperature=40, threshold=0.3)
+    decided(model, loaded("llama"), "high", several, seed=1, temperature=40, threshold=0.6)
+    for name in ("low", "high"):
+        alone = model.predict(TEXTS, prompt=name)
+        found = predict_ensemble(model, TEXTS, prompts=[name, name, name])
+        assert [each.labels for each in found] == [each.labels for each in alone]
+    for each in predict_ensemble(model, TEXTS, prompts=["low", "high"]):
+        chances = each.probabilities
+        assert each.labels == tuple(label for label in chances if chances[label] >= 0.45)
+
+
+def test_an_ensemble_abstains_as_its_tasks_do(model, loaded):
+    decided(model, loaded("llama"), "sure", MOOD, abstain_below=1.0)
+    decided(model, loaded("llama"), "always", MOOD, seed=1)
+    found = predict_ensemble(model, TEXTS, prompts=["sure", "sure"])
+    alone = model.predict(TEXTS, prompt="sure")
+    assert [each.abstained for each in found] == [each.abstained for each in alone]
+    assert found[0].abstained and found[0].label is None
+    mixed = predict_ensemble(model, TEXTS, prompts=["sure", "always"])
+    assert [each.abstained for each in mixed] == [each.confidence < 0.5 for each in mixed]
 
 
 def test_prompts_for_other_labels_and_missing_ones_are_refused(model, loaded):

@@ -61,6 +61,30 @@ def test_options_mean_what_they_mean_in_generate(options, model_of):
     assert found == model.generate(TEXTS, **options)
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("kind", ["llama", "mistral", "t5"])
+def test_the_tokens_of_a_row_end_where_its_text_stops(kind, beams, model_of, folder_of):
+    """Also where a text is generated as a whole, in a batch with a row that goes on."""
+    model = model_of(kind)
+    options = {"max_new_tokens": 24, "num_beams": beams}
+    stop = model.generate(TEXTS[0], **options)[3:8]
+    counts = [
+        {
+            each.row: each.tokens
+            for each in model.stream(TEXTS, stop=[stop], batch_size=size, **options)
+        }
+        for size in (1, 2, 5)
+    ]
+    assert counts[1:] == counts[:1] * 2
+    if beams == 1:  # a stopped beam is not the beginning of one that goes on
+        tokenizer = AutoTokenizer.from_pretrained(folder_of(kind))
+        plain, encoded = model.base.model, tokenizer(TEXTS[0], return_tensors="pt")
+        ids = plain.generate(**encoded, max_new_tokens=24, do_sample=False)[0].tolist()
+        new = ids[1:] if kind == "t5" else ids[encoded.input_ids.shape[1] :]
+        texts = [tokenizer.decode(new[:size], skip_special_tokens=True) for size in range(25)]
+        assert counts[0][0] == next(size for size, text in enumerate(texts) if stop in text) < 24
+
+
 def test_rows_of_unlike_lengths_are_prefilled_apart(model_of, monkeypatch):
     model = model_of("llama")
     texts = ["a", TEXTS[0] * 9, "b c", TEXTS[1] * 9]

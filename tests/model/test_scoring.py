@@ -8,6 +8,8 @@ from softhub.model.base import load_base
 from softhub.model.encoding import Candidates
 from softhub.model.kv_cache import encode_prefix, shares_prefixes
 from softhub.model.scoring import encode_rows, label_scores, target_logprobs
+from softhub.training.data import IGNORE_INDEX
+from softhub.training.module import LossModule
 from tests.references import assert_equal_in_float32, sequence_logprob, with_peft
 from tests.tiny import BUILDERS, HIDDEN_SIZE, SLIDING_WINDOW
 
@@ -105,6 +107,62 @@ def test_target_logprobs_equal_teacher_forcing_alone(kind, tiny_base, vectors):
     with torch.no_grad():
         found = target_logprobs(base, vectors, pad_rows(TEXTS), pad_rows(targets, side="right"))
     assert_equal_in_float32(found.sum(-1), expected)
+
+
+@pytest.fixture
+def forcing(bart):
+    """A BART whose generated answers all begin with BOS."""
+    base = load_base(bart)
+    base.model.generation_config.forced_bos_token_id = base.tokenizer.bos_token_id
+    return base
+
+
+@torch.no_grad()
+def after_forced(base, text, answer):
+    """Plain log-probabilities of an answer's tokens, for labels that begin with BOS."""
+    labels = [base.tokenizer.bos_token_id, *answer]
+    logits = base.model(torch.tensor([text]), labels=torch.tensor([labels])).logits[0, 1:]
+    pairs = zip(logits.log_softmax(-1), answer, strict=True)
+    return [row[token].item() for row, token in pairs]
+
+
+def test_reference_tokens_follow_the_token_that_generation_forces(forcing):
+    base, found = forcing, []
+    for text in TEXTS:
+        ids = torch.tensor([text])
+        output = base.model.generate(
+            ids, max_new_tokens=6, num_beams=1, output_logits=True, return_dict_in_generate=True
+        )
+        start, forced, *new = output.sequences[0].tolist()
+        assert (start, forced) == (base.start_id, base.tokenizer.bos_token_id)
+        generated = torch.cat(output.logits)[1:].log_softmax(-1)  # without the forced token
+        expected = generated.gather(1, torch.tensor([new]).T).squeeze(1)
+        found.append((new, expected))
+        assert_equal_in_float32(after_forced(base, text, new), expected)
+    targets = pad_rows([new for new, _ in found], side="right")
+    with torch.no_grad():
+        together = target_logprobs(base, [None] * len(TEXTS), pad_rows(TEXTS), targets)
+    for scores, (new, expected) in zip(together, found, strict=True):
+        assert_equal_in_float32(scores[: len(new)], expected)
+
+
+def test_labels_follow_the_token_that_generation_forces(forcing):
+    with torch.no_grad():
+        encoded = encode_rows(forcing, [None] * len(TEXTS), pad_rows(TEXTS), keep_cache=True)
+        scores = label_scores(forcing, encoded, CANDIDATES)
+    for found, text in zip(scores, TEXTS, strict=True):
+        words = [sum(after_forced(forcing, text, word)) for word in CANDIDATES.sequences]
+        both = torch.tensor(words[2:]).logsumexp(0).item()
+        assert_equal_in_float32(found, [*words[:2], both])
+
+
+def test_the_loss_is_that_of_labels_that_begin_with_the_forced_token(forcing):
+    targets = [(80, 81), (82,), (83, 84, 85, 86), (87, 88, 89)]
+    texts, labels = pad_rows(TEXTS), pad_rows(targets, side="right")
+    ids = labels.ids.masked_fill(~labels.mask, IGNORE_INDEX)
+    found = LossModule(forcing, None)(texts.ids, texts.mask, ids)["losses"]
+    pairs = zip(TEXTS, targets, strict=True)
+    assert_equal_in_float32(found, [-sum(after_forced(forcing, *pair)) for pair in pairs])
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
