@@ -1,11 +1,13 @@
 """`softhub serve`: one base model with many prompts behind OpenAI's API."""
 
 import contextlib
+import functools
 import ipaddress
 import logging
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -21,7 +23,7 @@ from softhub.cli.options import (
     adapter_folder,
     option,
 )
-from softhub.errors import ConfigError, MissingDependency, did_you_mean
+from softhub.errors import ConfigError, MissingDependency, SoftHubWarning, did_you_mean
 
 if TYPE_CHECKING:
     from softhub.inference.engine import PromptModel
@@ -300,7 +302,7 @@ def _load(
 
 
 def _start_log(model: "PromptModel", host: str, port: int) -> None:
-    """Log requests, and what uvicorn says, as lines of JSON on stderr."""
+    """Log requests, warnings, and what uvicorn says, as lines of JSON on stderr."""
     from softhub.serving.request_log import JsonFormatter
 
     handler = logging.StreamHandler()
@@ -308,6 +310,7 @@ def _start_log(model: "PromptModel", host: str, port: int) -> None:
     for name in ("softhub", "uvicorn"):
         logging.getLogger(name).handlers = [handler]  # in place of the one that writes plain lines
         logging.getLogger(name).setLevel(logging.INFO)
+    warnings.showwarning = _log_warning
     memory = model.memory()
     fields = {
         "base": model.base.name,
@@ -316,3 +319,14 @@ def _start_log(model: "PromptModel", host: str, port: int) -> None:
         "prefix_budget_mib": memory.prefix_budget // _MIB,
     }
     logging.getLogger("softhub.serving").info("starting", extra={"fields": fields})
+
+
+def _log_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Replace `warnings.showwarning` of a server."""
+    kind = "" if issubclass(category, SoftHubWarning) else f"{category.__name__}: "
+    _log_once(f"{kind}{message}")
+
+
+@functools.lru_cache(maxsize=1000)
+def _log_once(text: str) -> None:
+    logging.getLogger("softhub.serving").warning(text)

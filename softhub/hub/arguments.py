@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from softhub.adapter.strict_json import quoted
 from softhub.errors import HubError, RevisionNotFound
-from softhub.hub.names import check_repo_id, check_revision
+from softhub.hub.names import check_repo_id, check_revision, check_revision_name
 
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._+-]*[A-Za-z0-9_+-])?"
 _REMOTE_REVISION = re.compile(rf"{_PART}(?:/{_PART})*")
@@ -47,11 +47,38 @@ def path_argument(name: str, value: Any) -> Path:
     """Return `value` as a path.
 
     Raises:
-        HubError: It is neither a string nor a path.
+        HubError: It is neither a string nor a path, or contains a null character.
     """
-    if isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str):
-        return Path(value)
+    if isinstance(value, str | os.PathLike) and isinstance(path := os.fspath(value), str):
+        if "\0" not in path:
+            return Path(path)
+        value = path
     raise HubError(f"{name} is {quoted(value)}; expected a path")
+
+
+def references_argument(name: str, value: Any) -> dict[str, str]:
+    """Return `value` if it is a mapping of names to references such as `me/mood@v1`.
+
+    Raises:
+        HubError: It is not.
+    """
+    if isinstance(value, Mapping):
+        return {
+            text_argument(f"a name in {name}", key): text_argument(f"{name}[{key!r}]", reference)
+            for key, reference in value.items()
+        }
+    raise HubError(f"{name} is {quoted(value)}; expected a mapping of names to repositories")
+
+
+def count_argument(name: str, value: Any) -> int:
+    """Return `value` if it is a positive integer.
+
+    Raises:
+        HubError: It is not.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise HubError(f"{name} is {quoted(value)}; expected an integer of at least 1")
 
 
 def repo_id_argument(value: Any) -> str:
@@ -61,6 +88,19 @@ def repo_id_argument(value: Any) -> str:
         HubError: It is not.
     """
     return check_repo_id(text_argument("repo_id", value))
+
+
+def check_push_names(repo_id: Any, branch: str, tags: Sequence[str]) -> None:
+    """Check the names that a push gives.
+
+    Raises:
+        HubError: One is not allowed, or the branch is also a tag.
+    """
+    repo_id_argument(repo_id)
+    for name in (branch, *tags):
+        check_revision_name(name)
+    if branch in tags:
+        raise HubError(f"{branch!r} cannot be both branch and tag; choose another tag")
 
 
 def revision_argument(value: Any, *, is_remote: bool) -> str:

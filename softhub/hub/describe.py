@@ -87,7 +87,7 @@ def recorded_metrics(adapter: Adapter) -> tuple[RecordedMetric, ...]:
 def _leading_score(metrics: tuple[RecordedMetric, ...]) -> tuple[str, float] | None:
     """Return name and value of the first metric on the test split, or else of the first."""
     leading = next((m for m in metrics if m.split == "test"), metrics[0] if metrics else None)
-    return (leading.name, leading.value) if leading else None
+    return (leading.name, float(leading.value)) if leading else None
 
 
 def _manifest(adapter: Adapter) -> tuple[Manifest | None, str | None]:
@@ -115,7 +115,7 @@ def _manifest_fields(manifest: Manifest, card: Mapping[str, Any]) -> dict[str, A
         "num_virtual_tokens": manifest.num_virtual_tokens,
         "hidden_size": manifest.hidden_size,
         "prompt_type": manifest.prompt_type,
-        "license": manifest.license or card["license"],
+        "license": _text(manifest.license) or card["license"],
         "language": _texts(task.get("language")) or card["language"],
         "datasets": card["datasets"] or _texts(_dataset_name(manifest.provenance)),
     }

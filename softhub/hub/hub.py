@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,19 +17,23 @@ from softhub.adapter.validation import (
     check_folder,
     check_interrupted_save,
 )
-from softhub.errors import HubError, InvalidAdapter, SoftHubWarning
+from softhub.errors import HubError, InvalidAdapter
 from softhub.hub.arguments import (
+    check_push_names,
+    count_argument,
     path_argument,
+    references_argument,
     repo_id_argument,
     revision_argument,
     text_argument,
     text_arguments,
 )
-from softhub.hub.describe import base_changes, describe
+from softhub.hub.describe import describe
 from softhub.hub.diff import Difference, diff
 from softhub.hub.local.disk import os_errors_as_hub_errors
 from softhub.hub.lockfile import LockedPrompt, add_to_lockfile, existing_prompts, read_lockfile
 from softhub.hub.names import DEFAULT_REVISION, HubAddress, check_revision_name, split_reference
+from softhub.hub.notices import warn_if_deprecated, warn_of_another_base
 from softhub.hub.query import Query
 from softhub.hub.records import AdapterInfo, CommitInfo, plain
 from softhub.hub.secrets import check_secrets
@@ -111,13 +115,13 @@ class Hub:
         """
         names = text_arguments("tags", tags)
         texts = {} if message is None else {"the message": text_argument("message", message)}
-        _check_names(repo_id, text_argument("revision", revision), names)
+        check_push_names(repo_id, text_argument("revision", revision), names)
         adapter = check_folder(path_argument("folder", folder))
         self._check_secrets(adapter.files, texts | {f"the tag {name}": name for name in names})
         push = Push(repo_id, adapter, revision, message, names, private, parent_commit)
         commit = self._backend.push(push)
         if commit.created and commit.parent:
-            self._warn_of_another_base(adapter, commit)
+            warn_of_another_base(self._backend, adapter, commit)
         return commit
 
     def pull(
@@ -144,11 +148,12 @@ class Hub:
             RevisionNotFound: It has no such revision.
             InvalidAdapter: The adapter is damaged, hostile, or has another hash.
         """
+        target = None if local_dir is None else path_argument("local_dir", local_dir)
         adapter, folder = self._pulled(repo_id, revision, expect_sha256)
-        if local_dir is None:
+        if target is None:
             return folder
-        with os_errors_as_hub_errors(f"copying {repo_id} to {local_dir}"):
-            return write_atomically(Path(local_dir), adapter.files)
+        with os_errors_as_hub_errors(f"copying {repo_id} to {target}"):
+            return write_atomically(target, adapter.files)
 
     def read(self, repo_id: str, *, revision: str = DEFAULT_REVISION) -> Adapter:
         """Return an adapter in memory, checked as by `pull`.
@@ -180,14 +185,15 @@ class Hub:
             HubError: A prompt does not exist, or the file cannot be read or written.
             InvalidAdapter: A prompt is damaged.
         """
-        existing_prompts(Path(path))  # a damaged file is refused before anything is downloaded
+        file = path_argument("path", path)
+        existing_prompts(file)  # a damaged file is refused before anything is downloaded
         new = {}
-        for name, reference in prompts.items():
+        for name, reference in references_argument("prompts", prompts).items():
             repo_id, revision = split_reference(reference)
             fetched = self._fetch(repo_id, revision or DEFAULT_REVISION)
             weights_sha256 = check_adapter(fetched.adapter).weights_sha256
             new[name] = LockedPrompt(repo_id, fetched.revision, weights_sha256)
-        return add_to_lockfile(Path(path), new)
+        return add_to_lockfile(file, new)
 
     def pull_locked(
         self, path: str | Path, *, local_dir: str | Path | None = None
@@ -204,14 +210,15 @@ class Hub:
         Raises:
             InvalidAdapter: A locked commit has other weights on the hub.
         """
+        target = None if local_dir is None else path_argument("local_dir", local_dir)
         return {
             name: self.pull(
                 prompt.repo_id,
                 revision=prompt.revision,
-                local_dir=Path(local_dir) / name if local_dir is not None else None,
+                local_dir=target and target / name,
                 expect_sha256=prompt.weights_sha256,
             )
-            for name, prompt in read_lockfile(Path(path)).items()
+            for name, prompt in read_lockfile(path_argument("path", path)).items()
         }
 
     def list(self, **filters: Any) -> Listing:
@@ -269,9 +276,9 @@ class Hub:
     def log(self, repo_id: str, *, revision: str = DEFAULT_REVISION, limit: int = 50) -> History:
         """Return the history of a revision, newest first, with the metrics of each commit."""
         revision_argument(revision, is_remote=self._backend.is_remote)
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise HubError(f"limit is {limit!r}; expected an integer of at least 1")
-        return self._backend.log(repo_id_argument(repo_id), revision, limit)
+        return self._backend.log(
+            repo_id_argument(repo_id), revision, count_argument("limit", limit)
+        )
 
     def diff(self, repo_id: str, old: str, new: str = DEFAULT_REVISION) -> Difference:
         """Compare two revisions: config, manifest, metrics and vectors.
@@ -376,7 +383,7 @@ class Hub:
         """
         from softhub.hub.vectors import similarity_of
 
-        own = self._adapter(prompt)
+        most, own = count_argument("limit", limit), self._adapter(prompt)
         base = describe("this/prompt", own, revision="").base_model
         if base is None:
             raise InvalidAdapter(f"{prompt} does not name its base model, so it cannot be compared")
@@ -389,7 +396,7 @@ class Hub:
                 if score is not None:
                     ranked.append((info, score))
         ranked.sort(key=lambda pair: (-pair[1], pair[0].repo_id))
-        return ranked[:limit]
+        return ranked[:most]
 
     def whoami(self) -> str:
         """Return the name under which pushes appear."""
@@ -397,9 +404,10 @@ class Hub:
 
     def _adapter(self, prompt: str | Path) -> Adapter:
         """Return the adapter in a folder or a repository, checked."""
-        if Path(prompt).is_dir():
-            return check_folder(prompt)
-        check_interrupted_save(Path(prompt))
+        path = path_argument("prompt", prompt)
+        if os.path.isdir(path):  # noqa: PTH112  # that of Path raises for a name that is too long
+            return check_folder(path)
+        check_interrupted_save(path)
         return check_adapter(self._fetch(str(prompt), DEFAULT_REVISION).adapter)
 
     def _fetch(self, repo_id: str, revision: str) -> Fetched:
@@ -410,6 +418,8 @@ class Hub:
         self, repo_id: str, revision: str, expect_sha256: str | None = None
     ) -> tuple[Adapter, Path]:
         """Return an adapter, checked, and the hub's own folder with it."""
+        if expect_sha256 is not None:
+            text_argument("expect_sha256", expect_sha256)
         fetched = self._fetch(repo_id, revision)
         adapter = check_adapter(fetched.adapter)
         if expect_sha256 is not None and adapter.weights_sha256 != expect_sha256.lower():
@@ -418,39 +428,11 @@ class Hub:
                 f"expected {expect_sha256}; either they were changed, or the expected hash belongs "
                 "to another revision"
             )
-        self._warn_if_deprecated(fetched, revision)
+        warn_if_deprecated(self._backend, fetched, revision)
         return adapter, self._backend.to_folder(fetched, revision)
 
     def _check_secrets(self, files: Mapping[str, bytes], texts: Mapping[str, str]) -> None:
         check_secrets(files, texts, leaves_machine=self._backend.is_remote)
-
-    def _warn_of_another_base(self, adapter: Adapter, commit: CommitInfo) -> None:
-        with suppress(HubError, InvalidAdapter):  # the push is published and must not fail
-            before = self._backend.config(commit.repo_id, str(commit.parent))
-            for change in base_changes(before, adapter.config):
-                warnings.warn(f"{commit.repo_id}: {change}", SoftHubWarning, stacklevel=3)
-
-    def _warn_if_deprecated(self, fetched: Fetched, revision: str) -> None:
-        """Warn if the newest card says so: an older revision cannot know of its deprecation."""
-        card = fetched.adapter.files.get(CARD, b"")
-        if revision == DEFAULT_REVISION and DEPRECATED.encode() not in card:
-            return  # parsing the card would take longer than all the rest of a pull
-        info = describe(fetched.repo_id, fetched.adapter, revision=fetched.revision)
-        if revision != DEFAULT_REVISION:
-            with suppress(HubError, InvalidAdapter):
-                info = self._backend.info(fetched.repo_id, DEFAULT_REVISION)
-        if info.deprecated:
-            instead = f"; use {info.replacement} instead" if info.replacement else ""
-            message = f"{fetched.repo_id} is deprecated: {info.deprecated}{instead}"
-            warnings.warn(message, SoftHubWarning, stacklevel=4)
-
-
-def _check_names(repo_id: str, revision: str, tags: Sequence[str]) -> None:
-    repo_id_argument(repo_id)
-    for name in (revision, *tags):
-        check_revision_name(name)
-    if revision in tags:
-        raise HubError(f"{revision!r} cannot be both branch and tag; choose another tag")
 
 
 def _backend(address: HubAddress, token: str | None, offline: bool) -> LocalHub | RemoteHub:

@@ -114,12 +114,17 @@ def check_revision(revision: str) -> str:
     Raises:
         RevisionNotFound: No hub can have such a revision.
     """
-    if is_commit(revision) or (_REVISION.fullmatch(revision) and ".." not in revision):
+    if is_revision(revision):
         return revision
     raise RevisionNotFound(
         f"{quoted(revision)} is not a revision; expected a branch, a tag or a full commit hash of "
         "40 digits"
     )
+
+
+def is_revision(name: str) -> bool:
+    """Return whether `name` could be that of an existing branch, tag or commit."""
+    return is_commit(name) or (_REVISION.fullmatch(name) is not None and ".." not in name)
 
 
 def is_commit(revision: str) -> bool:
@@ -167,7 +172,7 @@ class HubAddress:
         uri = uri or os.environ.get("SOFTHUB_HUB") or "local"
         if uri == "local":
             return cls(uri, root=softhub_home() / "hub")
-        if uri.startswith("local:") and len(uri) > len("local:"):
+        if uri.startswith("local:") and len(uri) > len("local:") and "\0" not in uri:
             root = full_path(uri.removeprefix("local:"))
             return cls(f"local:{root}", root=root)
         if uri == "hf":
@@ -176,13 +181,18 @@ class HubAddress:
             endpoint = _check_endpoint(uri.removeprefix("hf+").rstrip("/"))
             return cls(f"hf+{endpoint}", endpoint=endpoint)
         raise HubError(
-            f"{uri!r} is not a hub; expected local, local:FOLDER, hf or hf+https://HOST "
+            f"{quoted(uri)} is not a hub; expected local, local:FOLDER, hf or hf+https://HOST "
             "(--hub, or the variable SOFTHUB_HUB)"
         )
 
 
 def _check_endpoint(endpoint: str) -> str:
-    parts = urlsplit(endpoint)
+    try:
+        parts = urlsplit(endpoint)
+    except ValueError as error:
+        raise HubError(
+            f"{endpoint!r} is not an endpoint ({error}); expected https://HOST[:PORT]"
+        ) from error
     if not parts.hostname or parts.username or parts.password or parts.query or parts.fragment:
         raise HubError(
             f"{endpoint!r} is not an endpoint; expected https://HOST[:PORT] "

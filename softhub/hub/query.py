@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,7 +13,6 @@ from softhub.hub.records import AdapterInfo
 SORTS = ("score", "date", "size", "name")
 _CHOICES = {
     "sort": SORTS,
-    "task_kind": ("classification", "generation"),
     "prompt_type": PROMPT_TYPES,
 }
 """Fields of `Query` that have one of a few values."""
@@ -75,20 +74,29 @@ class Query:
                 not positive.
         """
         for field in fields(self):
-            self._check_type(field.name, getattr(self, field.name))
+            value = getattr(self, field.name)
+            if value is not None or field.default is not None:
+                self._check_type(field.name, value)
         for name, known in _CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in known:
-                raise HubError(f"{name} is {value!r}{did_you_mean(value, known)}")
+            self._check_choice(name, known)
+        if self.task_kind is not None:
+            from softhub.tasks.task import KINDS  # which loads numpy
+
+            self._check_choice("task_kind", KINDS)
         if self.limit is not None and self.limit < 1:
             raise HubError(f"limit is {self.limit}; expected at least 1")
 
     def _check_type(self, name: str, value: Any) -> None:
         expected, said = _TYPES.get(name, (str, "a string"))
-        if value is not None and (not isinstance(value, expected) or isinstance(value, bool)):
+        if not isinstance(value, expected) or isinstance(value, bool):
             raise HubError(f"{name} is {value!r}; expected {said}")
         if isinstance(value, str):
             object.__setattr__(self, name, _readable(value))
+
+    def _check_choice(self, name: str, known: Sequence[str]) -> None:
+        value = getattr(self, name)
+        if value is not None and value not in known:
+            raise HubError(f"{name} is {value!r}{did_you_mean(value, known)}")
 
     @classmethod
     def of(cls, **filters: Any) -> Query:

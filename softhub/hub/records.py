@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from softhub.adapter.layout import FILES, MAX_BYTES, WEIGHTS, sha256_of
+from softhub.adapter.layout import FILES, MAX_BYTES, REQUIRED, WEIGHTS, sha256_of
 from softhub.adapter.manifest import RecordedMetric
-from softhub.adapter.strict_json import parse_object
+from softhub.adapter.strict_json import parse_object, quoted
 from softhub.errors import InvalidAdapter
 from softhub.hub.names import is_commit
 
 COMMIT_SCHEMA = 1
 MAX_COMMIT_BYTES = 64 * 1024
 MAX_MESSAGE = 2_000
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,14 @@ class Commit:
             raise ValueError("the parent is not a commit hash")
         files = {name: FileEntry(**entry) for name, entry in record["files"].items()}
         for name, entry in files.items():
-            if name not in FILES or not 0 <= int(entry.size) <= MAX_BYTES[name]:
+            if name not in FILES or type(entry.size) is not int:
+                raise ValueError(f"{quoted(name)} of size {quoted(entry.size)} does not belong")
+            if not 0 <= entry.size <= MAX_BYTES[name]:
                 raise ValueError(f"{name!r} of {entry.size} bytes does not belong in an adapter")
+            if not _SHA256.fullmatch(entry.sha256):
+                raise ValueError(f"the SHA-256 of {name!r} is {quoted(entry.sha256)}")
+        if missing := set(REQUIRED) - set(files):
+            raise ValueError(f"it has no {min(missing)}")
         return cls(
             parent, str(record["author"]), str(record["date"]), str(record["message"]), files
         )

@@ -104,13 +104,16 @@ def check_file(predictor: Predictor, source: RowSource, output: Path) -> None:
         output: The file to write.
 
     Raises:
-        ConfigError: The output is of another kind, is the input, or a column's name is taken.
+        ConfigError: The output is of another kind, is the input or a folder, or a column's name is
+            taken.
         DatasetError: The file lacks a column that a prompt's template reads.
     """
     if output.suffix.lower() not in ENDINGS:
         raise ConfigError(f"{output} must end in {', '.join(ENDINGS)}.")
     if output.resolve() == Path(source.origin).resolve():
         raise ConfigError(f"{output} is the input; choose another output.")
+    if output.is_dir():
+        raise ConfigError(f"{output} is a folder; expected a file. Choose another output.")
     columns = list(source.types)
     for task in predictor.tasks:
         check_columns(task, columns, source.origin)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from softhub.serving.errors import ApiError
 
@@ -17,9 +17,16 @@ Columns = dict[str, Any]
 
 
 class Body(BaseModel):
-    """A body without unknown fields."""
+    """A body without unknown fields; `null` is the same as leaving a field out, as for OpenAI."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 class StreamOptions(Body):

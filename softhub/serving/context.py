@@ -67,7 +67,7 @@ class Context:
             ApiError: The request is above a limit.
         """
         resolved = self.engine.resolved(prompt, options)
-        self.limits.check_rows(rows, "n", beams=resolved.get("num_beams", 1))
+        self.limits.check_rows(rows, "n", each=resolved.get("num_beams", 1), why="num_beams")
         asked, most = options.get("max_new_tokens"), resolved["max_new_tokens"]
         return {**options, "max_new_tokens": self.limits.new_tokens_of(asked, most)}
 

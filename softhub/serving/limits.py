@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import ceil
 from typing import TYPE_CHECKING
 
 from softhub.errors import ConfigError
 from softhub.serving.errors import ApiError
+from softhub.tasks import Task
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,7 +24,8 @@ class Limits:
 
     Attributes:
         body_bytes: Maximum size of a body.
-        rows: Maximum number of rows: inputs, times `n`, times the beams of the prompt's task.
+        rows: Maximum number of rows: inputs, times `n`, times the beams of the prompt's task; to
+            classify, times `rows_of_labels`.
         new_tokens: Maximum of `max_tokens`, and of what a request that names none gets.
         seconds: Maximum time until the answer is complete.
         queue: Maximum number of rows that wait for the engine, of all requests together.
@@ -46,16 +49,22 @@ class Limits:
                     f"The limit {field.name} is {getattr(self, field.name)}; expected 1 or more."
                 )
 
-    def check_rows(self, rows: int, field: str, *, beams: int = 1) -> None:
-        """Refuse a request of too many rows, of which each is as many as it has beams.
+    def check_rows(self, texts: int, field: str, *, each: int = 1, why: str = "") -> None:
+        """Refuse a request of too many rows.
+
+        Args:
+            texts: Number of texts.
+            field: The field of the request that has them.
+            each: How many rows each text counts as.
+            why: What of the prompt's task makes it more than one.
 
         Raises:
             ApiError: It has more than the limit.
         """
-        if rows * beams > self.rows:
-            found = f"{rows * beams} rows"
-            if beams > 1:
-                found += f", {beams} for each text (num_beams of the prompt's task)"
+        if texts * each > self.rows:
+            found = f"{texts * each} rows"
+            if each > 1:
+                found += f", {each} for each text ({why} of the prompt's task)"
             raise ApiError(
                 400,
                 f"The request has {found}, and the limit is {self.rows}; divide the request, or "
@@ -80,6 +89,19 @@ class Limits:
                 param="max_tokens",
             )
         return min(resolved, self.new_tokens)
+
+
+def rows_of_labels(task: Task) -> int:
+    """Return how many rows a text counts as that is classified: its label words run after it.
+
+    As many words as a request may have rows by default, of up to 32 characters, count as one.
+    """
+    if task.verbalizer is None:
+        return 1
+    words = [word for _, each in task.verbalizer.words for word in each]
+    answers = len(task.yes_no) if task.multilabel else 1
+    size = max(len(words) / 128, sum(map(len, words)) / (32 * 128))
+    return max(1, ceil(size * answers))
 
 
 class BodyLimit:

@@ -10,7 +10,9 @@ import logging
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from softhub.hub.names import is_loopback
 from softhub.serving.errors import ApiError, as_api_error
 from softhub.serving.keys import Keys
 from softhub.serving.metrics import ServerMetrics
@@ -45,7 +47,8 @@ class RequestLog:
 
     Args:
         app: The application.
-        keys: Keys of clients; without any, none is needed.
+        keys: Keys of clients; without any, none is needed, and only requests for a loopback
+            address are answered.
         metrics: Where requests are counted.
         routes: Paths that are counted under their own name.
     """
@@ -88,9 +91,12 @@ class RequestLog:
             self._done(scope, status or 499, time.monotonic() - started, fields)
 
     def _check_key(self, scope: Scope) -> None:
-        if not self._keys or scope["path"] in OPEN_PATHS:
+        if scope["path"] in OPEN_PATHS:
             return
-        header = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+        headers = dict(scope["headers"])
+        if not self._keys:
+            return _check_host(headers.get(b"host", b"localhost").decode("latin-1"))
+        header = headers.get(b"authorization", b"").decode("latin-1")
         if not self._keys.accept(header):
             raise ApiError(
                 401,
@@ -110,6 +116,26 @@ class RequestLog:
             "seconds": round(seconds, 4),
         }
         log.info("request", extra={"fields": fields})
+
+
+def _check_host(header: str) -> None:
+    """Refuse a request that a web site makes to this machine under its own name (DNS rebinding).
+
+    A server without keys listens on a loopback address only, but the browser on this machine would
+    send such requests, and let the site read the answers.
+    """
+    try:
+        host = urlsplit(f"//{header}").hostname
+    except ValueError:
+        host = None
+    if host is None or not is_loopback(host):
+        raise ApiError(
+            403,
+            f"The request is for the host {header!r:.200}, and a server without an API key answers "
+            "requests for localhost and loopback addresses only, so that no web site can use it "
+            "through a browser. Set SOFTHUB_API_KEY or pass --api-keys FILE; or let the reverse "
+            "proxy in front of the server send the header 'Host: localhost'.",
+        )
 
 
 async def _send(error: ApiError, send: Send) -> None:

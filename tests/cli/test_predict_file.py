@@ -8,6 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from softhub import Predictor
+from softhub.errors import ConfigError
+from softhub.inference.file_prediction import predict_file
+from softhub.tasks.row_source import RowSource
 from tests.cli.conftest import SUMMARY, MakeAdapter
 from tests.command import Command
 
@@ -104,3 +108,17 @@ def test_the_input_is_not_the_output(softhub: Command, adapter: Path, tmp_path: 
     assert done.code == 1
     assert "is the input; choose another output" in done.err
     assert source.read_text() == "text\nGood.\n"
+
+
+def test_a_folder_as_the_output_is_refused_before_anything_is_answered(
+    make_adapter: MakeAdapter, base: Path, tmp_path: Path
+) -> None:
+    """Also by Python's function; the command line says so itself."""
+    source, output = tmp_path / "rows.txt", tmp_path / "out.csv"
+    source.write_text("Great value.\n")
+    output.mkdir()
+    predictor = Predictor(base, make_adapter())
+    before = {path.name for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match=f"{output} is a folder; expected a file"):
+        predict_file(predictor, RowSource.of_file(source), output)
+    assert {path.name for path in tmp_path.iterdir()} == before

@@ -10,12 +10,14 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from http.client import HTTPConnection
 
 import httpx
 import pytest
 import uvicorn
 
+from softhub.errors import SoftHubWarning
 from softhub.hub import Hub
 from softhub.inference.engine import PromptModel
 from tests.prompts import MOOD, SUMMARY, TEXTS, soft_prompt
@@ -77,6 +79,24 @@ def test_each_record_is_logged_once_as_json(softhub, tiny_base, monkeypatch):
     fields = json.loads(line)
     assert done.code == 0 and fields["message"] == "starting"
     assert not fields["address"].endswith(":0")
+
+
+def test_warnings_of_a_server_are_lines_of_its_log_each_once(softhub, tiny_base, monkeypatch):
+    def run(*_, **__):
+        for text in ("me/mood is deprecated: old", "me/mood is deprecated: old", "another"):
+            warnings.warn_explicit(text, SoftHubWarning, "x.py", 1, registry={})
+        warnings.warn_explicit("changes soon", FutureWarning, "x.py", 1, registry={})
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    for name in ("softhub", "uvicorn"):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = softhub("serve", tiny_base("llama"), "--port", "0")
+    lines = [json.loads(line) for line in done.err.strip().splitlines()]
+    assert [line["message"] for line in lines if line["level"] == "warning"] == [
+        *("me/mood is deprecated: old", "another", "FutureWarning: changes soon")
+    ]
 
 
 def test_a_short_key_and_a_wrong_pin_are_refused(softhub, tiny_base, folders, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,23 @@ MISTAKES: dict[str, Callable[[Any, Path], object]] = {
     "an unknown kind of task": lambda hub, folder: hub.search(task_kind="regression"),
     "an unknown sort": lambda hub, folder: hub.list(sort="colour"),
     "a sort that is a list": lambda hub, folder: hub.list(sort=["score"]),
+    "a sort that is none": lambda hub, folder: hub.list(sort=None),
+    "a hash that is a number": lambda hub, folder: hub.pull(REPO, expect_sha256=5),
+    "no hash": lambda hub, folder: hub.pull(REPO, expect_sha256=""),
+    "a folder to pull to with a null": lambda hub, folder: hub.pull(REPO, local_dir="\0"),
+    "a folder to pull to that is a number": lambda hub, folder: hub.pull(REPO, local_dir=5),
+    "a folder to push with a null": lambda hub, folder: hub.push("\0", REPO),
+    "a prompt with a null": lambda hub, folder: hub.similar("\0"),
+    "a prompt that is none": lambda hub, folder: hub.similar(None),
+    "a limit of prompts as a text": lambda hub, folder: hub.similar(REPO, limit="5"),
+    "a lock file that is none": lambda hub, folder: hub.pull_locked(None),
+    "a lock file with a null": lambda hub, folder: hub.pull_locked("\0"),
+    "a lock file to write that is none": lambda hub, folder: hub.lock(None, {"a": REPO}),
+    "prompts to lock as a list": lambda hub, folder: hub.lock(folder / "x.lock", [REPO]),
+    "a prompt to lock that is a number": lambda hub, folder: hub.lock(folder / "x.lock", {"a": 5}),
+    "a name to lock that is a number": lambda hub, folder: hub.lock(folder / "x.lock", {5: REPO}),
+    "half an address of version 6": lambda hub, folder: Hub("hf+https://[::1"),
+    "an address with a null": lambda hub, folder: Hub("local:\0"),
 }
 
 
@@ -82,6 +100,7 @@ SECRETS = {
     "databricks": "dapi" + "0a" * 16,
     "vault": "hvs." + "a1" * 15,
     "azure": "AccountKey=" + "aB1+" * 12 + "==",
+    "a json web token": "eyJ" + "hb-G" * 5 + ".eyJ" + "zd_W" * 9 + "." + "Sfl-K" * 9,
 }
 
 
@@ -143,3 +162,12 @@ def test_a_message_with_a_local_path_does_not_leave_the_machine(
         remote_hub.push(make_adapter(1), REPO, message="from /home/someone/data/x.csv")
     with pytest.raises(HubError):
         remote_hub.info(REPO)
+
+
+def test_the_search_for_tokens_takes_time_in_proportion_to_the_text() -> None:
+    """A card of a megabyte in which a token could begin at every fourth letter."""
+    for beginning in ("eyJ-", "eyJaaaaaaaaaaa-", "SG.-"):
+        started = time.monotonic()
+        card = (beginning * 250_000)[: 1 << 20]
+        check_secrets({CARD: card.encode()}, {}, leaves_machine=True)
+        assert time.monotonic() - started < 5, beginning

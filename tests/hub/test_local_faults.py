@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import softhub.hub.local.repository
 from softhub.adapter.layout import find_interrupted_save
 from softhub.adapter.validation import check_folder
 from softhub.errors import HubError, InvalidAdapter
@@ -277,3 +279,58 @@ def test_sixteen_processes(tmp_path: Path, shared: bool, count: int) -> None:
         assert [entry.parent for entry in log] == [*[e.revision for e in log[1:]], None]
         assert set(hub.verify(repo_id).values()) == {None}
     assert sorted(info.repo_id for info in hub.list()) == sorted(repos)
+
+
+@pytest.mark.parametrize("lost", ["locks", "."])
+@pytest.mark.parametrize("at", ["history", "main"])
+def test_two_pushes_at_once_damage_nothing_where_the_lock_is_removed(
+    at: str,
+    lost: str,
+    local_hub: Hub,
+    tmp_path: Path,
+    make_adapter: MakeAdapter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Somebody tidies up `.softhub` while the first push has placed its commit."""
+    hidden = tmp_path / "hub" / ".softhub"
+    local_hub.push(make_adapter(1), REPO)
+    second, third = make_adapter(2), make_adapter(3)
+    really = softhub.hub.local.repository.replace_file
+    pushed = []
+
+    def replace(path: Path, data: bytes, *, staging: Path) -> None:
+        if at in str(path) and not pushed:
+            pushed.append("")
+            shutil.rmtree(hidden / lost)
+            pushed[0] = local_hub.push(third, REPO, tags=["v3"]).revision
+        really(path, data, staging=staging)
+
+    monkeypatch.setattr("softhub.hub.local.repository.replace_file", replace)
+    refused = False
+    try:
+        local_hub.push(second, REPO, tags=["v2"])
+    except HubError as error:
+        refused = True
+        assert "push" in str(error)
+    assert set(local_hub.verify(REPO).values()) == {None}
+    assert local_hub.list()[0].unchecked is None
+    assert local_hub.info(REPO, revision="v3").revision == pushed[0]
+    if refused:
+        assert local_hub.info(REPO).revision == pushed[0]
+    assert local_hub.push(make_adapter(4), REPO).created
+    assert leftovers(tmp_path / "hub") == []
+
+
+def test_a_branch_whose_record_is_lost_can_begin_anew(
+    local_hub: Hub, tmp_path: Path, make_adapter: MakeAdapter
+) -> None:
+    """As the message says, which names what to remove."""
+    commit = local_hub.push(make_adapter(1), REPO).revision
+    folder = tmp_path / "hub" / "models--me--sentiment"
+    (folder / "commits" / f"{commit}.json").unlink()
+    new = make_adapter(2)
+    with pytest.raises(InvalidAdapter, match=f"remove each file .* from {folder / 'refs'}"):
+        local_hub.push(new, REPO)
+    (folder / "refs" / "main").unlink()
+    assert local_hub.push(new, REPO).parent is None
+    assert set(local_hub.verify(REPO).values()) == {None}

@@ -313,3 +313,27 @@ def test_a_deleted_working_folder_is_a_clear_error(
         local_hub.pull(REPO, local_dir="here")
     assert [info.repo_id for info in local_hub.list()] == [REPO]
     assert local_hub.pull(REPO, local_dir=tmp_path / "there").is_dir()
+
+
+@pytest.mark.parametrize("verb", ["list", "search", "leaderboard"])
+def test_a_hub_that_cannot_be_read_is_a_clear_error(
+    verb: str, local_hub: Hub, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local_hub.push(make_adapter(1), REPO)
+    really = os.listdir
+
+    def listdir(path: str | Path = ".") -> list[str]:
+        if Path(path).name == "hub":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return really(path)
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, listdir)
+    with pytest.raises(HubError, match=r"cannot read .*Permission denied"):
+        getattr(local_hub, verb)(*["sentiment"] if verb == "leaderboard" else [])
+
+
+def test_a_name_that_is_too_long_for_a_folder_is_a_clear_error() -> None:
+    with pytest.raises(HubError, match=r"cannot read .*name too long") as raised:
+        Hub("local:" + "x" * 5_000)
+    assert len(str(raised.value)) < 500

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from softhub.adapter.adapter import Adapter
 from softhub.adapter.front_matter import add_to_front_matter, read_front_matter
-from softhub.adapter.layout import CARD, CONFIG, MANIFEST
+from softhub.adapter.layout import CARD, CONFIG, MANIFEST, REQUIRED
 from softhub.errors import HubError, InvalidAdapter, RevisionNotFound
 from softhub.hub.describe import describe
 from softhub.hub.names import (
@@ -90,9 +90,8 @@ def test_a_self_consistent_commit_of_nonsense_is_refused(value: object) -> None:
 @given(st.text(max_size=50), st.text(max_size=20), st.integers(0, 1000))
 def test_commits_survive_the_disk(message: str, author: str, size: int) -> None:
     clean = message.encode(errors="replace").decode()
-    commit = Commit(
-        None, plain(author), "2026-01-01", plain(clean), {CONFIG: FileEntry(size, "0" * 64)}
-    )
+    files = {name: FileEntry(size, "0" * 64) for name in REQUIRED}
+    commit = Commit(None, plain(author), "2026-01-01", plain(clean), files)
     assert Commit.from_bytes(commit.to_bytes(), expected=commit.id, origin="test") == commit
 
 

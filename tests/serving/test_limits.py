@@ -8,8 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from softhub.serving.limits import Limits
-from tests.prompts import SUMMARY, TEXTS, soft_prompt
+from softhub.adapter import layout
+from softhub.hub import Hub
+from softhub.serving.limits import Limits, rows_of_labels
+from softhub.tasks import Verbalizer
+from tests.prompts import MOOD, SUMMARY, TEXTS, soft_prompt
 from tests.serving.server import SlowModel, joined
 
 
@@ -113,3 +116,50 @@ def test_the_engine_goes_on_after_the_base_could_not_be_asked(serve, monkeypatch
         patched.setattr(server.model.base.capabilities, "rows", exhausted)
         assert server.post("/v1/classify", model="mood", input="x").status_code >= 500
     assert server.post("/v1/classify", model="mood", input="x").status_code == 200
+
+
+def words_of(count, letters=1):
+    words = {f"l{n}": f" {n:0{letters}}" for n in range(count)}
+    return replace(MOOD, verbalizer=Verbalizer.from_mapping(words))
+
+
+@pytest.mark.parametrize(
+    ("task", "rows"),
+    [
+        (MOOD, 1),
+        (SUMMARY, 1),
+        (words_of(128), 1),
+        (words_of(129), 2),
+        (words_of(200), 2),
+        (words_of(2_000), 16),
+        (words_of(40, letters=400), 4),  # few words of many tokens
+        (replace(words_of(200), multilabel=True), 4),
+    ],
+)
+def test_a_text_counts_as_more_rows_where_many_words_are_scored_after_it(task, rows):
+    assert rows_of_labels(task) == rows
+
+
+def test_the_label_words_of_a_task_count_as_rows(serve, loaded):
+    """So that one request for a prompt of a stranger does not stop the server for all others."""
+    server = serve(limits=Limits(rows=6))
+    server.model.load_prompt(soft_prompt(loaded("llama"), 4, words_of(300)), name="many")
+    assert server.post("/v1/classify", model="many", input=TEXTS[:2]).status_code == 200
+    refused = server.post("/v1/classify", model="many", input=TEXTS[:3])
+    assert refused.status_code == 400
+    message = refused.json()["error"]["message"]
+    assert "9 rows, 3 for each text (the label words" in message and "limit is 6" in message
+
+
+def test_an_adapter_with_too_many_label_words_is_refused(serve, adapter):
+    folder = adapter("many", 4, MOOD)
+    words = [{"label": "a", "words": [f" {n}" for n in range(9_000)]}]
+    record = json.loads((folder / layout.MANIFEST).read_bytes())
+    record["task"]["verbalizer"] = [*words, {"label": "b", "words": [" no"]}]
+    (folder / layout.MANIFEST).write_text(json.dumps(record))
+    hub = Hub()
+    hub.push(folder, "me/many")
+    server = serve(hub=hub, allow=["me/*"])
+    refused = server.post("/v1/classify", model="me/many", input="x")
+    assert refused.status_code == 400
+    assert "9001 words; expected at most 2000" in refused.json()["error"]["message"]

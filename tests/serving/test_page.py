@@ -1,10 +1,16 @@
 """The page without and with JavaScript: what it shows, and that nothing comes from elsewhere."""
 
 import re
+import threading
+from dataclasses import replace
 
 import pytest
+from markdown_it import MarkdownIt
 
-from tests.prompts import TEXTS
+from softhub.adapter import layout
+from softhub.adapter.manifest import Manifest, RecordedMetric
+from softhub.hub import Hub
+from tests.prompts import MOOD, TEXTS
 
 
 def test_the_first_page_shows_what_is_served_in_few_bytes(page):
@@ -69,6 +75,49 @@ def test_a_card_is_rendered_without_what_it_could_run(page):
     assert mood.count("<code>") >= 1  # its versions
     for path in ("/adapters/other/summary", "/adapters/me/none", "/adapters/me/..%2Fx"):
         assert page.http.get(path).status_code == 404
+
+
+def pushed(page, adapter, card):
+    """Push an adapter with a card, or without one; return the path of its page."""
+    folder = adapter("odd", 4, MOOD, seed=7)
+    (folder / layout.CARD).unlink()
+    if card is not None:
+        (folder / layout.CARD).write_text(card)
+    Hub().push(folder, "me/odd")
+    return "/adapters/me/odd"
+
+
+def test_an_adapter_without_a_card_has_a_page(page, adapter):
+    answer = page.http.get(pushed(page, adapter, None))
+    assert answer.status_code == 200 and "me/odd" in answer.text
+
+
+def test_a_long_card_is_shown_as_it_is_written(page, adapter):
+    answer = page.http.get(pushed(page, adapter, "<script>" + "[" * 60_000))
+    assert answer.status_code == 200 and answer.elapsed.total_seconds() < 2
+    assert "<pre>&lt;script&gt;[[[" in answer.text
+
+
+def test_a_card_is_rendered_beside_the_event_loop(page, adapter, monkeypatch):
+    path = pushed(page, adapter, "# Title")
+    threads, render = [], MarkdownIt.render
+
+    def watched(*arguments):
+        threads.append(threading.current_thread())
+        return render(*arguments)
+
+    monkeypatch.setattr(MarkdownIt, "render", watched)
+    assert "<h1>Title</h1>" in page.http.get(path).text
+    assert threads and page.thread not in threads
+
+
+def test_a_huge_score_is_no_error_of_the_page(page, adapter):
+    folder = adapter("huge", 4, MOOD, seed=7)
+    manifest = Manifest.from_bytes((folder / layout.MANIFEST).read_bytes())
+    huge = RecordedMetric("accuracy", 10**19, None, None, "test", 3, {})
+    (folder / layout.MANIFEST).write_bytes(replace(manifest, metrics=(huge,)).to_bytes())
+    Hub().push(folder, "me/huge")
+    assert "me/huge" in page.http.get("/").text
 
 
 # --- the try-out ---

@@ -310,3 +310,33 @@ def test_an_error_of_one_request_does_not_touch_the_others(serve):
     answer = server.post("/v1/classify", model="foreign", input="x")
     assert answer.status_code == 400
     assert server.post("/v1/classify", model="mood", input="x").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "nulls"),
+    [
+        ("completions", {"prompt": "x", "max_tokens": 2}, ["n", "stream", "logit_bias", "user"]),
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": "x", "name": None}], "max_tokens": 2},
+            ["n", "tools", "tool_choice", "seed", "response_format"],
+        ),
+        ("classify", {"input": "x"}, ["abstain_below", "user"]),
+        ("score", {"input": "x", "target": "y"}, ["user"]),
+    ],
+)
+def test_null_is_the_same_as_leaving_a_field_out(path, body, nulls, serve):
+    """Clients of OpenAI's API send it for all that their callers did not set."""
+    server = serve()
+    body = {"model": "base" if "chat" in path else "mood", **body}
+    given = server.post(f"/v1/{path}", **body, **dict.fromkeys(nulls))
+    assert given.status_code == 200, given.text
+    chosen = ("choices", "data")
+    expected = server.post(f"/v1/{path}", **body).json()
+    for key in chosen:
+        assert given.json().get(key) == expected.get(key)
+    streamed = {"stream": True, "stream_options": {"include_usage": None}, "n": None}
+    if "completions" in path:
+        assert server.post(f"/v1/{path}", **body, **streamed).text.endswith("data: [DONE]\n\n")
+    required = server.post(f"/v1/{path}", **{**body, "model": None})
+    assert required.status_code == 400 and required.json()["error"]["param"] == "model"

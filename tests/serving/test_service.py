@@ -326,7 +326,8 @@ def test_a_client_that_waits_for_a_whole_answer_and_leaves_is_noticed(serve, mon
     slow = SlowModel(monkeypatch, server.model)
     body = json.dumps({"model": "summary", "prompt": TEXTS, "max_tokens": 400}).encode()
     with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as raw:
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+        head += f"Content-Length: {len(body)}\r\n"
         raw.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
         assert slow.entered.wait(60)
     slow.gate.set()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from softhub.adapter.layout import read_regular
+from softhub.adapter.strict_json import quoted
 from softhub.errors import HubError, InvalidAdapter
 from softhub.files import sync_directory
 
@@ -135,6 +136,24 @@ def after_publication(what: str) -> Iterator[None]:
             what,
             error,
         )
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Convert an operating-system error inside the block to a `HubError`: `path` is unreadable.
+
+    Raises:
+        HubError: For missing permissions, a name that is too long, or a broken disk.
+    """
+    try:
+        yield
+    except HubError:
+        raise
+    except OSError as error:
+        raise HubError(
+            f"cannot read {quoted(str(path), 300)}: {error.strerror or error}; check its name and "
+            "its permissions"
+        ) from error
 
 
 @contextmanager

@@ -36,7 +36,9 @@ BUSY_SECONDS = 10.0
 _WARN_AFTER_SECONDS = 2.0
 _WORST = -1e308
 _MAX_NOTES = 1 << 24  # bytes; beyond that reading every folder is as fast
-_UNUSABLE = (sqlite3.DatabaseError, HubError, ValueError, TypeError, KeyError, AttributeError)
+UNUSABLE = (
+    *(sqlite3.Error, HubError, ValueError, TypeError, KeyError, AttributeError, OverflowError),
+)
 """Errors of damaged rows; a damaged repository raises none, but is described as damaged."""
 _DAMAGED = re.compile("no such|has no column")
 # Records are in a table of their own, so that a search through the texts reads few pages.
@@ -89,12 +91,13 @@ class Index:
         """Return the adapters that match, in order, each as it is in its folder now.
 
         Raises:
-            sqlite3.Error: The index cannot be used, for instance while another process builds it.
+            sqlite3.Error: The index cannot be used, for instance while another process builds it;
+                any other of `UNUSABLE` if a new index cannot be built either.
         """
         path = index_path(self.store.root)
         try:
             return self._select(path, query)
-        except _UNUSABLE as error:
+        except UNUSABLE as error:
             if isinstance(error, sqlite3.OperationalError) and not _DAMAGED.search(str(error)):
                 raise
             _logger.info("rebuilding the damaged index %s: %s", path, error)

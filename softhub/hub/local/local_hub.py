@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import logging
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -25,8 +24,8 @@ from softhub.errors import (
     SoftHubError,
 )
 from softhub.hub.describe import DESCRIBING, describe, recorded_metrics
-from softhub.hub.local.disk import os_errors_as_hub_errors
-from softhub.hub.local.index import Index
+from softhub.hub.local.disk import os_errors_as_hub_errors, reading
+from softhub.hub.local.index import UNUSABLE, Index
 from softhub.hub.local.repository import Repository
 from softhub.hub.local.store import Store
 from softhub.hub.names import DEFAULT_REVISION
@@ -56,10 +55,12 @@ class LocalHub:
         """Use the hub at `root`, which is created by the first push.
 
         Raises:
-            HubError: `root` is a file, or is Hugging Face's download cache or inside it, where a
-                download of the same name would overwrite what was pushed.
+            HubError: `root` is a file or cannot be read, or is Hugging Face's download cache or
+                inside it, where a download of the same name would overwrite what was pushed.
         """
-        if root.is_file():
+        with reading(root):
+            is_file = root.is_file()
+        if is_file:
             raise HubError(f"the hub {root} is a file; expected a folder (--hub local:FOLDER)")
         self.root = root
         self.store = Store(root)
@@ -114,11 +115,11 @@ class LocalHub:
 
     def select(self, query: Query) -> list[AdapterInfo]:
         """Describe the newest `main` of every repository that matches."""
-        if not self.root.is_dir():
+        if not self.store.exists():
             return []
         try:
             return Index(self.store, self._describe_main).select(query)
-        except sqlite3.Error as error:
+        except UNUSABLE as error:
             _logger.info("reading the hub's folders, because its index cannot be used: %s", error)
         infos = (self._describe_main(repo_id) for repo_id in self.store.repo_ids())
         return query.select(info for info in infos if info is not None)
@@ -184,7 +185,7 @@ class LocalHub:
         try:
             commit = repo.ref(DEFAULT_REVISION)
             return self._describe(repo, commit) if commit else None
-        except (SoftHubError, OSError, ValueError) as error:
+        except (SoftHubError, OSError, ValueError, TypeError) as error:
             owner = repo_id.split("/")[0]
             return AdapterInfo(repo_id, "", author=owner, unchecked=f"damaged: {plain(str(error))}")
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from softhub.adapter.layout import FILES, MAX_BYTES, write_durably
-from softhub.errors import HubError, InvalidAdapter, RepositoryNotFound, RevisionNotFound
+from softhub.errors import (
+    HubError,
+    InvalidAdapter,
+    PushConflict,
+    RepositoryNotFound,
+    RevisionNotFound,
+)
 from softhub.files import replace_file, sync_directory, write_file
 from softhub.hub.local.disk import (
     after_publication,
@@ -23,13 +25,14 @@ from softhub.hub.local.disk import (
     read_file,
     remove,
 )
+from softhub.hub.local.staging import Intent, Staging
 from softhub.hub.local.store import Store
 from softhub.hub.names import (
     DEFAULT_REVISION,
     check_repo_id,
     check_revision,
-    check_revision_name,
     is_commit,
+    is_revision,
     repo_folder_name,
 )
 from softhub.hub.records import MAX_COMMIT_BYTES, Commit, FileEntry
@@ -43,12 +46,9 @@ class Repository:
         self.store = store
         self.repo_id = check_repo_id(repo_id)
         self.folder = store.root / repo_folder_name(repo_id)
+        self._staging = Staging(store, self.folder.name)
         self._plain: set[str] = set()
         self._commits: dict[str, Commit] = {}  # a record does not change, as its hash is its name
-
-    @cached_property
-    def _staging(self) -> Path:
-        return self.store.hidden / "staging" / self.folder.name
 
     # Reading takes no lock and works on read-only media.
 
@@ -80,11 +80,14 @@ class Repository:
         return dict(sorted(found.items()))
 
     def ref_names(self) -> list[str]:
-        """Return the names of branches and tags, and `history`, which contains refs."""
+        """Return the names of branches and tags, and `history`, which contains refs.
+
+        File browsers and programs that synchronize folders put files of other names there.
+        """
         self._check_readable(self.folder / "refs")
         try:
-            with os.scandir(self.folder / "refs") as entries:
-                return [entry.name for entry in entries if not entry.name.startswith(".")]
+            names = [path.name for path in (self.folder / "refs").iterdir()]
+            return [name for name in names if is_revision(name) and name not in _BROWSER_FILES]
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -176,7 +179,7 @@ class Repository:
         """
         files = self.read(commit)
         folder = self.snapshot(commit)
-        present = {path.name for path in folder.iterdir()} - _FILE_BROWSER_FILES
+        present = {path.name for path in folder.iterdir()} - _BROWSER_FILES
         unexpected = sorted(present - set(files))
         if unexpected:
             raise InvalidAdapter(
@@ -197,9 +200,9 @@ class Repository:
         locks, trash = self.store.hidden / "locks", self.store.hidden / "trash"
         # One lock for all names that are the same folder on macOS and Windows.
         lock = locks / f"{self.folder.name.lower()}.lock"
-        places = map(self.folder.joinpath, _FOLDERS)
-        self.store.check_writable(lock, trash, self._staging, self.store.changes, *places)
-        for folder in (locks, trash, self._staging.parent):
+        places = [self._staging.folder, *map(self.folder.joinpath, _FOLDERS)]
+        self.store.check_writable(lock, trash, self.store.changes, *places)
+        for folder in (locks, trash, self._staging.folder.parent):
             make_folders(folder)
         with locked(lock, f"writing to {self.repo_id}"):
             self.store.check_case(self.folder)
@@ -217,11 +220,16 @@ class Repository:
             files: Contents by name.
             branch: The branch whose ref is replaced last.
             tags: New tags for the commit.
+
+        Raises:
+            PushConflict: Another push came between, because the lock was removed.
         """
-        intent = _Intent(branch, tuple(tags))
+        intent = Intent(branch, tuple(tags))
         try:
-            stage = self._prepare(commit, files, intent)
-            self._place(stage, commit.id, branch)
+            for folder in _FOLDERS:
+                make_folders(self.folder / folder)
+            with self._staging.prepared(commit, files, intent) as stage:
+                self._place(stage, commit, branch)
         except BaseException:
             with suppress(OSError, InvalidAdapter):
                 self._recover()
@@ -243,7 +251,7 @@ class Repository:
             InvalidAdapter: The snapshot contains a file that is not the commit's.
             HubError: There is a link in the snapshot.
         """
-        folder, stage = self.snapshot(commit), self._staging / "restored"
+        folder, stage = self.snapshot(commit), self._staging.folder / "restored"
         damaged = [name for name in files if not self._is_intact(commit, name)]
         if damaged:
             self.store.check_writable(*(folder / name for name in damaged))
@@ -251,7 +259,7 @@ class Repository:
                 raise InvalidAdapter(
                     f"{folders[0]} is a folder; expected a file. Remove it, then push again."
                 )
-            for each in (folder, self._staging):
+            for each in (folder, stage.parent):
                 make_folders(each)
             write_durably(stage, {name: files[name] for name in damaged})
             for name in damaged:
@@ -265,8 +273,9 @@ class Repository:
         """Point tags to a commit that exists; all of them or none."""
         new = [tag for tag in tags if self.ref(tag) is None]
         try:
+            make_folders(self._staging.folder)
             for tag in new:
-                self._set_ref(tag, commit)
+                self._set_ref(tag, commit, self._staging.folder)
         except BaseException:
             for tag in new:
                 remove(self.folder / "refs" / tag)
@@ -290,54 +299,55 @@ class Repository:
         with after_publication(what):
             self.store.note_change(self.repo_id)
 
-    def _set_ref(self, name: str, commit: str) -> None:
-        make_folders(self._staging)
-        replace_file(self.folder / "refs" / name, commit.encode(), staging=self._staging)
+    def _set_ref(self, name: str, commit: str, staging: Path) -> None:
+        replace_file(self.folder / "refs" / name, commit.encode(), staging=staging)
 
-    def _prepare(self, commit: Commit, files: Mapping[str, bytes], intent: _Intent) -> Path:
-        for folder in (self._staging, *map(self.folder.joinpath, _FOLDERS)):
-            make_folders(folder)
-        stage = self._staging / commit.id
-        record = json.dumps({"branch": intent.branch, "tags": intent.tags}).encode()
-        write_durably(stage, {"intent.json": record, "commit.json": commit.to_bytes()})
-        write_durably(stage / "snapshot", files)
-        sync_directory(stage)
-        sync_directory(self._staging)
-        return stage
-
-    def _place(self, stage: Path, commit: str, branch: str) -> None:
-        (stage / "snapshot").rename(self.snapshot(commit))
+    def _place(self, stage: Path, commit: Commit, branch: str) -> None:
+        (stage / "snapshot").rename(self.snapshot(commit.id))
         sync_directory(self.folder / "snapshots")
-        (stage / "commit.json").rename(self._commit_path(commit))
+        (stage / "commit.json").rename(self._commit_path(commit.id))
         sync_directory(self.folder / "commits")
-        history = self.folder / "refs" / "history" / commit
-        replace_file(history, commit.encode(), staging=self._staging)
+        self._set_ref(f"history/{commit.id}", commit.id, stage)
         if branch != DEFAULT_REVISION and not self.is_branch(branch):
             write_file(self.folder / "branches" / branch, b"")
             sync_directory(self.folder / "branches")
-        self._set_ref(branch, commit)
+        if self.ref(branch) != commit.parent or not self._commit_path(commit.id).is_file():
+            raise PushConflict(
+                f"another process changed {self.repo_id} during this push, because its lock in "
+                f"{self.store.hidden / 'locks'} was removed; leave that folder alone, and push "
+                "again"
+            )
+        self._set_ref(branch, commit.id, stage)
 
     def _recover(self) -> None:
-        for commit in self._staged():
-            intent = self._intent(commit)
-            if intent and self.ref(intent.branch) == commit:
-                self._complete(commit, intent)
-            elif self._is_unfinished(commit):
-                self._undo(commit, intent)
-            self._discard(self._staging / commit)
-        if self._staging.is_dir():
-            for leftover in self._staging.iterdir():
-                remove(leftover)
+        for commit in self._staging.commits():
+            with self._staging.stopped(commit) as stopped:
+                if stopped:
+                    self._end(commit)
+            if stopped:
+                self._discard(commit)
+        self._staging.sweep()
         self.store.sweep_trash()
 
-    def _complete(self, commit: str, intent: _Intent) -> None:
-        """Complete a push whose branch has moved."""
-        for tag in intent.tags:
-            if self.ref(tag) is None:
-                self._set_ref(tag, commit)
-        self._discard(self._staging / commit)
+    def _end(self, commit: str) -> None:
+        """Do the remaining steps of a push that was stopped, or undo those that it made."""
+        intent = self._staging.intent(commit)
+        if intent and self.ref(intent.branch) == commit:
+            self._set_missing(intent.tags, commit)
+        elif self._is_unfinished(commit):
+            self._undo(commit, intent)
 
-    def _undo(self, commit: str, intent: _Intent | None) -> None:
+    def _complete(self, commit: str, intent: Intent) -> None:
+        """Complete a push whose branch has moved."""
+        self._set_missing(intent.tags, commit)
+        self._discard(commit)
+
+    def _set_missing(self, tags: Sequence[str], commit: str) -> None:
+        for tag in tags:
+            if self.ref(tag) is None:
+                self._set_ref(tag, commit, self._staging.folder / commit)
+
+    def _undo(self, commit: str, intent: Intent | None) -> None:
         """Remove a commit that no ref reaches."""
         if intent and self.ref(intent.branch) is None:
             remove(self.folder / "branches" / intent.branch)
@@ -345,8 +355,9 @@ class Repository:
             remove(leftover)
         self._move_to_trash(self.snapshot(commit))
 
-    def _discard(self, stage: Path) -> None:
+    def _discard(self, commit: str) -> None:
         """End a finished push; the index is notified first, so that it sees stage or note."""
+        stage = self._staging.folder / commit
         if stage.is_dir():
             self.store.note_change(self.repo_id)
             self._move_to_trash(stage)
@@ -359,16 +370,10 @@ class Repository:
             with suppress(OSError):  # it is gone: no later step may report a failure
                 sync_directory(folder.parent)
 
-    def _staged(self) -> list[str]:
-        """Return the commits of pushes that are under way or were stopped."""
-        try:
-            return [path.name for path in self._staging.iterdir() if is_commit(path.name)]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-
     def _unwritten_tags(self) -> dict[str, str]:
         """Return the tags of pushes that have moved their branch and not yet written their tags."""
-        intents = ((commit, self._intent(commit)) for commit in self._staged())
+        staging = self._staging
+        intents = ((commit, staging.intent(commit)) for commit in staging.commits())
         return {
             tag: commit
             for commit, intent in intents
@@ -376,23 +381,13 @@ class Repository:
             for tag in intent.tags
         }
 
-    def _intent(self, commit: str) -> _Intent | None:
-        """Return the remaining steps of a push; None if the note is damaged."""
-        try:
-            data = self._read_file(self._staging / commit / "intent.json", most=MAX_COMMIT_BYTES)
-            note: dict[str, Any] = json.loads(data)
-            tags = tuple(map(check_revision_name, note["tags"]))
-            return _Intent(check_revision_name(note["branch"]), tags)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return None
-
     def _is_unfinished(self, commit: str) -> bool:
         """Return whether a push of `commit` began and no ref reaches it.
 
         Whoever plants a stage must not make a published commit disappear: it is unfinished only
         if every ref and the history behind it can be read, and it is in none.
         """
-        if not (self._staging / commit).is_dir():
+        if not (self._staging.folder / commit).is_dir():
             return False
         try:
             steps = set(self.refs().values())
@@ -440,20 +435,13 @@ class Repository:
     def _without_record(self, commit: str) -> InvalidAdapter:
         return InvalidAdapter(
             f"{self._commit_path(commit)} is missing, so that commit of {self.repo_id} cannot be "
-            "checked; restore the file from a backup of the hub"
+            "checked; restore the file from a backup of the hub, or remove each file that names "
+            f"the commit from {self.folder / 'refs'} and push again, which begins a new history"
         )
 
     def _commit_path(self, commit: str) -> Path:
         return self.folder / "commits" / f"{commit}.json"
 
 
-_FILE_BROWSER_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
+_BROWSER_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _FOLDERS = ("refs/history", "branches", "snapshots", "commits")
-
-
-@dataclass(frozen=True)
-class _Intent:
-    """The steps of a staged push after placing its commit: move a branch, then set tags."""
-
-    branch: str
-    tags: tuple[str, ...]

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from softhub.errors import HubError
 from softhub.files import replace_file
-from softhub.hub.local.disk import append, find_link, remove
+from softhub.hub.local.disk import append, find_link, reading, remove
 from softhub.hub.names import repo_id_of
 
 HIDDEN = ".softhub"
@@ -43,15 +43,26 @@ class Store:
         self.hidden = root / HIDDEN
         self.changes = self.hidden / "changes"
 
+    def exists(self) -> bool:
+        """Return whether there is a folder.
+
+        Raises:
+            HubError: The system does not say.
+        """
+        with reading(self.root):
+            return self.root.is_dir()
+
     def repo_ids(self) -> Iterator[str]:
-        """Yield the names of all folders that could be repositories."""
-        if not self.root.is_dir():
+        """Yield the names of all folders that could be repositories.
+
+        Raises:
+            HubError: The root cannot be read.
+        """
+        if not self.exists():
             return
-        with os.scandir(self.root) as entries:
-            for entry in entries:
-                repo_id = repo_id_of(entry.name)
-                if repo_id is not None:
-                    yield repo_id
+        with reading(self.root):
+            names = [path.name for path in self.root.iterdir()]
+        yield from filter(None, map(repo_id_of, names))
 
     def check_writable(self, *paths: Path) -> None:
         """Refuse to write, list or delete through a link.

@@ -6,7 +6,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from softhub.hub.records import AdapterInfo
@@ -45,8 +45,9 @@ class SearchCache:
             for head in heads.items():
                 row = connection.execute(query, (self.endpoint, *head)).fetchone()
                 if row is not None:
-                    record = json.loads(row[0])
-                    found[head[0]] = AdapterInfo.from_record(record) if record else None
+                    with suppress(ValueError, TypeError, KeyError):  # that row alone is damaged
+                        record = json.loads(row[0])
+                        found[head[0]] = None if record is None else AdapterInfo.from_record(record)
 
         self._use(read)
         return found

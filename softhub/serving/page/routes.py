@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from softhub._version import __version__
+from softhub.adapter.layout import CARD
 from softhub.errors import SoftHubError
 from softhub.hub.records import AdapterInfo
 from softhub.serving.context import Context
@@ -32,6 +33,8 @@ _HEADERS = {
 _FILTERS = ("text", "task", "base_model", "tag", "min_score")
 _MOST_SHOWN = 50
 """Prompts and adapters of a page."""
+_MOST_RENDERED = 32_000
+"""Characters of a card; a longer one is shown as it is written."""
 _Found = TypeVar("_Found")
 
 
@@ -79,14 +82,12 @@ class Page:
             raise ApiError(404, f"The adapter {repo_id!r:.200} is not served.")
         hub = names.hub
 
-        def read() -> tuple[AdapterInfo, Any, str]:
-            folder = hub.pull(repo_id)
-            card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
-            return hub.info(repo_id), hub.log(repo_id), card
+        def read() -> dict[str, Any]:
+            card = hub.read(repo_id).files.get(CARD, b"").decode()  # which was checked
+            info, history = hub.info(repo_id), hub.log(repo_id)
+            return {"info": info, "history": history, "card": self._rendered(card)}
 
-        info, history, card = await _in_thread(read)
-        body = Markup(self._markdown.render(_without_front_matter(card)))
-        values = {"info": info, "history": history, "card": body}
+        values = await _in_thread(read)
         return self._render("adapter.html", values)
 
     async def start(self, request: Request) -> Response:
@@ -128,6 +129,13 @@ class Page:
         hub = names.hub
         found = await _in_thread(lambda: hub.search(limit=None, **chosen))
         return [info for info in found if names.allows(info.repo_id)][:_MOST_SHOWN]
+
+    def _rendered(self, card: str) -> Markup:
+        """Return a card as HTML; the time for markdown may grow with the square of its length."""
+        body = _without_front_matter(card)
+        if len(body) > _MOST_RENDERED:
+            return Markup("<pre>{}</pre>").format(body)
+        return Markup(self._markdown.render(body))
 
     def _render(self, template: str, values: Mapping[str, Any]) -> Response:
         engine = self._context.engine
