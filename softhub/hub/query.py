@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -38,7 +38,8 @@ class Query:
         task_kind: `classification` or `generation`.
         prompt_type: `prompt` or `prefix`.
         base_model: Hub id of the base; without a namespace, the last part of it.
-        fingerprint: Entries that the fingerprint of the base must have.
+        fingerprint: Entries that the fingerprint of the base must not contradict; one that was
+            recorded by an earlier version may lack some.
         tag: A word of the card's tags, or a tag of the repository.
         author: Owner of the repository.
         language: Language code.
@@ -162,7 +163,10 @@ class Query:
         return found == wanted or ("/" not in wanted and found.rsplit("/", 1)[-1] == wanted)
 
     def _fingerprint_matches(self, found: Any) -> bool:
-        return all(found.get(key) == value for key, value in (self.fingerprint or {}).items())
+        wanted = self.fingerprint or {}
+        if not wanted.keys() & found.keys():
+            return not wanted
+        return _agree(wanted, found)
 
     def _score_matches(self, info: AdapterInfo) -> bool:
         if self.metric is None and self.min_score is None:
@@ -195,6 +199,13 @@ def _readable(text: str) -> str:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     except UnicodeEncodeError:
         return text.encode("utf-8", "replace").decode()
+
+
+def _agree(wanted: Any, found: Any) -> bool:
+    """Return whether two fingerprints are equal in what both have."""
+    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+        return all(_agree(wanted[key], found[key]) for key in wanted.keys() & found.keys())
+    return bool(wanted == found)
 
 
 def _same(wanted: str | None, found: str | None) -> bool:

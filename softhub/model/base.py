@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from softhub.adapter.portable import check_base_model, is_hub_name, to_hub_name
 from softhub.config import expand_user, hub_answers
 from softhub.errors import BaseModelError, MissingDependency, SoftHubError, TaskError
+from softhub.model.config_lengths import position_limit
 from softhub.model.encoding import Encoder
 from softhub.model.fingerprint import compute_fingerprint
 from softhub.model.gguf import convert_gguf, read_record
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from softhub.model.probe import Capabilities
-
-_POSITIONS = ("max_encoder_position_embeddings", "max_position_embeddings", "max_seq_len")
-"""Names of the limit in configs, to which transformers maps further ones (`n_positions`)."""
 
 Placement = tuple[torch.device, torch.dtype]
 
@@ -102,9 +100,47 @@ class BaseModel:
         return int(self.model.config.decoder_start_token_id)
 
     @property
+    def forced_ids(self) -> tuple[int, ...]:
+        """What the generation config forces a decoder to write after its start token, as of BART.
+
+        Every generated answer follows it, so answers are scored and trained after it too. It costs
+        nothing, because it has no alternative. A decoder without an encoder has none: its answers
+        follow a text.
+        """
+        forced = getattr(self.model.generation_config, "forced_bos_token_id", None)
+        return () if forced is None or not self.is_encoder_decoder else (int(forced),)
+
+    @property
     def max_positions(self) -> int | None:
         """Maximum number of tokens of prompt, text and answer together; None if unlimited."""
         return position_limit(self.model.config)
+
+    @property
+    def max_answer(self) -> int | None:
+        """Maximum number of tokens of the answer alone, which an encoder-decoder's decoder reads.
+
+        None if it is unlimited, or limited only with prompt and text.
+        """
+        if not self.is_encoder_decoder:
+            return None
+        limit = position_limit(self.model.config, part="decoder")
+        return None if limit is None else limit - len(self.forced_ids)
+
+    def check_answer(self, tokens: int) -> None:
+        """Check that the decoder of an encoder-decoder has positions for an answer.
+
+        Args:
+            tokens: Number of tokens of the answer.
+
+        Raises:
+            TaskError: It does not.
+        """
+        if self.max_answer is not None and tokens > self.max_answer:
+            raise TaskError(
+                f"An answer of up to {tokens} tokens does not fit into the {self.max_answer} "
+                "positions of the base model's decoder: use a shorter answer (max_new_tokens), or "
+                "shorter reference texts."
+            )
 
     def room_for_text(self, virtual_tokens: int, answer: int) -> int | None:
         """Return how many tokens a text may have between its prompt and its answer.
@@ -117,8 +153,9 @@ class BaseModel:
             The number, or None if the context is unlimited.
 
         Raises:
-            TaskError: Prompt and answer leave no room for a text.
+            TaskError: Prompt and answer leave no room for a text, or the answer is too long.
         """
+        self.check_answer(answer)
         if self.max_positions is None:
             return None
         room = self.max_positions - virtual_tokens - answer
@@ -209,7 +246,8 @@ def load_base(
     Args:
         model: Hub repo id, local folder, path of a `.gguf` file, or a loaded transformers model. A
             GGUF file is converted to safetensors once, under `$SOFTHUB_HOME/bases`. A loaded model
-            is not modified: the base shares its weights, but not its mode or `requires_grad`.
+            is not modified: the base shares its weights, but not its mode or `requires_grad`. The
+            weights must not be changed while the base is in use; load it again after a change.
         tokenizer: Tokenizer of a loaded model; otherwise it is loaded with the model.
         revision: Commit, tag or branch on the Hub.
         dtype: `"float32"`, `"bfloat16"`, `"float16"`, `"auto"` or a `torch.dtype`; the default is
@@ -260,23 +298,6 @@ def load_tokenizer(ref: str | Path) -> tuple[PreTrainedTokenizerBase, Any]:
         config = AutoConfig.from_pretrained(source, **options)
         _check_continues_texts(source, config)
         return AutoTokenizer.from_pretrained(source, **options), config
-
-
-def position_limit(config: Any) -> int | None:
-    """Return the maximum number of tokens of a transformers configuration; None if unlimited.
-
-    Of an encoder-decoder it is the encoder's, which reads the text.
-    """
-    config = (
-        config.get_text_config(encoder=True)
-        if config.is_encoder_decoder
-        else (config.get_text_config())
-    )
-    fields = config.to_dict()
-    if "relative_attention_num_buckets" in fields:
-        return None  # relative positions (T5): `n_positions` is only the training length
-    limits = [getattr(config, name, None) for name in _POSITIONS]
-    return next((int(limit) for limit in limits if isinstance(limit, int) and limit > 0), None)
 
 
 def _source(ref: str | Path, name: str | None) -> str:

@@ -6,12 +6,18 @@ sampled weights, and a small numeric sketch. The digests are of the values *roun
 Quantization changes the matrices but not the one-dimensional norm weights, while any training of
 the norms changes some of them: equal norm digests with matrices within quantization error therefore
 mean the same base with another quantization, and different norm digests mean another base.
+
+Equal weights compute something else with other settings, such as rotary factors. A file format or a
+release of transformers may lack some, so only settings that both sides have are compared, and other
+settings are no other base: they are a reason for a warning.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -30,6 +36,16 @@ _SKETCH_COLUMNS = 16
 # model of the same shape by ~140 %. The norm digests make the finer distinctions.
 _QUANTIZATION_TOLERANCE = 0.25
 _HALF_PRECISION_TOLERANCE = 0.01
+_SETTING = re.compile(r"(window|scalar|multiplier|scaling|scale|per_tok|rope_type)$")
+"""Names of numbers without a fraction, and of words, that change what a config computes."""
+_NO_SETTING = re.compile(r"drop|init|std|loss|aux|jitter|noise|penalty|temperature|top_p|threshold")
+"""Names of fractions that only training or generation reads."""
+_GROUPS = {
+    "embeddings": "embeddings",
+    "matrices": "matrices",
+    "norms": "norms",
+    "others": "other weights",
+}
 _STRUCTURE = {
     "model_type": "model type",
     "hidden_size": "hidden size",
@@ -63,11 +79,10 @@ def compute_fingerprint(
         quantization: How the weights were quantized, or None.
 
     Returns:
-        A JSON-serializable mapping of about 1.5 KB; see the module's docstring.
+        A JSON-serializable mapping of about 1.8 KB; see the module's docstring.
     """
     config = model.config.get_text_config()
     embedding = cast(torch.Tensor, model.get_input_embeddings().weight).detach()  # [V, H]
-    matrices, norms = _sampled(model, embedding)
     return {
         "model_type": str(model.config.model_type),
         "hidden_size": int(embedding.shape[-1]),
@@ -75,8 +90,8 @@ def compute_fingerprint(
         "vocab_size": int(embedding.shape[0]),
         "tokenizer": tokenizer_hash(tokenizer),
         "embeddings": _digests([_embedding_rows(embedding)]),
-        "matrices": _digests(matrices),
-        "norms": _digests(norms),
+        **{group: _digests(weights) for group, weights in _sampled(model, embedding).items()},
+        "settings": _settings(model.config.get_text_config().to_dict()),
         "sketch": _sketch(embedding),
         "dtype": str(embedding.dtype).removeprefix("torch."),
         "quantization": quantization,
@@ -99,10 +114,19 @@ def compare_fingerprints(recorded: Mapping[str, Any] | None, present: Mapping[st
         if recorded.get(key) is not None and recorded[key] != present[key]:
             found = "" if key == "tokenizer" else f" ({recorded[key]} vs. {present[key]})"
             return Verdict("different", f"the {words} differs{found}")
+    verdict = _compare_weights(recorded, present)
+    other = _other_settings(recorded.get("settings"), present.get("settings"))
+    if other and verdict.kind in ("exact", "quantized"):
+        return Verdict("unknown", f"{verdict.reason}, but the settings differ: {other}")
+    return verdict
+
+
+def _compare_weights(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> Verdict:
     # Step 2: equal digests of all sampled weights mean the same model.
     groups = {
-        group: _same(recorded.get(group), present[group])
-        for group in ("embeddings", "matrices", "norms")
+        group: _same(recorded.get(group), present.get(group))
+        for group in _GROUPS
+        if group != "others" or (recorded.get(group) and present.get(group))  # older ones lack it
     }
     if all(same is True for same in groups.values()):
         return Verdict("exact", "all sampled weights are equal")
@@ -122,10 +146,10 @@ def _compare_unquantized(
             return Verdict(
                 "unknown", "bfloat16 and float16 weights can only be compared approximately"
             )
-    differing = [group for group, same in groups.items() if same is False]
+    differing = [_GROUPS[group] for group, same in groups.items() if same is False]
     if differing:
         return Verdict("different", f"the sampled {' and '.join(differing)} differ")
-    missing = [group for group, same in groups.items() if same is None]
+    missing = [_GROUPS[group] for group, same in groups.items() if same is None]
     return Verdict("unknown", f"the {' and '.join(missing)} could not be compared")
 
 
@@ -156,6 +180,21 @@ def _sketch_error(recorded: Any, present: list[float] | None) -> float | None:
         return None
     a, b = torch.tensor(recorded, dtype=torch.float64), torch.tensor(present, dtype=torch.float64)
     return float((a - b).norm() / b.norm().clamp_min(1e-12))
+
+
+def _other_settings(recorded: Any, present: Any) -> str | None:
+    """Name the settings that both sides have and that differ, with both sides."""
+    if not isinstance(recorded, Mapping) or not isinstance(present, Mapping):
+        return None
+    return ", ".join(
+        f"{name} ({_listed(recorded[name])} vs. {_listed(present[name])})"
+        for name in present
+        if name in recorded and recorded[name] != present[name]
+    )
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(map(str, values)) if isinstance(values, list) else str(values)
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -190,17 +229,48 @@ def _merged(vocabulary: Mapping[str, int], merges: list[list[str] | str]) -> dic
     return {token: index for token, index in vocabulary.items() if token in made or len(token) == 1}
 
 
-def _sampled(
-    model: PreTrainedModel, embedding: torch.Tensor
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return a few rows of every linear matrix, and all one-dimensional weights, in name order."""
-    matrices, norms = [], []
+def _sampled(model: PreTrainedModel, embedding: torch.Tensor) -> dict[str, list[torch.Tensor]]:
+    """Return a few rows of every matrix, and whole vectors, in name order."""
+    found: dict[str, list[torch.Tensor]] = {"matrices": [], "norms": [], "others": []}
     for name, weight in _readable_weights(model):
+        sized = weight.dim() > 0 and weight.shape[0] == embedding.shape[0]
         if weight.dim() == 1 and name.endswith("weight"):
-            norms.append(weight)
-        elif weight.dim() == 2 and weight.shape[0] != embedding.shape[0]:
-            matrices.append(weight[:: max(1, weight.shape[0] // _MATRIX_ROWS)])  # [4 or so, in]
-    return matrices, norms
+            found["norms"].append(weight)
+        elif weight.dim() == 2 and not sized:
+            found["matrices"].append(_few_rows(weight))
+        elif weight.dim() < 2:  # biases, also of the vocabulary
+            found["others"].append(_embedding_rows(weight) if sized else weight)
+        elif weight.dim() > 2:  # of experts, or of a convolution
+            found["others"].append(_few_rows(weight.flatten(0, -2)))
+    # Also if it is tied: a file may have a copy of the embeddings for it.
+    head = getattr(model.get_output_embeddings(), "weight", None)
+    if head is not None and head.is_floating_point() and head.device.type != "meta":
+        found["others"].append(_embedding_rows(head.detach()))
+    return found
+
+
+def _few_rows(matrix: torch.Tensor) -> torch.Tensor:
+    return matrix[:: max(1, matrix.shape[0] // _MATRIX_ROWS)]  # [4 or so, in]
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the values of each setting of a config, also in nested entries."""
+    found: dict[str, set[Any]] = {}
+    entries = [*config.items()]
+    for name, value in entries:  # which grow
+        if isinstance(value, Mapping) and name != "quantization_config":
+            entries += value.items()
+        elif _is_setting(str(name), value):
+            # To six digits, because a GGUF file has them as float32.
+            rounded = value if isinstance(value, str) else float(f"{value:.6g}")
+            found.setdefault(name, set()).add(rounded)
+    return {name: sorted(values, key=str) for name, values in sorted(found.items())}
+
+
+def _is_setting(name: str, value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value) and not _NO_SETTING.search(name)
+    return type(value) in (int, str) and _SETTING.search(name) is not None
 
 
 def _readable_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:

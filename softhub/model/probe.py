@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -23,26 +22,19 @@ from typing import Any
 import torch
 
 from softhub.errors import BaseModelError
+from softhub.model.as_in_use import as_in_use
 from softhub.model.assembly import ALONE, EQUAL, PADDED
 from softhub.model.base import BaseModel
+from softhub.model.config_lengths import named_windows
 from softhub.model.packing import can_run_packed
-from softhub.model.questions import Pair, Rows, why_not
+from softhub.model.questions import Pair, Rows, largest_bound, why_not
 
 _BATCHINGS = (PADDED, EQUAL, ALONE)
 _SOME, _ALL = (0, 1), (0, 1, 2, 3)
 """Rows that show whether pads matter, and those that also show whether equal lengths do."""
 
-_WINDOW = re.compile(
-    r"(window|window_size|original_max_position_embeddings|chunk_size|compress_rates"
-    r"|index_topk|expert_capacity)$"
-)
-"""Names of the lengths in a config beyond which a model may compute something else."""
-
-_SHORTEST_WINDOW = 8
-"""Prompt, text and word of the shortest rows that are asked about; shorter windows are not seen."""
-
-_LONG, _BEYOND = 8, 16
-"""Tokens of the longer rows, and by how much they exceed a window."""
+_LONG, _BEYOND = 8, 19
+"""Tokens of the longer rows, and by how much they exceed a window: to no multiple of a chunk."""
 
 _IN_WORDS = {
     PADDED: "exact, with pads",
@@ -110,32 +102,10 @@ class Capabilities:
         """Whether the base is where it was asked, or cannot be asked again."""
         return self._placement == self._base.placement or _is_divided(self._base)
 
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Ask as in use, also within a training step: in the base's own precision and eval mode.
-
-        Layers that checkpoint their activations would fill no cache.
-        """
-        on = [
-            (module, name)
-            for module in self._base.model.modules()
-            for name in ("training", "gradient_checkpointing")
-            if getattr(module, name, False) is True
-        ]
-        for module, name in on:
-            setattr(module, name, False)
-        try:
-            with torch.no_grad(), torch.autocast(self._base.device.type, enabled=False):
-                yield
-        finally:
-            for module, name in on:
-                setattr(module, name, True)
-
     @cached_property
     def windows(self) -> tuple[int, ...]:
         """Lengths, in order, beyond which the base is asked again."""
-        lengths = _named_lengths(self._base.model.config.get_text_config().to_dict())
-        return tuple(sorted(length for length in lengths if length >= _SHORTEST_WINDOW))
+        return named_windows(self._base.model.config.get_text_config().to_dict())
 
     @cached_property
     def embedding_scale(self) -> float | None:
@@ -146,7 +116,7 @@ class Capabilities:
         """
         if _is_divided(self._base):
             return 1.0
-        with self._lock, self._asking():
+        with self._lock, as_in_use(self._base):
             return _find_scale(self._base, self._asked(0))
 
     def rows(self, width: int) -> RowAnswers:
@@ -161,7 +131,7 @@ class Capabilities:
                 if _is_divided(self._base):
                     return _UNASKED
                 some = _ALL if level else _SOME
-                with self._asking():
+                with as_in_use(self._base):
                     self._rows[level] = _ask_rows(self._base, self._asked(level), some)
             return self._rows[level]
 
@@ -171,8 +141,8 @@ class Capabilities:
         base = self._base
         if not can_run_packed(base) or _is_divided(base) or self.embedding_scale is None:
             return False
-        with self._lock, self._asking():
-            return why_not(self._asked(0).packed, base.dtype) is None
+        with self._lock, as_in_use(base):
+            return why_not(self._asked(0).packed, self._asked(0).bound) is None
 
     def batching(self, width: int) -> str:
         """Return which rows may share a batch.
@@ -201,7 +171,7 @@ class Capabilities:
             if (level, grows, prompted) not in self._texts:
                 if _is_divided(self._base):
                     return TextAnswers(PADDED)
-                with self._asking():
+                with as_in_use(self._base):
                     self._texts[level, grows, prompted] = self._ask_texts(level, grows, prompted)
             answers = self._texts[level, grows, prompted]
         if not answers.batching:
@@ -255,7 +225,8 @@ class Capabilities:
 
     @cached_property
     def _short_rows(self) -> Rows:
-        return Rows(self._base, min(_LONG, min(self.windows, default=_LONG + 4) - 4))
+        window = min(self.windows, default=_LONG + 4)  # prompt and word take 4 tokens of it
+        return Rows(self._base, max(1, min(_LONG, window - 4)))
 
     def _asked(self, level: int) -> Rows:
         return Rows(self._base, self._longer_than(level) + _BEYOND) if level else self._short_rows
@@ -290,19 +261,6 @@ class Capabilities:
         )
 
 
-def _named_lengths(config: Mapping[str, Any]) -> set[int]:
-    """Return the lengths in a config, also in nested entries such as those of rotary positions."""
-    found: set[int] = set()
-    for name, value in config.items():
-        values = [*value.values()] if isinstance(value, Mapping) else value
-        if _WINDOW.search(str(name)):
-            lengths = values if isinstance(values, list | tuple) else [values]
-            found |= {length for length in lengths if type(length) is int}
-        elif isinstance(value, Mapping):
-            found |= _named_lengths(value)
-    return found
-
-
 def _is_divided(base: BaseModel) -> bool:
     """Return whether FSDP or DeepSpeed has divided the weights among processes."""
     return base.is_sharded or any(hasattr(each, "ds_id") for each in base.model.parameters())
@@ -314,12 +272,12 @@ def _is_divided(base: BaseModel) -> bool:
 class _Reasons:
     """Asks questions, and remembers why a way is not exact."""
 
-    def __init__(self, base: BaseModel) -> None:
-        self._dtype = base.dtype
+    def __init__(self, bound: Callable[[], float]) -> None:
+        self._bound = bound
         self.found: dict[str, str] = {}
 
     def exact(self, way: str, question: Callable[[], Iterable[Pair]]) -> bool:
-        reason = why_not(question, self._dtype)
+        reason = why_not(question, self._bound)
         if reason is not None:
             self.found[way] = reason
         return reason is None
@@ -327,7 +285,7 @@ class _Reasons:
 
 def _find_scale(base: BaseModel, rows: Rows) -> float | None:
     """Return the factor with which embeddings are what the model makes of ids; None without one."""
-    expected = rows.expected([0])[0]
+    expected, bound = rows.expected([0])[0], partial(largest_bound, base.dtype)
 
     def same(scale: float) -> list[Pair]:
         return [(rows.alone(0, scale=scale), expected)]
@@ -337,9 +295,9 @@ def _find_scale(base: BaseModel, rows: Rows) -> float | None:
         return [(found, found)]
 
     for scale in _scales(base):
-        if why_not(partial(same, scale), base.dtype) is None:
+        if why_not(partial(same, scale), bound) is None:
             # A prompt is no token's embedding, of which some models look up the id (Gemma 4).
-            return scale if why_not(partial(runs, 1.01 * scale), base.dtype) is None else None
+            return scale if why_not(partial(runs, 1.01 * scale), bound) is None else None
     return None
 
 
@@ -361,15 +319,16 @@ def _numbers(fields: Mapping[str, Any]) -> list[float]:
 
 def _ask_rows(base: BaseModel, rows: Rows, some: Sequence[int]) -> RowAnswers:
     """Ask how rows are exact, the fastest way first; `some` of them show what pads do."""
-    reasons, embeds = _Reasons(base), base.capabilities.embedding_scale is not None
+    reasons, embeds = _Reasons(rows.bound), base.capabilities.embedding_scale is not None
     form, decoder = rows.vectors if embeds else None, not base.is_encoder_decoder
+    cached = decoder and embeds and "past_key_values" in base.forward_parameters
     shares = continues = False
-    if decoder and embeds and "past_key_values" in base.forward_parameters:
+    if cached:
         shares = continues = reasons.exact("keys", lambda: rows.continued(some, rows.prefix))
-        if not shares:  # perhaps they are shared, and only their continuation is not exact
-            shares = reasons.exact("keys", lambda: rows.scored(some, rows.prefix, PADDED))
     if decoder and not continues:
         continues = reasons.exact("cache", lambda: rows.continued(some, form))
+        if cached and not continues:  # no continuation is exact: that says nothing of the keys
+            shares = reasons.exact("keys", lambda: rows.scored(some, rows.prefix, PADDED))
     for batching in _BATCHINGS:
         asked = some if batching == PADDED else _ALL
         if reasons.exact(batching, partial(rows.scored, asked, form, batching)):
@@ -387,7 +346,7 @@ def _ask_texts(
     expected: Callable[[Rows, Sequence[int]], torch.Tensor],
 ) -> TextAnswers:
     """Ask how `generate` is exact, the fastest way first; `expected` is for rows alone."""
-    reasons = _Reasons(every[0].base)
+    reasons = _Reasons(lambda: max(each.bound() for each in every))
 
     def asked(batching: str, *, cache: bool = False) -> Iterator[Pair]:
         rows = some if batching == PADDED else _ALL

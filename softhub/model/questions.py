@@ -24,7 +24,14 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 _ROUGH = 0.05
-"""Largest deviation in half precision, relative to the largest log-probability."""
+"""Largest deviation in half precision, of the largest log-probability; see `Rows.bound`."""
+
+_ROUNDINGS = 2
+"""How far half precision may move results, in units of what the last bit of embeddings moves.
+
+Exact ways move those of SmolLM2-135M by up to 1 unit and those of tiny models by 0.4; keys that
+ignore a window move tiny models by 10 or more.
+"""
 
 _UNABLE = (
     AssertionError,
@@ -55,10 +62,11 @@ class Rows:
     def __init__(self, base: BaseModel, length: int) -> None:
         self.base = base
         self.prompt, self.word = _ordinary_tokens(base, 2, 40), _ordinary_tokens(base, 2, 70)
-        lengths = (length, max(1, length - 7), length - 2, 1)
+        lengths = (length, max(1, length - 7), max(1, length - 2), 1)
         texts = [_ordinary_tokens(base, n, 7 * n) for n in lengths]
         self._rows = [(None, texts[0]), *((self.prompt, text) for text in texts[1:])]
         self._alone: dict[int, torch.Tensor] = {}
+        self._bound: float | None = None
 
     @cached_property
     def vectors(self) -> torch.Tensor:
@@ -90,10 +98,40 @@ class Rows:
                 self._alone[row] = self.alone(row)
         return torch.stack([self._alone[row] for row in rows])
 
+    def bound(self) -> float:
+        """Return the deviation up to which a way is exact, of the largest log-probability.
+
+        Half precision rounds at each step. How far that moves a result depends on the base, and is
+        measured by what the last bit of its embeddings moves; another window moves it further.
+        """
+        scale = self.base.capabilities.embedding_scale
+        if self._bound is None:
+            self._bound = largest_bound(self.base.dtype)
+            if self.base.dtype not in _TOLERANCE and scale is not None:
+                noise = max(self._moved_by_last_bit(row, scale) for row in (0, 1))
+                least = torch.finfo(self.base.dtype).eps
+                self._bound = min(self._bound, max(least, _ROUNDINGS * noise))
+        return self._bound
+
+    def _moved_by_last_bit(self, row: int, scale: float) -> float:
+        return _share(self.alone(row, scale=scale, rounded=True), self.expected([row])[0])
+
     def alone(
-        self, row: int, *, scale: float | None = None, word: Sequence[int] | None = None
+        self,
+        row: int,
+        *,
+        scale: float | None = None,
+        rounded: bool = False,
+        word: Sequence[int] | None = None,
     ) -> torch.Tensor:
-        """Run a row and a word as plain transformers does, `[1 + S, V]`; scaled as embeddings."""
+        """Run a row and a word as plain transformers does, `[1 + S, V]`.
+
+        Args:
+            row: The row.
+            scale: Run embeddings times this factor instead of ids.
+            rounded: Whether each number of the embeddings changes by about its last bit.
+            word: Another word than `word`.
+        """
         base, options = self.base, dict[str, Any]()
         word = self.word if word is None else [*word]
         tokens, keep = self.tokens(row), len(word) + 1
@@ -107,7 +145,8 @@ class Rows:
         if scale is None:
             options["input_ids"] = ids
         else:
-            options["inputs_embeds"] = base.model.get_input_embeddings()(ids) * scale
+            embedded = base.model.get_input_embeddings()(ids) * scale
+            options["inputs_embeds"] = _rounded(embedded) if rounded else embedded
         logits = base.model(**options, attention_mask=torch.ones_like(ids), use_cache=False).logits
         return cast(torch.Tensor, logits[0, -keep:].float().log_softmax(-1))
 
@@ -198,10 +237,20 @@ class _Forced(LogitsProcessor):
 # --- comparing ------------------------------------------------------------------------------------
 
 
-def why_not(question: Callable[[], Iterable[Pair]], dtype: torch.dtype) -> str | None:
-    """Return why a way is not exact, or None if it is."""
+def largest_bound(dtype: torch.dtype) -> float:
+    """Return the deviation beyond which nothing is exact in a dtype, however it rounds."""
+    return _TOLERANCE.get(dtype, _ROUGH)
+
+
+def why_not(question: Callable[[], Iterable[Pair]], bound: Callable[[], float]) -> str | None:
+    """Return why a way is not exact, or None if it is.
+
+    Args:
+        question: Returns what was found and what was expected.
+        bound: Returns the largest share of the largest log-probability by which they may differ.
+    """
     try:
-        return _deviation(question(), _TOLERANCE.get(dtype, _ROUGH))
+        return _deviation(question(), bound())
     except _UNABLE as error:
         if isinstance(error, torch.OutOfMemoryError) or "memory" in str(error):
             raise  # says nothing about the model
@@ -213,12 +262,24 @@ def _deviation(pairs: Iterable[Pair], bound: float) -> str | None:
     for found, expected in pairs:
         if found.shape != expected.shape:
             return f"the shape {[*found.shape]} was found, not {[*expected.shape]}"
-        both = found.isnan() & expected.isnan()
-        difference = (found - expected).abs().nan_to_num(torch.inf).masked_fill(both, 0.0)
-        size = expected.abs().nan_to_num(posinf=0.0).max().clamp_min(1e-6)
-        if not (share := float(difference.max() / size)) <= bound:
+        if not (share := _share(found, expected)) <= bound:
             return f"log-probabilities differ by {share:.1%} of the largest"
     return None
+
+
+def _share(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the largest deviation, relative to the largest log-probability."""
+    both = found.isnan() & expected.isnan()
+    difference = (found - expected).abs().nan_to_num(torch.inf).masked_fill(both, 0.0)
+    size = expected.abs().nan_to_num(posinf=0.0).max().clamp_min(1e-6)
+    return float(difference.max() / size)
+
+
+def _rounded(values: torch.Tensor) -> torch.Tensor:
+    """Return each number changed by about its last bit, up or down at random."""
+    up = torch.rand(values.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    last = torch.finfo(values.dtype).eps
+    return values * torch.where(up, 1 + last, 1 - last).to(values)
 
 
 def _ordinary_tokens(base: BaseModel, count: int, start: int) -> list[int]:

@@ -30,7 +30,6 @@ from softhub.model.assembly import (
 from softhub.model.base import BaseModel
 from softhub.model.device_settings import settings_of
 from softhub.model.encoding import Candidates
-from softhub.model.forced_tokens import forced_ids
 from softhub.model.grouping import PreparedPrompt, row_lengths, row_width, run_in_groups
 from softhub.model.kv_cache import Prefix, join_prefixes, select_rows
 from softhub.model.packing import Packing, SharedPrompt, run_packed
@@ -247,7 +246,7 @@ def _step_logprobs(
         at_once = settings_of(encoded.mask.device).continuations_at_once
         most = max(1, at_once // encoded.mask.shape[0])
         chunk = len(rows) if torch.is_grad_enabled() else most
-        forced = forced_ids(base)  # what follows it is scored, but not itself
+        forced = base.forced_ids  # what follows it is scored, but not itself
         for start in range(0, len(rows), chunk):
             some = [(*forced, *row) for row in rows[start : start + chunk]]
             later += [each[:, len(forced) :] for each in along_rows(base, encoded, some)]
@@ -437,7 +436,7 @@ def _teacher_forced(
     """Implement `_along_targets` for an encoder-decoder."""
     encoded = encode_rows(base, prompts, texts, keep_cache=False)
     # The decoder reads the start token, what is forced, and all target tokens but the last.
-    forced = forced_ids(base)
+    forced = base.forced_ids
     start = targets.ids.new_tensor([[base.start_id, *forced]]).expand(targets.ids.shape[0], -1)
     shifted = torch.cat([start, targets.ids[:, :-1]], dim=1)  # [B, forced + N]
     if not in_pieces:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from softhub.errors import TaskError
-from softhub.model.base import load_tokenizer, position_limit
+from softhub.model.base import load_tokenizer
+from softhub.model.config_lengths import position_limit
 from softhub.model.encoding import Encoder
 from softhub.tasks import Task, Template
 from softhub.tasks.drafting.lengths import LengthCounter

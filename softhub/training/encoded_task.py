@@ -37,13 +37,17 @@ class EncodedTask:
 
         They are those of the longest text, and of the longest answer that follows it.
         """
-        splits = (self.train, self.dev)
-        texts = max(len(ids) for split in splits for ids in split.inputs)
+        texts = max(len(ids) for split in (self.train, self.dev) for ids in split.inputs)
+        generated = self.candidates is None and self.task.generation.get("max_new_tokens")
+        return texts + max(self.longest_answer, int(generated or 0))
+
+    @property
+    def longest_answer(self) -> int:
+        """The most tokens of an answer that training scores."""
         if self.candidates is not None:
-            return texts + max(map(len, self.candidates.sequences))
-        targets = (answer for split in splits for answer in split.answers)
-        longest = max(len(answer) for answer in targets if isinstance(answer, tuple))
-        return texts + max(longest, int(self.task.generation.get("max_new_tokens") or 0))
+            return max(map(len, self.candidates.sequences))
+        targets = (answer for split in (self.train, self.dev) for answer in split.answers)
+        return max(len(answer) for answer in targets if isinstance(answer, tuple))
 
     @property
     def label_entropy(self) -> float | None:
@@ -80,20 +84,23 @@ def encode_task(
         The encoded task.
 
     Raises:
-        TaskError: The template, the label words and the tokenizer do not fit together.
+        TaskError: The template, the label words and the tokenizer do not fit together, or an
+            answer is longer than the base's decoder reads.
         TrainingError: A split is empty.
     """
     task = render_chat(task, base.tokenizer)
     encoder = base.encoder
     candidates = encoder.candidates_of(task)
     room = None if base.max_positions is None else base.max_positions - virtual_tokens
-    return EncodedTask(
+    encoded = EncodedTask(
         task,
         candidates,
         train=encode_examples(encoder, task, train, candidates, room),
         dev=encode_examples(encoder, task, dev, candidates, room),
         label_weights=task.training_weights(train),
     )
+    base.check_answer(encoded.longest_answer)
+    return encoded
 
 
 def truncation_warnings(tasks: Sequence[EncodedTask]) -> list[str]:

@@ -67,7 +67,14 @@ def test_what_a_search_finds_is_written_to_a_file(
 
 
 def test_search_by_fingerprint(softhub: Command, tmp_path: Path) -> None:
-    for name, fingerprint in (("a", {"hash": "1"}), ("b", {"hash": "2"}), ("c", {"hash": "1"})):
+    fingerprints = {
+        "a": {"hash": "1", "later": "2", "settings": {"factor": [8.0], "window": [4]}},
+        "b": {"hash": "2", "settings": {"factor": [8.0]}},
+        "c": {"hash": "1", "settings": {"factor": [8.0]}},  # of an earlier version, which had less
+        "d": {"hash": "1", "later": "2", "settings": {"factor": [1.0]}},
+        "e": None,
+    }
+    for name, fingerprint in fingerprints.items():
         files = adapter_files(ord(name), fingerprint=fingerprint)
         softhub("push", write(tmp_path / name, files), f"me/{name}")
     found = lines(softhub("search", "--fingerprint-of", "me/a", "--sort", "name").out)

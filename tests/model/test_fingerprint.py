@@ -6,12 +6,12 @@ import json
 import gguf
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from softhub.model.base import load_base
 from softhub.model.fingerprint import compare_fingerprints, compute_fingerprint
 from tests.requantized import requantize
-from tests.tiny import BUILDERS, build_base, build_tokenizer
+from tests.tiny import BUILDERS, build_base, build_tokenizer, llama_like
 
 Q = gguf.GGMLQuantizationType
 
@@ -185,3 +185,72 @@ def test_what_cannot_be_compared_is_unknown(model, print_of):
     for damage in ({"norms": None}, {"sketch": None}, {"sketch": [1.0]}):
         quantized = print_of(requantize(model, Q.Q4_0), "gguf-q4_0") | damage
         assert compare_fingerprints(quantized, present).kind == "unknown"
+
+
+# --- what the matrices and norms do not show ------------------------------------------------------
+
+
+def experts():
+    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**llama_like(**sizes)))
+
+
+@pytest.mark.parametrize(
+    ("build", "replaced"),
+    [(experts, "experts"), (experts, "lm_head"), (BUILDERS["gpt2"], "bias")],
+    ids=["experts", "untied head", "biases"],
+)
+def test_other_weights_are_another_base(build, replaced, print_of):
+    torch.manual_seed(0)
+    model = build()
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, weight in other.named_parameters():
+            if replaced in name:
+                weight.normal_()
+    recorded = json.loads(json.dumps(print_of(model)))
+    verdict = compare_fingerprints(recorded, print_of(other))
+    assert (verdict.kind, verdict.reason) == ("different", "the sampled other weights differ")
+    assert compare_fingerprints(recorded, print_of(model)).kind == "exact"
+    # Adapters that were made before these weights were sampled load as they did.
+    del recorded["others"], recorded["settings"]
+    assert compare_fingerprints(recorded, print_of(other)).kind == "exact"
+
+
+def test_a_tied_head_is_the_same_as_a_copy_of_the_embeddings(print_of):
+    tied = BUILDERS["qwen2"]()
+    apart = copy.deepcopy(tied)
+    apart.lm_head.weight = torch.nn.Parameter(tied.lm_head.weight.detach().clone())
+    assert compare_fingerprints(print_of(tied), print_of(apart)).kind == "exact"
+
+
+def test_other_settings_of_equal_weights_are_named(model, print_of):
+    recorded = json.loads(json.dumps(print_of(model)))
+    model.config.rope_parameters = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e4}
+    verdict = compare_fingerprints(recorded, print_of(model))
+    assert verdict.kind == "unknown"
+    assert "all sampled weights are equal, but the settings differ: rope_type" in verdict.reason
+    assert "(default vs. linear)" in verdict.reason
+    quantized = print_of(requantize(model, Q.Q8_0), "gguf-q8_0")
+    assert compare_fingerprints(recorded, quantized).kind == "unknown"
+
+
+def test_settings_without_effect_or_on_one_side_are_no_difference(model, print_of):
+    recorded = json.loads(json.dumps(print_of(model)))
+    for name, value in {
+        "attention_dropout": 0.3,
+        "initializer_range": 0.5,
+        "use_cache": False,
+        "pad_token_id": 7,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 9.999999974752427e-07,  # 1e-6 as float32, as in a GGUF file
+        "new_in_a_later_release": 3.0,
+    }.items():
+        setattr(model.config, name, value)
+    assert compare_fingerprints(recorded, print_of(model)).kind == "exact"
+    assert compare_fingerprints(print_of(model), recorded).kind == "exact"
+
+
+def test_a_setting_that_is_not_finite_is_left_out(model, print_of):
+    model.config.swiglu_limit = float("inf")
+    assert "swiglu_limit" not in print_of(model)["settings"]
