@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from softhub.experiments.machine import machine
+from softhub.experiments.records import append_record, read_records
 from softhub.files import replace_file
 
 # Some benchmarks use what the tests build, such as tiny models and servers.
@@ -66,7 +67,7 @@ def dev_accuracies(result):
 
 def read_rows(path):
     """Return the rows of earlier runs, one per line; empty without a file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return read_records(path, dict)
 
 
 def keep_row(path, row):
@@ -76,8 +77,7 @@ def keep_row(path, row):
     row names its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps({**row, **processor()}) + "\n")
+    append_record(path, {**row, **processor()})
 
 
 def write(name, figures, folder=RESULTS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
 import sys
@@ -117,6 +118,8 @@ def parse_config(
     it is off by default), and the settings that it replaces. A flag then wins over the file, and
     two of them in one place are an error.
 
+    `--help` leaves out the settings that a dataclass lists in `NOT_IN_HELP`.
+
     Args:
         settings: Dataclasses whose fields are the known keys, e.g. a recipe's own and
             `PromptTrainingArguments`.
@@ -152,11 +155,27 @@ def _parser(settings: Sequence[Any]) -> Any:
     """Return transformers' parser for dataclasses, which raises errors and does not exit."""
     from transformers import HfArgumentParser
 
+    hidden = {name for each in settings for name in getattr(each, "NOT_IN_HELP", ())}
+
     class Parser(HfArgumentParser):
         def error(self, message: str) -> NoReturn:
             raise ConfigError(f"{message}; --help lists all options.")
 
-    return Parser(list(settings), allow_abbrev=False)
+        def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+            name = options.get("dest") or names[0].removeprefix("--")
+            options["help"] = argparse.SUPPRESS if name in hidden else _help(**options)
+            return super().add_argument(*names, **options)
+
+    formatter = argparse.HelpFormatter  # transformers' own shows every default, None too
+    return Parser(list(settings), allow_abbrev=False, formatter_class=formatter)
+
+
+def _help(help: str = "", default: Any = None, action: str = "", **options: Any) -> str:
+    """Return the help of an option: with its default, or for `--no_x` of what it turns off."""
+    if action == "store_false":
+        return f"Turn off: {help}"
+    shown = default not in (None, "", argparse.SUPPRESS)
+    return f"{help} (default: %(default)s)" if shown else help
 
 
 class _Flag(NamedTuple):

@@ -52,6 +52,7 @@ _SHEET = (
 )
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _PIXELS_PER_POINT = 1.5
+_MARGIN = 0.08  # inches
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "softhub",
@@ -84,8 +85,8 @@ _SETTINGS: dict[Any, Any] = {
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.6,
     "figure.facecolor": "none",
-    "figure.constrained_layout.w_pad": 0.08,
-    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": _MARGIN,
+    "figure.constrained_layout.h_pad": _MARGIN,
 }
 
 
@@ -117,11 +118,14 @@ def legend_outside(figure: Figure, *of: Axes, below: bool = False) -> None:
     found = [axes.get_legend_handles_labels() for axes in of]
     handles = [handle for pair in found for handle in pair[0]]
     labels = [label for pair in found for label in pair[1]]
-    if labels:
-        rows = -(-sum(len(label) + 8 for label in labels) // 110)
-        place: Literal["outside lower left", "outside upper left"]
-        place = "outside lower left" if below else "outside upper left"
-        figure.legend(handles, labels, loc=place, ncols=-(-len(labels) // rows))
+    place: Literal["outside lower left", "outside upper left"]
+    place = "outside lower left" if below else "outside upper left"
+    room = figure.bbox.width - 2 * _MARGIN * figure.dpi
+    for rows in range(1, len(labels) + 1):  # as few as fit
+        legend = figure.legend(handles, labels, loc=place, ncols=-(-len(labels) // rows))
+        if rows == len(labels) or legend.get_window_extent().width <= room:
+            return
+        legend.remove()
 
 
 def to_png(figure: Figure, *, dpi: int = 200) -> bytes:

@@ -87,12 +87,6 @@ PRIVATE = [
         "exchanges the head of a shallow copy and leaves the model as it is",
     ),
     Private(
-        "training/mixture.py",
-        "_get_train_sampler",
-        "transformers:Trainer",
-        "Trainer's hook for another sampler",
-    ),
-    Private(
         "training/module.py",
         "_no_split_modules",
         "transformers:PreTrainedModel",

@@ -20,9 +20,9 @@ _LEAST = {
     "per_device_eval_batch_size": 1,
     "per_device_train_batch_size": 1,
 }
-_SEEDS = ("seed", "data_seed")
 _SEED_LIMIT = 2**32  # of numpy
-_UNSUPPORTED: Mapping[str, tuple[Any, str]] = {
+UNSUPPORTED: Mapping[str, tuple[Any, str]] = {
+    "data_seed": (None, "seed chooses the order of the texts too"),
     "dataloader_drop_last": (False, "no text of train or dev is left out"),
     "batch_eval_metrics": (False, "the task's metrics are computed over all dev texts"),
     "label_smoothing_factor": (0, "the loss is that of the task's labels or reference texts"),
@@ -42,7 +42,7 @@ def check_values(arguments: Any) -> None:
     Raises:
         TrainingError: An argument is not supported, of the wrong type, or too small.
     """
-    for name, (neutral, reason) in _UNSUPPORTED.items():
+    for name, (neutral, reason) in UNSUPPORTED.items():
         if getattr(arguments, name, neutral) not in (neutral, None):
             raise TrainingError(f"The training argument {name} is not supported: {reason}.")
     for name, hint in get_type_hints(type(arguments)).items():
@@ -57,7 +57,7 @@ def _check(name: str, value: Any, kind: type, *, optional: bool) -> None:
         return
     if expected := expected_instead(value, kind, _LEAST.get(name)):
         raise TrainingError(f"{name} is {value!r:.80}; expected {expected}.")
-    if name in _SEEDS and not 0 <= value < _SEED_LIMIT:
+    if name == "seed" and not 0 <= value < _SEED_LIMIT:
         raise TrainingError(
             f"{name} is {value!r:.80}; expected a whole number from 0 to {_SEED_LIMIT - 1}."
         )

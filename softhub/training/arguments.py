@@ -14,7 +14,7 @@ from softhub.config import Alternatives
 from softhub.errors import TrainingError
 from softhub.model.base import BaseModel
 from softhub.terminal import is_quiet
-from softhub.training.argument_checks import check_values, explained_arguments
+from softhub.training.argument_checks import UNSUPPORTED, check_values, explained_arguments
 from softhub.training.auto_steps import SCHEDULE
 from softhub.training.callbacks import check_trackers
 from softhub.training.learning_rate import check_learning_rate, scaled_rate
@@ -97,6 +97,7 @@ class PromptTrainingArguments(TrainingArguments):
     ALTERNATIVES: ClassVar[Alternatives] = {
         "max_steps": ("-1", ("num_train_epochs",)),
     }
+    NOT_IN_HELP: ClassVar[Collection[str]] = UNSUPPORTED
 
     output_dir: str = field(default="runs/prompt", metadata={"help": "Folder of the checkpoints."})
     max_steps: int | str | None = field(  # type: ignore[assignment]
@@ -162,6 +163,8 @@ class PromptTrainingArguments(TrainingArguments):
             self.disable_tqdm = is_quiet() or not sys.stderr.isatty()
         with explained_arguments():
             super().__post_init__()
+        if self._uses("fp16") and self.device.type == "cpu":
+            raise TrainingError("fp16 needs a GPU; use bf16, or leave it out.")
 
     def _check_length(self) -> None:
         """Check that there are steps or epochs, of which only one has an effect."""
@@ -172,12 +175,18 @@ class PromptTrainingArguments(TrainingArguments):
                 f"Found {found} of max_steps and num_train_epochs, as numbers above 0; expected "
                 f"one of them."
             )
-        evaluates = self.load_best_model_at_end and self.eval_strategy != "no"
+        chooses = self.load_best_model_at_end or self.metric_for_best_model is not None
+        evaluates = chooses and self.eval_strategy != "no"
         if self.early_stopping_patience and not evaluates:
             raise TrainingError(
                 "early_stopping_patience needs evaluations on dev and the best of them: leave out "
                 "early_stopping_patience, or eval_strategy and load_best_model_at_end."
             )
+
+    def _uses(self, precision: str) -> bool:
+        """Whether `bf16` or `fp16` is on; `accelerate launch` may turn it on by itself."""
+        launched = getattr(self, "mixed_precision", "no")
+        return bool(getattr(self, precision)) or launched == precision
 
     @property
     def is_auto(self) -> bool:
@@ -202,9 +211,7 @@ class PromptTrainingArguments(TrainingArguments):
         """
         settings = {key: getattr(self, key) for key in _PROVENANCE}
         plain = {key: getattr(value, "value", value) for key, value in settings.items()}
-        # `accelerate launch` may turn mixed precision on without setting `bf16` or `fp16`.
-        launched = getattr(self, "mixed_precision", "no")
-        plain |= {kind: plain[kind] or launched == kind for kind in ("bf16", "fp16")}
+        plain |= {kind: self._uses(kind) for kind in ("bf16", "fp16")}
         if self.is_auto:
             plain["lr_scheduler_type"] = SCHEDULE
             plain |= {name: getattr(self, name) for name in AUTO_ONLY}

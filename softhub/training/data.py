@@ -152,7 +152,17 @@ def count_items(labels: torch.Tensor) -> torch.Tensor:
     return (labels != IGNORE_INDEX).reshape(len(labels), -1).sum(-1)
 
 
-class LengthBucketSampler(Sampler[int]):
+class EpochSampler(Sampler[int]):
+    """A sampler whose order is another one in each epoch."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; the Trainer calls this."""
+        self.epoch = epoch
+
+
+class LengthBucketSampler(EpochSampler):
     """Shuffled batches of rows of similar length, each of exactly `batch_size` rows.
 
     The order depends on the seed and the epoch alone: resumed and multi-process runs see the same
@@ -168,11 +178,6 @@ class LengthBucketSampler(Sampler[int]):
         self.lengths = list(lengths)
         self.batch_size = min(batch_size, len(self.lengths))
         self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Accelerate calls this."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         """Return the number of rows of an epoch."""

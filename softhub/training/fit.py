@@ -5,20 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 from transformers import set_seed
 
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
-from softhub.tasks import Splits, SplitsLike, Task
+from softhub.tasks import Example, Splits, SplitsLike, Task, dataset_hash
 from softhub.terminal import phase
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import collapse_warnings
 from softhub.training.checkpoints import check_resumable, check_writable, set_aside_checkpoints
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
-from softhub.training.initialization import Initialization, choose_initialization, load_init
-from softhub.training.peft_config import PromptConfig, check_config, check_widths
+from softhub.training.initialization import choose_initialization, load_init
+from softhub.training.peft_config import (
+    PromptConfig,
+    check_config,
+    check_widths,
+    prefix_to_train,
+)
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
 from softhub.training.restarts import (
     Attempt,
@@ -70,7 +76,8 @@ def fit(
         The prompt and a summary of training.
 
     Raises:
-        TrainingError: The configuration cannot be trained, or the loss of all attempts is NaN.
+        TrainingError: The configuration cannot be trained, the loss of all attempts is NaN, or the
+            run that is resumed began with another task, seed, learning rate or other data.
         TrainingInterrupted: Ctrl-C was pressed; a checkpoint was saved.
         TaskError: The template, the label words and the tokenizer do not fit together.
         BaseModelError: A prefix is to be trained, and the base cannot run one, or not with texts
@@ -87,6 +94,7 @@ def fit(
         encoded = encode_task(base, task, splits.train, splits.dev, virtual_tokens=tokens)
     check_widths(base, config, [encoded])
     check_writable(args.output_dir)
+    state = _run_state(base, task, config, splits, args, resume=resume)
     began = time.perf_counter()
     start = choose_initialization(
         base,
@@ -99,7 +107,7 @@ def fit(
     )
     if not resume:
         set_aside_checkpoints(args.output_dir)
-    state = _run_state(base, encoded, start, args, resume=resume)
+    state.write(args.output_dir)
     before = time.perf_counter() - began
     attempts = run_with_restarts(base, config, encoded, start, state, args, resume=resume)
     best = best_attempt(attempts)
@@ -109,7 +117,7 @@ def fit(
     seconds = before + sum(attempt.seconds for attempt in attempts)
     return replace(
         result_of(best.trainer, prompt, seconds, messages),
-        steps=sum(attempt.trainer.state.global_step for attempt in attempts),
+        steps=state.failed_steps + attempts[-1].trainer.state.global_step,
         examples_per_second=best.trainer.training_speed(best.seconds),
         init=best.start.name,
         restarts=[failure["reason"] for failure in state.failures],
@@ -142,23 +150,34 @@ def _prompt(
 
 def _run_state(
     base: BaseModel,
-    encoded: EncodedTask,
-    start: Initialization,
+    task: Task,
+    config: PromptConfig,
+    splits: Splits,
     args: PromptTrainingArguments,
     *,
     resume: bool,
 ) -> RunState:
-    """Return the state of a run that is resumed, or a new one with its learning rate."""
-    state = RunState.read(args.output_dir) if resume else None
-    if state is not None:
-        return state
-    resolved = args.resolved_for(base, prefix=start.prefix is not None)
-    state = RunState(float(resolved.learning_rate or 0.0))
-    state.about = {
-        "task": encoded.task.name,
+    """Return the state of a run that is resumed, or a new one with its learning rate.
+
+    Raises:
+        TrainingError: The run that is resumed began with other settings.
+    """
+    prefix = prefix_to_train(base, config) is not None
+    new = RunState(float(args.resolved_for(base, prefix=prefix).learning_rate or 0.0))
+    new.about = {
+        "task": task.name,
         "base_model": base.name,
-        "num_virtual_tokens": len(start.vectors),
+        "num_virtual_tokens": int(config.num_virtual_tokens),
         "seed": args.seed,
+        "train": _hash(splits.train),
+        "dev": _hash(splits.dev),
+        "max_steps": args.max_steps,
+        "began": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    state.write(args.output_dir)
-    return state
+    state = RunState.read(args.output_dir) if resume else None
+    return new if state is None else state.resumed_as(new)
+
+
+def _hash(examples: Sequence[Example]) -> str:
+    """Return the hash of a split, without what a teacher answers again when a run is resumed."""
+    return dataset_hash(replace(example, soft_label=None) for example in examples)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 from transformers import set_seed
 
 from softhub.adapter.manifest import PrefixShape
@@ -29,7 +29,7 @@ from softhub.tasks.mixture import mixture_weights
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import HistoryCallback, collapse_warnings
 from softhub.training.checkpoints import check_writable, set_aside_checkpoints
-from softhub.training.data import EncodedExamples, LengthBucketSampler, collate
+from softhub.training.data import EncodedExamples, EpochSampler, LengthBucketSampler, collate
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
 from softhub.training.initialization import choose_initialization, load_init
 from softhub.training.module import PromptTuningModule, weight_tensor
@@ -188,7 +188,7 @@ def _collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     return {**collate(rows), "task": torch.tensor([row["task"] for row in rows])}  # task: [B]
 
 
-class MixtureSampler(Sampler[int]):
+class MixtureSampler(EpochSampler):
     """Batches of one task each, drawn by weight, of rows of similar length.
 
     Each task uses all of its rows before any is repeated, regardless of its weight.
@@ -211,14 +211,9 @@ class MixtureSampler(Sampler[int]):
         self._ends = list(accumulate(shares))
         self.batch_size = batch_size
         self.seed = seed
-        self.epoch = 0
         self._samplers = [LengthBucketSampler(rows, batch_size, seed) for rows in lengths]
         # The index of each task's first row among the rows of all tasks.
         self._offsets = [sum(map(len, lengths[:task])) for task in range(len(lengths))]
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Accelerate calls this."""
-        self.epoch = epoch
 
     @property
     def steps(self) -> int:
@@ -274,7 +269,7 @@ class MixtureTrainer(PromptTrainer):
         """Return the optimizer steps in which all tasks together have as many rows as they have."""
         return max(1, sum(len(one.train) for one in self._tasks) // self._rows_per_step)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> MixtureSampler:  # type: ignore[override]
+    def _train_sampler(self) -> MixtureSampler:
         return MixtureSampler(
             [one.train.lengths for one in self._tasks],
             [self._shares[one.task.name] for one in self._tasks],

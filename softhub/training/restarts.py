@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from accelerate import PartialState
 from transformers import TrainerCallback, TrainerState
@@ -128,10 +128,12 @@ class RunState:
         learning_rate: The learning rate of the first attempt.
         failures: For each attempt that failed and was restarted: what it was, and why it failed.
         gave_up: Why the last attempt failed too, if it did.
-        about: Task, base, virtual tokens and seed, for a list of runs that are not finished.
+        about: What the run is of, for a list of runs that are not finished, and to resume no other:
+            task, base, virtual tokens, seed, hashes of train and dev, max_steps, and when it began.
     """
 
     FILE = "run_state.json"
+    _SAME: ClassVar = ("task", "base_model", "seed", "train", "dev")
 
     learning_rate: float
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -159,6 +161,35 @@ class RunState:
             text = json.dumps(asdict(self), indent=2) + "\n"
             replace_file(Path(folder) / self.FILE, text.encode())
 
+    @property
+    def failed_steps(self) -> int:
+        """Optimizer steps of the attempts that failed and were restarted."""
+        return sum(failure.get("steps", 0) for failure in self.failures)
+
+    def resumed_as(self, new: RunState) -> RunState:
+        """Return the state of a run that goes on, for which a new run would have another.
+
+        Raises:
+            TrainingError: The new run would have another task, seed, learning rate or data.
+        """
+        names = [
+            name for name in self._SAME if self.about.get(name, new.about[name]) != new.about[name]
+        ]
+        other = [
+            f"other {name} examples" if name in ("train", "dev") else f"another {name}"
+            for name in names
+        ]
+        if not math.isclose(self.learning_rate, new.learning_rate, rel_tol=1e-4):
+            other.append(f"learning_rate {self.learning_rate:g} instead of {new.learning_rate:g}")
+        if other:
+            raise TrainingError(
+                f"Cannot resume a run that began with {', '.join(other)}: its checkpoints are not "
+                "of the run that was asked for. Use the settings and the data that it began with, "
+                "or start without resume."
+            )
+        began = {"began": self.about["began"]} if "began" in self.about else {}
+        return replace(self, about={**new.about, **began})
+
     def attempt_arguments(
         self, args: PromptTrainingArguments, number: int, usual: float
     ) -> PromptTrainingArguments:
@@ -177,10 +208,11 @@ class RunState:
             folder /= f"restart-{number}"
         return replace(args, learning_rate=rate, output_dir=str(folder))
 
-    def add(self, failure: Failure, args: PromptTrainingArguments, start: Initialization) -> None:
+    def add(self, attempt: Attempt, failure: Failure) -> None:
         """Record and log that an attempt failed and is restarted."""
-        settings = {"learning_rate": args.learning_rate, "init": start.name}
-        self.failures.append({**asdict(failure), **settings})
+        settings = {"learning_rate": attempt.args.learning_rate, "init": attempt.start.name}
+        steps = attempt.trainer.state.global_step
+        self.failures.append({**asdict(failure), **settings, "steps": steps})
         logger.warning("The run failed: %s. Restarting it.", failure.reason)
 
     def warnings(self) -> list[str]:
@@ -257,7 +289,7 @@ def run_with_restarts(
             state.gave_up = attempt.failure.reason if attempt.failure else None
             state.write(args.output_dir)
             break
-        state.add(attempt.failure, own, start)
+        state.add(attempt, attempt.failure)
         state.write(args.output_dir)
     return attempts
 

@@ -83,7 +83,7 @@ def run_trainer(trainer: PromptTrainer, *, resume: bool) -> float:
     start = time.perf_counter()
     if checkpoint and trainer.restore_complete_run(checkpoint):
         return 0.0
-    with interrupt.listening(), _explained_failures(trainer):
+    with interrupt.listening(), explained_failures(trainer):
         trainer.train(resume_from_checkpoint=checkpoint)
     if interrupt.interrupted:
         raise TrainingInterrupted(
@@ -125,7 +125,7 @@ def _in_words(shapes: Mapping[str, tuple[int, ...]], *, steps: bool) -> str:
 
 
 @contextmanager
-def _explained_failures(trainer: PromptTrainer) -> Iterator[None]:
+def explained_failures(trainer: PromptTrainer) -> Iterator[None]:
     """Say what can be resumed after a full disk, and name a wrong metric."""
     try:
         yield

@@ -39,7 +39,13 @@ from softhub.training.auto_steps import SCHEDULE, TYPICAL_STEPS, AutoSteps, Endi
 from softhub.training.averaging import AVERAGES, MovingAverage
 from softhub.training.callbacks import ProgressLines, tracked
 from softhub.training.checkpoints import is_complete
-from softhub.training.data import EncodedExamples, LengthBucketSampler, collate, count_items
+from softhub.training.data import (
+    EncodedExamples,
+    EpochSampler,
+    LengthBucketSampler,
+    collate,
+    count_items,
+)
 from softhub.training.module import LossModule
 
 PROMPT, UNIT, AVERAGE = "prompt", "unit", f"{AVERAGES}.0"
@@ -64,6 +70,8 @@ class PromptTrainer(Trainer):
     Raises:
         TrainingError: The optimizer cannot train what FSDP has sharded.
     """
+
+    sampler: EpochSampler
 
     def __init__(
         self,
@@ -109,6 +117,7 @@ class PromptTrainer(Trainer):
             self.remove_callback(default)
         is_auto = self.prompt_arguments.is_auto
         self.add_callback(ProgressLines(ends_by_itself=is_auto))
+        self.add_callback(_Epochs(self))
         self._average: MovingAverage | None = None
         if is_auto:
             self._average = MovingAverage(module)
@@ -263,7 +272,11 @@ class PromptTrainer(Trainer):
         with explained_arguments():
             return super().create_scheduler(*args, **kwargs)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthBucketSampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
+        self.sampler = self._train_sampler()
+        return self.sampler
+
+    def _train_sampler(self) -> EpochSampler:
         # Accelerate splits each batch of a whole step by process and accumulation.
         return LengthBucketSampler(self._lengths, self._rows_per_step, self.args.seed)
 
@@ -342,6 +355,21 @@ class PromptTrainer(Trainer):
         """Only the prompt is in a checkpoint; the base's weights are not missing."""
         if PROMPT in load_result.missing_keys or load_result.unexpected_keys:
             super()._issue_warnings_after_load(load_result)
+
+
+class _Epochs(TrainerCallback):
+    """Tells the sampler its epoch.
+
+    Accelerate does not reach it where several processes skip the first batches of an epoch: such a
+    resumed run would take those of the first epoch again.
+    """
+
+    def __init__(self, trainer: PromptTrainer) -> None:
+        self._trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Set the epoch, of which a resumed run may have made some steps."""
+        self._trainer.sampler.set_epoch(int(state.epoch or 0))
 
 
 def _of_prompt(state: Mapping[str, Any]) -> dict[str, Any]:

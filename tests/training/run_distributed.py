@@ -65,7 +65,8 @@ def main(base_folder, out, per_device, class_weights, optim="adamw_torch", metho
     kind = PrefixTuningConfig if method == "prefix" else PromptTuningConfig
     config = kind(task_type=base.task_type, num_virtual_tokens=6)
     data = {"train": examples[:32], "dev": examples[32:]}
-    result = fit(base, task, config, data, args=args, init="labels")
+    resume = "RESUME" in os.environ
+    result = fit(base, task, config, data, args=args, init="labels", resume=resume)
     model = PromptModel(base)
     model.load_prompt(result.prompt, name="toy")
     predictions = predict_examples(model, task, examples[32:], prompt="toy", batch_size=8)

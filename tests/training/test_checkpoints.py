@@ -1,6 +1,8 @@
 """Going on from the right checkpoint, and from none that was cut short or is another run's."""
 
+import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,6 +44,43 @@ def test_a_run_is_not_resumed_from_the_one_before_it(toy_fit, tmp_path, ctrl_c_a
     assert torch.allclose(resumed.prompt.vectors, whole.prompt.vectors, atol=1e-6)
     assert not torch.allclose(resumed.prompt.vectors, first.prompt.vectors, atol=1e-3)
     toy_fit(seed=1)  # checkpoints that are set aside twice
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"seed": 7}, "another seed: "),
+        ({"task": "other"}, "another task: "),
+        ({"data": (8, 40)}, "other train examples, other dev examples: "),
+        ({"data": (24, 40)}, "other train examples, other dev examples: "),
+        ({"learning_rate": 0.5}, r"learning_rate 0\.1 instead of 0\.5: "),
+        ({"learning_rate": None}, r"learning_rate 0\.1 instead of 0\.0"),
+        ({"seed": 7, "learning_rate": 0.5}, r"another seed, learning_rate 0\.1 instead of 0\.5: "),
+    ],
+)
+def test_a_run_is_not_resumed_as_another(
+    toy_fit, toy_task, toy_examples, tmp_path, ctrl_c_at, other, said
+):
+    with ctrl_c_at(5), pytest.raises(TrainingInterrupted):
+        toy_fit()
+    state = tmp_path / "run" / "run_state.json"
+    before = state.read_bytes()
+    if "task" in other:
+        other = {"task": replace(toy_task, name=other["task"])}
+    if "data" in other:
+        start, end = other["data"]
+        rows = toy_examples[start:end]
+        other = {"data": {"train": rows[:12], "dev": rows[12:]}}
+    with pytest.raises(TrainingError, match=f"Cannot resume a run that began with {said}.*data"):
+        toy_fit(**other, resume=True)
+    assert state.read_bytes() == before
+    about = json.loads(before)["about"]
+    old = {key: about[key] for key in ("task", "base_model", "num_virtual_tokens", "seed")}
+    state.write_text(json.dumps({**json.loads(before), "about": old}))  # of an earlier version
+    _, resumed = toy_fit(resume=True, max_steps=14)
+    assert resumed.steps == 14
+    after = json.loads(state.read_text())["about"]
+    assert after["max_steps"] == 14 and after["train"] == about["train"]
 
 
 def test_where_all_checkpoints_were_cut_short_there_is_nothing_to_resume(toy_fit, tmp_path):
@@ -111,5 +150,7 @@ def test_a_checkpoint_with_a_damaged_file_is_passed_over(toy_fit, tmp_path, file
 def test_a_damaged_record_of_decisions_is_named(toy_fit, tmp_path, text):
     toy_fit()
     (tmp_path / "run" / "run_state.json").write_text(text)
-    with pytest.raises(TrainingError, match=r"run_state\.json, which records .* is damaged.*start without resume"):
+    with pytest.raises(
+        TrainingError, match=r"run_state\.json, which records .* is damaged.*start without resume"
+    ):
         toy_fit(resume=True)

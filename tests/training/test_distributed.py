@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -92,6 +93,17 @@ def test_two_processes_give_the_same_curve_as_one(class_weights, alone, tmp_path
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-4)
     np.testing.assert_allclose(two["dev"], one["dev"], rtol=1e-4)
     np.testing.assert_allclose(two["vectors"], one["vectors"], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_with_the_batches_that_are_next(tmp_path, tiny_base):
+    """From the middle of the second epoch, whose order is another one than the first's."""
+    settings = (tmp_path, tiny_base("llama"), 2, 8, "none")
+    whole = run(*settings)
+    shutil.rmtree(tmp_path / "2.json-run" / "checkpoint-6")
+    resumed = run(*settings, RESUME="1")
+    assert resumed["losses"] == whole["losses"]
+    assert resumed["vectors"] == whole["vectors"]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft import PromptTuningConfig
 
+from softhub.config import parse_config
 from softhub.errors import TrainingError
 from softhub.experiments.console import exit_code_of
 from softhub.model.base import load_base
@@ -27,7 +28,9 @@ from softhub.training.checkpoints import last_checkpoint
         ({"batch_eval_metrics": True}, "batch_eval_metrics is not supported"),
         ({"dataloader_drop_last": True}, "dataloader_drop_last is not supported: no text of"),
         ({"seed": -1}, "seed is -1; expected a whole number from 0 to 4294967295"),
-        ({"data_seed": 2**32}, "data_seed is 4294967296; expected a whole number from 0 to"),
+        ({"seed": 2**32}, "seed is 4294967296; expected a whole number from 0 to"),
+        ({"data_seed": 7}, "data_seed is not supported: seed chooses the order of the texts"),
+        ({"fp16": True, "use_cpu": True}, "fp16 needs a GPU; use bf16, or leave it out"),
         (
             {"early_stopping_patience": 2, "load_best_model_at_end": False},
             "early_stopping_patience needs evaluations on dev and the best of them: leave out",
@@ -82,6 +85,24 @@ def test_a_run_by_epochs_passes_over_the_data_as_often(toy_fit):
     options = {"max_steps": None, "num_train_epochs": 2, "per_device_train_batch_size": 16}
     _, result = toy_fit(**options, eval_steps=2, save_steps=2)
     assert result.steps == 4  # 32 examples
+
+
+def test_half_precision_of_a_launch_file_needs_a_gpu_too(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(TrainingError, match="fp16 needs a GPU"):
+        PromptTrainingArguments(use_cpu=True)
+
+
+def test_the_help_has_what_is_supported_and_defaults_that_say_something(capsys):
+    with pytest.raises(SystemExit):
+        parse_config(PromptTrainingArguments, argv=["--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    for name in ("data_seed", "neftune_noise_alpha", "push_to_hub", "dataloader_drop_last"):
+        assert f"--{name}" not in words
+    assert "--no-load-best-model-at-end Turn off: Best by dev loss. --" in words
+    assert "Peak learning rate; default: scaled to the base. --" in words
+    assert "(default: None)" not in words and "(default: )" not in words
+    assert "Random seed that will be set at the beginning of training. (default: 42)" in words
 
 
 @pytest.mark.parametrize("tracker", ["mlflow", "clearml", "codecarbon", "comet_ml", "wandb"])

@@ -6,13 +6,14 @@ comparison measures only the method.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft import PeftConfig, inject_adapter_in_model
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers import TrainerCallback, TrainerControl, TrainerState, set_seed
 
 from softhub.model.base import BaseModel
 from softhub.tasks import Splits, Task
@@ -20,6 +21,7 @@ from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import HistoryCallback
 from softhub.training.encoded_task import encode_task
 from softhub.training.module import LossModule, trained_parameters
+from softhub.training.running import explained_failures
 from softhub.training.trainer import PromptTrainer
 
 
@@ -29,7 +31,8 @@ class WeightsResult:
 
     Attributes:
         history: Logged losses, learning rates and dev scores, each with its step.
-        best_score: The lowest dev loss.
+        best_score: The best value of the metric that the weights were chosen by (the dev loss);
+            NaN without any.
         best_step: Its step.
         steps: Number of optimizer steps.
         seconds: Wall time of training, with its evaluations on dev.
@@ -47,22 +50,30 @@ class WeightsResult:
 
 
 class _BestWeights(TrainerCallback):
-    """Copies the weights with the lowest dev loss to memory, because a checkpoint is gigabytes."""
+    """Copies the weights that are best on dev to memory, because a checkpoint is gigabytes.
+
+    They are chosen, and training stops early, as with a soft prompt: by `metric_for_best_model`.
+    """
 
     def __init__(self) -> None:
-        self.loss, self.step = float("inf"), 0
+        self.score, self.step, self.waited = math.nan, 0, 0
         self.weights: dict[str, torch.Tensor] = {}
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Copy the weights if the dev loss is the lowest so far."""
-        loss, model = kwargs["metrics"]["eval_loss"], kwargs["model"]
-        if loss < self.loss:  # not if it is NaN
-            self.loss, self.step = loss, state.global_step
-            self.weights = {
-                key: value.detach().clone() for key, value in trained_parameters(model).items()
-            }
+        """Copy the weights if they are the best so far; else count, and stop if that is due."""
+        name = (args.metric_for_best_model or "loss").removeprefix("eval_")
+        # A metric that is missing is named by the Trainer, right after this.
+        score = kwargs["metrics"].get(f"eval_{name}", math.nan)
+        sign = 1 if args.greater_is_better else -1
+        self.waited += 1
+        if sign * score > (-math.inf if math.isnan(self.score) else sign * self.score):
+            self.score, self.step, self.waited = score, state.global_step, 0
+            trained = trained_parameters(kwargs["model"])
+            self.weights = {key: value.detach().clone() for key, value in trained.items()}
+        if 0 < args.early_stopping_patience <= self.waited:
+            control.should_training_stop = True
 
 
 def fit_weights(
@@ -74,6 +85,8 @@ def fit_weights(
     config: PeftConfig | None = None,
 ) -> WeightsResult:
     """Train a base's weights in place; load a separate base for this.
+
+    What is trained becomes float32, whatever the dtype of the base.
 
     Args:
         base: The base; it has the best weights afterwards, and is no longer frozen.
@@ -94,12 +107,15 @@ def fit_weights(
     module = LossModule(base, encoded.candidates, encoded.label_weights)
     best, history = _BestWeights(), HistoryCallback()
     splits = (encoded.train, encoded.dev)
-    trainer = PromptTrainer(module, encoded.task, args, *splits, [best, history])
-    start = time.perf_counter()
-    steps = trainer.train().global_step
-    seconds = time.perf_counter() - start
-    module.load_state_dict(best.weights, strict=False)
-    parameters = trained_parameters(module).values()
+    parameters = [*trained_parameters(module).values()]
     count = sum(each.numel() for each in parameters)
     size = sum(each.numel() * each.element_size() for each in parameters)
-    return WeightsResult(history.history, best.loss, best.step, steps, seconds, count, size)
+    for each in parameters:  # as a soft prompt: a step is too small for half precision
+        each.data = each.data.float()
+    trainer = PromptTrainer(module, encoded.task, args, *splits, [best, history])
+    start = time.perf_counter()
+    with explained_failures(trainer):
+        steps = trainer.train().global_step
+    seconds = time.perf_counter() - start
+    module.load_state_dict(best.weights, strict=False)
+    return WeightsResult(history.history, best.score, best.step, steps, seconds, count, size)

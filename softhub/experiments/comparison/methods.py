@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 from peft import PrefixTuningConfig, PromptTuningConfig
@@ -14,11 +15,14 @@ from peft import PrefixTuningConfig, PromptTuningConfig
 from softhub.errors import BaseModelError, ConfigError, did_you_mean
 from softhub.evaluation.evaluate import evaluate, leading_metric, score_predictions
 from softhub.evaluation.few_shot import (
+    few_shot_rows,
+    few_shot_task,
     generate_few_shot,
     predict_few_shot,
     shown_tokens,
 )
 from softhub.evaluation.hard_prompts import choose_label, majority_class, mean_log_probabilities
+from softhub.evaluation.preflight import fits
 from softhub.evaluation.prompt_search import search_hard_prompt
 from softhub.experiments.comparison.fields import (
     Fields,
@@ -30,6 +34,7 @@ from softhub.experiments.comparison.fields import (
 from softhub.experiments.comparison.method_names import (
     BIAS_CORRECTED,
     ENSEMBLE,
+    FEW_SHOT,
     IA3,
     MAJORITY,
     METHODS,
@@ -60,15 +65,47 @@ logger = logging.getLogger("softhub")
 
 @dataclass(frozen=True)
 class Job:
-    """A row that is still to be computed: its key, and a function that returns the other fields."""
+    """A row that is still to be computed.
+
+    Attributes:
+        key: Method, setting and seed.
+        compute: Returns the other fields.
+        options: Options on which the method's rows depend, beyond the setting; they are recorded in
+            the details.
+    """
 
     key: tuple[str, str, int | None]
     compute: Callable[[], Fields]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self) -> ComparedRow:
         """Compute the row."""
         method, setting, seed = self.key
-        return ComparedRow(method=method, setting=setting, seed=seed, **self.compute())
+        fields = self.compute()
+        fields["details"] = {**fields.get("details", {}), **self.options}
+        return ComparedRow(method=method, setting=setting, seed=seed, **fields)
+
+    def check_options(self, rows: Sequence[ComparedRow], folder: str) -> None:
+        """Check that the rows of the same method and setting have the same options.
+
+        Rows of earlier versions, which did not record them, are accepted.
+
+        Raises:
+            ConfigError: A row has others.
+        """
+        for row in rows:
+            found = {name: row.details.get(name, value) for name, value in self.options.items()}
+            if row.key[:2] == self.key[:2] and found != self.options:
+                name = ", ".join(filter(None, row.key[:2]))
+                raise ConfigError(
+                    f"{folder} contains rows of {name} with {_listed(found)}; expected "
+                    f"{_listed(self.options)}, because a line of the table has one choice. Use the "
+                    "options of those rows, leave the method out, or use another output_dir."
+                )
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in options.items())
 
 
 def jobs(setup: ComparisonSetup) -> list[Job]:
@@ -88,7 +125,7 @@ def jobs(setup: ComparisonSetup) -> list[Job]:
 
 
 def _refusals(setup: ComparisonSetup) -> Iterator[tuple[str, str | None]]:
-    """Yield the methods that depend on the base, with the reason if it cannot run them."""
+    """Yield the methods that not every base can run, with the reason if this one cannot."""
     if PREFIX in setup.methods:
         try:
             prefix_shape(setup.base)
@@ -96,6 +133,26 @@ def _refusals(setup: ComparisonSetup) -> Iterator[tuple[str, str | None]]:
             yield PREFIX, str(error)
     if IA3 in setup.methods:
         yield IA3, ia3_refusal(setup.base)
+    for count in setup.shots if FEW_SHOT in setup.methods and not setup.task.multilabel else ():
+        yield f"{count}-shot", _few_shot_refusal(setup, count)
+
+
+def _few_shot_refusal(setup: ComparisonSetup, count: int) -> str | None:
+    """Return why solved examples cannot be shown with all seeds and hard templates, if so."""
+    task, model = setup.task, PromptModel(setup.base)
+    if task.system is not None:
+        return "the task is a chat, which is asked without solved examples"
+    examples = [*setup.data.dev, *setup.data.test]
+    for template, seed in product(task.hard_templates or (task.template,), setup.seeds):
+        shown = (task, template, choose_shots(task, setup.data.train, count, seed))
+        rows = zip(examples, few_shot_rows(*shown, examples), strict=True)
+        asked = [replace(example, row=row) for example, row in rows]
+        if not fits(setup.base, few_shot_task(model, *shown), asked):
+            return (
+                f"with seed {seed}, the solved examples leave no room for a text in the base's "
+                f"context of {setup.base.max_positions} tokens"
+            )
+    return None
 
 
 def _all_jobs(setup: ComparisonSetup) -> Iterator[Job]:
@@ -108,18 +165,21 @@ def _all_jobs(setup: ComparisonSetup) -> Iterator[Job]:
         yield from _seed_jobs(setup, seed)
     if classification and len(setup.seeds) > 1:
         setting = f"{len(setup.seeds)} of P = {setup.ensemble_of}"
-        yield Job((ENSEMBLE, setting, None), partial(_ensemble, setup))
+        seeds = {"seeds": sorted(setup.seeds)}
+        yield Job((ENSEMBLE, setting, None), partial(_ensemble, setup), seeds)
 
 
 def _seed_jobs(setup: ComparisonSetup, seed: int) -> Iterator[Job]:
     if setup.task.kind == "classification":
-        yield Job((OPTIMIZED, "", seed), partial(_optimized, setup, seed))
+        budget = {"searched_texts": setup.searched_texts}
+        yield Job((OPTIMIZED, "", seed), partial(_optimized, setup, seed), budget)
     lengths = {SOFT_PROMPT: setup.virtual_tokens, PREFIX: setup.prefix_tokens}
     for method, train in ((SOFT_PROMPT, _soft_prompt), (PREFIX, _prefix)):
         for tokens in lengths[method]:
             yield Job((method, f"P = {tokens}", seed), partial(train, setup, tokens, seed))
     for weights in weights_methods(setup):
-        yield Job((weights.name, weights.setting, seed), partial(weights.run, setup, seed))
+        run, options = partial(weights.run, setup, seed), weights.options(setup)
+        yield Job((weights.name, weights.setting, seed), run, options)
     if not setup.task.multilabel:  # a solved example shows a single answer
         for count in setup.shots:
             yield Job((f"{count}-shot", "", seed), partial(_few_shot, setup, count, seed))
@@ -276,6 +336,8 @@ def _ensemble(setup: ComparisonSetup) -> Fields:
     predictions = predict_ensemble(model, rows, prompts=names, progress="Evaluating the ensemble")
     seconds = time.perf_counter() - start
     prompts = [SoftPrompt.from_pretrained(folder) for folder in folders]
+    keys = [(SOFT_PROMPT, f"P = {tokens}", seed) for seed in setup.seeds]
+    members = [row for row in RowStore(setup.args.output_dir).rows() if row.key in keys]
     return scored(
         score_predictions(
             task, setup.data.test, [prediction.best for prediction in predictions], seconds
@@ -283,4 +345,5 @@ def _ensemble(setup: ComparisonSetup) -> Fields:
         trainable_parameters=sum(prompt.vectors.numel() for prompt in prompts),
         bytes=sum(map(folder_bytes, folders)),
         prompt_tokens=len(folders) * (tokens + template_tokens(setup, task.template)),
+        train_seconds=sum(row.train_seconds for row in members),
     )

@@ -20,6 +20,7 @@ from softhub.experiments.comparison.store import RowStore
 from softhub.experiments.comparison.summary import Summary, summarize
 from softhub.experiments.comparison.tables import print_table
 from softhub.experiments.machine import machine
+from softhub.experiments.records import read_record
 from softhub.files import replace_file
 from softhub.plotting import to_svg
 from softhub.tasks import Example, Task
@@ -107,12 +108,18 @@ def write_results(folder: str | Path) -> Results:
 
 
 def _context(folder: Path) -> dict[str, Any]:
+    fix = (
+        "Run softhub compare with the same config, which writes it again: rows that are there are "
+        "not computed again."
+    )
+    path = folder / CONTEXT
     try:
-        context: dict[str, Any] = json.loads((folder / CONTEXT).read_text(encoding="utf-8"))
+        context = read_record(path, fix)
     except OSError as error:
         raise ConfigError(
             f"{folder} has rows, but not the reference answers to evaluate them against ({CONTEXT}:"
-            f" {error.strerror}). Run softhub compare with the same config: rows that are there "
-            "are not computed again."
+            f" {error.strerror}). {fix}"
         ) from error
+    if missing := [key for key in ("references", "groups", "machine") if key not in context]:
+        raise ConfigError(f"{path} is damaged: it lacks {', '.join(missing)}. {fix}")
     return context

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from softhub.errors import TrainingInterrupted
 from softhub.evaluation.evaluate import select_metrics
 from softhub.experiments.comparison.methods import jobs
+from softhub.experiments.comparison.processes import of_main_process
 from softhub.experiments.comparison.results import Results, save_context, write_results
 from softhub.experiments.comparison.setup import ComparisonSetup
 from softhub.experiments.comparison.store import RowStore
@@ -47,24 +49,38 @@ def compare(
     Raises:
         ConfigError: The folder contains another comparison, or a method is unknown; or as in
             `select_metrics`.
+        TrainingInterrupted: Ctrl-C was pressed.
     """
     load = partial(load_base, base) if isinstance(base, str) else base
     args = args or PromptTrainingArguments()
     splits = task.to_splits(data)
     setup = ComparisonSetup(task=task, data=splits, load=load, args=args, **options)
-    run_jobs(setup)
+    try:
+        run_jobs(setup)
+    except (KeyboardInterrupt, TrainingInterrupted) as stopped:
+        raise TrainingInterrupted(
+            "Interrupted: run the same command again; finished rows are kept."
+        ) from stopped
     return write_results(args.output_dir)
 
 
 def run_jobs(setup: ComparisonSetup) -> None:
-    """Compute and save every row that is missing."""
+    """Compute and save every row that is missing.
+
+    Raises:
+        ConfigError: The folder contains another comparison, or rows with other options.
+    """
     missing = jobs(setup)
     store = RowStore(setup.args.output_dir)
     store.open(conditions(setup))
+    rows = store.rows()
+    for job in missing:
+        job.check_options(rows, setup.args.output_dir)
     save_context(store.folder, setup.task, setup.data.test)
     for number, job in enumerate(missing, start=1):
         name = " ".join(str(part) for part in job.key if part not in ("", None))
-        if job.key in {row.key for row in store.rows()}:  # another run may have added it meanwhile
+        # Another run may have added it meanwhile.
+        if of_main_process(job.key in {row.key for row in store.rows()}):
             continue
         with phase(f"[{number}/{len(missing)}] {name}"):
             row = job.run()

@@ -6,7 +6,6 @@ Several runs may add rows to one folder at the same time, each with its own meth
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any
 from filelock import FileLock
 
 from softhub.errors import ConfigError
+from softhub.experiments.records import append_record, read_record, read_records
 from softhub.files import replace_file
 
-ROWS, ABOUT, LOCK = "rows.jsonl", "comparison.json", ".lock"
+ROWS, RATES, ABOUT, LOCK = "rows.jsonl", "rates.jsonl", "comparison.json", ".lock"
 _PROSE = ("description", "limitations")  # fields of a task on which no row depends
 
 
@@ -89,9 +89,11 @@ class RowStore:
         self._opened = json.loads(json.dumps(about, default=str))
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
-            if (self.folder / ROWS).is_file():
+            if self.rows():
                 self._check_opened()
                 return
+            if not (self.folder / ABOUT).is_file() or self._differences(self._opened):
+                (self.folder / RATES).unlink(missing_ok=True)  # of another comparison
             text = json.dumps(self._opened, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
             replace_file(self.folder / ABOUT, text.encode())
 
@@ -99,22 +101,24 @@ class RowStore:
         """Return the conditions that all rows share.
 
         Raises:
-            ConfigError: There is no comparison in the folder.
+            ConfigError: There is no comparison in the folder, or its file is damaged.
         """
+        fix = "Restore the file from a backup, or use another output_dir."
         try:
-            about: dict[str, Any] = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
+            return read_record(self.folder / ABOUT, fix)
         except OSError as error:
             raise ConfigError(
                 f"There is no comparison in {self.folder} ({ABOUT}: {error.strerror}). Run "
                 "softhub compare first."
             ) from error
-        return about
 
     def rows(self) -> list[ComparedRow]:
-        """Return the stored rows; a last line that a crash truncated is left out."""
-        path = self.folder / ROWS
-        lines = path.read_text(encoding="utf-8").splitlines(True) if path.is_file() else []
-        return [ComparedRow(**json.loads(line)) for line in lines if line.endswith("\n")]
+        """Return the stored rows; a last line that a crash cut off is left out.
+
+        Raises:
+            ConfigError: A line is damaged.
+        """
+        return read_records(self.folder / ROWS, ComparedRow)
 
     def add(self, row: ComparedRow) -> None:
         """Append a row and flush it to the disk, unless there is one of the same key.
@@ -124,37 +128,29 @@ class RowStore:
         """
         with self._locked():
             self._check_opened()
-            rows = self.rows()
-            if row.key in {other.key for other in rows}:
-                return
-            path = self.folder / ROWS
-            if path.is_file() and not path.read_bytes().endswith(b"\n"):
-                replace_file(path, "".join(map(_line, rows)).encode())
-            with path.open("a", encoding="utf-8") as file:
-                file.write(_line(row))
-                file.flush()
-                os.fsync(file.fileno())
+            if row.key not in {other.key for other in self.rows()}:
+                append_record(self.folder / ROWS, asdict(row))
 
     def _locked(self) -> FileLock:
         return FileLock(self.folder / LOCK, poll_interval=0.01)
 
     def _check_opened(self) -> None:
         """Check that the folder contains the opened comparison, so that no rows get mixed."""
-        if self._opened is None:
-            return
-        before, after = _conditions(self.about()), _conditions(self._opened)
-        changed = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
+        changed = self._differences(self._opened) if self._opened is not None else []
         if changed:
             raise ConfigError(
                 f"{self.folder} contains rows of another comparison (other {', '.join(changed)}). "
                 "Use another output_dir, or delete the folder to start over."
             )
 
-
-def _line(row: ComparedRow) -> str:
-    return json.dumps(asdict(row), ensure_ascii=False) + "\n"
+    def _differences(self, opened: Mapping[str, Any]) -> list[str]:
+        """Return the names of the conditions in which the folder's comparison differs."""
+        before, after = _conditions(self.about()), _conditions(opened)
+        return sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
 
 
 def _conditions(about: Mapping[str, Any]) -> dict[str, Any]:
-    task = {key: value for key, value in about.get("task", {}).items() if key not in _PROSE}
+    task = about.get("task")
+    if isinstance(task, dict):
+        task = {key: value for key, value in task.items() if key not in _PROSE}
     return {**about, "task": task}

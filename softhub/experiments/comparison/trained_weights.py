@@ -7,34 +7,75 @@ and batches for each rate, once for all seeds. A grid of one rate is a given rat
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from filelock import FileLock
 from peft import IA3Config, LoraConfig, PeftConfig
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
 
+from softhub.errors import TrainingError
 from softhub.evaluation.evaluate import evaluate
 from softhub.experiments.comparison.fields import Fields, scored, template_tokens, trained
 from softhub.experiments.comparison.fine_tuning import WeightsResult, fit_weights
 from softhub.experiments.comparison.method_names import FINE_TUNING, IA3, LORA, RATE_SEARCHED
+from softhub.experiments.comparison.processes import of_main_process
 from softhub.experiments.comparison.setup import ComparisonSetup
-from softhub.experiments.comparison.store import RowStore
+from softhub.experiments.comparison.store import RATES, RowStore
+from softhub.experiments.records import append_record, read_records
 from softhub.inference.engine import PromptModel
 from softhub.model.base import BaseModel
 from softhub.terminal import phase
 from softhub.training import PromptTrainingArguments
+from softhub.training.callbacks import NonFiniteLoss
 
 logger = logging.getLogger("softhub")
 
-RATES, _LOCK = "rates.jsonl", ".rates.lock"
+_LOCK = ".rates.lock"
 _SEARCH_SEED = 0
 _UNSAVED = {"save_strategy": "no", "load_best_model_at_end": False}
+_SHORT = {
+    "num_train_epochs": 0.0,
+    "eval_strategy": "steps",
+    "early_stopping_patience": 0,
+    "metric_for_best_model": None,
+    "greater_is_better": None,
+    **_UNSAVED,
+}
+"""Arguments of a short run: whatever those of the others are, it ends with its dev loss."""
+
+
+@dataclass(frozen=True)
+class ShortRun:
+    """A line of `rates.jsonl`: the dev loss of a method after some steps at a learning rate.
+
+    Attributes:
+        method: Name of the method.
+        variant: What varies within it, or empty.
+        rate: The learning rate.
+        steps: Number of optimizer steps.
+        dev_loss: The dev loss; None if it or the training loss was NaN or infinite.
+        seconds: Wall time of training.
+    """
+
+    method: str
+    variant: str
+    rate: float
+    steps: int
+    dev_loss: float | None
+    seconds: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, str, float, int]:
+        """What identifies the run within its comparison."""
+        return self.method, self.variant, self.rate, self.steps
 
 
 @dataclass(frozen=True)
@@ -59,17 +100,22 @@ class WeightsMethod:
         rule = RATE_SEARCHED if len(self.rates) > 1 else ""
         return ", ".join(part for part in (self.variant, rule) if part)
 
+    def options(self, setup: ComparisonSetup) -> dict[str, Any]:
+        """Return the options on which its rows depend, as their details record them."""
+        if len(self.rates) == 1:
+            return {"learning_rate": self.rates[0]}
+        return {"rates": sorted(self.rates), "steps_by_rate": setup.rate_steps}
+
     def run(self, setup: ComparisonSetup, seed: int) -> Fields:
         """Compute a row."""
         if len(self.rates) == 1:
             return self._train(setup, seed, self.rates[0], {"learning_rate_rule": "given"})
         losses = self._search(setup)
-        best = min(losses, key=losses.__getitem__)
         record = {
             "learning_rate_rule": "lowest dev loss of short runs",
             "dev_losses_by_rate": {f"{rate:g}": loss for rate, loss in losses.items()},
-            "steps_by_rate": setup.rate_steps,
         }
+        best = _best_rate(self.name, losses)
         return self._same_run(setup, seed, best, record) or self._train(setup, seed, best, record)
 
     def _train(
@@ -97,40 +143,69 @@ class WeightsMethod:
     ) -> Fields | None:
         """Return the fields of a stored row with this rate as a given one: the same run."""
         for row in RowStore(setup.args.output_dir).rows():
-            if row.key == (self.name, self.variant, seed) and row.details["learning_rate"] == rate:
+            if (
+                row.key == (self.name, self.variant, seed)
+                and row.details.get("learning_rate") == rate
+            ):
                 fields = asdict(row) | {"details": {**row.details, **record, "same_run": True}}
                 return {k: v for k, v in fields.items() if k not in ("method", "setting", "seed")}
         return None
 
-    def _search(self, setup: ComparisonSetup) -> dict[float, float]:
+    def _search(self, setup: ComparisonSetup) -> dict[float, float | None]:
         """Return the dev loss after a short run at each rate; finished runs are not repeated."""
         path = Path(setup.args.output_dir) / RATES
-        with FileLock(path.with_name(_LOCK)):  # other seeds may run at the same time
-            losses = {rate: self._short_run(setup, rate, path) for rate in sorted(self.rates)}
-        best = min(losses, key=losses.__getitem__)
-        if best in (min(losses), max(losses)):
-            logger.warning(
-                "%s: the best learning rate, %g, is at the end of the grid; add rates beyond it.",
-                self.name,
-                best,
-            )
-        return losses
+        # Other seeds may run at the same time. Of several processes that train together, one that
+        # held the lock would wait for the others, and they for the lock.
+        alone = PartialState().num_processes == 1
+        with FileLock(path.with_name(_LOCK)) if alone else nullcontext():
+            return {rate: self._dev_loss(setup, rate, path) for rate in sorted(self.rates)}
 
-    def _short_run(self, setup: ComparisonSetup, rate: float, path: Path) -> float:
-        steps = setup.rate_steps
-        key = {"method": self.name, "variant": self.variant, "rate": rate, "steps": steps}
-        lines = path.read_text(encoding="utf-8").splitlines(True) if path.is_file() else []
-        for record in (json.loads(line) for line in lines if line.endswith("\n")):
-            if key.items() <= record.items():
-                return float(record["dev_loss"])
-        run = {"learning_rate": rate, "max_steps": steps, "eval_steps": steps, **_UNSAVED}
-        args = setup.arguments(f"{self.name}-{rate:g}", _SEARCH_SEED, **run)
+    def _dev_loss(self, setup: ComparisonSetup, rate: float, path: Path) -> float | None:
+        """Return the dev loss after a short run at a rate, which is recorded."""
+        key = (self.name, self.variant, rate, setup.rate_steps)
+        found = [run for run in read_records(path, ShortRun) if run.key == key][:1]
+        if found := of_main_process(found):
+            return found[0].dev_loss
+        run = ShortRun(*key, *self._short_run(setup, rate))
+        if PartialState().is_main_process:
+            append_record(path, asdict(run))
+        return run.dev_loss
+
+    def _short_run(self, setup: ComparisonSetup, rate: float) -> tuple[float | None, float]:
+        """Return the dev loss after a short run, None if it diverged, and its seconds."""
+        steps, name = setup.rate_steps, f"{self.name}-{rate:g}"
+        length = {"learning_rate": rate, "max_steps": steps, "eval_steps": steps}
+        args = setup.arguments(name, _SEARCH_SEED, **length, **_SHORT)
         with phase(f"{self.name}: {steps} steps at {rate:g}"):
-            result = self._fit(setup.load(), setup, args)
-        record = {**key, "dev_loss": result.best_score, "seconds": round(result.seconds, 1)}
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-        return result.best_score
+            try:
+                result = self._fit(setup.load(), setup, args)
+            except NonFiniteLoss:
+                return None, 0.0
+        loss = result.best_score
+        return loss if math.isfinite(loss) else None, round(result.seconds, 1)
+
+
+def _best_rate(name: str, losses: Mapping[float, float | None]) -> float:
+    """Return the rate with the lowest dev loss; a warning says if it is at the end of the grid.
+
+    Raises:
+        TrainingError: The loss was NaN or infinite at every rate.
+    """
+    finite = {rate: loss for rate, loss in losses.items() if loss is not None}
+    if not finite:
+        raise TrainingError(
+            f"{name}: the loss became NaN or infinite at every learning rate of "
+            f"{', '.join(f'{rate:g}' for rate in losses)}; expected a number at one of them. Add "
+            "lower rates."
+        )
+    best = min(finite, key=finite.__getitem__)
+    if best in (min(losses), max(losses)):
+        logger.warning(
+            "%s: the best learning rate, %g, is at the end of the grid; add rates beyond it.",
+            name,
+            best,
+        )
+    return best
 
 
 def weights_methods(setup: ComparisonSetup) -> list[WeightsMethod]:

@@ -83,13 +83,17 @@ def read_run(folder: Path, root: Path) -> Run:
 
 def _read(folder: Path, run: Run) -> Run:
     plan, state = _json(folder / _RUN_STATE), _checkpoint(folder)
+    about = _mapping(plan.get("about"))
     if state:
-        run = _with_checkpoint(run, state)
+        run = _with_checkpoint(run, state, about)
     run = _with_plan(run, plan)
     failures = len(_list(plan.get("failures")))
     if failures:
         run = replace(run, note=f"{run.note}; restarts: {failures}")
     report = _json(folder / _REPORT)
+    began, ended = _utc(about.get("began")), _utc(report.get("date"))
+    if began and ended and ended < began:
+        return replace(run, note=f"{run.note}; its adapter and report are of an earlier run")
     adapter = folder / _ADAPTER
     if not adapter.is_dir():
         if not report:
@@ -107,7 +111,7 @@ def _read(folder: Path, run: Run) -> Run:
 # --- the content of each file ---
 
 
-def _with_checkpoint(run: Run, state: Mapping[str, Any]) -> Run:
+def _with_checkpoint(run: Run, state: Mapping[str, Any], about: Mapping[str, Any]) -> Run:
     step, last = _integer(state.get("global_step")), _integer(state.get("max_steps"))
     if step is None or last is None:
         raise _InvalidFile(f"{_STATE} of its newest checkpoint has no number of steps")
@@ -119,7 +123,9 @@ def _with_checkpoint(run: Run, state: Mapping[str, Any]) -> Run:
         return replace(run, state=FAILED, note=f"the loss is {losses[-1]} at step {step}")
     if step >= last or any("ended" in logs for logs in history):  # before its most steps
         return replace(run, state=TRAINED, note="not evaluated yet; resume with --resume")
-    return replace(run, state=INTERRUPTED, note=f"at step {step} of {last}; resume with --resume")
+    # A run that ends by itself has no number of steps, only a limit, which its checkpoint has.
+    of = "" if about.get("max_steps") == "auto" else f" of {last}"
+    return replace(run, state=INTERRUPTED, note=f"at step {step}{of}; resume with --resume")
 
 
 def _with_plan(run: Run, plan: Mapping[str, Any]) -> Run:

@@ -15,6 +15,7 @@ from peft import (
 from transformers import TrainerState
 
 from softhub import PromptModel
+from softhub.errors import TrainingError
 from softhub.experiments.comparison.fine_tuning import _BestWeights as BestWeights
 from softhub.experiments.comparison.fine_tuning import fit_weights
 from softhub.model.base import load_base
@@ -26,8 +27,8 @@ from softhub.training import PromptTrainingArguments
 def trained(tiny_base, toy_task, toy_examples, tmp_path):
     """`trained(config)`: a base after twelve steps, and the result."""
 
-    def run(config=None, dev=None, **options):
-        base = load_base(tiny_base("llama"))
+    def run(config=None, dev=None, dtype=None, **options):
+        base = load_base(tiny_base("llama"), dtype=dtype)
         settings = {"max_steps": 12, "learning_rate": 0.02, "eval_steps": 4, "logging_steps": 1}
         args = PromptTrainingArguments(
             output_dir=str(tmp_path / "run"),
@@ -94,12 +95,43 @@ def test_weights_that_end_by_themselves_are_averages(
 
 def test_weights_of_a_loss_that_is_no_number_are_not_the_best():
     best, module = BestWeights(), torch.nn.Linear(1, 1, bias=False)
-    for step, loss in enumerate((1.5, float("nan"), 2.0), start=1):
+    args = PromptTrainingArguments(use_cpu=True)
+    for step, loss in enumerate((float("nan"), 1.5, float("nan"), 2.0), start=1):
         torch.nn.init.constant_(module.weight, step)
         state = TrainerState(global_step=step)
-        best.on_evaluate(None, state, None, metrics={"eval_loss": loss}, model=module)
-    assert (best.step, best.loss) == (1, 1.5)
-    assert {key: value.item() for key, value in best.weights.items()} == {"weight": 1}
+        best.on_evaluate(args, state, None, metrics={"eval_loss": loss}, model=module)
+    assert (best.step, best.score) == (2, 1.5)
+    assert {key: value.item() for key, value in best.weights.items()} == {"weight": 2}
+
+
+@pytest.mark.parametrize("config", [None, LORA, IA3Config()])
+def test_weights_of_a_base_in_half_precision_are_trained_in_float32(config, trained):
+    """At these rates most steps are lost in bfloat16; what is stored has the base's dtype."""
+    rate = {} if config else {"learning_rate": 1e-5}
+    base, half = trained(config, dtype="bfloat16", **rate)
+    assert {p.dtype for p in base.model.parameters() if p.requires_grad} == {torch.float32}
+    assert half.bytes == 2 * half.trainable_parameters
+    _, full = trained(config, **rate)
+    assert half.best_score == pytest.approx(full.best_score, rel=0.02)
+
+
+def test_weights_are_chosen_by_the_metric_that_chooses_a_prompt(trained):
+    """Accuracy is the same at each step, so that the first is the best; the loss still falls."""
+    _, result = trained(LORA, metric_for_best_model="accuracy", learning_rate=1e-3)
+    losses = dev_losses(result)
+    assert losses[12] < losses[8] < losses[4]
+    accuracies = [logs["eval_accuracy"] for logs in result.history if "eval_loss" in logs]
+    assert len({*accuracies}) == 1
+    assert (result.best_step, result.best_score) == (4, accuracies[0])
+    with pytest.raises(TrainingError, match=r"metric_for_best_model.*eval_f2.*eval_accuracy"):
+        trained(LORA, metric_for_best_model="f2")
+
+
+def test_weights_stop_early_where_a_prompt_does(trained):
+    """Nothing moves, so the second evaluation without a better loss is the last."""
+    options = {"learning_rate": 1e-30, "early_stopping_patience": 2, "max_steps": 32}
+    _, result = trained(LORA, **options, metric_for_best_model="loss")
+    assert (result.steps, result.best_step) == (12, 4)
 
 
 def test_lora_leaves_the_base_s_own_weights_alone(trained, tiny_base):

@@ -193,3 +193,10 @@ def test_a_folder_without_its_context_is_refused(folder, tmp_path):
         read_results(folder)
     with pytest.raises(ConfigError, match="no comparison"):
         read_results(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"references": [', "{}"])
+def test_a_folder_with_a_damaged_context_is_refused(folder, text):
+    (folder / "context.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"context\.json is damaged: .*with the same config"):
+        read_results(folder)

@@ -50,6 +50,38 @@ def test_a_line_that_was_cut_off_is_left_out_and_mended(tmp_path):
     assert [one.seed for one in store.rows()] == [0, 2]
 
 
+def test_answers_may_contain_any_character(tmp_path):
+    store = RowStore(tmp_path)
+    store.open(ABOUT)
+    added = ComparedRow("LoRA", {"chrf": 0.5}, ["a\u2028b\u2029c\x85d"], seed=0)
+    store.add(added)
+    store.add(row())
+    assert store.rows() == [added, row()]
+
+
+@pytest.mark.parametrize("line", ["", "[1]", '{"method": "LoRA"}', '{"metod": "LoRA"}'])
+def test_a_damaged_row_is_named_with_its_line(tmp_path, line):
+    store = RowStore(tmp_path)
+    store.open(ABOUT)
+    store.add(row())
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write(f"{line}\n")
+    for read in (store.rows, lambda: store.add(row(seed=1)), lambda: store.open(ABOUT)):
+        with pytest.raises(ConfigError, match=r"rows\.jsonl is damaged: line 2 .*delete that line"):
+            read()
+
+
+@pytest.mark.parametrize("text", ["", '{"task', "[]"])
+def test_damaged_conditions_are_named(tmp_path, text):
+    store = RowStore(tmp_path)
+    store.open(ABOUT)
+    store.add(row())
+    (tmp_path / "comparison.json").write_text(text)
+    for read in (store.about, lambda: store.open(ABOUT)):
+        with pytest.raises(ConfigError, match=r"comparison\.json is damaged: line 1"):
+            read()
+
+
 def test_another_comparison_in_the_folder_is_refused_by_what_differs(tmp_path):
     store = RowStore(tmp_path)
     store.open(ABOUT)
@@ -76,6 +108,17 @@ def test_without_rows_a_folder_is_taken_over(tmp_path):
     store.open({"task": "other"})
     store.open(ABOUT)
     assert store.about() == ABOUT
+
+
+def test_the_short_runs_of_a_comparison_that_is_taken_over_are_removed(tmp_path):
+    store, rates = RowStore(tmp_path), tmp_path / "rates.jsonl"
+    store.open({**ABOUT, "data": "other"})
+    rates.write_text("{}\n")
+    store.open({**ABOUT, "data": "other"})
+    assert rates.is_file()
+    (tmp_path / "rows.jsonl").write_text('{"method": "cut o')  # no row either
+    store.open(ABOUT)
+    assert not rates.exists()
 
 
 def test_an_empty_folder_says_what_to_run(tmp_path):

@@ -1,7 +1,7 @@
 """Rows of what is trained: prefixes, and weights whose learning rate is searched on dev."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -24,7 +24,7 @@ from softhub.training import PromptTrainingArguments, fit
 def rows_of(tiny_base, toy_task, toy_examples, tmp_path):
     """`rows_of(method, kind, **options)`: the rows that it gives with seed 0, by setting."""
 
-    def run(method, kind="llama", **options):
+    def run(method, kind="llama", *, train=None, **options):
         args = PromptTrainingArguments(
             output_dir=str(tmp_path),
             max_steps=4,
@@ -38,7 +38,7 @@ def rows_of(tiny_base, toy_task, toy_examples, tmp_path):
         )
         setup = ComparisonSetup(
             task=toy_task,
-            data=Splits(toy_examples[:24], toy_examples[24:32], toy_examples[32:]),
+            data=Splits(train or toy_examples[:24], toy_examples[24:32], toy_examples[32:]),
             load=lambda: load_base(tiny_base(kind)),
             args=args,
             methods=[method],
@@ -73,6 +73,17 @@ def test_a_prefix_has_its_own_defaults_and_its_adapter_gives_the_row(
 def test_what_a_base_cannot_run_is_left_out_with_the_reason(rows_of, caplog):
     assert rows_of("prefix", "t5") == {}
     assert "prefix is left out" in caplog.text and "encoder-decoder" in caplog.text
+
+
+def test_solved_examples_that_do_not_fit_are_left_out_with_the_reason(
+    rows_of, toy_examples, caplog
+):
+    """Two long examples fit into the context of 512 tokens, and eight do not."""
+    train = [replace(each, row={"text": f"{each.text} {'word ' * 40}"}) for each in toy_examples]
+    rows = rows_of("few-shot", train=train, shots=[2, 8])
+    assert [row.method for row in rows.values()] == ["2-shot"]
+    assert "8-shot is left out: with seed 0, the solved examples leave no room" in caplog.text
+    assert "2-shot" not in caplog.text
 
 
 def test_ia3_is_left_out_where_peft_does_not_know_the_layers(tiny_base, monkeypatch):

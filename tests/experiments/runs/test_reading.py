@@ -52,6 +52,32 @@ def test_unfinished_runs_say_how_far_they_are(tmp_path):
     assert read(tmp_path / "started").state == "started"
 
 
+def write_plan(folder, **about):
+    (folder / "run_state.json").write_text(json.dumps({"rate": 0.1, "about": about}))
+
+
+@pytest.mark.parametrize(("steps", "of"), [("auto", ""), (30, " of 30")])
+def test_a_run_that_ends_by_itself_has_no_number_of_steps(tmp_path, steps, of):
+    write_checkpoint(tmp_path, 20)
+    write_plan(tmp_path, max_steps=steps)
+    assert read(tmp_path).note == f"at step 20{of}; resume with --resume"
+
+
+@pytest.mark.parametrize(
+    ("began", "state"), [("2026-01-02T03:04:05+00:00", "finished"), ("2026-01-03", "interrupted")]
+)
+def test_a_run_that_replaces_a_finished_one_is_not_finished(tmp_path, began, state):
+    """Its adapter and its report are those of the earlier run until it ends."""
+    write_adapter(tmp_path / "adapter", seed=1)
+    write_report(tmp_path)  # of 2026-01-02T03:04:05
+    write_checkpoint(tmp_path, 20)
+    write_plan(tmp_path, seed=2, task="mood", began=began)
+    run = read(tmp_path)
+    assert run.state == state
+    expected = (1, "accuracy", 30) if state == "finished" else (2, None, 20)
+    assert (run.seed, run.score and run.score.name, run.steps) == expected
+
+
 def test_an_unfinished_run_says_what_it_is_of_and_whether_it_gave_up(tmp_path):
     about = {"task": "mood", "base_model": "org/base", "num_virtual_tokens": 4, "seed": 7}
     (tmp_path / "run").mkdir()
