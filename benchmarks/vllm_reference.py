@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from record import DEMO_NAME
 
-from softhub.model.base import load_base
 from softhub.model.gguf import convert_gguf
+from softhub.model.loading import load_base
 from softhub.model.prompt import SoftPrompt
 from tests.prompts import soft_prompt
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from softhub.inference.engine import PromptModel as PromptModel
     from softhub.inference.prediction import Prediction as Prediction
     from softhub.inference.predictor import Predictor as Predictor
-    from softhub.model.base import load_base as load_base
+    from softhub.model.loading import load_base as load_base
     from softhub.model.prompt import SoftPrompt as SoftPrompt
     from softhub.tasks import Example as Example
     from softhub.tasks import Task as Task
@@ -49,7 +49,7 @@ _HOME_OF = {
     "evaluate_run": "softhub.experiments.experiment",
     "fit": "softhub.training",
     "fit_tasks": "softhub.training",
-    "load_base": "softhub.model.base",
+    "load_base": "softhub.model.loading",
     "run_recipe": "softhub.experiments.recipe",
 }
 

@@ -93,7 +93,7 @@ def folder_of(
 @pytest.fixture(scope="session")
 def loaded(tiny_base: Callable[[str], Path]) -> Callable[[str], "BaseModel"]:
     """Return `loaded(kind)`: the tiny base of that kind, loaded once; no test may change it."""
-    from softhub.model.base import load_base
+    from softhub.model.loading import load_base
 
     bases: dict[str, BaseModel] = {}
 
@@ -111,7 +111,7 @@ def model_of(
 ) -> Callable[[str], "PromptModel"]:
     """Return `model_of(kind)`: an engine with the prompts `mood`, `topic` and `summary`."""
     from softhub.inference.engine import PromptModel
-    from softhub.model.base import load_base
+    from softhub.model.loading import load_base
     from tests.prompts import PROMPTS, soft_prompt
 
     def make(kind: str) -> PromptModel:

@@ -3,7 +3,7 @@
 import torch
 import transformers as hf
 
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from tests.tiny import HIDDEN_SIZE, VOCAB_SIZE, build_tokenizer, llama_like
 
 WINDOW = 16

@@ -6,7 +6,7 @@ import torch
 from peft import PromptTuningConfig, get_peft_model
 from transformers import AutoTokenizer
 
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from tests.prompts import PROMPTS, soft_prompt
 
 # A logit of a tiny base is the end of a chain of eight matrix products (two layers of attention and

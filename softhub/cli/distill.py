@@ -104,7 +104,7 @@ def distill(
     if kind == "teacher":
         value = adapter_folder(value, hub=hub, revision=revision)
     from softhub.inference.engine import PromptModel
-    from softhub.model.base import load_base
+    from softhub.model.loading import load_base
     from softhub.training.checkpoints import check_resumable
 
     if resume:

@@ -25,7 +25,7 @@ def env(
     whether it can run prefixes.
     """
     if base is not None:
-        from softhub.model.base import load_base
+        from softhub.model.loading import load_base
         from softhub.model.prefix import prefix_refusal
 
         loaded = load_base(base)

@@ -51,8 +51,8 @@ def export(
     if to is Format.CARTRIDGE and base is None:
         raise typer.BadParameter("a cartridge is computed by the base model: give --base MODEL")
     folder = adapter_folder(adapter, hub=hub, revision=revision)
-    from softhub.model.base import load_base
     from softhub.model.export import check_cartridge_folder, export_cartridge, export_npy
+    from softhub.model.loading import load_base
     from softhub.model.prompt import SoftPrompt
 
     if to is Format.CARTRIDGE:

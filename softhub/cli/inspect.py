@@ -45,7 +45,7 @@ def inspect(
     folder = source.folder()
     others = {name: adapter_folder(name, hub=source.hub, revision=None) for name in compare or ()}
     from softhub.evaluation.inspection import CAVEAT, inspect_prompt, require_embeddings
-    from softhub.model.base import load_base
+    from softhub.model.loading import load_base
     from softhub.model.prompt import SoftPrompt
 
     prompt = SoftPrompt.from_pretrained(folder)

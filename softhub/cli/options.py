@@ -155,7 +155,7 @@ class AdapterOnBase:
             task: Task file for an adapter without a task.
         """
         from softhub.inference.engine import PromptModel
-        from softhub.model.base import load_base
+        from softhub.model.loading import load_base
         from softhub.model.prompt import SoftPrompt
         from softhub.tasks import Task
 

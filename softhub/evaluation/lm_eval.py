@@ -35,8 +35,8 @@ from softhub.inference.generation import generate_batch
 from softhub.inference.options import resolve_options
 from softhub.inference.requests import Request, with_seeds
 from softhub.inference.scored_batches import logit_batch, score_batch
-from softhub.model.base import load_base
 from softhub.model.encoding import EncodedText
+from softhub.model.loading import load_base
 
 _NEW_TOKENS = 256
 """Of a task that says nothing about it, as with the harness' own models."""

@@ -118,7 +118,8 @@ def _without_weights(ref: str) -> BaseModel:
     """Return a base model that encodes texts and knows its context, but cannot run."""
     from transformers import GenerationConfig
 
-    from softhub.model.base import BaseModel, load_tokenizer
+    from softhub.model.base import BaseModel
+    from softhub.model.loading import load_tokenizer
 
     tokenizer, config = load_tokenizer(ref)
     model: Any = SimpleNamespace(config=config, generation_config=GenerationConfig())

@@ -33,8 +33,9 @@ from softhub.inference.requests import (
 )
 from softhub.inference.scored_batches import predict_batch, score_batch
 from softhub.inference.streaming import StreamedText
-from softhub.model.base import BaseModel, load_base
+from softhub.model.base import BaseModel
 from softhub.model.kv_cache import shares_prefixes
+from softhub.model.loading import load_base
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task
 

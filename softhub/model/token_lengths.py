@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from softhub.errors import TaskError
-from softhub.model.base import load_tokenizer
 from softhub.model.config_lengths import position_limit
 from softhub.model.encoding import Encoder
+from softhub.model.loading import load_tokenizer
 from softhub.tasks import Task, Template
 from softhub.tasks.drafting.lengths import LengthCounter
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from softhub.adapter.manifest import Manifest, RecordedMetric
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task, Template, Verbalizer
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from softhub.evaluation.inspection import inspect_prompt
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.model.prompt import SoftPrompt
 from tests.cli.conftest import MakeAdapter
 from tests.command import Command

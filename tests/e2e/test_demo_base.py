@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
 from softhub.model.fingerprint import compare_fingerprints, compute_fingerprint
+from softhub.model.loading import load_base
 from tests.prompts import MOOD, soft_prompt
 from tests.requantized import requantize
 

@@ -9,8 +9,8 @@ import torch
 
 from recipes.data import demo_t5
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
 from softhub.model.encoding import Encoder
+from softhub.model.loading import load_base
 from softhub.tasks import Task, Template
 from tests.prompts import soft_prompt
 

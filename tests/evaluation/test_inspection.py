@@ -17,8 +17,8 @@ from softhub.errors import IncompatiblePrompt, UnsupportedAdapter
 from softhub.evaluation import inspection
 from softhub.evaluation.inspection import CAVEAT, inspect_prompt
 from softhub.evaluation.inspection_page import render_page
-from softhub.model.base import load_base
 from softhub.model.encoding import Encoder
+from softhub.model.loading import load_base
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task, Template, Verbalizer
 from tests.adapters import untrained_prompt

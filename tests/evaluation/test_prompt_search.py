@@ -13,7 +13,7 @@ from softhub.evaluation.prompt_search import (
 )
 from softhub.inference.engine import Prediction, PromptModel
 from softhub.metrics import compute
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.tasks import Example, Template, Verbalizer
 from tests.prompts import MOOD
 

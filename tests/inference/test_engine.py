@@ -18,8 +18,8 @@ from softhub.errors import (
     TaskError,
 )
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
 from softhub.model.encoding import render_chat
+from softhub.model.loading import load_base
 from softhub.tasks import Template
 from tests.prompts import MOOD, TEXTS, TOPIC, soft_prompt
 from tests.references import assert_equal_in_float32, reference, sequence_logprob

@@ -5,7 +5,7 @@ import torch
 
 from softhub.errors import IncompatiblePrompt
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.model.prefix import prefix_shape
 from tests.prompts import MOOD, TEXTS, model_with, prefix, soft_prompt
 

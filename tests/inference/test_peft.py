@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from softhub.errors import BaseModelError, UnsupportedAdapter
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.model.prompt import SoftPrompt
 from tests.prompts import MOOD, TEXTS
 from tests.references import assert_equal_in_float32, sequence_logprob

@@ -20,7 +20,7 @@ from transformers import (
 from softhub.adapter.portable import is_hub_name
 from softhub.errors import BaseModelError, InvalidAdapter, MissingDependency
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base, load_tokenizer
+from softhub.model.loading import load_base, load_tokenizer
 from tests.references import assert_equal_in_float32
 from tests.tiny import BUILDERS, HIDDEN_SIZE, build_tokenizer
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from softhub.model.base import load_base
 from softhub.model.device_settings import DEVICE_SETTINGS, DeviceSettings, settings_of
 from softhub.model.encoding import Candidates
+from softhub.model.loading import load_base
 from softhub.training.module import PromptTuningModule
 
 CANDIDATES = Candidates(("a", "b"), ((70,), (71, 72, 73)), (0, 1))

@@ -13,8 +13,8 @@ from softhub.adapter.layout import CONFIG
 from softhub.adapter.portable import UNKNOWN_BASE
 from softhub.errors import ConfigError, IncompatiblePrompt, InvalidAdapter, SoftHubWarning
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
 from softhub.model.export import export_cartridge, export_npy
+from softhub.model.loading import load_base
 from tests.prompts import MOOD, TEXTS, prefix, soft_prompt
 from tests.references import assert_equal_in_float32
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from softhub.model.base import load_base
 from softhub.model.fingerprint import compare_fingerprints, compute_fingerprint
+from softhub.model.loading import load_base
 from tests.requantized import requantize
 from tests.tiny import BUILDERS, build_base, build_tokenizer, llama_like
 

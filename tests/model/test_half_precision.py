@@ -5,7 +5,7 @@ import torch
 import transformers as hf
 
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.model.probe import Capabilities
 from softhub.tasks import Task
 from tests.families import BUILDERS, WINDOW

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from softhub.model.assembly import pad_rows
-from softhub.model.base import load_base
 from softhub.model.device_settings import DEVICE_SETTINGS, DeviceSettings
+from softhub.model.loading import load_base
 from softhub.model.packing import SharedPrompt, longest_packed
 from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from softhub.training.module import PromptTuningModule

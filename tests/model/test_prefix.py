@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from softhub.adapter.manifest import PrefixShape
 from softhub.errors import BaseModelError, IncompatiblePrompt
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.model.prefix import (
     prefix_of,
     prefix_shape,

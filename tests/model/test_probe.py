@@ -13,9 +13,9 @@ import torch
 from softhub.errors import BaseModelError, TaskError
 from softhub.inference.engine import PromptModel
 from softhub.model.assembly import pad_rows
-from softhub.model.base import load_base
 from softhub.model.config_lengths import position_limit
 from softhub.model.kv_cache import encode_prefix, shares_prefixes
+from softhub.model.loading import load_base
 from softhub.model.packing import longest_packed
 from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from softhub.tasks import Task

@@ -7,8 +7,8 @@ from transformers import RobertaConfig, RobertaForCausalLM
 
 from softhub.model import projection
 from softhub.model.assembly import pad_rows
-from softhub.model.base import load_base
 from softhub.model.device_settings import DEVICE_SETTINGS, DeviceSettings
+from softhub.model.loading import load_base
 from softhub.model.scoring import target_logprobs
 from tests.tiny import BUILDERS, HIDDEN_SIZE, VOCAB_SIZE
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from softhub.model.assembly import pad_rows
-from softhub.model.base import load_base
 from softhub.model.encoding import Candidates
 from softhub.model.kv_cache import encode_prefix, shares_prefixes
+from softhub.model.loading import load_base
 from softhub.model.scoring import encode_rows, label_scores, target_logprobs
 from softhub.training.data import IGNORE_INDEX
 from softhub.training.module import LossModule

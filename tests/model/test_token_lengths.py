@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from softhub.errors import BaseModelError
-from softhub.model.base import load_base
 from softhub.model.encoding import Encoder
+from softhub.model.loading import load_base
 from softhub.model.token_lengths import TokenCounter
 from softhub.tasks import Task, Template, Verbalizer
 

@@ -7,7 +7,7 @@ import pytest
 
 from softhub.inference.engine import PromptModel
 from softhub.inference.streaming import TokenLogprob
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.serving.answers import AnswerFormat, Choice
 from tests.prompts import MOOD, SUMMARY, TEXTS, prefix, soft_prompt
 from tests.serving.server import running

@@ -3,7 +3,7 @@
 import pytest
 from peft import PromptTuningConfig
 
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.tasks import Example, Task, Template, Verbalizer
 from softhub.training import PromptTrainingArguments, fit
 

@@ -16,7 +16,7 @@ from peft import PrefixTuningConfig, PromptTuningConfig
 from softhub import PromptModel
 from softhub.evaluation.evaluate import predict_examples
 from softhub.experiments.console import exit_code_of, silence_stdout
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.tasks import Task, Template, Verbalizer
 from softhub.training import PromptTrainingArguments, fit
 from tests.training.conftest import example

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from softhub.model.base import load_base
 from softhub.model.encoding import Encoder
+from softhub.model.loading import load_base
 from softhub.training.data import collate, encode_examples
 from softhub.training.module import PromptTuningModule
 

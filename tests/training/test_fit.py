@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Task, Template
 from softhub.training import PromptTrainingArguments, fit

@@ -10,7 +10,7 @@ from softhub.errors import DatasetError, SoftHubWarning, TaskError, TrainingErro
 from softhub.evaluation.calibrate import calibrate
 from softhub.evaluation.evaluate import evaluate
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.tasks import Example, Splits, Task, Template, Verbalizer
 from softhub.training import PromptTrainingArguments, fit
 

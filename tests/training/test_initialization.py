@@ -8,7 +8,7 @@ from peft import PromptTuningConfig
 
 from softhub.errors import TrainingError
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Task, Template
 from softhub.training import PromptTrainingArguments, fit

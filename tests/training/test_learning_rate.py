@@ -7,7 +7,7 @@ import torch
 
 from softhub.config import parse_config
 from softhub.errors import ConfigError, TrainingError
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.training import PromptTrainingArguments
 from softhub.training.learning_rate import (
     SHARE,

@@ -10,7 +10,7 @@ from peft import PromptTuningConfig
 from softhub.errors import TaskError
 from softhub.evaluation.evaluate import evaluate
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Splits, Task, Template
 from softhub.training import PromptTrainingArguments, fit, fit_mixture

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.training import PromptTrainingArguments
 from softhub.training.encoded_task import encode_task
 from softhub.training.module import PromptTuningModule

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from softhub.evaluation.evaluate import evaluate
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
 from softhub.model.encoding import Encoder
+from softhub.model.loading import load_base
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Task, Template, Verbalizer
 from softhub.training import PromptTrainingArguments, fit

@@ -8,7 +8,7 @@ import pytest
 from peft import PromptTuningConfig
 
 from softhub.errors import SoftHubWarning, TrainingError
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.model.prompt import SoftPrompt
 from softhub.training import PromptTrainingArguments, fit_tasks
 

@@ -17,7 +17,7 @@ from softhub.errors import (
     TrainingInterrupted,
 )
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.model.prefix import prefix_shape, units_of, vectors_of_prompt
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Task, Template

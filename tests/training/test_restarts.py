@@ -10,7 +10,7 @@ from transformers import TrainerState
 
 from softhub.errors import SoftHubWarning, TrainingError
 from softhub.experiments.runs import find_runs
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.tasks import Example, Task, Template
 from softhub.training import PromptTrainingArguments, fit
 from softhub.training.encoded_task import encode_task

@@ -12,7 +12,7 @@ from peft import PromptTuningConfig
 from softhub.config import parse_config
 from softhub.errors import TrainingError
 from softhub.experiments.console import exit_code_of
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.training import PromptTrainingArguments, fit
 from softhub.training.callbacks import HistoryCallback, _installed
 from softhub.training.checkpoints import last_checkpoint

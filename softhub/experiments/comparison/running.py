@@ -14,7 +14,8 @@ from softhub.experiments.comparison.processes import of_main_process
 from softhub.experiments.comparison.results import Results, save_context, write_results
 from softhub.experiments.comparison.setup import ComparisonSetup
 from softhub.experiments.comparison.store import RowStore
-from softhub.model.base import BaseModel, load_base
+from softhub.model.base import BaseModel
+from softhub.model.loading import load_base
 from softhub.tasks import Example, SplitsLike, Task, dataset_hash
 from softhub.terminal import phase
 from softhub.training import PromptTrainingArguments

@@ -13,7 +13,8 @@ from softhub.evaluation.hard_prompts import HardPrompt, choose_hard_prompts, eva
 from softhub.experiments.comparison.method_names import METHODS
 from softhub.experiments.config import TaskConfig, option
 from softhub.inference.engine import PromptModel
-from softhub.model.base import BaseModel, load_base
+from softhub.model.base import BaseModel
+from softhub.model.loading import load_base
 from softhub.tasks import Splits, Task
 from softhub.training import PromptTrainingArguments
 

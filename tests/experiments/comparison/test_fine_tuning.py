@@ -18,7 +18,7 @@ from softhub import PromptModel
 from softhub.errors import TrainingError
 from softhub.experiments.comparison.fine_tuning import _BestWeights as BestWeights
 from softhub.experiments.comparison.fine_tuning import fit_weights
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.tasks import Splits
 from softhub.training import PromptTrainingArguments
 

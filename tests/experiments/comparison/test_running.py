@@ -7,7 +7,7 @@ import pytest
 
 from softhub.errors import ConfigError, TrainingError, TrainingInterrupted
 from softhub.experiments.comparison import RowStore, compare, trained_weights
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.training import PromptTrainingArguments
 
 GRID = {"methods": ["LoRA"], "lora_rates": [1e-9, 1e-2]}

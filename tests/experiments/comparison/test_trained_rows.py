@@ -15,7 +15,7 @@ from softhub.experiments.comparison.setup import ComparisonSetup
 from softhub.experiments.comparison.store import ComparedRow, RowStore
 from softhub.experiments.comparison.trained_weights import ia3_refusal
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.tasks import Splits, Task
 from softhub.training import PromptTrainingArguments, fit
 

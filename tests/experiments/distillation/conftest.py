@@ -8,7 +8,7 @@ from peft import PromptTuningConfig
 from softhub.experiments.distillation import ModelTeacher, Teacher, distill
 from softhub.inference.engine import Prediction, PromptModel
 from softhub.metrics.label_sets import join_labels
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.tasks import Example, Splits, Task, Template, Verbalizer
 from softhub.training import PromptTrainingArguments
 

@@ -9,7 +9,7 @@ from peft import PeftModel, PrefixTuningConfig, PromptTuningConfig
 from softhub.errors import SoftHubWarning, TrainingError, TrainingInterrupted
 from softhub.experiments.distillation import BiasCorrectedTeacher, ModelTeacher
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from softhub.tasks import Template, Verbalizer, dataset_hash
 from softhub.tasks.decision import Decision
 from tests.experiments.distillation.conftest import ECHO, LONG, TASK, Table, texts

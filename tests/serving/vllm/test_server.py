@@ -15,7 +15,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from softhub.inference.engine import PromptModel
-from softhub.model.base import load_base
+from softhub.model.loading import load_base
 from tests.prompts import MOOD, SUMMARY, TEXTS, TOPIC, soft_prompt
 from tests.tiny import build_tokenizer, llama_like
 
