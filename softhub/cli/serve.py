@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import ipaddress
 import logging
 import os
 import socket
@@ -197,11 +196,9 @@ def check_address(host: str, *, has_keys: bool) -> None:
     Raises:
         ConfigError: They do not.
     """
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback and not has_keys:
+    from softhub.hub.names import is_loopback
+
+    if not is_loopback(host) and not has_keys:
         raise ConfigError(
             f"--host {host} can be reached from other machines, and there is no API key: set "
             "SOFTHUB_API_KEY, pass --api-keys FILE, or leave out --host."

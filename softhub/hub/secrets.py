@@ -73,7 +73,7 @@ def check_secrets(
 
 def _without_tokens(name: str) -> str:
     """Return the name of a text that is its own name, such as a tag, without what it gives away."""
-    shown = _TOKENS.sub("…", name)
+    shown = re.sub(r"[\w-]+(?=…)", "", _TOKENS.sub("…", name))  # of a web token also its beginning
     for secret in _secrets_in_environment():
         shown = shown.replace(secret, "…")
     return shown

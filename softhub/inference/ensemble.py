@@ -7,7 +7,7 @@ probabilities are averaged, which avoids ties and gives a probability for each l
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from statistics import mean
+from statistics import fmean, mean
 from typing import Any, overload
 
 from softhub.errors import TaskError
@@ -75,7 +75,7 @@ def predict_ensemble(  # type: ignore[misc]  # the overloads leave out the keywo
 def _mean_decision(tasks: Sequence[Task | None]) -> Decision:
     decisions = [task.decision if task else ALWAYS_ANSWER for task in tasks]
     return Decision(
-        threshold=mean(each.threshold for each in decisions),
+        threshold=mean(each.threshold for each in decisions),  # of equal values, exactly theirs
         abstain_below=mean(each.abstain_below for each in decisions),
     )
 
@@ -84,7 +84,7 @@ def _mean(votes: Sequence[Prediction], prompts: Sequence[str], decision: Decisio
     labels = list(votes[0].probabilities)
     if any(list(vote.probabilities) != labels for vote in votes):
         raise TaskError(f"The prompts {', '.join(prompts)} do not have the same labels.")
-    probabilities = {label: mean(vote.probabilities[label] for vote in votes) for label in labels}
-    scores = {label: mean(vote.scores[label] for vote in votes) for label in labels}
+    probabilities = {label: fmean(vote.probabilities[label] for vote in votes) for label in labels}
+    scores = {label: fmean(vote.scores[label] for vote in votes) for label in labels}
     multilabel = votes[0].labels is not None
     return answered(probabilities, scores, decision, multilabel=multilabel)

@@ -163,6 +163,8 @@ def _up_to_end(encoder: Encoder, tokens: list[int], options: Options) -> list[in
 
 def _stops(encoder: Encoder, tokens: list[int], stop: Sequence[str]) -> bool:
     """Return whether the text of a row's new tokens contains a stop string."""
+    if not stop:
+        return False
     (text,) = encoder.decode([tokens])
     return any(string in text for string in stop)
 

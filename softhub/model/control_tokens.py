@@ -57,6 +57,8 @@ class StandIns:
         Raises:
             TaskError: A text contains half of a surrogate pair.
         """
+        if not self._control:
+            return None
         named = [self._names[piece] if isinstance(piece, int) else piece for piece in pieces]
         found = text_ids(self._tokenizer, "".join(named))
         control = [self._control[index] for index in found if index in self._control]

@@ -1,7 +1,8 @@
 """Convert text to token ids: templates, truncation of the text column, and label words in context.
 
-User columns can never become control tokens: only control tokens that the template contains
-literally (e.g. a rendered chat) are encoded as such. All else is as in plain transformers.
+User columns can never become control tokens: only those that the template contains literally (e.g.
+a rendered chat), or an answer to be scored, are encoded as such. All else is as in plain
+transformers.
 This holds whatever other threads do with the base's tokenizer, because an encoder has its own copy.
 """
 

@@ -199,7 +199,9 @@ class Capabilities:
         found = {
             "base model": self._base.name,
             "context": self._base.max_positions or "unlimited",
-            "soft prompts": "exact" if prompts else "refused: embeddings are not answered as ids",
+            "soft prompts": "exact"
+            if prompts
+            else "refused: embeddings give other results than ids",
             "embedding scale": self.embedding_scale,
             "texts in a batch": _IN_WORDS[rows.batching],
         }

@@ -390,11 +390,16 @@ class BuiltInEngine:
             return []
 
     def _fail(self, error: Exception) -> None:
-        """Give up all running rows, e.g. when memory is exhausted, and start a new batch."""
-        _log.error("The engine gave up %d running rows", len(self._running), exc_info=error)
+        """Give up all rows that were taken, e.g. when memory is exhausted; start a new batch."""
+        taken = len(self._running) + len(self._window)
+        _log.error("The engine gave up %d rows", taken, exc_info=error)
         for row in self._running.values():
             row.generation.deliver(error)
+        for waiting in self._window:
+            if waiting.future.set_running_or_notify_cancel():
+                waiting.future.set_exception(error)
         self._running.clear()
+        self._window.clear()
         self._batch = self._new_batch()
 
     def _new_batch(self) -> ContinuousBatch:

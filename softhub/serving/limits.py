@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 
 from softhub.errors import ConfigError
 from softhub.serving.errors import ApiError
-from softhub.tasks import Task
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from softhub.tasks import Task
+
+
+_WORDS = 128
+"""Label words that count as one row."""
 
 _DISCARDED = 8
 """How many times the limit is read and discarded of a body that is too large."""
@@ -25,7 +29,7 @@ class Limits:
     Attributes:
         body_bytes: Maximum size of a body.
         rows: Maximum number of rows: inputs, times `n`, times the beams of the prompt's task; to
-            classify, times `rows_of_labels`.
+            classify more than one, times `rows_of_labels`.
         new_tokens: Maximum of `max_tokens`, and of what a request that names none gets.
         seconds: Maximum time until the answer is complete.
         queue: Maximum number of rows that wait for the engine, of all requests together.
@@ -56,7 +60,7 @@ class Limits:
             texts: Number of texts.
             field: The field of the request that has them.
             each: How many rows each text counts as.
-            why: What of the prompt's task makes it more than one.
+            why: Which part of the prompt's task makes it more than one.
 
         Raises:
             ApiError: It has more than the limit.
@@ -71,6 +75,20 @@ class Limits:
                 "start the server with a larger --max-rows.",
                 param=field,
             )
+
+    def check_labels(self, task: Task | None, texts: int, field: str) -> None:
+        """Refuse to classify texts that take longer than the rows of a request; one never does.
+
+        Args:
+            task: The task of the prompt.
+            texts: Number of texts.
+            field: The field of the request that has them.
+
+        Raises:
+            ApiError: They do.
+        """
+        if task is not None and texts > 1:
+            self.check_rows(texts, field, each=rows_of_labels(task), why="the label words")
 
     def new_tokens_of(self, asked: int | None, resolved: int) -> int:
         """Return how long a text may be: a default above the limit is lowered to it.
@@ -92,15 +110,15 @@ class Limits:
 
 
 def rows_of_labels(task: Task) -> int:
-    """Return how many rows a text counts as that is classified: its label words run after it.
+    """Return how many rows a text to classify counts as, because the label words run after it.
 
-    As many words as a request may have rows by default, of up to 32 characters, count as one.
+    `_WORDS` words of up to 32 characters count as one.
     """
     if task.verbalizer is None:
         return 1
     words = [word for _, each in task.verbalizer.words for word in each]
     answers = len(task.yes_no) if task.multilabel else 1
-    size = max(len(words) / 128, sum(map(len, words)) / (32 * 128))
+    size = max(len(words), sum(map(len, words)) / 32) / _WORDS
     return max(1, ceil(size * answers))
 
 

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request
 from softhub.serving.api_types import ClassifyBody, ScoreBody, as_rows
 from softhub.serving.context import Context, log_fields
 from softhub.serving.errors import ApiError
-from softhub.serving.limits import rows_of_labels
 from softhub.serving.protocol import Classified, Row, Scored
 from softhub.serving.scoring_answers import classified, scored, scoring_answer
 
@@ -31,8 +30,7 @@ def scoring_routes(context: Context) -> APIRouter:
                 "/v1/completions.",
                 param="model",
             )
-        each = rows_of_labels(prompt.task)
-        context.limits.check_rows(len(texts), "input", each=each, why="the label words")
+        context.limits.check_labels(prompt.task, len(texts), "input")
         rows = [Row(text, prompt) for text in texts]
         answer = context.engine.classify(rows, abstain_below=body.abstain_below)
         found = await context.wait(request, answer)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from softhub.inference import continuous_batch
+from softhub.serving import builtin
 from softhub.serving.builtin import BuiltInEngine
 from softhub.serving.protocol import Row
 from tests.prompts import TEXTS
@@ -105,6 +106,19 @@ def test_a_failure_beside_the_passes_ends_the_running_rows_only(engine, monkeypa
     prediction, text = run(scenario())
     assert prediction.label == engine.model.predict(TEXTS[1], prompt="mood").label
     assert text == engine.model.generate(TEXTS[2], max_new_tokens=5)
+
+
+def test_rows_to_score_are_answered_if_no_batch_of_them_can_be_chosen(engine, monkeypatch):
+    rows = [Row(TEXTS[0], engine.find("mood", "mood"))]
+
+    async def scenario():
+        exhausted_once(monkeypatch, builtin, "choose_batch")
+        with pytest.raises(torch.OutOfMemoryError):
+            await asyncio.wait_for(engine.classify(rows), 60)
+        return await engine.classify(rows)
+
+    (found,) = run(scenario())
+    assert found.prediction.label == engine.model.predict(TEXTS[0], prompt="mood").label
 
 
 def test_an_engine_whose_thread_has_ended_accepts_nothing(engine, monkeypatch):

@@ -151,6 +151,12 @@ def test_the_label_words_of_a_task_count_as_rows(serve, loaded):
     assert "9 rows, 3 for each text (the label words" in message and "limit is 6" in message
 
 
+def test_a_single_text_is_classified_however_many_labels_there_are(serve, loaded):
+    server = serve(limits=Limits(rows=1))
+    server.model.load_prompt(soft_prompt(loaded("llama"), 4, words_of(300)), name="many")
+    assert server.post("/v1/classify", model="many", input=TEXTS[0]).status_code == 200
+
+
 def test_an_adapter_with_too_many_label_words_is_refused(serve, adapter):
     folder = adapter("many", 4, MOOD)
     words = [{"label": "a", "words": [f" {n}" for n in range(9_000)]}]

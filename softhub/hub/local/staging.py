@@ -80,11 +80,12 @@ class Staging:
         with ExitStack() as stack:
             found = True
             stage = self.folder / commit
-            # A push makes no link: what it leads to is not opened, and need not be waited for.
-            if stage.is_dir() and not find_link(self._store.root, stage / "lock"):
+            lock = stage / "lock"
+            # A push makes no link or folder there: it is not opened, and need not be waited for.
+            if stage.is_dir() and not lock.is_dir() and not find_link(self._store.root, lock):
                 try:
                     stack.enter_context(self._lock(commit))
-                except OSError:  # which `Timeout` is
+                except OSError:  # `Timeout`, or a folder of another user
                     found = False
             yield found
 
