@@ -14,6 +14,9 @@ from softhub.metrics import find_metric
 from softhub.model.base import BaseModel
 from softhub.tasks import Example, Splits, Task
 
+_FRAME = 8
+"""Tokens for what a tokenizer adds around a text and an answer."""
+
 
 def check_evaluation(
     base: BaseModel, task: Task, data: Splits, metrics: Sequence[str], *, virtual_tokens: int
@@ -107,6 +110,8 @@ def _shortest(
 
 def _check_rows(base: BaseModel, task: Task, request: Request, examples: Sequence[Example]) -> None:
     """Check that the rows fit without their text, where a request without any column does."""
+    if not (task.max_length or base.max_positions):
+        return
     others = [column for column in task.template.columns if column != task.text_column]
     scored = [str(task.target_column)] if request.target else []
     distinct: dict[Any, Example] = {}
@@ -116,14 +121,19 @@ def _check_rows(base: BaseModel, task: Task, request: Request, examples: Sequenc
     virtual = request.prompt.length if request.prompt else 0
     for example in distinct.values():
         row = {**example.row, task.text_column: ""}
+        target = str(example.target) if scored else ""
+        # A text has hardly more tokens than bytes, so that most rows need not be encoded.
+        most = len((task.template.render(row) + target).encode()) + _FRAME + request.answer
+        if most <= min(limit for limit in (task.max_length, base.max_positions) if limit) - virtual:
+            continue
         text, answer = len(base.encoder.encode(task.template, row).ids), request.answer
         if scored:
-            answer = len(base.encoder.target(task.template, str(example.target)))
+            answer = len(base.encoder.target(task.template, target))
         limits = (
             task.max_length and task.max_length + answer,
             base.max_positions and base.max_positions - virtual,
         )
-        fitting = min((limit for limit in limits if limit is not None), default=text + answer)
+        fitting = min(limit for limit in limits if limit is not None)
         if text + answer > fitting:
             raise DatasetError(
                 f"{example.place or 'an example'}: without its {task.text_column!r}, the row "

@@ -107,20 +107,20 @@ def _check_evaluations(config: RunConfig, tasks: Sequence[tuple[Task, Sequence[s
         Splits([], *(task.load(split, limit=config.limits[split]) for split in ("dev", "test")))
         for task, _ in tasks
     ]
-    base = _without_weights(config.base_model)
+    base = _without_weights(config.base_model, config.base_name)
     for (task, metrics), data in zip(tasks, splits, strict=True):
         check_evaluation(
             base, task, data, metrics, virtual_tokens=max(0, config.num_virtual_tokens)
         )
 
 
-def _without_weights(ref: str) -> BaseModel:
+def _without_weights(ref: str, name: str | None) -> BaseModel:
     """Return a base model that encodes texts and knows its context, but cannot run."""
     from transformers import GenerationConfig
 
     from softhub.model.base import BaseModel
     from softhub.model.loading import load_tokenizer
 
-    tokenizer, config = load_tokenizer(ref)
+    tokenizer, config = load_tokenizer(ref, name=name)
     model: Any = SimpleNamespace(config=config, generation_config=GenerationConfig())
     return BaseModel(model, tokenizer, name=ref)

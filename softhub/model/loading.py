@@ -78,11 +78,14 @@ def load_base(
     return BaseModel(frozen, tokenizer, name, revision, quantization)
 
 
-def load_tokenizer(ref: str | Path) -> tuple[PreTrainedTokenizerBase, Any]:
+def load_tokenizer(
+    ref: str | Path, *, name: str | None = None
+) -> tuple[PreTrainedTokenizerBase, Any]:
     """Load a base model's tokenizer and transformers configuration, without its weights.
 
     Args:
         ref: Hub repo id, local folder, or path of a `.gguf` file.
+        name: As in `load_base`; it is recorded with the conversion of a GGUF file.
 
     Raises:
         BaseModelError: The model does not exist, or is not a language model that continues texts.
@@ -90,7 +93,7 @@ def load_tokenizer(ref: str | Path) -> tuple[PreTrainedTokenizerBase, Any]:
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    source = _source(ref, None)
+    source = _source(ref, name)
     with _explained_errors(source):
         options = {"trust_remote_code": False, "local_files_only": _is_offline(source, None)}
         config = AutoConfig.from_pretrained(source, **options)

@@ -10,7 +10,8 @@ from softhub.errors import TaskError, expected_instead
 _NUMBERS: Mapping[str, tuple[type, Callable[[float], bool], str]] = {
     "max_new_tokens": (int, lambda value: value >= 1, "a whole number of 1 or more"),
     "do_sample": (bool, lambda value: True, "true or false"),
-    "temperature": (float, lambda value: value > 0, "a number above 0"),
+    # 0 is accepted because it has no effect without sampling; sampling refuses it.
+    "temperature": (float, lambda value: value >= 0, "a number of 0 or more"),
     "top_k": (int, lambda value: value >= 0, "a whole number of 0 or more"),
     "top_p": (float, lambda value: 0 <= value <= 1, "a number from 0 to 1"),
     "num_beams": (int, lambda value: value >= 1, "a whole number of 1 or more"),

@@ -227,10 +227,10 @@ def _complete(task: "Task", read: Sequence[Example | None], origin: str) -> list
 
 
 def _warn_of_absent_labels(task: "Task", train: Sequence[Example]) -> None:
-    """Warn of labels that no training example has; soft labels give each label a probability."""
-    if task.verbalizer is None or any(example.soft_label for example in train):
+    """Warn of labels that no training example has; a teacher answers examples without any."""
+    found = {example.label for example in train if example.label is not None}
+    if task.verbalizer is None or not found or any(example.soft_label for example in train):
         return
-    found = {str(example.label) for example in train}
     if task.multilabel:
         found = {label for joined in found for label in split_labels(joined)}
     absent = [label for label in task.verbalizer.labels if label not in found]

@@ -180,4 +180,7 @@ def _run_state(
 
 def _hash(examples: Sequence[Example]) -> str:
     """Return the hash of a split, without what a teacher answers again when a run is resumed."""
-    return dataset_hash(replace(example, soft_label=None) for example in examples)
+    return dataset_hash(
+        example if example.soft_label is None else replace(example, label=None, soft_label=None)
+        for example in examples
+    )

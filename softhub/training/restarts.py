@@ -187,8 +187,7 @@ class RunState:
                 "of the run that was asked for. Use the settings and the data that it began with, "
                 "or start without resume."
             )
-        began = {"began": self.about["began"]} if "began" in self.about else {}
-        return replace(self, about={**new.about, **began})
+        return replace(self, about={**new.about, "began": self.about.get("began")})
 
     def attempt_arguments(
         self, args: PromptTrainingArguments, number: int, usual: float

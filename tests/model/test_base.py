@@ -343,6 +343,12 @@ def test_a_gguf_file_is_converted_once_and_is_the_same_model(loaded, tmp_path, s
     assert again.fingerprint == base.fingerprint
 
 
+def test_a_gguf_file_keeps_the_name_with_which_it_was_converted(loaded, tmp_path):
+    file = write_gguf(tmp_path / "Tiny-Llama.F32.gguf", loaded("llama"))
+    load_tokenizer(file, name="org/mine")
+    assert load_base(file).name == "org/mine"
+
+
 def test_a_quantised_gguf_file_says_so(loaded, tmp_path):
     kind = gguf.GGMLQuantizationType.Q4_1
     base = load_base(

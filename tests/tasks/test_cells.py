@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from softhub.errors import DatasetError, SoftHubWarning
-from softhub.tasks import DatasetSource, Task
+from softhub.tasks import DatasetSource, Example, Task
 from softhub.tasks.data_files import flatten
 from softhub.tasks.drafting import find_source
 
@@ -132,3 +132,5 @@ def test_a_label_that_no_training_row_has_is_told(task: Task) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         task.to_splits({"train": [*rows, {**FULL, "label": "b"}], "dev": rows})
+        unlabeled = [Example({"text": f"text {n}"}) for n in range(8)]  # which a teacher answers
+        task.to_splits({"train": unlabeled, "dev": unlabeled})

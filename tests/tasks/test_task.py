@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def test_a_generation_task_on_the_hub(task_file: Path) -> None:
     task_file.write_text(TRANSLATION, encoding="utf-8")
     task = Task.from_file(task_file)
     assert task.generation == {"max_new_tokens": 32, "do_sample": False}
+    assert replace(task, generation={"temperature": 0.0})  # as adapters of others have it
     assert task.dataset == DatasetSource(
         path="org/pairs",
         name="en-fr",
@@ -166,7 +168,11 @@ def test_a_mistake_is_refused_with_file_key_and_fix(
         ("max_new_tokens: 32", "max_new_tokens: 0", "max_new_tokens is 0; .* of 1 or more"),
         ("do_sample: false", "num_beams: 2.5", "num_beams is 2.5; expected a whole number"),
         ("do_sample: false", "do_sample: 1", "do_sample is 1; expected true or false"),
-        ("do_sample: false", "temperature: -1", "temperature is -1; expected a number above 0"),
+        (
+            "do_sample: false",
+            "temperature: -1",
+            "temperature is -1; expected a number of 0",
+        ),
         ("do_sample: false", "top_p: 1.5", "top_p is 1.5; expected a number from 0 to 1"),
         ("do_sample: false", r'stop: "\n"', r"stop is '\\n'; expected a list"),
         ("do_sample: false", "stop: [1]", r"stop is \[1\]; expected a list"),

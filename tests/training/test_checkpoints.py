@@ -81,6 +81,7 @@ def test_a_run_is_not_resumed_as_another(
     assert resumed.steps == 14
     after = json.loads(state.read_text())["about"]
     assert after["max_steps"] == 14 and after["train"] == about["train"]
+    assert after["began"] is None  # unknown: a report of this run is not one of an earlier run
 
 
 def test_where_all_checkpoints_were_cut_short_there_is_nothing_to_resume(toy_fit, tmp_path):

@@ -65,7 +65,7 @@ logger = logging.getLogger("softhub")
 
 @dataclass(frozen=True)
 class Job:
-    """A row that is still to be computed.
+    """A row of a comparison.
 
     Attributes:
         key: Method, setting and seed.
@@ -148,10 +148,7 @@ def _few_shot_refusal(setup: ComparisonSetup, count: int) -> str | None:
         rows = zip(examples, few_shot_rows(*shown, examples), strict=True)
         asked = [replace(example, row=row) for example, row in rows]
         if not fits(setup.base, few_shot_task(model, *shown), asked):
-            return (
-                f"with seed {seed}, the solved examples leave no room for a text in the base's "
-                f"context of {setup.base.max_positions} tokens"
-            )
+            return f"with seed {seed}, not every text fits after the solved examples"
     return None
 
 

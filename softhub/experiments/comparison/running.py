@@ -9,6 +9,7 @@ from typing import Any
 
 from softhub.errors import TrainingInterrupted
 from softhub.evaluation.evaluate import select_metrics
+from softhub.evaluation.preflight import check_evaluation
 from softhub.experiments.comparison.methods import jobs
 from softhub.experiments.comparison.processes import of_main_process
 from softhub.experiments.comparison.results import Results, save_context, write_results
@@ -70,24 +71,30 @@ def run_jobs(setup: ComparisonSetup) -> None:
 
     Raises:
         ConfigError: The folder contains another comparison, or rows with other options.
+        DatasetError: A row is too long even without its text; names its place.
+        TaskError: A template or the longest prompt leaves no room for a text.
     """
-    missing = jobs(setup)
+    wanted = jobs(setup)
+    metrics = select_metrics(setup.task, run_code=setup.run_generated_code, answers_only=True)
+    check_evaluation(
+        setup.base, setup.task, setup.data, metrics, virtual_tokens=setup.most_virtual_tokens
+    )
     store = RowStore(setup.args.output_dir)
     store.open(conditions(setup))
     rows = store.rows()
-    for job in missing:
+    for job in wanted:
         job.check_options(rows, setup.args.output_dir)
     save_context(store.folder, setup.task, setup.data.test)
-    for number, job in enumerate(missing, start=1):
+    for number, job in enumerate(wanted, start=1):
         name = " ".join(str(part) for part in job.key if part not in ("", None))
         # Another run may have added it meanwhile.
         if of_main_process(job.key in {row.key for row in store.rows()}):
             continue
-        with phase(f"[{number}/{len(missing)}] {name}"):
+        with phase(f"[{number}/{len(wanted)}] {name}"):
             row = job.run()
         store.add(row)
         scores = ", ".join(f"{metric} {value:.3f}" for metric, value in row.metrics.items())
-        logger.warning("[%d/%d] %s: %s", number, len(missing), name, scores)
+        logger.warning("[%d/%d] %s: %s", number, len(wanted), name, scores)
 
 
 def conditions(setup: ComparisonSetup) -> dict[str, Any]:

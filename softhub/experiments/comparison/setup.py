@@ -10,7 +10,7 @@ from typing import Any
 
 from softhub.evaluation.evaluate import Evaluation
 from softhub.evaluation.hard_prompts import HardPrompt, choose_hard_prompts, evaluate_hard_prompts
-from softhub.experiments.comparison.method_names import METHODS
+from softhub.experiments.comparison.method_names import METHODS, PREFIX, SOFT_PROMPT
 from softhub.experiments.config import TaskConfig, option
 from softhub.inference.engine import PromptModel
 from softhub.model.base import BaseModel
@@ -76,6 +76,12 @@ class ComparisonSetup(ComparisonOptions):
     def base(self) -> BaseModel:
         """The frozen base model that all prompts share."""
         return self.load()
+
+    @property
+    def most_virtual_tokens(self) -> int:
+        """Virtual tokens of the longest prompt that the methods train, 0 if none does."""
+        lengths = {SOFT_PROMPT: self.virtual_tokens, PREFIX: self.prefix_tokens}
+        return max((most for name in self.methods for most in lengths.get(name, [])), default=0)
 
     @cached_property
     def hard_prompts(self) -> Sequence[HardPrompt]:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from softhub.errors import ConfigError, TrainingError, TrainingInterrupted
+from softhub.errors import ConfigError, TaskError, TrainingError, TrainingInterrupted
 from softhub.experiments.comparison import RowStore, compare, trained_weights
 from softhub.model.loading import load_base
 from softhub.training import PromptTrainingArguments
@@ -75,6 +75,12 @@ def test_a_line_of_the_short_runs_that_was_cut_off_is_mended(compared, tmp_path)
     path.write_bytes(b"[]\n")
     with pytest.raises(ConfigError, match=r"rates\.jsonl is damaged: line 1"):
         compared(**GRID, seeds=[0, 1, 2])
+
+
+def test_what_no_row_can_fit_is_found_before_the_first_is_computed(compared, tmp_path):
+    with pytest.raises(TaskError, match="leave no room for a text"):
+        compared(methods=["majority label", "soft prompt"], virtual_tokens=[3, 600])
+    assert not (tmp_path / "rows.jsonl").exists()
 
 
 @pytest.mark.parametrize("process", [0, 1])
