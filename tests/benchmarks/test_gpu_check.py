@@ -116,7 +116,8 @@ def test_the_needed_products_are_those_of_a_packed_step(gpu_check, machine):
     with FlopCounterMode(display=False) as counter:
         step()
     products = products_with_weights(base, tokens + rows * (columns - 1), rows)
-    assert counter.get_total_flops() == products
+    # Some releases of transformers compute rotary angles by a small product.
+    assert counter.get_total_flops() == pytest.approx(products, rel=1e-4)
     assert products < needed_operations(base, tokens, rows, columns) < 1.5 * products
 
 
