@@ -39,7 +39,7 @@ def _mpt():
     )
 
 
-def _bart_like(model, config, **extra):
+def bart_like(model, config, **extra):
     return model(
         config(
             vocab_size=VOCAB_SIZE,
@@ -62,18 +62,18 @@ def _bart_like(model, config, **extra):
 
 def _pegasus():
     sizes = {"scale_embedding": True, "max_position_embeddings": 128}
-    return _bart_like(hf.PegasusForConditionalGeneration, hf.PegasusConfig, **sizes)
+    return bart_like(hf.PegasusForConditionalGeneration, hf.PegasusConfig, **sizes)
 
 
 def _marian():
     sizes = {"scale_embedding": True, "max_position_embeddings": 128}
-    return _bart_like(hf.MarianMTModel, hf.MarianConfig, **sizes)
+    return bart_like(hf.MarianMTModel, hf.MarianConfig, **sizes)
 
 
 def _led():
     sizes = {"max_encoder_position_embeddings": 128, "max_decoder_position_embeddings": 64}
     model, config = hf.LEDForConditionalGeneration, hf.LEDConfig
-    return _bart_like(model, config, attention_window=[WINDOW] * 2, **sizes)
+    return bart_like(model, config, attention_window=[WINDOW] * 2, **sizes)
 
 
 def _switch():

@@ -111,6 +111,14 @@ def few_shot_rows(
     return [{**example.row, **values} for example in examples]
 
 
+def few_shot_examples(
+    task: Task, template: Template, shots: Sequence[Example], examples: Sequence[Example]
+) -> list[Example]:
+    """Return the examples with the rows of `few_shot_rows`."""
+    rows = few_shot_rows(task, template, shots, examples)
+    return [replace(example, row=row) for example, row in zip(examples, rows, strict=True)]
+
+
 def shown_tokens(
     model: PromptModel, task: Task, template: Template, shots: Sequence[Example]
 ) -> int:

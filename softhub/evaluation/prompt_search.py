@@ -17,7 +17,12 @@ from typing import Any
 import numpy as np
 
 from softhub.evaluation.evaluate import leading_metric, references_of
-from softhub.evaluation.few_shot import few_shot_rows, few_shot_task, written_out
+from softhub.evaluation.few_shot import (
+    few_shot_examples,
+    few_shot_rows,
+    few_shot_task,
+    written_out,
+)
 from softhub.evaluation.hard_prompts import check_dev, choose_label, mean_log_probabilities
 from softhub.evaluation.preflight import check_answers, fits
 from softhub.inference.engine import Prediction, PromptModel
@@ -186,9 +191,8 @@ class _Search:
     def _asked(self, candidate: _Candidate) -> tuple[Task, list[Example]]:
         """Return the task with the candidate in its template, and the dev examples for it."""
         shown = (self.task, candidate.template, candidate.shots)
-        rows = zip(self.dev, few_shot_rows(*shown, self.dev), strict=True)
-        examples = [replace(example, row=row) for example, row in rows]
-        return _whole_task(self.model, *shown, candidate.instruction), examples
+        whole = _whole_task(self.model, *shown, candidate.instruction)
+        return whole, few_shot_examples(*shown, self.dev)
 
     def _predict_to(self, candidate: _Candidate, rows: int) -> None:
         """Predict the dev texts up to `rows` that a candidate has not predicted yet."""

@@ -125,8 +125,8 @@ class _StopStrings(StoppingCriteria):
         self, input_ids: torch.LongTensor, scores: Any, **options: Any
     ) -> torch.BoolTensor:
         """Return whether each row of `[B, L]` has ended, `[B]`, bool."""
-        new = input_ids[:, self._shown :].tolist()
-        ended = [_stops(self._encoder, row, self._stop) for row in new]
+        texts = self._encoder.decode(input_ids[:, self._shown :].tolist())
+        ended = [_contains(text, self._stop) for text in texts]
         return torch.BoolTensor(ended).to(input_ids.device)  # type: ignore[return-value]
 
 
@@ -153,19 +153,18 @@ def _up_to_end(encoder: Encoder, tokens: list[int], options: Options) -> list[in
     ends, stop = end_tokens(options), options.get("stop", ())
     last = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     tokens = tokens[: last + 1]
-    if not _stops(encoder, tokens, stop):
+
+    def stops(size: int) -> bool:
+        (text,) = encoder.decode([tokens[:size]])
+        return _contains(text, stop)
+
+    if not stop or not stops(len(tokens)):
         return tokens
     # The fewest tokens whose text contains a stop string: the row ended there.
-    sizes = range(len(tokens))
-    size = bisect_left(sizes, True, key=lambda size: _stops(encoder, tokens[:size], stop))
-    return tokens[:size]
+    return tokens[: bisect_left(range(len(tokens)), True, key=stops)]
 
 
-def _stops(encoder: Encoder, tokens: list[int], stop: Sequence[str]) -> bool:
-    """Return whether the text of a row's new tokens contains a stop string."""
-    if not stop:
-        return False
-    (text,) = encoder.decode([tokens])
+def _contains(text: str, stop: Sequence[str]) -> bool:
     return any(string in text for string in stop)
 
 

@@ -91,7 +91,7 @@ def compute_fingerprint(
         "tokenizer": tokenizer_hash(tokenizer),
         "embeddings": _digests([_embedding_rows(embedding)]),
         **{group: _digests(weights) for group, weights in _sampled(model, embedding).items()},
-        "settings": _settings(model.config.get_text_config().to_dict()),
+        "settings": _settings(config.to_dict()),
         "sketch": _sketch(embedding),
         "dtype": str(embedding.dtype).removeprefix("torch."),
         "quantization": quantization,

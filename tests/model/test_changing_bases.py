@@ -8,6 +8,7 @@ from softhub.errors import BaseModelError
 from softhub.inference.engine import PromptModel
 from softhub.model.assembly import pad_rows
 from softhub.model.scoring import encode_rows, target_logprobs
+from tests.families import bart_like
 from tests.model.test_half_precision import base_of
 from tests.model.test_probe import logprob_alone
 from tests.prompts import soft_prompt
@@ -24,26 +25,9 @@ def bigbird(**extra):
 
 
 def bigbird_pegasus(**extra):
-    return hf.BigBirdPegasusForConditionalGeneration(
-        hf.BigBirdPegasusConfig(
-            vocab_size=VOCAB_SIZE,
-            d_model=HIDDEN_SIZE,
-            encoder_layers=2,
-            decoder_layers=2,
-            encoder_attention_heads=4,
-            decoder_attention_heads=4,
-            encoder_ffn_dim=64,
-            decoder_ffn_dim=64,
-            init_std=0.2,
-            max_position_embeddings=256,
-            block_size=4,
-            num_random_blocks=1,
-            pad_token_id=0,
-            eos_token_id=1,
-            decoder_start_token_id=0,
-            **extra,
-        )
-    )
+    model, config = hf.BigBirdPegasusForConditionalGeneration, hf.BigBirdPegasusConfig
+    sizes = {"max_position_embeddings": 256, "block_size": 4, "num_random_blocks": 1}
+    return bart_like(model, config, **sizes, **extra)
 
 
 def reformer(chunk, **extra):

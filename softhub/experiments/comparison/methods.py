@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from typing import Any
@@ -15,7 +15,7 @@ from peft import PrefixTuningConfig, PromptTuningConfig
 from softhub.errors import BaseModelError, ConfigError, did_you_mean
 from softhub.evaluation.evaluate import evaluate, leading_metric, score_predictions
 from softhub.evaluation.few_shot import (
-    few_shot_rows,
+    few_shot_examples,
     few_shot_task,
     generate_few_shot,
     predict_few_shot,
@@ -145,8 +145,7 @@ def _few_shot_refusal(setup: ComparisonSetup, count: int) -> str | None:
     examples = [*setup.data.dev, *setup.data.test]
     for template, seed in product(task.hard_templates or (task.template,), setup.seeds):
         shown = (task, template, choose_shots(task, setup.data.train, count, seed))
-        rows = zip(examples, few_shot_rows(*shown, examples), strict=True)
-        asked = [replace(example, row=row) for example, row in rows]
+        asked = few_shot_examples(*shown, examples)
         if not fits(setup.base, few_shot_task(model, *shown), asked):
             return f"with seed {seed}, not every text fits after the solved examples"
     return None
