@@ -6,16 +6,20 @@
     python benchmarks/comparisons.py --tables            # run nothing, write from existing rows
 
 The rows are in benchmarks/results/compare-<name>, and the files of the runs in
-runs/compare-<name>. The tables are written to docs/results.md and docs/prefixes.md between their
-markers, and the plots to docs/images. The ensemble needs prompts that are only in runs/; --anew
-trains them if necessary.
+runs/compare-<name>. Rows with another number of steps are in benchmarks/results/compare-<name>-*;
+differences.json has the differences of all pairs of rows, with them. The tables are written to
+docs/results.md and docs/prefixes.md between their markers, and the plots to docs/images. The
+ensemble needs prompts that are only in runs/; --anew trains them if necessary.
 """
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 from record import RESULTS
@@ -30,13 +34,14 @@ from softhub.experiments.comparison.results import (
     read_results,
     write_results,
 )
-from softhub.experiments.comparison.store import ABOUT, ROWS, RowStore
-from softhub.experiments.comparison.trained_weights import RATES
+from softhub.experiments.comparison.store import ABOUT, RATES, ROWS, RowStore
+from softhub.experiments.comparison.summary import summarize
 
 NAMES = ("sentiment", "medical", "attack", "translation", "summarization", "code")
 KEPT = (ROWS, ABOUT, CONTEXT, RATES)
 PAGE, IMAGES = Path("docs/results.md"), Path("docs/images")
 PREFIX_PAGE = Path("docs/prefixes.md")
+DIFFERENCES = "differences.json"
 END = "<!-- end of comparison -->"
 
 
@@ -81,7 +86,23 @@ def publish(name, folder, *, anew=False):
     copy_files(folder, committed, (*KEPT, FIGURES))
     shutil.copy(folder / OVERVIEW, IMAGES / f"{name}.svg")
     shutil.copy(folder / STORAGE, IMAGES / f"{name}-storage.svg")
+    lines = ",\n".join(map(json.dumps, differences(committed)))
+    (committed / DIFFERENCES).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     write_tables(name)
+
+
+def differences(committed):
+    """Yield the difference of each pair of lines of a comparison, paired over the test texts."""
+    context = json.loads((committed / CONTEXT).read_text(encoding="utf-8"))
+    rows = RowStore(committed).rows()
+    for other in sorted(committed.parent.glob(f"{committed.name}-*")):
+        kind = other.name.removeprefix(f"{committed.name}-")  # "auto", or a number of steps
+        rows += [replace(row, setting=f"{row.setting}, {kind}") for row in RowStore(other).rows()]
+    summary = summarize(rows, context["references"], context["groups"])
+    for line, other in combinations(summary.table, 2):  # a later line minus an earlier one
+        found = summary.difference(other, line)._asdict()
+        figures = {figure: round(value, 5) for figure, value in found.items()}
+        yield {"metric": summary.metric, "of": other.name, "minus": line.name, **figures}
 
 
 def table(summary):
