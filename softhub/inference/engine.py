@@ -14,7 +14,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from softhub.errors import ConfigError, InvalidAdapter, PromptNotLoaded, TaskError
+from softhub.errors import ConfigError, InvalidAdapter, PromptNotLoaded, TaskError, require_type
 from softhub.inference import batching
 from softhub.inference.continuous_batch import stream_texts
 from softhub.inference.generation import generate_batch
@@ -64,6 +64,8 @@ class PromptModel:
     """
 
     def __init__(self, base: BaseModel, *, prefix_budget: int | None = None) -> None:
+        advice = "Load it with load_base, or use PromptModel.from_pretrained."
+        require_type("base", base, BaseModel, advice)
         budget = default_budget(base.device) if prefix_budget is None else prefix_budget
         self.base = base
         self.encoder = base.encoder
@@ -105,6 +107,10 @@ class PromptModel:
             >>> model = PromptModel.from_peft(peft_model, tokenizer)
             >>> model.generate(["Broke after two days."], prompt="default")
         """
+        from peft import PeftModel
+
+        advice = "For a model without adapters, use load_base and PromptModel."
+        require_type("peft_model", peft_model, PeftModel, advice)
         loaded = cast("PreTrainedModel", peft_model.get_base_model())
         base = load_base(loaded, tokenizer=tokenizer, name=name)
         model = cls(base)
@@ -151,6 +157,7 @@ class PromptModel:
         record = soft_prompt.manifest.task
         task = task or (Task.from_record(record) if record else None)
         name = name or (task.name if task else default) or "prompt"
+        require_type("name", name, str, "Prompts are named by texts.")
         own, prepared = replace(soft_prompt), self.requests.prepare(task)  # with own vectors
         loaded = LoadedPrompt.of(own, self.base, prepared, prefixes=self._prefixes, pinned=pin)
         with self._lock:  # calls in other threads go on with the mapping they have read
@@ -355,7 +362,7 @@ class PromptModel:
         batch_size: int = 32,
         progress: str | None = None,
     ) -> tuple[float, ...] | list[tuple[float, ...]]:
-        """Score reference texts as continuations of texts; training minimizes their negative sum.
+        """Score reference texts as continuations of texts, by the log-probability of each token.
 
         Args:
             texts: As in `predict`, also the other arguments.

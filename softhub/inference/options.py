@@ -155,7 +155,8 @@ def resolve_options(base: BaseModel, task: Options, call: Options) -> dict[str, 
     if options.get("do_sample") and options.get("num_beams", 1) > 1:
         raise ConfigError(
             f"do_sample=True with num_beams={options['num_beams']} is not supported: beams would "
-            "share random numbers. Pass num_beams=1, or leave out do_sample."
+            "share random numbers. Leave out the options of sampling, such as temperature, or use "
+            "a single beam (num_beams=1)."
         )
     unused = _unused(options)
     for name, needed in unused.items():
@@ -227,7 +228,7 @@ def _checked(name: str, value: Any) -> Any:
         raise ConfigError(f"The generation option {name} is not supported: {reason}.")
     if name not in EXACT:
         raise ConfigError(
-            f"Unknown generation option {name!r}{did_you_mean(name, {*EXACT, 'stop', 'seed'})}."
+            f"Unknown generation option {name!r}{did_you_mean(name, {*EXACT, 'stop', 'seed'})}"
         )
     kind = EXACT[name]
     if kind is object:

@@ -21,6 +21,9 @@ from softhub.errors import ConfigError
 from softhub.inference.options import Options
 from softhub.model.base import BaseModel
 
+_LEAST_TEMPERATURE = 1e-20
+"""Lower ones are greedy in float32 too, and scores divided by them would be infinite or NaN."""
+
 
 @dataclass(frozen=True, eq=False)
 class Row:
@@ -75,6 +78,8 @@ class RowProcessors(LogitsProcessor):
 
 
 def _config(options: Options) -> GenerationConfig:
+    if 0 < options.get("temperature", 1.0) < _LEAST_TEMPERATURE:
+        options = {**options, "temperature": _LEAST_TEMPERATURE}
     try:
         return GenerationConfig(**options)
     except (ValueError, TypeError) as error:
@@ -98,7 +103,8 @@ def draw(probabilities: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 
 def _sampled(scores: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Return scores `[1, V]` in which only a drawn token is possible."""
-    token = draw(scores[0].softmax(dim=-1), generator)
+    finite = scores[0].clamp(max=torch.finfo(scores.dtype).max)  # of several infinite, any
+    token = draw(finite.softmax(dim=-1), generator)
     return torch.full_like(scores, -torch.inf).index_fill_(1, token, 0.0)
 
 

@@ -30,6 +30,10 @@ Conversation = list[dict[str, Any]]
 """Messages with `role` and `content`, to which an answer is generated."""
 
 
+class TextTooLong(TaskError):
+    """A conversation, or a text that may not be truncated, has more tokens than fit."""
+
+
 @dataclass(frozen=True, eq=False)
 class PreparedTask:
     """A task with its chat rendered and its label words tokenized.
@@ -228,7 +232,8 @@ class RequestEncoder:
         if prepared is None or prepared.candidates is None:
             raise requires_labels(prepared.task if prepared else None)
         answer = max(map(len, prepared.candidates.sequences))
-        encoded = self._encode(prepared.task, text, prompt, answer)
+        room = self._room(prompt, prepared.task, answer)
+        encoded = self._encode(prepared.task, text, room)
         decision = prepared.task.decision.abstaining_below(abstain_below)
         return Request(encoded, prompt, prepared.candidates, decision=decision)
 
@@ -238,12 +243,22 @@ class RequestEncoder:
         prompt: LoadedPrompt | None,
         fallback: PreparedTask | None,
         options: Options,
+        *,
+        truncate: bool = True,
     ) -> Request:
         """Return a row to continue; without a task the text is continued as it is.
 
+        Args:
+            text: The text.
+            prompt: The prompt before it.
+            fallback: The task for a prompt without one.
+            options: Options of the call.
+            truncate: Whether a text that is too long is truncated; a conversation never is.
+
         Raises:
             TaskError: The row has columns, but there is no task with a template for them; or it is
-                a conversation that the base's chat template rejects, or that is too long.
+                a conversation that the base's chat template rejects.
+            TextTooLong: It has too many tokens, and may not be truncated.
             ConfigError: An option is not supported.
         """
         prepared = _task_of(prompt, fallback)
@@ -251,17 +266,12 @@ class RequestEncoder:
             self._base, prepared.task.generation if prepared else {}, options
         )
         answer = resolved["max_new_tokens"]
-        if isinstance(text, list):
-            encoded = self._encode_chat(text, self._room(prompt, None, answer))
-        elif prepared is not None:
-            encoded = self._encode(prepared.task, text, prompt, answer)
-        elif isinstance(text, str):
-            encoded = self._encoder.encode_plain(text, self._room(prompt, None, answer))
-        else:
-            raise TaskError(
-                f"Found a row with the columns {', '.join(text)}, and a prompt without a task; "
-                "expected a text, or load_prompt(…, task=Task.from_file('task.yaml'))."
-            )
+        truncate = truncate and not isinstance(text, list)
+        task = prepared.task if prepared and not isinstance(text, list) else None
+        room = self._room(prompt, task, answer)
+        encoded = self._encode_to_continue(task, text, room if truncate else None)
+        if not truncate and room is not None and len(encoded.ids) > room:
+            raise self._too_long(encoded, room, task, answer)
         return Request(encoded, prompt, options=tuple(sorted(resolved.items())))
 
     def reference(
@@ -283,22 +293,41 @@ class RequestEncoder:
                 "('task.yaml'), or use a prompt that has a task."
             )
         tokens = self._encoder.target(prepared.task.template, target)
-        encoded = self._encode(prepared.task, text, prompt, len(tokens))
+        room = self._room(prompt, prepared.task, len(tokens))
+        encoded = self._encode(prepared.task, text, room)
         return Request(encoded, prompt, target=tokens)
 
-    def _encode_chat(self, messages: Conversation, room: int | None) -> EncodedText:
-        template, row = render_messages(messages, self._base.tokenizer)
-        encoded = self._encoder.encode(template, row)
-        if room is not None and len(encoded.ids) > room:
-            raise TaskError(
-                f"The conversation has {len(encoded.ids)} tokens, and {room} fit beside the prompt "
-                "and the answer: shorten it, or lower max_new_tokens."
-            )
-        return encoded
-
-    def _encode(
-        self, task: Task, text: Text | Conversation, prompt: LoadedPrompt | None, answer: int
+    def _encode_to_continue(
+        self, task: Task | None, text: Text | Conversation, room: int | None
     ) -> EncodedText:
+        if isinstance(text, list):
+            template, row = render_messages(text, self._base.tokenizer)
+            return self._encoder.encode(template, row)
+        if task is not None:
+            return self._encode(task, text, room)
+        if isinstance(text, str):
+            return self._encoder.encode_plain(text, room)
+        raise TaskError(
+            f"Found a row with the columns {', '.join(text)}, and a prompt without a task; "
+            "expected a text, or load_prompt(…, task=Task.from_file('task.yaml'))."
+        )
+
+    def _too_long(
+        self, text: EncodedText, room: int, task: Task | None, answer: int
+    ) -> TextTooLong:
+        """Return an error that names the limit: the task's, or else the base's context."""
+        found = f"The text has {len(text.ids)} tokens with its template, and "
+        if task is not None and task.max_length == room:
+            return TextTooLong(
+                f"{found}the task {task.name!r} allows {room} (max_length): shorten the text."
+            )
+        return TextTooLong(
+            f"{found}{room} fit beside the prompt and an answer of up to {answer} tokens in the "
+            f"base model's context of {self._base.max_positions}: shorten the text, or ask for "
+            "fewer new tokens."
+        )
+
+    def _encode(self, task: Task, text: Text | Conversation, room: int | None) -> EncodedText:
         columns = task.template.columns
         if isinstance(text, str) and len(columns) > 1:
             raise TaskError(
@@ -309,7 +338,6 @@ class RequestEncoder:
         if isinstance(text, list):
             raise TaskError("Found a conversation; expected a text, or a row of the template.")
         row = {task.text_column: text} if isinstance(text, str) else text
-        room = self._room(prompt, task, answer)
         return self._encoder.encode(task.template, row, text_column=task.text_column, room=room)
 
     def _room(self, prompt: LoadedPrompt | None, task: Task | None, answer: int) -> int | None:

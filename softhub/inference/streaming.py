@@ -24,7 +24,8 @@ class TokenLogprob:
 
     Attributes:
         token: Token id.
-        text: The token decoded by itself.
+        text: Its text; those of a text's tokens, joined, are the text, except within characters
+            of several tokens.
         logprob: Its log-probability.
         top: The most probable tokens at this position, as pairs of text and log-probability.
     """
@@ -80,7 +81,7 @@ class TextStream:
         self._ids = request.shown_ids
         row = Row(self._ids, request.seed)
         self._processors = RowProcessors(base, [row], self.options, len(self._ids))
-        self._released = ""
+        self._released = 0  # characters
         self._logprobs: list[TokenLogprob] = []
 
     def advance(self, best: int, logits: torch.Tensor) -> StreamedText | None:
@@ -94,7 +95,7 @@ class TextStream:
         self.tokens.append(token)
         if self.request.logprobs is not None:
             self._logprobs.append(self._logprob(token, logits, self.request.logprobs))
-        text = self._text()
+        text = self._text()[self._released :]  # no stop string begins before
         if token in self._ends or any(string in text for string in self._stop):
             self.finish_reason = "stop"
         elif len(self.tokens) >= self.options["max_new_tokens"]:
@@ -123,37 +124,31 @@ class TextStream:
         return int(self._processors(ids, logits.unsqueeze(0)).argmax())
 
     def _release(self, text: str) -> StreamedText | None:
-        sure = before_stop(self._stop, text)
+        """Release of a text that was held back what later tokens cannot change."""
+        new = before_stop(self._stop, text)
         if not self.finish_reason:
-            sure = sure.rstrip(REPLACEMENT)
-            sure = sure[: len(sure) - _possible_stop(self._stop, sure)]
-        new = sure[len(self._released) :]
+            new = new.rstrip(REPLACEMENT)
+            new = new[: len(new) - _possible_stop(self._stop, new)]
         if not (new or self.finish_reason):
             return None
-        self._released += new
+        self._released += len(new)
         logprobs, self._logprobs = tuple(self._logprobs), []
         return StreamedText(self.key, new, logprobs, len(self.tokens), self.finish_reason)
 
     def _logprob(self, token: int, logits: torch.Tensor, count: int) -> TokenLogprob:
         logprobs = logits.log_softmax(dim=-1)  # [V]
         most = logprobs.topk(min(count, logprobs.shape[0]))
-        top = zip(most.indices.tolist(), most.values.tolist(), strict=True)
-        shown = tuple((self._shown(index), value) for index, value in top)
-        return TokenLogprob(token, self._shown(token), float(logprobs[token]), shown)
-
-    def _shown(self, token: int) -> str:
-        tokenizer = self._encoder.tokenizer
-        return str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
+        tokens = [token, *most.indices.tolist()]
+        text, *texts = self._encoder.shown(tokens, first=len(self.tokens) == 1)
+        top = tuple(zip(texts, most.values.tolist(), strict=True))
+        return TokenLogprob(token, text, float(logprobs[token]), top)
 
 
 def _possible_stop(stop: Sequence[str], text: str) -> int:
     """Return the length of the longest end of a text with which a stop string may begin."""
-    return max(
-        (
-            size
-            for string in stop
-            for size in range(1, min(len(string), len(text) + 1))
-            if text.endswith(string[:size])
-        ),
-        default=0,
-    )
+    longest = max(map(len, stop), default=0)
+    for start in range(max(0, len(text) - longest + 1), len(text)):
+        end = text[start:]
+        if any(string.startswith(end) for string in stop):
+            return len(end)
+    return 0

@@ -32,7 +32,7 @@ def render_messages(
 
     Raises:
         TaskError: A message lacks a role or a text, the tokenizer has no chat template, or the
-            template rejects or rewrites the messages.
+            template rejects, rewrites or leaves out a message.
     """
     _check(messages)
     if not tokenizer.chat_template:
@@ -48,6 +48,7 @@ def render_messages(
         contents = {f"message {i}": change(each["content"]) for i, each in enumerate(messages)}
         row = {**literal, **contents}
         if template.render(row) == expected:
+            _check_complete(template, messages)
             return template, row
     raise TaskError(
         "The base's chat template rewrites these messages; expected one that copies them. Send "
@@ -67,6 +68,18 @@ def _check(messages: Sequence[Mapping[str, Any]]) -> None:
             )
     if not messages:
         raise TaskError("The conversation has no messages; expected at least one.")
+
+
+def _check_complete(template: Template, messages: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse messages that a chat template leaves out, as many do with roles they do not know."""
+    shown = set(template.columns)
+    for index, message in enumerate(messages):
+        if f"message {index}" not in shown:
+            raise TaskError(
+                f"The base's chat template leaves out message {index}, whose role is "
+                f"{message['role']!r:.40}; expected one that contains all messages. Send it with "
+                "another role such as 'system', or as part of the next message."
+            )
 
 
 def _rendered(messages: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> str:

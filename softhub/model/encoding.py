@@ -148,11 +148,22 @@ class Encoder:
             )
         fitting = self._truncated(template, row, text_column, room) if text_column else None
         if fitting is None:
-            raise TaskError(
-                f"A row has {len(ids)} tokens, and its template alone has more than the {room} "
-                "that fit: shorten the template, use fewer virtual tokens, or raise max_length."
-            )
+            raise TaskError(self._does_not_fit(template, row, text_column, room))
         return fitting
+
+    def _does_not_fit(
+        self, template: Template, row: Mapping[str, Any], text_column: str | None, room: int
+    ) -> str:
+        """Return the message about a row that does not fit even without its text."""
+        others = [repr(column) for column in template.columns if column != text_column]
+        with_others = f"with its {' and '.join(others)}" if others else "alone"
+        shorten = " or ".join([*(f"its {column}" for column in others), "the template"])
+        least = self._template_ids(template, {**row, text_column: ""} if text_column else row)
+        return (
+            f"A row has {len(self._template_ids(template, row))} tokens, and its template "
+            f"{with_others} has more than the {room} that fit ({len(least)}): shorten {shorten}, "
+            "use fewer virtual tokens, or raise max_length."
+        )
 
     def _truncated(
         self, template: Template, row: Mapping[str, Any], text_column: str, room: int
@@ -339,6 +350,25 @@ class Encoder:
         shown = [[index for index in row if index not in self._special_ids] for row in rows]
         # Cleaning up would change the spaces of code.
         return self.tokenizer.batch_decode(shown, clean_up_tokenization_spaces=False)
+
+    def shown(self, tokens: Sequence[int], *, first: bool) -> list[str]:
+        """Return the text of each of several tokens by itself, as it is in a text.
+
+        Many decoders strip the space before the first token of a text, so that the others have to
+        be decoded after something.
+
+        Args:
+            tokens: Token ids, also of special tokens.
+            first: Whether they are the first of a text.
+        """
+        before = [] if first else self._sample_ids
+        rows = [before, *([*before, token] for token in tokens)]
+        sample, *texts = self.tokenizer.batch_decode(rows, clean_up_tokenization_spaces=False)
+        return [text[len(sample) :] for text in texts]
+
+    @cached_property
+    def _sample_ids(self) -> list[int]:
+        return self.tokens(_SAMPLE)
 
 
 def render_chat(task: Task, tokenizer: PreTrainedTokenizerBase) -> Task:

@@ -17,6 +17,9 @@ from softhub.serving.errors import ApiError
 from softhub.serving.keys import Keys
 from softhub.serving.names import BASE
 
+_READ = ["GET", "HEAD"]
+"""Methods of load balancers."""
+
 
 def model_routes(context: Context) -> APIRouter:
     """Return the routes that list models, and tell how the server is."""
@@ -33,11 +36,11 @@ def model_routes(context: Context) -> APIRouter:
         await context.names.find(name)
         return _record(context, name)
 
-    @router.get("/health")
+    @router.api_route("/health", methods=_READ)
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @router.get("/ready")
+    @router.api_route("/ready", methods=_READ)
     async def ready() -> Response:
         state = context.engine.state()
         body = {"status": "ready" if state.ready else "not ready", "waiting": state.waiting}

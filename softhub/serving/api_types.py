@@ -6,14 +6,23 @@ name. Options that are supported only at their neutral value accept that value.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from softhub.serving.errors import ApiError
+from softhub.tasks.generation_options import LONGEST_STOP, MOST_STOPS
 
 Columns = dict[str, Any]
 """A row with a value for each column of the template of the prompt's task."""
+
+_Item = TypeVar("_Item")
+Several = Annotated[list[_Item], Field(fail_fast=True)]
+"""A list of which the first wrong item is reported, not each of a million."""
+
+NEUTRAL: Mapping[str, float] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+"""Sampling options with which no token is more or less probable than the model makes it."""
 
 
 class Body(BaseModel):
@@ -26,7 +35,11 @@ class Body(BaseModel):
     def _without_nulls(cls, fields: Any) -> Any:
         if not isinstance(fields, dict):
             return fields
-        return {name: value for name, value in fields.items() if value is not None}
+        given = {name: value for name, value in fields.items() if value is not None}
+        unknown = [name for name in given if name not in cls.model_fields]
+        for name in unknown[1:]:  # one is reported, not each of many
+            del given[name]
+        return given
 
 
 class StreamOptions(Body):
@@ -35,7 +48,10 @@ class StreamOptions(Body):
     include_usage: bool = False
 
 
-Stop = Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=16)]
+Stop = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]],
+    Field(max_length=MOST_STOPS, fail_fast=True),
+]
 
 
 class Sampling(Body):
@@ -50,18 +66,28 @@ class Sampling(Body):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0)
     repetition_penalty: float | None = Field(None, gt=0)
-    stop: str | Stop | None = None
-    seed: int | None = Field(None, ge=0, lt=2**63)
+    stop: Annotated[str, Field(max_length=LONGEST_STOP)] | Stop | None = None
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     user: str | None = None
     frequency_penalty: float | None = Field(None, ge=0, le=0)
     presence_penalty: float | None = Field(None, ge=0, le=0)
 
-    def options(self) -> dict[str, Any]:
+    def options(self, task: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options of `PromptModel.generate`; what is left out is the task's.
+
+        Args:
+            task: Generation options of the prompt's task.
 
         Raises:
             ApiError: Options contradict each other.
         """
+        if self.stream_options is not None and not self.stream:
+            raise ApiError(
+                400,
+                "stream_options has no effect without stream: true; set it, or leave out "
+                "stream_options.",
+                param="stream_options",
+            )
         found: dict[str, Any] = {}
         if self.max_tokens is not None:
             found["max_new_tokens"] = self.max_tokens
@@ -69,8 +95,8 @@ class Sampling(Body):
             found["stop"] = [self.stop] if isinstance(self.stop, str) else list(self.stop)
         if self.repetition_penalty is not None:
             found["repetition_penalty"] = self.repetition_penalty
-        found.update(self._sampling())
-        if self.n > 1 and not found.get("do_sample"):
+        found.update(self._sampling(task))
+        if self.n > 1 and not found.get("do_sample", task.get("do_sample")):
             raise ApiError(
                 400,
                 f"n is {self.n}, but without sampling all answers are equal: set temperature.",
@@ -78,18 +104,19 @@ class Sampling(Body):
             )
         return found
 
-    def _sampling(self) -> dict[str, Any]:
-        given = (self.temperature, self.top_p, self.top_k)
-        if given == (None, None, None):
+    def _sampling(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        options = {name: getattr(self, name) for name in NEUTRAL}
+        given = {name: value for name, value in options.items() if value is not None}
+        if not given:
             return {}
         if self.temperature == 0:
             return {"do_sample": False}
-        return {
-            "do_sample": True,
-            "temperature": 1.0 if self.temperature is None else float(self.temperature),
-            "top_p": 1.0 if self.top_p is None else float(self.top_p),
-            "top_k": self.top_k or 0,
-        }
+        return {"do_sample": True, **task_sampling(task, given), **given}
+
+    @property
+    def length_field(self) -> str:
+        """The field that sets the maximum number of new tokens."""
+        return "max_tokens"
 
     @property
     def includes_usage(self) -> bool:
@@ -100,7 +127,7 @@ class Sampling(Body):
 class CompletionBody(Sampling):
     """Body of `/v1/completions`; a prompt may also be a row of the task's template."""
 
-    prompt: str | Columns | list[str | Columns]
+    prompt: str | Columns | Several[str | Columns]
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: Literal[False] | None = None
     best_of: Literal[1] | None = None
@@ -118,7 +145,7 @@ class Message(Body):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[ContentPart]
+    content: str | Several[ContentPart]
 
     def plain(self) -> dict[str, str]:
         """Return it with its content as one text."""
@@ -136,14 +163,22 @@ class TextFormat(Body):
 class ChatBody(Sampling):
     """Body of `/v1/chat/completions`."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: Several[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: TextFormat | None = None
 
-    def options(self) -> dict[str, Any]:
+    @property
+    def length_field(self) -> str:
+        """The field that sets the maximum number of new tokens."""
+        return "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+
+    def options(self, task: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options of `PromptModel.generate`.
+
+        Args:
+            task: Generation options of the prompt's task.
 
         Raises:
             ApiError: Options contradict each other.
@@ -158,14 +193,14 @@ class ChatBody(Sampling):
             self.max_tokens = self.max_completion_tokens
         if self.top_logprobs is not None and not self.logprobs:
             raise ApiError(400, "top_logprobs requires logprobs: true.", param="top_logprobs")
-        return super().options()
+        return super().options(task)
 
 
 class ClassifyBody(Body):
     """Body of `/v1/classify`."""
 
     model: str
-    input: str | Columns | list[str | Columns]
+    input: str | Columns | Several[str | Columns]
     abstain_below: float | None = Field(None, ge=0, le=1)
     user: str | None = None
 
@@ -174,8 +209,8 @@ class ScoreBody(Body):
     """Body of `/v1/score`: reference texts as continuations of inputs."""
 
     model: str
-    input: str | Columns | list[str | Columns]
-    target: str | list[str]
+    input: str | Columns | Several[str | Columns]
+    target: str | Several[str]
     user: str | None = None
 
 
@@ -194,6 +229,18 @@ class UnloadBody(Body):
     """Body of `/v1/unload_prompt_adapter`."""
 
     prompt_name: str
+
+
+def task_sampling(task: Mapping[str, Any], given: Collection[str]) -> dict[str, float]:
+    """Return what of the sampling a request leaves out: the task's if it samples, or neutral.
+
+    Args:
+        task: Generation options of the prompt's task.
+        given: Names of the options that the request has.
+    """
+    own = task if task.get("do_sample") else {}
+    left = {name: neutral for name, neutral in NEUTRAL.items() if name not in given}
+    return {name: type(neutral)(own.get(name, neutral)) for name, neutral in left.items()}
 
 
 def as_rows(value: str | Columns | list[str | Columns], field: str) -> list[str | Columns]:

@@ -67,7 +67,7 @@ def create_app(
     for kind in (HTTPException, RequestValidationError, SoftHubError, TimeoutError):
         app.add_exception_handler(kind, _answer_error)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
-    paths = frozenset(path for path in (getattr(r, "path", "") for r in app.routes) if path)
+    paths = frozenset(path for path in (getattr(r, "path_format", "") for r in app.routes) if path)
     app.add_middleware(GZipMiddleware)  # leaves streams of events as they are
     app.add_middleware(BodyLimit, most=limits.body_bytes)
     app.add_middleware(

@@ -22,13 +22,14 @@ from softhub.errors import ConfigError
 from softhub.inference.continuous_batch import ContinuousBatch
 from softhub.inference.engine import PromptModel
 from softhub.inference.options import resolve_options
-from softhub.inference.requests import Request, with_seeds
+from softhub.inference.requests import Request, TextTooLong, with_seeds
 from softhub.inference.scheduling import PassCost, choose_batch
 from softhub.inference.scored_batches import computed_tokens
 from softhub.inference.streaming import StreamedText
 from softhub.model.prompt import SoftPrompt
 from softhub.serving.protocol import (
     Classified,
+    ContextLengthExceeded,
     EngineState,
     QueueFull,
     Row,
@@ -63,8 +64,8 @@ class _Continuing:
 class BuiltInGeneration:
     """Texts of one request, read on an event loop while the engine's thread writes them."""
 
-    def __init__(self, engine: BuiltInEngine, requests: Sequence[Request], keys: Sequence[int]):
-        self.prompt_tokens = sum(request.length for request in requests)
+    def __init__(self, engine: BuiltInEngine, keys: Sequence[int], prompt_tokens: int):
+        self.prompt_tokens = prompt_tokens
         self._engine = engine
         self._index = {key: index for index, key in enumerate(keys)}
         self._open = len(keys)
@@ -124,8 +125,9 @@ class BuiltInEngine:
         self._to_continue: deque[_Continuing] = deque()
         self._cancelled: set[int] = set()
         self._closing = False
-        # Only the engine's thread uses these.
+        # Only the engine's thread changes these.
         self._window: list[_Scoring] = []
+        self._scoring = 0  # rows of the batch that is being scored
         self._pass_cost = PassCost()
         self._batch = self._new_batch()
         self._running: dict[int, _Continuing] = {}
@@ -168,7 +170,8 @@ class BuiltInEngine:
         with self._changed:
             waiting = self._waiting()
             ready = self._thread.is_alive() and not self._closing
-        return EngineState(waiting, len(self._running), ready, self.model.memory())
+        running = len(self._running) + self._scoring
+        return EngineState(waiting, running, ready, self.model.memory())
 
     # --- what requests call, on the event loop ---
 
@@ -216,31 +219,33 @@ class BuiltInEngine:
         rows: Sequence[Row],
         options: Sequence[Mapping[str, Any]],
         *,
+        n: int = 1,
         seed: int | None = None,
         logprobs: int | None = None,
     ) -> BuiltInGeneration:
         """Accept rows to continue, each with its options, and return their texts as a stream.
 
+        With `n` answers for each row, text `i * n + j` is answer j of row i.
+
         Raises:
-            ConfigError: A text is too long for the base, with its prompt and its answer.
+            ContextLengthExceeded: A text does not fit with its prompt and its answer.
         """
-        requests = await self._tokenized(
-            lambda pair: self.model.requests.generation(
-                pair[0].text, pair[0].prompt.handle, None, pair[1]
-            ),
-            list(zip(rows, options, strict=True)),
-        )
-        requests = [replace(each, logprobs=logprobs) for each in with_seeds(requests, seed)]
-        if any(request.text.truncated for request in requests):
-            raise ConfigError(
-                f"A text, its prompt and the answer have more than the "
-                f"{self.model.base.max_positions} tokens of the base model: shorten the text, or "
-                "lower max_tokens."
+        try:
+            encoded = await self._tokenized(
+                lambda pair: self.model.requests.generation(
+                    pair[0].text, pair[0].prompt.handle, None, pair[1], truncate=False
+                ),
+                list(zip(rows, options, strict=True)),
             )
+        except TextTooLong as error:
+            raise ContextLengthExceeded(str(error)) from error
+        requests = with_seeds([request for request in encoded for _ in range(n)], seed)
         keys = [next(self._keys) for _ in requests]
-        generation = BuiltInGeneration(self, requests, keys)
-        pairs = zip(requests, keys, strict=True)
-        rows_of = [_Continuing(request, key, generation) for request, key in pairs]
+        generation = BuiltInGeneration(self, keys, sum(request.length for request in encoded))
+        rows_of = [
+            _Continuing(replace(request, logprobs=logprobs), key, generation)
+            for request, key in zip(requests, keys, strict=True)
+        ]
         with self._changed:
             self._admit(len(rows_of))
             self._to_continue.extend(rows_of)
@@ -264,8 +269,9 @@ class BuiltInEngine:
     async def _tokenized(
         self, encode: Callable[[Any], Request], rows: Sequence[Any]
     ) -> list[Request]:
+        """Tokenize rows one by one, so that a request that is cancelled ends between two."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._tokenizing, lambda: [encode(row) for row in rows])
+        return [await loop.run_in_executor(self._tokenizing, encode, row) for row in rows]
 
     async def _scored(
         self, requests: Sequence[Request], answer: Callable[[Sequence[Request]], Sequence[Any]]
@@ -278,7 +284,7 @@ class BuiltInEngine:
         return list(await asyncio.gather(*(asyncio.wrap_future(row.future) for row in rows)))
 
     def _waiting(self) -> int:
-        return len(self._to_score) + len(self._to_continue)
+        return len(self._to_score) + len(self._window) + len(self._to_continue)
 
     def _admit(self, rows: int) -> None:
         """Refuse rows for which the queue has no room."""
@@ -290,6 +296,11 @@ class BuiltInEngine:
             )
         if self._closing:
             raise QueueFull("The server is shutting down; send the request to another.", 5)
+        if rows > self._queue:
+            raise ConfigError(
+                f"The request has {rows} rows, and the queue holds {self._queue}; divide the "
+                "request, or start the server with a larger --queue."
+            )
         if waiting + rows > self._queue:
             seconds = waiting / self._rate if self._rate else 1.0
             raise QueueFull(
@@ -315,11 +326,11 @@ class BuiltInEngine:
     def _has_work(self) -> bool:
         """Wait for rows, and move those to score to the window; return whether there are any."""
         with self._changed:
-            while not (self._waiting() or self._running or self._window or self._closing):
+            while not (self._waiting() or self._running or self._closing):
                 self._changed.wait()
             size = min(len(self._to_score), _WINDOW * self._batch_size - len(self._window))
             self._window += [self._to_score.popleft() for _ in range(size)]
-            return bool(self._waiting() or self._running or self._window)
+            return bool(self._waiting() or self._running)
 
     def _drop_cancelled(self) -> None:
         with self._changed:
@@ -342,7 +353,9 @@ class BuiltInEngine:
         rows = [row for row in batch if row.future.set_running_or_notify_cancel()]
         if rows:
             started = time.monotonic()
+            self._scoring = len(rows)
             _answer(rows)
+            self._scoring = 0
             columns = max(batch[row] for row in rows)
             self._pass_cost.observe(len(rows) * columns, time.monotonic() - started)
         return len(rows)

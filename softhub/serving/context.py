@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from softhub.inference.streaming import StreamedText
+from softhub.serving.errors import as_api_error
 from softhub.serving.limits import Limits
 from softhub.serving.metrics import ServerMetrics
 from softhub.serving.names import ServedNames
 from softhub.serving.protocol import Engine, Generation, ServedPrompt
 
+_log = logging.getLogger("softhub.serving")
 _Answer = TypeVar("_Answer")
 
 
@@ -54,7 +57,13 @@ class Context:
                 task.cancel()
 
     def limited(
-        self, prompt: ServedPrompt, options: Mapping[str, Any], rows: int
+        self,
+        prompt: ServedPrompt,
+        options: Mapping[str, Any],
+        rows: int,
+        *,
+        rows_field: str = "prompt",
+        length_field: str = "max_tokens",
     ) -> dict[str, Any]:
         """Return options of `generate` within the limits, also where defaults exceed them.
 
@@ -62,14 +71,17 @@ class Context:
             prompt: The prompt of the rows.
             options: What the request itself asks for.
             rows: Number of rows.
+            rows_field: The field of the request that has them.
+            length_field: The field that sets the maximum number of new tokens.
 
         Raises:
             ApiError: The request is above a limit.
         """
         resolved = self.engine.resolved(prompt, options)
-        self.limits.check_rows(rows, "n", each=resolved.get("num_beams", 1), why="num_beams")
-        asked, most = options.get("max_new_tokens"), resolved["max_new_tokens"]
-        return {**options, "max_new_tokens": self.limits.new_tokens_of(asked, most)}
+        self.limits.check_rows(rows, rows_field, each=resolved.get("num_beams", 1), why="num_beams")
+        asked, resolved_length = options.get("max_new_tokens"), resolved["max_new_tokens"]
+        length = self.limits.new_tokens_of(asked, resolved_length, length_field)
+        return {**options, "max_new_tokens": length}
 
     async def texts(
         self, generation: Generation, started: float
@@ -95,6 +107,17 @@ class Context:
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def log_failure(error: Exception, fields: Mapping[str, Any]) -> None:
+    """Log an internal error that the client is told of in an answer that has begun.
+
+    Args:
+        error: The error; others than internal ones are not logged.
+        fields: Fields of the log line.
+    """
+    if as_api_error(error).status_code == 500:
+        _log.error("A request failed", exc_info=error, extra={"fields": dict(fields)})
 
 
 def log_fields(request: Request, **fields: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -22,7 +23,7 @@ from softhub.errors import (
     SoftHubError,
     TaskError,
 )
-from softhub.serving.protocol import QueueFull
+from softhub.serving.protocol import ContextLengthExceeded, QueueFull
 
 
 class ApiError(HTTPException):
@@ -85,6 +86,7 @@ _STATUS: tuple[tuple[type[SoftHubError], int, str | None], ...] = (
     (HubError, 400, "hub_error"),
     (IncompatiblePrompt, 400, "incompatible_prompt"),
     (InvalidAdapter, 400, "invalid_adapter"),
+    (ContextLengthExceeded, 400, "context_length_exceeded"),
     (ConfigError, 400, None),
     (TaskError, 400, None),
     (BaseModelError, 400, None),
@@ -112,11 +114,11 @@ def as_api_error(error: Exception) -> ApiError:
 
 def _validation_error(error: RequestValidationError) -> ApiError:
     """Return an error that names a field that is wrong."""
-    # Where a field has several types, the deepest of their errors says most.
-    first = max(error.errors(), key=lambda each: len(each["loc"]))
+    first = _most_telling(error.errors())
     if first["type"] == "json_invalid":
         return ApiError(400, "The body is not valid JSON.")
-    path = ".".join(str(part) for part in first["loc"][1:])
+    field, *inner = (str(part) for part in first["loc"][1:] or [""])
+    path = ".".join([field, *(part for part in inner if not _TYPE.match(part))])
     if not path:
         return ApiError(
             400,
@@ -126,6 +128,23 @@ def _validation_error(error: RequestValidationError) -> ApiError:
         )
     if first["type"] == "extra_forbidden":
         message = f"The field {path!r:.100} is unknown or not supported; leave it out."
-        return ApiError(400, message, param=path[:100], code="unsupported_parameter")
+        return ApiError(400, message, param=field[:100], code="unsupported_parameter")
     message = f"The field {path!r:.100} is not valid: {first['msg']}."
-    return ApiError(400, message, param=path[:100])
+    if field in ("prompt", "input") and path != field and isinstance(first["input"], int | list):
+        message = f"The field {field!r} contains token ids, which are not supported; send texts."
+    return ApiError(400, message, param=field[:100])
+
+
+_TYPE = re.compile(r"str$|constrained-str$|dict\[|list\[")
+"""What pydantic puts into the path of a field with several types, for that of the error."""
+
+
+def _most_telling(errors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the error that says most: a field of several types has one for each of them.
+
+    It is the deepest, and of those of a field the one whose type is right.
+    """
+    deepest = max(errors, key=lambda each: len(each["loc"]))
+    depth, field = len(deepest["loc"]), deepest["loc"][:2]
+    alike = [each for each in errors if len(each["loc"]) == depth and each["loc"][:2] == field]
+    return next((each for each in alike if not each["type"].endswith("_type")), deepest)

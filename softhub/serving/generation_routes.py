@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing, suppress
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from starlette.responses import JSONResponse, Response
+from starlette.types import Send
 
 from softhub.inference.requests import Conversation, Text
 from softhub.serving.answers import AnswerFormat, Choice
 from softhub.serving.api_types import ChatBody, CompletionBody, Sampling, as_rows
-from softhub.serving.context import Context, log_fields
+from softhub.serving.context import Context, log_failure, log_fields
 from softhub.serving.errors import ApiError, as_api_error
 from softhub.serving.protocol import Generation, Row, ServedPrompt
+
+_SECONDS_TO_READ = 5.0
+"""How long a client may read its stream after the time limit, which is an event of it."""
+
+
+class EventStream(StreamingResponse):
+    """A stream that ends some time after the request's limit, even if its client reads nothing.
+
+    Args:
+        events: The events.
+        deadline: When it ends, in seconds of `time.monotonic`.
+    """
+
+    def __init__(self, events: AsyncGenerator[bytes, None], deadline: float) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._events = events
+        self._deadline = deadline
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the events."""
+        left = max(self._deadline - time.monotonic(), 0.001)
+        async with aclosing(self._events):
+            with suppress(asyncio.TimeoutError):  # uvicorn then closes the connection
+                await asyncio.wait_for(super().stream_response(send), left)
 
 
 def generation_routes(context: Context) -> APIRouter:
@@ -59,22 +85,38 @@ async def _answer(
     logprobs: int | None,
 ) -> Response:
     started = time.monotonic()
-    options = context.limited(prompt, body.options(), len(texts) * body.n)
-    rows = [Row(text, prompt) for text in texts for _ in range(body.n)]
-    log_fields(request, model=body.model, rows=len(rows), stream=bool(body.stream))
-    generation = await context.engine.generate(
-        rows, [options] * len(rows), seed=body.seed, logprobs=logprobs
+    count = len(texts) * body.n
+    options = context.limited(
+        prompt,
+        body.options(prompt.task.generation if prompt.task else {}),
+        count,
+        rows_field="n" if body.n > 1 else "messages" if shape.chat else "prompt",
+        length_field=body.length_field,
+    )
+    log_fields(request, model=body.model, rows=count, stream=bool(body.stream))
+    accepted = context.engine.generate(
+        [Row(text, prompt) for text in texts],
+        [options] * len(texts),
+        n=body.n,
+        seed=body.seed,
+        logprobs=logprobs,
     )
     if body.stream:
-        events = _events(context, request, generation, shape, len(rows), body, started)
-        return StreamingResponse(events, media_type="text/event-stream")
-    return await context.wait(request, _whole(context, request, generation, shape, len(rows)))
+        generation = await context.wait(request, accepted)
+        events = _events(context, request, generation, shape, count, body, started)
+        return EventStream(events, started + context.limits.seconds + _SECONDS_TO_READ)
+    return await context.wait(request, _whole(context, request, accepted, shape, count))
 
 
 async def _whole(
-    context: Context, request: Request, generation: Generation, shape: AnswerFormat, rows: int
+    context: Context,
+    request: Request,
+    accepted: Coroutine[Any, Any, Generation],
+    shape: AnswerFormat,
+    rows: int,
 ) -> Response:
     choices = [Choice() for _ in range(rows)]
+    generation = await accepted
     try:
         async for new in generation:
             choices[new.row].add(new)
@@ -92,7 +134,7 @@ async def _events(
     rows: int,
     body: Sampling,
     started: float,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Yield the events of a stream; an error after its beginning is an event too."""
     choices = [Choice() for _ in range(rows)]
     try:
@@ -104,7 +146,10 @@ async def _events(
                 choices[new.row].add(new)
                 yield _event(shape.chunk(new))
     except Exception as error:
-        yield _event(as_api_error(error).body)
+        log_failure(error, request.state.log)
+        failed = as_api_error(error)
+        log_fields(request, status=failed.status_code)
+        yield _event(failed.body)
         return
     finally:
         generation.close()  # also where the client left before the first text

@@ -60,6 +60,9 @@ class Keys:
         """Return whether an `Authorization` header has one of the keys.
 
         The scheme is `Bearer`, or `Basic` with the key as the password, which browsers send.
+
+        Args:
+            authorization: The header, decoded as Latin-1; its bytes are compared, in UTF-8.
         """
         digest = hashlib.sha256(_key(authorization or "")).digest()
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
@@ -95,4 +98,5 @@ def _key(authorization: str) -> bytes:
             return base64.b64decode(value, validate=True).partition(b":")[2]
         except (binascii.Error, ValueError):
             return b""
-    return value.strip().encode() if scheme.lower() == "bearer" else b""
+    # Bytes first: as text, the last byte of a letter in UTF-8 may be a space in Latin-1.
+    return value.encode("latin-1").strip() if scheme.lower() == "bearer" else b""

@@ -90,12 +90,13 @@ class Limits:
         if task is not None and texts > 1:
             self.check_rows(texts, field, each=rows_of_labels(task), why="the label words")
 
-    def new_tokens_of(self, asked: int | None, resolved: int) -> int:
+    def new_tokens_of(self, asked: int | None, resolved: int, field: str) -> int:
         """Return how long a text may be: a default above the limit is lowered to it.
 
         Args:
             asked: What the request itself asks for.
             resolved: The same, or the default.
+            field: The field of the request that asks for them.
 
         Raises:
             ApiError: The request itself asks for more tokens than the limit.
@@ -103,8 +104,9 @@ class Limits:
         if asked is not None and asked > self.new_tokens:
             raise ApiError(
                 400,
-                f"max_tokens is {asked}, and the limit is {self.new_tokens}.",
-                param="max_tokens",
+                f"{field} is {asked}, and the limit is {self.new_tokens}; ask for fewer tokens, "
+                "or start the server with a larger --max-new-tokens.",
+                param=field,
             )
         return min(resolved, self.new_tokens)
 

@@ -81,7 +81,7 @@ class _EngineCollector(Collector):
         memory = state.memory
         for name, text, value in (
             ("queue_rows", "Rows that wait.", state.waiting),
-            ("running_rows", "Rows that are being continued.", state.running),
+            ("running_rows", "Rows that are being answered.", state.running),
             ("loaded_prompts", "Loaded prompts.", memory.prompts),
             ("prompt_vector_bytes", "Vectors of prompts.", memory.vector_bytes),
             ("prefix_bytes", "Keys and values of prompts.", memory.prefix_bytes),

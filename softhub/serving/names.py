@@ -1,21 +1,34 @@
 """What a request's `model` may name: a loaded prompt, the base, or an adapter of a hub.
 
 An adapter of a hub must match a pattern that the server was started with. It is pulled, checked
-and loaded when it is first requested, and stays until others have been used more recently.
+and loaded when it is first requested, and stays until others have been used more recently. A name
+without a revision is that of `main`, so a revision is loaded once, and has one answer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 
 from softhub.adapter.adapter import Adapter
-from softhub.errors import ConfigError, PromptNotLoaded, SoftHubError
+from softhub.errors import (
+    ConfigError,
+    HubAccessDenied,
+    HubError,
+    HubUnavailable,
+    PromptNotLoaded,
+    RepositoryNotFound,
+    RevisionNotFound,
+    SoftHubError,
+)
 from softhub.hub import Hub
 from softhub.hub.names import DEFAULT_REVISION, check_repo_id, is_permitted, split_reference
 from softhub.serving.on_demand import MOST, OnDemand, read_adapter
 from softhub.serving.protocol import Engine, ServedPrompt
+
+_log = logging.getLogger("softhub.serving")
 
 BASE = "base"
 """The name of the bare base, beside its own."""
@@ -59,36 +72,36 @@ class ServedNames:
         self._allow = tuple(allow)
         self._pulled = OnDemand(
             lambda: engine.prompts,
-            lambda name: self._load(name, lambda: self._from_hub(name)),
+            lambda name: self._load(name, lambda: self._requested(name)),
             self.unload,
             most=most,
         )
 
     def allows(self, name: str) -> bool:
         """Return whether a name is one of an adapter that may be pulled."""
-        if self.hub is None or self._is_base(name):
+        if self.hub is None or self._is_base(_without_main(name)):
             return False
-        return is_permitted(name, self._allow)
+        repo_id, revision = split_reference(name)
+        return is_permitted(f"{repo_id}@{revision or DEFAULT_REVISION}", self._allow)
 
     async def find(self, name: str) -> ServedPrompt:
         """Return the prompt of a name as it is now, after pulling it if necessary.
 
         Raises:
-            PromptNotLoaded: There is none, and none may be pulled.
-            HubError: It cannot be pulled.
+            PromptNotLoaded: There is none, and none can be pulled.
+            HubUnavailable: The hub does not answer.
             InvalidAdapter: It is damaged or hostile.
             IncompatiblePrompt: It was made for another base.
         """
         if self._is_base(name):
             return self.engine.find(None, name)
+        loaded = self._loaded_as(name)
         if name not in self.engine.prompts:
             if not self.allows(name):
-                raise PromptNotLoaded(
-                    f"The model {name!r:.200} does not exist; GET /v1/models lists those that do."
-                )
-            await self._pulled.require(name)
-        self._pulled.use(name)
-        return self.engine.find(name, name)
+                raise _no_model(name)
+            await self._pulled.require(loaded)
+        self._pulled.use(loaded)
+        return self.engine.find(loaded, name)
 
     async def load(self, name: str, source: str, *, force: bool = False) -> None:
         """Load a folder, or an adapter of the hub, under a name.
@@ -106,8 +119,11 @@ class ServedNames:
         Raises:
             PromptNotLoaded: There is none of that name.
         """
-        self.engine.unload(name)
-        self._pulled.forget(name)
+        loaded = self._loaded_as(name)
+        if loaded not in self.engine.prompts:
+            raise _no_model(name)
+        self.engine.unload(loaded)
+        self._pulled.forget(loaded)
 
     async def _load(self, name: str, read: Callable[[], Adapter], *, force: bool = False) -> None:
         loop = asyncio.get_running_loop()
@@ -116,6 +132,23 @@ class ServedNames:
 
     def _is_base(self, name: str) -> bool:
         return name in (BASE, self.engine.base_name)
+
+    def _loaded_as(self, name: str) -> str:
+        """Return the name under which what a request names is loaded, or would be."""
+        return name if name in self.engine.prompts else _without_main(name)
+
+    def _requested(self, name: str) -> Adapter:
+        """Pull what a client names; what only the operator should know goes to the log."""
+        try:
+            return self._from_hub(name)
+        except (RepositoryNotFound, RevisionNotFound, HubAccessDenied) as error:
+            raise _no_model(name) from error
+        except HubError as error:
+            _log.warning("%r was not loaded: %s", name, error)
+            raise HubUnavailable(
+                f"The model {name!r:.200} cannot be loaded from the hub of this server now; try "
+                "again later. The server's log has the reason."
+            ) from error
 
     def _from_hub(self, source: str) -> Adapter:
         repo_id, revision = split_reference(source)
@@ -128,3 +161,15 @@ class ServedNames:
             ) from error
         hub = self.hub or Hub()
         return hub.read(repo_id, revision=revision or DEFAULT_REVISION)
+
+
+def _without_main(name: str) -> str:
+    """Return the name of an adapter without `@main`, which a missing revision stands for."""
+    repo_id, revision = split_reference(name)
+    return repo_id if revision in (None, DEFAULT_REVISION) else name
+
+
+def _no_model(name: str) -> PromptNotLoaded:
+    return PromptNotLoaded(
+        f"The model {name!r:.200} does not exist; GET /v1/models lists those that are loaded."
+    )

@@ -30,6 +30,10 @@ class QueueFull(SoftHubError):
         self.retry_after = retry_after
 
 
+class ContextLengthExceeded(SoftHubError):
+    """A text to continue has more tokens than fit with its prompt and its answer."""
+
+
 @dataclass(frozen=True)
 class ServedPrompt:
     """A prompt as it was when a request was accepted; later loads do not change it.
@@ -81,7 +85,7 @@ class Generation(Protocol):
     """Texts of a request as they come; close it when nobody reads it anymore.
 
     Attributes:
-        prompt_tokens: Number of tokens of all prompts and texts.
+        prompt_tokens: Number of tokens of all prompts and texts, each counted once.
     """
 
     prompt_tokens: int
@@ -102,7 +106,7 @@ class EngineState:
 
     Attributes:
         waiting: Rows in the queue.
-        running: Rows that are being continued.
+        running: Rows that are being answered.
         ready: Whether it accepts rows.
         memory: What it holds for its prompts.
     """
@@ -116,7 +120,8 @@ class EngineState:
 class Engine(Protocol):
     """One base model with any number of prompts.
 
-    Methods raise `TaskError` or `ConfigError` for a row that cannot be answered, and `QueueFull`.
+    Methods raise `TaskError` or `ConfigError` for a row that cannot be answered,
+    `ContextLengthExceeded` for one that is too long to be continued, and `QueueFull`.
     """
 
     @property
@@ -152,10 +157,14 @@ class Engine(Protocol):
         rows: Sequence[Row],
         options: Sequence[Mapping[str, Any]],
         *,
+        n: int = 1,
         seed: int | None = None,
         logprobs: int | None = None,
     ) -> Generation:
-        """Accept rows to continue, each with its options, and return their texts as a stream."""
+        """Accept rows to continue, each with its options, and return their texts as a stream.
+
+        With `n` answers for each row, text `i * n + j` is answer j of row i.
+        """
 
     def state(self) -> EngineState:
         """Return how busy it is."""

@@ -50,7 +50,7 @@ class RequestLog:
         keys: Keys of clients; without any, none is needed, and only requests for a loopback
             address are answered.
         metrics: Where requests are counted.
-        routes: Paths that are counted under their own name.
+        routes: Paths that are counted under their own name, such as `/v1/models/{name}`.
     """
 
     def __init__(
@@ -106,7 +106,9 @@ class RequestLog:
             )
 
     def _done(self, scope: Scope, status: int, seconds: float, fields: dict[str, Any]) -> None:
-        path = scope["path"] if scope["path"] in self._routes else "(other)"
+        status = fields.get("status", status)  # of an answer that failed after it had begun
+        path = getattr(scope.get("route"), "path_format", scope["path"])  # no route before the key
+        path = path if path in self._routes else "(other)"
         self._metrics.count_request(path, status, seconds)
         fields = {
             **fields,

@@ -200,10 +200,10 @@ def test_what_is_not_exact_is_refused_by_name(option, model_of):
         ({"eos_token_id": "end"}, "transformers rejects"),
         ({"early_stopping": "soon", "num_beams": 2}, "transformers rejects .*early_stopping"),
         ({"generation_config": {"num_beams": 2}}, "expected a transformers.GenerationConfig"),
-        ({"max_tokens": 5}, "Unknown generation option 'max_tokens'; did you mean"),
+        ({"max_tokens": 5}, "Unknown generation option 'max_tokens'; did you mean '.*'[?]$"),
         ({"temperature": 0.7}, "temperature has no effect without do_sample=True"),
         ({"length_penalty": 2.0}, "length_penalty has no effect without num_beams=2 or more"),
-        ({"do_sample": True, "num_beams": 2}, "do_sample=True with num_beams=2 is not supported"),
+        ({"do_sample": True, "num_beams": 2}, "num_beams=2 is not supported.*such as temperature"),
         ({"seed": "lucky", "do_sample": True}, "seed is 'lucky'; expected a whole number"),
     ],
 )

@@ -2,13 +2,16 @@
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from softhub.errors import ConfigError, TaskError
 from softhub.inference.continuous_batch import ContinuousBatch
+from softhub.inference.engine import PromptModel
 from softhub.inference.streaming import TextStream
+from softhub.model.loading import load_base
 from tests.prompts import SUMMARY, TEXTS, prefix, soft_prompt
-from tests.tiny import BUILDERS
+from tests.tiny import BUILDERS, llama_like
 
 NAMES = ["mood", "summary", None, "topic", "summary"]
 
@@ -225,6 +228,29 @@ def test_the_beginning_of_a_stop_string_is_held_back_until_it_is_sure(spelled):
     assert "".join(pieces) == text and reason == "length"
 
 
+class Watched(str):
+    """A stop string that counts how often it is compared with the end of a text."""
+
+    __slots__ = ()
+    looks = 0
+
+    def startswith(self, *arguments):
+        Watched.looks += 1
+        return super().startswith(*arguments)
+
+    def __getitem__(self, key):
+        Watched.looks += 1
+        return super().__getitem__(key)
+
+
+def test_the_search_for_stop_strings_takes_time_in_proportion_to_the_text(spelled, monkeypatch):
+    monkeypatch.setattr(Watched, "looks", 0)
+    text = "The battery lasts a whole day and the camera is good. " * 8
+    pieces, _ = spelled(text, stop=[Watched("~" + "x" * 200)])
+    assert "".join(pieces) == text
+    assert 0 < Watched.looks <= 2 * len(text)
+
+
 def test_an_end_token_ends_the_row_and_is_not_shown(spelled, model_of):
     end = model_of("llama").base.tokenizer.eos_token
     pieces, reason = spelled(f"Yes.{end} no", eos_token_id=[1])
@@ -253,6 +279,40 @@ def test_logprobs_are_those_of_a_forward_pass(model_of, tiny_base):
             row.topk(3).values.tolist(), abs=1e-4
         )
         assert each.top[0] == (each.text, each.logprob)  # greedy
+
+
+@pytest.fixture
+def stripping(tmp_path):
+    """A base whose decoder strips the space before a text, as Llama 2's does."""
+    specials = ["<unk>", "<s>", "</s>"]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=specials, show_progress=False)
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>")
+    fast.save_pretrained(tmp_path)
+    LlamaForCausalLM(LlamaConfig(**{**llama_like(), "vocab_size": len(fast)})).save_pretrained(
+        tmp_path
+    )
+    return load_base(tmp_path)
+
+
+def test_the_tokens_with_logprobs_joined_are_the_text(stripping):
+    model = PromptModel(stripping)
+    pieces = list(model.stream(["Good."], max_new_tokens=12, logprobs=2, seed=1, do_sample=True))
+    text = "".join(piece.text for piece in pieces)
+    tokens = [each for piece in pieces for each in piece.logprobs]
+    assert " " in text
+    assert "".join(each.text for each in tokens) == text
+    vocabulary = stripping.tokenizer.convert_ids_to_tokens
+    assert [each.text for each in tokens[1:]] == [
+        vocabulary(each.token).replace("▁", " ") for each in tokens[1:]
+    ]
 
 
 def test_logprobs_are_refused_where_a_text_comes_in_one_piece(model_of):

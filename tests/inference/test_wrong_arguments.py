@@ -5,6 +5,8 @@ import math
 import pytest
 
 from softhub.errors import ConfigError, InvalidAdapter, SoftHubError, TaskError
+from softhub.evaluation.evaluate import evaluate
+from softhub.inference.engine import PromptModel
 from softhub.inference.ensemble import predict_ensemble
 from tests.prompts import MOOD, TEXTS, soft_prompt
 
@@ -114,3 +116,25 @@ def test_on_the_command_line_it_is_one_line(softhub, recipe, loaded, tiny_base, 
     assert done.err.splitlines()[-1].startswith(
         "error: The training argument label_smoothing_factor"
     )
+
+
+def test_arguments_in_another_form_are_refused_with_what_to_do(model_of, loaded):
+    model, base = model_of("llama"), loaded("llama")
+    wrong = {
+        "base is of type str; expected BaseModel.*PromptModel.from_pretrained": (
+            lambda: PromptModel("base-llama")
+        ),
+        "peft_model is of type LlamaForCausalLM; expected PeftModel": (
+            lambda: PromptModel.from_peft(base.model, base.tokenizer)
+        ),
+        "name is of type int; expected str": (
+            lambda: model.load_prompt(soft_prompt(base, 3, MOOD), name=5)
+        ),
+        "model is of type BaseModel; expected PromptModel": (
+            lambda: evaluate(base, MOOD, [{"text": "Good.", "label": "good"}])
+        ),
+    }
+    for message, call in wrong.items():
+        with pytest.raises(ConfigError, match=message):
+            call()
+    assert set(model.prompts) == {"mood", "topic", "summary"}

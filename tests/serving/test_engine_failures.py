@@ -1,6 +1,8 @@
 """The engine's thread goes on after a failure: only the rows that it concerns fail."""
 
 import asyncio
+import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from softhub.inference import continuous_batch
 from softhub.serving import builtin
 from softhub.serving.builtin import BuiltInEngine
 from softhub.serving.protocol import Row
-from tests.prompts import TEXTS
+from tests.prompts import SUMMARY, TEXTS, soft_prompt
 
 
 @pytest.fixture
@@ -133,3 +135,31 @@ def test_an_engine_whose_thread_has_ended_accepts_nothing(engine, monkeypatch):
 
     run(scenario())
     assert not engine.state().ready
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/try"])
+def test_an_internal_error_of_an_answer_that_has_begun_is_logged(path, serve, monkeypatch, caplog):
+    """The client is told that the log has the details."""
+    server = serve()
+    monkeypatch.setattr(continuous_batch, "join_prefixes", exhausted)
+    if path == "/try":
+        answer = server.http.post(path, data={"model": "summary", "text": "x"})
+    else:
+        answer = server.post(path, model="summary", prompt="x", stream=True)
+    assert "log has the details" in answer.text
+    (record,) = [each for each in caplog.records if each.getMessage() == "A request failed"]
+    assert record.exc_info[0] is torch.OutOfMemoryError
+    if path != "/try":  # whose answer has only the page so far
+        counted = f'softhub_requests_total{{route="{path}",status="500"}} 1.0'
+        deadline = time.monotonic() + 60  # it is counted after the client has read the answer
+        while counted not in server.http.get("/metrics").text:
+            assert time.monotonic() < deadline
+
+
+def test_what_a_client_did_wrong_is_not_logged_as_a_failure(serve, caplog):
+    beams = {"model": "beams", "prompt": "x", "logprobs": 1, "stream": True}
+    server = serve()
+    task = replace(SUMMARY, generation={"num_beams": 2})
+    server.model.load_prompt(soft_prompt(server.model.base, 4, task), name="beams")
+    assert "logprobs is not available" in server.post("/v1/completions", **beams).text
+    assert not [each for each in caplog.records if each.getMessage() == "A request failed"]

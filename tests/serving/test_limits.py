@@ -1,15 +1,20 @@
 """What one request may ask of a server, and what happens to those that ask for more."""
 
+import asyncio
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import httpx
 import pytest
 import torch
 
 from softhub.adapter import layout
 from softhub.hub import Hub
+from softhub.model.encoding import Encoder
+from softhub.serving.generation_routes import EventStream
 from softhub.serving.limits import Limits, rows_of_labels
 from softhub.tasks import Verbalizer
 from tests.prompts import MOOD, SUMMARY, TEXTS, soft_prompt
@@ -76,6 +81,42 @@ def test_a_full_queue_answers_429_and_loses_nothing(serve, monkeypatch):
         slow.gate.set()
         labels = [each.result().json()["data"][0]["label"] for each in [first, *accepted]]
     assert labels == [each.label for each in server.model.predict(TEXTS[:4], prompt="mood")]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("completions", {"model": "base", "prompt": ["x"] * 4}),
+        ("completions", {"model": "base", "prompt": "x", "n": 4, "temperature": 1}),
+        ("classify", {"model": "mood", "input": ["x"] * 4}),
+    ],
+)
+def test_more_rows_than_the_queue_holds_are_refused_for_good(path, body, serve):
+    refused = serve(queue=3).post(f"/v1/{path}", **body)
+    assert refused.status_code == 400 and "retry-after" not in refused.headers
+    message = refused.json()["error"]["message"]
+    assert "4 rows" in message and "holds 3" in message and "--queue" in message
+
+
+def test_rows_to_classify_are_counted_until_they_are_answered(serve, monkeypatch):
+    """Also those from which the next batch is chosen, and those of the batch that runs."""
+    server = serve(batch_size=2, queue=5)
+    slow = SlowModel(monkeypatch, server.model)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(server.post, "/v1/classify", model="mood", input=TEXTS)
+        assert slow.entered.wait(60)
+        state = server.engine.state()
+        assert state.waiting + state.running == len(TEXTS)
+        assert server.http.get("/ready").json()["waiting"] == state.waiting
+        metrics = server.http.get("/metrics").text
+        assert f"softhub_queue_rows {float(state.waiting)}" in metrics
+        assert f"softhub_running_rows {float(state.running)}" in metrics
+        assert server.post("/v1/classify", model="mood", input=["x"] * 3).status_code == 429
+        slow.gate.set()
+        assert first.result().status_code == 200
+    while server.engine.state().running:
+        time.sleep(0.005)
+    assert server.engine.state().waiting == 0
 
 
 def test_a_request_that_takes_too_long_ends(serve, monkeypatch):
@@ -169,3 +210,118 @@ def test_an_adapter_with_too_many_label_words_is_refused(serve, adapter):
     refused = server.post("/v1/classify", model="me/many", input="x")
     assert refused.status_code == 400
     assert "9001 words; expected at most 2000" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("stop", "message"),
+    [
+        ([str(n) for n in range(17)], "stop has 17 texts; expected at most 16"),
+        (["x" * 257], "a text of 257 characters; expected at most 256"),
+    ],
+)
+def test_an_adapter_with_too_many_or_too_long_stop_strings_is_refused(
+    stop, message, serve, adapter
+):
+    folder = adapter("stops", 4, SUMMARY)
+    record = json.loads((folder / layout.MANIFEST).read_bytes())
+    record["task"]["generation"] = {"stop": stop}
+    (folder / layout.MANIFEST).write_text(json.dumps(record))
+    hub = Hub()
+    hub.push(folder, "me/stops")
+    refused = serve(hub=hub, allow=["me/*"]).post("/v1/completions", model="me/stops", prompt="x")
+    assert refused.status_code == 400 and message in refused.json()["error"]["message"]
+
+
+def test_a_stream_that_nobody_reads_ends_after_the_time_limit():
+    """The client neither reads nor leaves."""
+    closed = []
+
+    async def events():
+        try:
+            while True:
+                yield b"data: x\n\n"
+        finally:
+            closed.append(True)
+
+    async def never(*_):
+        await asyncio.Event().wait()
+
+    async def full(message):  # the buffers hold the beginning
+        sent.append(message)
+        if len(sent) > 3:
+            await never()
+
+    sent = []
+    stream = EventStream(events(), time.monotonic() + 1)
+    asyncio.run(asyncio.wait_for(stream({"type": "http"}, never, full), 60))
+    assert len(sent) == 4 and closed == [True]
+
+
+# --- tokenizing ---
+
+
+class WatchedEncoder:
+    """Records the texts that are tokenized, which wait until they may go on."""
+
+    def __init__(self, monkeypatch):
+        self.texts = []
+        self.gate = threading.Event()
+        self.entered = threading.Event()
+        encode = Encoder._template_ids
+
+        def waiting(encoder, template, row):
+            self.texts.append(row["text"])
+            self.entered.set()
+            assert self.gate.wait(60)
+            return encode(encoder, template, row)
+
+        monkeypatch.setattr(Encoder, "_template_ids", waiting)
+
+
+def test_each_text_is_tokenized_once_for_all_its_answers(serve, monkeypatch):
+    server = serve()
+    watched = WatchedEncoder(monkeypatch)
+    watched.gate.set()
+    sampled = {"n": 3, "temperature": 1, "max_tokens": 2}
+    answer = server.post("/v1/completions", model="summary", prompt=TEXTS[:2], **sampled)
+    assert len(answer.json()["choices"]) == 6
+    assert watched.texts == TEXTS[:2]
+
+
+def test_a_text_that_is_too_long_is_refused_after_one_look(serve, monkeypatch):
+    """No search for the part of it that would fit, and no second look for a second answer."""
+    server = serve()
+    watched = WatchedEncoder(monkeypatch)
+    watched.gate.set()
+    for name in ("base", "summary"):
+        watched.texts.clear()
+        sampled = {"n": 9, "temperature": 1}
+        refused = server.post("/v1/completions", model=name, prompt="word " * 900, **sampled)
+        assert refused.status_code == 400 and len(watched.texts) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_time_limit_covers_tokenizing(stream, serve, monkeypatch):
+    server = serve(limits=Limits(seconds=1))
+    watched = WatchedEncoder(monkeypatch)
+    body = {"model": "base", "prompt": TEXTS, "stream": stream}
+    assert server.post("/v1/completions", **body).status_code == 504
+    watched.gate.set()
+    while "x" not in watched.texts:
+        server.post("/v1/completions", model="base", prompt="x")
+    assert watched.texts[:2] == [TEXTS[0], "x"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_texts_of_a_client_that_has_left_are_not_tokenized(stream, serve, monkeypatch):
+    server = serve()
+    watched = WatchedEncoder(monkeypatch)
+    body = {"model": "base", "prompt": TEXTS, "stream": stream}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/v1/completions", json=body, timeout=1)
+    while "499" not in server.http.get("/metrics").text:
+        time.sleep(0.005)
+    watched.gate.set()
+    while "x" not in watched.texts:
+        server.post("/v1/completions", model="base", prompt="x")
+    assert watched.texts[:2] == [TEXTS[0], "x"]

@@ -1,14 +1,18 @@
 """Every route against `PromptModel` alone, through OpenAI's own client and plain HTTP."""
 
 import json
+import re
+from dataclasses import replace
 
 import openai
 import pytest
+from pydantic import ValidationError
 
 from softhub.inference.engine import PromptModel
 from softhub.inference.streaming import TokenLogprob
 from softhub.model.loading import load_base
 from softhub.serving.answers import AnswerFormat, Choice
+from softhub.serving.api_types import ChatBody, ClassifyBody, CompletionBody, ScoreBody
 from tests.prompts import MOOD, SUMMARY, TEXTS, prefix, soft_prompt
 from tests.serving.server import running
 
@@ -134,6 +138,71 @@ def test_sampling_is_that_of_generate_with_the_same_seed(serve):
     assert texts == expected and len(set(texts)) > 3
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"top_p": 0.9}, {"top_k": 3}, {"temperature": 1.5}, {"top_p": 0.5, "top_k": 2}],
+    ids=str,
+)
+def test_the_sampling_that_a_request_leaves_out_is_the_tasks(given, serve):
+    server = serve()
+    sampled = {"max_new_tokens": 8, "do_sample": True, "temperature": 2.0, "top_k": 5}
+    task = replace(SUMMARY, generation=sampled)
+    server.model.load_prompt(soft_prompt(server.model.base, 4, task), name="sampled")
+    options = {"model": "sampled", "prompt": TEXTS[0], "n": 4, "seed": 3}
+    choices = server.post("/v1/completions", **options, **given).json()["choices"]
+    given = {"top_p": 1.0, **given}  # which the task does not set
+    expected = server.model.generate([TEXTS[0]] * 4, prompt="sampled", seed=3, **given)
+    assert [choice["text"] for choice in choices] == expected
+
+
+@pytest.mark.parametrize("given", [{"top_p": 0.9}, {"top_k": 3}], ids=str)
+def test_with_a_task_that_does_not_sample_the_rest_is_neutral(given, serve):
+    server = serve()
+    options = {"model": "summary", "prompt": TEXTS[0], "seed": 3}
+    (choice,) = server.post("/v1/completions", **options, **given).json()["choices"]
+    neutral = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    expected = server.model.generate(TEXTS[0], prompt="summary", seed=3, **{**neutral, **given})
+    assert choice["text"] == expected
+
+
+def test_several_answers_need_no_option_if_the_task_samples(serve):
+    server = serve()
+    task = replace(SUMMARY, generation={"do_sample": True, "max_new_tokens": 2})
+    server.model.load_prompt(soft_prompt(server.model.base, 4, task), name="sampled")
+    answer = server.post("/v1/completions", model="sampled", prompt="x", n=2)
+    assert len(answer.json()["choices"]) == 2
+    greedy = server.post("/v1/completions", model="sampled", prompt="x", n=2, temperature=0)
+    assert greedy.status_code == 400 and greedy.json()["error"]["param"] == "n"
+
+
+def test_a_negative_seed_is_a_seed(serve):
+    body = {"model": "base", "prompt": "x", "temperature": 1.5, "max_tokens": 8}
+    first, second, other = (
+        serve().post("/v1/completions", **body, seed=seed).json()["choices"][0]["text"]
+        for seed in (-(2**63), -(2**63), -1)
+    )
+    assert first == second != other
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_tokens_of_a_text_are_counted_once_for_all_its_answers(stream, serve):
+    server = serve()
+    options = {"model": "summary", "prompt": TEXTS[:2], "temperature": 1, "max_tokens": 2}
+
+    def usage(n):
+        given = {**options, "n": n}
+        if not stream:
+            return client(server).completions.create(**given).usage
+        usages = {"stream": True, "stream_options": {"include_usage": True}}
+        *_, last = client(server).completions.create(**given, **usages)
+        return last.usage
+
+    one, three = usage(1), usage(3)
+    assert three.prompt_tokens == one.prompt_tokens > 20
+    assert three.completion_tokens > one.completion_tokens
+    assert three.total_tokens == three.prompt_tokens + three.completion_tokens
+
+
 def test_logprobs_have_openais_two_forms(serve):
     server = serve()
     pieces = server.model.stream(TEXTS[:1], prompt="summary", max_new_tokens=4, logprobs=2)
@@ -225,7 +294,8 @@ def test_score_is_what_target_logprobs_gives(serve):
 
 # --- refusals ---
 
-CHAT_BODY = {"model": "summary", "messages": [{"role": "user", "content": "Hello"}]}
+MESSAGES = [{"role": "user", "content": "Hello"}]
+CHAT_BODY = {"model": "summary", "messages": MESSAGES}
 TEXT_BODY = {"model": "summary", "prompt": "Hello"}
 
 
@@ -249,6 +319,14 @@ TEXT_BODY = {"model": "summary", "prompt": "Hello"}
         ("/v1/completions", {**TEXT_BODY, "echo": True}, 400, "echo"),
         ("/v1/completions", {**TEXT_BODY, "n": 2}, 400, "n is 2"),
         ("/v1/completions", {**TEXT_BODY, "prompt": [1, 2]}, 400, "prompt"),
+        ("/v1/completions", {**TEXT_BODY, "prompt": [1, 2]}, 400, "token ids, which are not"),
+        (
+            "/v1/completions",
+            {**TEXT_BODY, "prompt": [[1, 2], [3]]},
+            400,
+            "token ids, which are not",
+        ),
+        ("/v1/completions", {**TEXT_BODY, "prompt": 5}, 400, "valid string"),
         ("/v1/completions", {**TEXT_BODY, "prompt": []}, 400, "prompt"),
         ("/v1/completions", {**TEXT_BODY, "prompt": {"other": "x"}}, 400, "text"),
         ("/v1/completions", {**TEXT_BODY, "prompt": {"\ud800": "x"}}, 400, "\\ud800"),
@@ -261,6 +339,15 @@ TEXT_BODY = {"model": "summary", "prompt": "Hello"}
         ("/v1/completions", {**TEXT_BODY, "max_tokens": "5"}, 400, "max_tokens"),
         ("/v1/completions", {**TEXT_BODY, "temperature": -1}, 400, "temperature"),
         ("/v1/completions", {**TEXT_BODY, "stop": [""]}, 400, "stop"),
+        ("/v1/completions", {**TEXT_BODY, "stop": ["a"] * 17}, 400, "at most 16"),
+        ("/v1/completions", {**TEXT_BODY, "stop": ["a" * 257]}, 400, "at most 256"),
+        ("/v1/completions", {**TEXT_BODY, "stop": "a" * 257}, 400, "at most 256"),
+        (
+            "/v1/completions",
+            {**TEXT_BODY, "stream_options": {"include_usage": True}},
+            400,
+            "stream_options has no effect without stream",
+        ),
         ("/v1/completions", {**TEXT_BODY, "model": "nothing"}, 404, "nothing"),
         ("/v1/completions", {**TEXT_BODY, "model": "../../etc"}, 404, "does not exist"),
         ("/v1/completions", {"prompt": "Hello"}, 400, "model"),
@@ -280,7 +367,73 @@ def test_what_is_wrong_is_refused_by_name_in_openais_form(path, body, status, na
     error = answer.json()["error"]
     assert answer.status_code == status
     assert named in error["message"] or named == error["param"]
+    assert error["param"] is None or error["param"] in (*body, "model")
     assert set(error) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (CompletionBody, {**TEXT_BODY, "prompt": [1] * 10_000}),
+        (CompletionBody, {**TEXT_BODY, "stop": [1] * 10_000}),
+        (CompletionBody, {**TEXT_BODY, **{str(n): n for n in range(10_000)}}),
+        (ChatBody, {**CHAT_BODY, "messages": [{}] * 10_000}),
+        (ChatBody, {**CHAT_BODY, "messages": [{"role": "user", "content": [{}] * 10_000}]}),
+        (ClassifyBody, {"model": "mood", "input": [1] * 10_000}),
+        (ScoreBody, {"model": "mood", "input": "x", "target": [1] * 10_000}),
+    ],
+)
+def test_a_body_of_many_errors_costs_no_more_than_one_of_few(kind, body):
+    with pytest.raises(ValidationError) as found:
+        kind.model_validate(body)
+    assert found.value.error_count() <= 6
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("completions", {"prompt": ["x"] * 129}, "prompt"),
+        ("completions", {"prompt": ["x"] * 70, "n": 2, "temperature": 1}, "n"),
+        ("completions", {"prompt": "x", "max_tokens": 1025}, "max_tokens"),
+        ("chat/completions", {"messages": MESSAGES, "max_tokens": 1025}, "max_tokens"),
+        (
+            "chat/completions",
+            {"messages": MESSAGES, "max_completion_tokens": 1025},
+            "max_completion_tokens",
+        ),
+    ],
+)
+def test_an_error_names_the_field_that_the_request_has(path, body, param, serve):
+    error = serve().post(f"/v1/{path}", model="base", **body).json()["error"]
+    assert error["param"] == param and "the limit is" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "named"),
+    [
+        ("llama", "base", r"300 tokens.* 448 fit .*up to 64 .*context of 512: shorten"),
+        ("llama", "short", r"tokens .* the task 'short' allows 20 \(max_length\): shorten"),
+        ("t5", "short", r"tokens .* the task 'short' allows 20 \(max_length\): shorten"),
+    ],
+)
+def test_a_text_that_is_too_long_is_refused_with_the_limit_that_it_exceeds(
+    kind, name, named, serve
+):
+    server = serve(kind)
+    short = replace(SUMMARY, name="short", max_length=20)
+    server.model.load_prompt(soft_prompt(server.model.base, 4, short), name="short")
+    text = "word " * 900
+    error = server.post("/v1/completions", model=name, prompt=text).json()["error"]
+    assert error["code"] == "context_length_exceeded"
+    tokens = len(server.model.base.tokenizer(text)["input_ids"])
+    assert re.search(named.replace("300", str(tokens)), error["message"]), error["message"]
+
+
+def test_a_conversation_that_is_too_long_has_openais_code(serve):
+    messages = [{"role": "user", "content": "word " * 900}]
+    with pytest.raises(openai.BadRequestError, match="shorten") as found:
+        client(serve()).chat.completions.create(model="base", messages=messages)
+    assert found.value.code == "context_length_exceeded"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"model": NaN}', b"null"])

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from softhub.errors import ConfigError
 from softhub.hub import Hub
 from softhub.serving.keys import Keys
 from softhub.serving.metrics import MOST_LABELS
@@ -53,22 +52,6 @@ def test_without_a_key_there_is_no_answer_and_with_one_there_is(serve):
     assert server.http.get("/metrics").status_code == 401
     assert server.http.get("/health").status_code == 200
     assert server.http.get("/ready").json()["status"] == "ready"
-
-
-def test_keys_are_read_as_hashes(tmp_path):
-    file = tmp_path / "keys"
-    file.write_text(f"# mine\n\nsha256:{hashlib.sha256(KEY.encode()).hexdigest()}\n")
-    found = Keys.read(file, ADMIN)
-    assert found.accept(f"Bearer {KEY}") and found.accept(f"bearer {ADMIN}")
-    assert not found.accept(None) and not found.accept("Bearer k")
-    for content, message in [(KEY, "sha256sum"), ("", "has no key")]:
-        file.write_text(content)
-        with pytest.raises(ConfigError, match=message):
-            Keys.read(file)
-    with pytest.raises(ConfigError, match="Cannot read"):
-        Keys.read(tmp_path / "none")
-    with pytest.raises(ConfigError, match="at least 16"):
-        Keys.read(None, "short")
 
 
 # --- batches ---

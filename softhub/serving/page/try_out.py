@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from softhub.inference.prediction import Prediction
-from softhub.serving.context import Context
+from softhub.serving.context import Context, log_failure
 from softhub.serving.errors import ApiError, as_api_error
 from softhub.serving.protocol import Row, ServedPrompt
 
@@ -131,6 +131,7 @@ class TryOuts:
         try:
             await asyncio.wait_for(work, self._context.limits.seconds)
         except Exception as error:
+            log_failure(error, {"route": "/try"})
             try_out.error = as_api_error(error).detail
             try_out.change()
 

@@ -11,7 +11,11 @@ from softhub.serving.api_types import Body, Columns, UnloadBody
 
 __all__ = ["Body", "ClassifyBody", "LoadBody", "ScoreBody", "UnloadBody", "as_rows"]
 
-Inputs = str | Columns | Annotated[list[str | Columns], Field(min_length=1, max_length=128)]
+Inputs = (
+    str
+    | Columns
+    | Annotated[list[str | Columns], Field(min_length=1, max_length=128, fail_fast=True)]
+)
 """One row or several, which vLLM gets at once."""
 
 

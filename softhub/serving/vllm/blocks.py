@@ -18,5 +18,9 @@ def reusable_tokens(virtual_tokens: int, block_size: int) -> int:
 
 def describe_reuse(virtual_tokens: int) -> str:
     """Return for each usual block size how many virtual tokens are computed once."""
-    counts = (f"{reusable_tokens(virtual_tokens, size)} at {size}" for size in BLOCK_SIZES)
-    return f"of {virtual_tokens} virtual tokens, reuses by block size: {', '.join(counts)}"
+    first, *others = (
+        (reusable_tokens(virtual_tokens, size), f"with blocks of {size}") for size in BLOCK_SIZES
+    )
+    rest = (f"{count} {blocks}" for count, blocks in others)
+    shown = f"{first[0]} of {virtual_tokens} virtual tokens {first[1]}"
+    return f"reuses {', '.join([shown, *rest])}"

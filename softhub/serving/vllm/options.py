@@ -10,11 +10,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from softhub.errors import ConfigError
+from softhub.serving.api_types import NEUTRAL, task_sampling
 from softhub.tasks import Task
 
 NEW_TOKENS = 64
 """Default of `max_tokens`."""
-_SAMPLING = ("temperature", "top_p", "top_k")
 _REFUSED = {
     "echo": "the virtual tokens have no text",
     "prompt_logprobs": "the virtual tokens have no log-probabilities",
@@ -53,20 +53,12 @@ def task_options(task: Task | None, given: Collection[str], length_field: str) -
     found: dict[str, Any] = {}
     if not {"max_tokens", "max_completion_tokens"} & set(given):
         found[length_field] = int(defaults.get("max_new_tokens", NEW_TOKENS))
-    if not set(_SAMPLING) & set(given):
-        found.update(_task_sampling(defaults))
+    if defaults.get("do_sample") or NEUTRAL.keys() & set(given):
+        found.update(task_sampling(defaults, given))
+    else:
+        found["temperature"] = 0.0
     if "repetition_penalty" not in given and "repetition_penalty" in defaults:
         found["repetition_penalty"] = float(defaults["repetition_penalty"])
     if "stop" not in given and defaults.get("stop"):
         found["stop"] = list(defaults["stop"])
     return found
-
-
-def _task_sampling(defaults: Mapping[str, Any]) -> dict[str, Any]:
-    if not defaults.get("do_sample"):
-        return {"temperature": 0.0}
-    return {
-        "temperature": float(defaults.get("temperature", 1.0)),
-        "top_p": float(defaults.get("top_p", 1.0)),
-        "top_k": int(defaults.get("top_k", 0)),
-    }

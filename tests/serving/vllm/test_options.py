@@ -49,9 +49,20 @@ def test_the_task_fills_in_what_the_request_leaves_out():
 
 @pytest.mark.parametrize("length", ["max_tokens", "max_completion_tokens"])
 def test_what_the_request_has_is_its_own(length):
-    given = {length, "top_p", "repetition_penalty", "stop"}
+    given = {length, "temperature", "top_p", "top_k", "repetition_penalty", "stop"}
     assert task_options(TASK, given, "max_completion_tokens") == {}
     assert task_options(SAMPLED, given, "max_completion_tokens") == {}
+
+
+def test_the_sampling_that_a_request_leaves_out_is_the_tasks():
+    left = task_options(SAMPLED, {"max_tokens", "top_p"}, "max_tokens")
+    assert left == {"temperature": 0.7, "top_k": 50}
+    assert task_options(SAMPLED, {"max_tokens", "temperature"}, "max_tokens") == {
+        "top_p": 1.0,
+        "top_k": 50,
+    }
+    greedy = {"max_tokens", "repetition_penalty", "stop", "top_p"}
+    assert task_options(TASK, greedy, "max_tokens") == {"temperature": 1.0, "top_k": 0}
 
 
 @pytest.mark.parametrize(

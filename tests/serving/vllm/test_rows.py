@@ -80,5 +80,6 @@ def test_only_full_blocks_are_reused():
     assert [reusable_tokens(count, 32) for count in (20, 32, 64, 100)] == [0, 32, 64, 96]
     text = describe_reuse(100)
     assert text == (
-        "of 100 virtual tokens, reuses by block size: 96 at 16, 96 at 32, 64 at 64, 0 at 128"
+        "reuses 96 of 100 virtual tokens with blocks of 16, 96 with blocks of 32, "
+        "64 with blocks of 64, 0 with blocks of 128"
     )
