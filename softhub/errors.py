@@ -29,7 +29,8 @@ import difflib
 from collections.abc import Collection
 from math import isfinite
 from numbers import Integral, Real
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 _KINDS: dict[type, tuple[type, str]] = {
     bool: (bool, "True or False"),
@@ -68,6 +69,24 @@ def expected_instead(value: Any, kind: type, least: int | None = None) -> str | 
     if finite and (least is None or value >= least):
         return None
     return expected if least is None else f"{expected} of {least} or more"
+
+
+def require_type(argument: str, value: Any, kind: type | UnionType, advice: str) -> None:
+    """Check the type of an argument that is easily given in another form.
+
+    Args:
+        argument: Its name.
+        value: What was given.
+        kind: The type that is expected, or a union of types.
+        advice: What to do otherwise.
+
+    Raises:
+        ConfigError: The value is of another type.
+    """
+    if not isinstance(value, kind):
+        found = type(value).__name__
+        expected = " or ".join(each.__name__ for each in get_args(kind) or (kind,))
+        raise ConfigError(f"{argument} is of type {found}; expected {expected}. {advice}")
 
 
 class SoftHubError(Exception):

@@ -36,6 +36,17 @@ _PROVENANCE = (
     "fp16",
 )
 
+# What changes the result as these do, but is not in the manifest.
+_UNRECORDED = ("adam_beta1", "adam_beta2", "adam_epsilon", "optim_args", "lr_scheduler_kwargs")
+# What may be another when a run is resumed; its learning rate is compared as a number.
+_FREE = (
+    "learning_rate",
+    "learning_rate_rule",
+    "gradient_accumulation_steps",
+    "eval_steps",
+    "early_stopping_patience",
+    "auto_max_minutes",
+)
 
 AUTO_ONLY = ("auto_max_steps", "auto_max_minutes", "auto_patience")
 """Arguments that apply only with `max_steps="auto"`."""
@@ -80,15 +91,17 @@ class PromptTrainingArguments(TrainingArguments):
             `num_train_epochs` is given.
         num_train_epochs: Passes over the training data, in place of `max_steps`.
         auto_max_steps: Most steps of a run with `max_steps="auto"`.
-        auto_max_minutes: Most minutes of such a run, as far as its speed can tell; those before it
-            was resumed do not count.
+        auto_max_minutes: Time limit of such a run in minutes, estimated from the speed so far; time
+            before a resume is not counted.
         auto_patience: Passes over the training data, or a fraction of one, without a lower dev loss
             before it ends.
         learning_rate: The peak learning rate; the default is a fraction of the size of the base's
             embeddings.
         max_restarts: How often a failed run is restarted, with another learning rate and then also
             another initialization. A run fails if its loss is NaN or infinite, if it predicts a
-            single label, or if it learns nothing.
+            single label, or if it learns nothing. The last two are not detected for multi-label
+            tasks, with `class_weights`, in distillation from probabilities, or if dev has only one
+            label.
         early_stopping_patience: Stop after this many evaluations without improvement; 0 turns
             early stopping off.
     """
@@ -109,7 +122,7 @@ class PromptTrainingArguments(TrainingArguments):
     )
     auto_max_steps: int = field(default=2000, metadata={"help": "Maximum steps of auto."})
     auto_max_minutes: float | None = field(
-        default=None, metadata={"help": "Maximum minutes with max_steps auto."}
+        default=None, metadata={"help": "Time limit of auto in minutes, estimated from its speed."}
     )
     auto_patience: float = field(
         default=0.25, metadata={"help": "Data passes without a lower dev loss before auto stops."}
@@ -216,5 +229,12 @@ class PromptTrainingArguments(TrainingArguments):
             plain["lr_scheduler_type"] = SCHEDULE
             plain |= {name: getattr(self, name) for name in AUTO_ONLY}
         plain["learning_rate_rule"] = rule or self.rule
-        plain["examples_per_step"] = self.train_batch_size * self.world_size
+        per_process = self.train_batch_size * self.gradient_accumulation_steps
+        plain["examples_per_step"] = per_process * self.world_size
         return plain
+
+    def to_identity(self) -> dict[str, Any]:
+        """Return the settings with which alone a run can be resumed, by name."""
+        recorded = self.to_provenance().items()
+        unrecorded = {name: getattr(self, name) for name in _UNRECORDED}
+        return {name: value for name, value in recorded if name not in _FREE} | unrecorded

@@ -115,7 +115,7 @@ class AutoSteps(TrainerCallback):
         if waited >= max(self.patience, _FEWEST * every):
             passes = waited / self.steps_per_pass
             fallen = f"the dev loss has not fallen for {waited} steps ({passes:.2g} passes)"
-            return Ending(step, fallen)
+            return Ending(step, fallen, {"auto_patience": passes})  # a higher one would go on
         if step >= self.most:
             return Ending.by_limit(step, "auto_max_steps", self.most)
         if self.minutes is not None and self._is_late(step, every, self.minutes):

@@ -20,6 +20,7 @@ from softhub.errors import TrainingError
 logger = logging.getLogger("softhub")
 
 _NAME = re.compile(r"checkpoint-(\d+)")
+_EARLIER = "earlier-"
 _SHARDED = ("pytorch_model*", "global_step*")  # weights as FSDP and DeepSpeed write them
 
 
@@ -38,17 +39,17 @@ def set_aside_checkpoints(folder: str | Path) -> None:
     """Rename the checkpoints of an earlier run in this folder, and log it.
 
     Otherwise a new run could later be resumed from them, with a seed and a learning rate that are
-    not its own.
+    not its own. Checkpoints of the run before that one, which were renamed already, are deleted.
     """
     state = PartialState()
     if state.is_main_process:
         below = [Path(folder), *sorted(Path(folder).glob("restart-*"))]
         old = [path for part in below for path in _checkpoints(part)]
-        for path in old:
-            renamed = path.with_name(f"earlier-{path.name}")
-            shutil.rmtree(renamed, ignore_errors=True)  # there is one if it is the third run
-            path.rename(renamed)
         if old:
+            for path in (path for part in below for path in part.glob(f"{_EARLIER}checkpoint-*")):
+                shutil.rmtree(path, ignore_errors=True)
+            for path in old:
+                path.rename(path.with_name(_EARLIER + path.name))
             logger.warning(
                 "Starting a new run in %s; the checkpoints of the earlier run there were renamed "
                 "to earlier-checkpoint-….",

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from softhub.errors import TrainingError
+from softhub.adapter.manifest import check_task
+from softhub.errors import DatasetError, TaskError, TrainingError, did_you_mean
 from softhub.metrics.label_sets import split_labels
 from softhub.model.assembly import pad_rows
-from softhub.model.encoding import Candidates, Encoder
+from softhub.model.encoding import Candidates, EncodedText, Encoder
 from softhub.tasks import Example, Task
 
 _MEGA_BATCH = 50
@@ -85,22 +86,56 @@ def encode_examples(
 
     Raises:
         TrainingError: There is no example.
-        TaskError: A row does not fit even without its text.
+        TaskError: No adapter can hold the task, or a row lacks a column or does not fit even
+            without its text; names the row.
+        DatasetError: An example has no answer, or one that the task does not know; names it.
     """
     if not examples:
         raise TrainingError("There are no examples to train or evaluate on; check the task's data.")
-    answers = [_encode_answer(encoder, task, example, candidates) for example in examples]
-    texts = [
-        encoder.encode(
-            task.template,
-            example.row,
-            text_column=task.text_column,
-            room=_room_for_text(task, room, answer, candidates),
-        )
-        for example, answer in zip(examples, answers, strict=True)
-    ]
+    check_task(task)
+    answers, texts = list[Answer](), list[EncodedText]()
+    soft = examples[0].soft_label is not None
+    for index, example in enumerate(examples):
+        place = example.place or f"example {index + 1} of {len(examples)}"
+        problem = _problem_of_answer(task, example, soft=soft)
+        if problem:
+            raise DatasetError(f"{place}: {problem}")
+        try:
+            answers.append(_encode_answer(encoder, task, example, candidates))
+            room_for_text = _room_for_text(task, room, answers[-1], candidates)
+            texts.append(
+                encoder.encode(
+                    task.template, example.row, text_column=task.text_column, room=room_for_text
+                )
+            )
+        except TaskError as error:
+            raise TaskError(f"{place}: {error}") from error
     truncated = sum(text.truncated > 0 for text in texts)
     return EncodedExamples(tuple(text.ids for text in texts), tuple(answers), truncated)
+
+
+def _problem_of_answer(task: Task, example: Example, *, soft: bool) -> str | None:
+    """Return why an example cannot be learned from, or None; `soft` is whether others are soft."""
+    if task.verbalizer is None:
+        return None if example.target is not None else "has no target, the text to train on"
+    labels = task.verbalizer.labels
+    if (example.soft_label is not None) != soft:
+        one = "no soft label, and others have one" if soft else "a soft label, and others have none"
+        return f"has {one}; give all examples of a split labels, or soft labels"
+    if example.soft_label is not None:
+        if {*example.soft_label} == {*labels}:
+            return None
+        return (
+            f"has soft labels of {', '.join(example.soft_label)}; expected the probability of each "
+            f"of {', '.join(labels)}"
+        )
+    if example.label is None:
+        return "has no label; load or create the examples with a task that names their labels"
+    found = split_labels(example.label) if task.multilabel else (example.label,)
+    unknown = next((label for label in found if label not in labels), None)
+    if unknown is None:
+        return None
+    return f"has the label {unknown!r}, which the task does not have{did_you_mean(unknown, labels)}"
 
 
 def _encode_answer(

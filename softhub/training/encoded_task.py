@@ -53,13 +53,15 @@ class EncodedTask:
     def label_entropy(self) -> float | None:
         """The dev loss of predicting the label frequencies for every text.
 
-        None where it does not indicate failure: for generation, for weighted labels, and for the
-        probabilities of a teacher, which may be nearly the same for every text.
+        None where it does not indicate failure: for generation, for several labels per text, for
+        weighted labels, for the probabilities of a teacher, which may be nearly the same for every
+        text, and for a dev split of one label, of which it is 0.
         """
         plain = all(isinstance(answer, int) for answer in self.dev.answers)
-        if self.candidates is None or not plain or self.label_weights is not None:
-            return None
         counts = Counter(self.dev.answers).values()
+        weighted = self.label_weights is not None
+        if self.candidates is None or not plain or weighted or len(counts) < 2:
+            return None
         return -sum(n / len(self.dev) * math.log(n / len(self.dev)) for n in counts)
 
 

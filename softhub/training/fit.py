@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from transformers import set_seed
 
+from softhub.errors import require_type
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
-from softhub.tasks import Example, Splits, SplitsLike, Task, dataset_hash
+from softhub.tasks import Splits, SplitsLike, Task
 from softhub.terminal import phase
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.callbacks import collapse_warnings
 from softhub.training.checkpoints import check_resumable, check_writable, set_aside_checkpoints
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
-from softhub.training.initialization import choose_initialization, load_init
-from softhub.training.peft_config import (
-    PromptConfig,
-    check_config,
-    check_widths,
-    prefix_to_train,
-)
+from softhub.training.initialization import choose_initialization, init_settings, load_init
+from softhub.training.learning_rate import is_same_rate, scaled_rate
+from softhub.training.peft_config import PromptConfig, check_config, check_widths
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
 from softhub.training.restarts import (
     Attempt,
     RunState,
     best_attempt,
+    run_state,
     run_with_restarts,
 )
 from softhub.training.rounding import round_prefix
@@ -46,13 +44,16 @@ def fit(
     init: str | Path | SoftPrompt | None = None,
     init_candidates: Sequence[SoftPrompt] = (),
     resume: bool = False,
+    teacher: Mapping[str, Any] | None = None,
 ) -> FitResult:
     """Train a soft prompt on a frozen base.
 
     A failed run (its loss is NaN or infinite, it predicts one label for every text, or it learns
     nothing) is restarted with a quarter of its learning rate or the scaled one, whichever is lower;
     where nothing moved, with four times its rate or the scaled one, whichever is higher. The second
-    restart also has another initialization. `FitResult.restarts` lists the reasons.
+    restart also has another initialization. `FitResult.restarts` lists the reasons. Of multi-label
+    tasks, tasks with `class_weights`, a teacher's probabilities, and a dev split of one label, only
+    a loss that is NaN or infinite is detected.
 
     Args:
         base: A frozen base from `load_base`.
@@ -64,29 +65,36 @@ def fit(
             learned from, and dev chooses the best checkpoint; test is not used.
         args: Training arguments; the defaults suit most tasks.
         init: `"task"` (frequent tokens of the training texts, then the task's description and label
-            words), `"labels"` (label words, then frequent tokens), `"text"` (the text in `config`,
-            repeated), `"vocabulary"` (frequent tokens), `"random"`, a prompt or the path of its
-            adapter folder, or `"auto"`: the one of these, and of the task's hard prompts, with the
-            lowest dev loss before training. None uses the one in `config`. A prefix starts from
-            the keys and values of such a prompt, or from a prefix.
+            words; without the description if P tokens do not hold both), `"labels"` (label words,
+            then frequent tokens), `"text"` (the text in `config`, repeated), `"vocabulary"`
+            (frequent tokens), `"random"`, a prompt or the path of its adapter folder, or `"auto"`:
+            the one of these, and of the task's hard prompts, with the lowest dev loss before
+            training. None uses the one in `config`. A prefix starts from the keys and values of
+            such a prompt, or from a prefix.
         init_candidates: Prompts of the same length that `init` is compared with in the same way.
-        resume: Resume from the last checkpoint in `args.output_dir`.
+        resume: Resume from the last checkpoint in `args.output_dir`, with the settings and the data
+            that the run began with; limits of its steps may be higher.
+        teacher: Description of the teacher whose answers the data has, for the manifest.
 
     Returns:
         The prompt and a summary of training.
 
     Raises:
         TrainingError: The configuration cannot be trained, the loss of all attempts is NaN, or the
-            run that is resumed began with another task, seed, learning rate or other data.
+            run that is resumed began with other settings or data.
         TrainingInterrupted: Ctrl-C was pressed; a checkpoint was saved.
         TaskError: The template, the label words and the tokenizer do not fit together.
+        DatasetError: Train is missing, or a row lacks a value or is mislabeled.
         BaseModelError: A prefix is to be trained, and the base cannot run one, or not with texts
             of this length.
+        IncompatiblePrompt: A prompt to start from was trained for another base.
+        InvalidAdapter: The folder of a prompt to start from is damaged.
     """
     args = args or PromptTrainingArguments()
     if resume:
         check_resumable(args.output_dir)
     check_config(base, config, args)
+    require_type("task", task, Task, "Read it with Task.from_file.")
     splits, init = task.to_splits(data), load_init(init)
     set_seed(args.seed)
     tokens = int(config.num_virtual_tokens)
@@ -94,7 +102,8 @@ def fit(
         encoded = encode_task(base, task, splits.train, splits.dev, virtual_tokens=tokens)
     check_widths(base, config, [encoded])
     check_writable(args.output_dir)
-    state = _run_state(base, task, config, splits, args, resume=resume)
+    others = {**init_settings(base, config, [encoded], init, init_candidates), "teacher": teacher}
+    state = run_state(base, config, [encoded], [splits], args, others, resume=resume)
     began = time.perf_counter()
     start = choose_initialization(
         base,
@@ -111,7 +120,7 @@ def fit(
     before = time.perf_counter() - began
     attempts = run_with_restarts(base, config, encoded, start, state, args, resume=resume)
     best = best_attempt(attempts)
-    prompt = _prompt(base, encoded, best, args.rule, splits, state)
+    prompt = _prompt(base, encoded, best, splits, state, teacher)
     collapse = collapse_warnings(best.trainer.state.log_history)
     messages = [*truncation_warnings([encoded]), *state.warnings(), *collapse]
     seconds = before + sum(attempt.seconds for attempt in attempts)
@@ -128,11 +137,13 @@ def _prompt(
     base: BaseModel,
     encoded: EncodedTask,
     best: Attempt,
-    rule: str | None,
     splits: Splits,
     state: RunState,
+    teacher: Mapping[str, Any] | None,
 ) -> SoftPrompt:
     """Return the prompt of the best attempt, with its provenance."""
+    scaled = scaled_rate(base, best.args.optim, prefix=best.start.prefix is not None)
+    rule = "scaled" if is_same_rate(float(best.args.learning_rate or 0.0), scaled) else None
     provenance = provenance_of(best.args, best.start.to_record(), rule=rule)
     if encoded.label_weights is not None:
         provenance["training"]["class_weights"] = dict(encoded.label_weights)
@@ -140,47 +151,11 @@ def _prompt(
         provenance["training"]["ended"] = best.trainer.ending()
     provenance["dataset"] = dataset_record(encoded.task, splits.train, splits.dev)
     provenance["restarts"] = state.failures
+    if teacher is not None:
+        provenance["distilled"] = dict(teacher)
     vectors, prefix = best.trainer.prompt_vectors(), best.start.prefix
     if prefix is not None:
         batch_size = best.args.per_device_eval_batch_size
         vectors = round_prefix(base, [encoded], vectors, prefix, batch_size)
     manifest = manifest_of(base, vectors, task=encoded.task, provenance=provenance, prefix=prefix)
     return SoftPrompt(vectors, manifest)
-
-
-def _run_state(
-    base: BaseModel,
-    task: Task,
-    config: PromptConfig,
-    splits: Splits,
-    args: PromptTrainingArguments,
-    *,
-    resume: bool,
-) -> RunState:
-    """Return the state of a run that is resumed, or a new one with its learning rate.
-
-    Raises:
-        TrainingError: The run that is resumed began with other settings.
-    """
-    prefix = prefix_to_train(base, config) is not None
-    new = RunState(float(args.resolved_for(base, prefix=prefix).learning_rate or 0.0))
-    new.about = {
-        "task": task.name,
-        "base_model": base.name,
-        "num_virtual_tokens": int(config.num_virtual_tokens),
-        "seed": args.seed,
-        "train": _hash(splits.train),
-        "dev": _hash(splits.dev),
-        "max_steps": args.max_steps,
-        "began": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-    state = RunState.read(args.output_dir) if resume else None
-    return new if state is None else state.resumed_as(new)
-
-
-def _hash(examples: Sequence[Example]) -> str:
-    """Return the hash of a split, without what a teacher answers again when a run is resumed."""
-    return dataset_hash(
-        example if example.soft_label is None else replace(example, label=None, soft_label=None)
-        for example in examples
-    )

@@ -9,7 +9,7 @@ random. A sentence that says what the task is does better on some tasks and not 
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from peft import PrefixTuningConfig, PromptTuningInit
 
+from softhub.adapter.layout import WEIGHTS
 from softhub.adapter.manifest import PrefixShape
-from softhub.errors import TrainingError
+from softhub.errors import TrainingError, require_type
 from softhub.model.base import BaseModel
 from softhub.model.prefix import vectors_of_prompt
 from softhub.model.prompt import SoftPrompt
@@ -75,7 +76,10 @@ def load_init(init: str | Path | SoftPrompt | None) -> str | SoftPrompt | None:
 
     Raises:
         TrainingError: It is neither the name of an init nor an existing folder.
+        ConfigError: It is of another type.
     """
+    if init is not None:
+        require_type("init", init, str | Path | SoftPrompt, f"Use one of {', '.join(INITS)}.")
     if isinstance(init, Path) or (isinstance(init, str) and init not in INITS):
         if not Path(init).is_dir():
             raise TrainingError(
@@ -84,6 +88,28 @@ def load_init(init: str | Path | SoftPrompt | None) -> str | SoftPrompt | None:
             )
         return SoftPrompt.from_pretrained(init)
     return init
+
+
+def init_settings(
+    base: BaseModel,
+    config: PromptConfig,
+    tasks: Sequence[EncodedTask],
+    init: str | SoftPrompt | None,
+    candidates: Sequence[SoftPrompt] = (),
+) -> dict[str, Any]:
+    """Return what identifies an init, for the identity of a run: names, texts and hashes."""
+    name, *others = map(_identified, (init or _default_init(config), *candidates))
+    hard = set().union(*(_instructions(base, one.task) for one in tasks)) if init == "auto" else ()
+    return {
+        "init": name,
+        "init_text": _init_text(config),
+        "init_candidates": others,
+        "hard prompts of init": sorted(hard),
+    }
+
+
+def _identified(init: str | SoftPrompt) -> str:
+    return init.hashes()[WEIGHTS] if isinstance(init, SoftPrompt) else init
 
 
 def choose_initialization(
@@ -104,6 +130,7 @@ def choose_initialization(
 
     Raises:
         TrainingError: An init needs something that is missing, or a prompt has another shape.
+        IncompatiblePrompt: A prompt is of another base.
     """
     found = [*_by_name(base, config, tasks, init, seed)]
     for number, prompt in enumerate(candidates, start=1):
@@ -166,19 +193,18 @@ def _from_prompt(
     name: str, prompt: SoftPrompt, base: BaseModel, config: PromptConfig
 ) -> Initialization:
     to_train, own = prefix_to_train(base, config), prompt.manifest.prefix
-    if own is not None:
-        prompt.check_fits(base)  # keys and values of another model mean nothing here
+    prompt.check_fits(base)  # the vectors of another model mean nothing here
     if own is not None and own != to_train:
         raise TrainingError(
             "The prompt to start from is a prefix; expected a prompt of input embeddings or, where "
             "a prefix is trained (PrefixTuningConfig), one with the same layers, heads and width."
         )
-    shape = (int(config.num_virtual_tokens), base.hidden_size if own is None else own.width)
-    if prompt.vectors.shape != shape:
+    tokens = int(config.num_virtual_tokens)
+    if prompt.num_virtual_tokens != tokens:
         raise TrainingError(
-            f"The prompt to start from has shape {list(prompt.vectors.shape)}, the new one "
-            f"{list(shape)}: set num_virtual_tokens to {prompt.vectors.shape[0]} and use a base of "
-            "the same width."
+            f"The prompt to start from has shape {list(prompt.vectors.shape)}; expected {tokens} "
+            f"virtual tokens: set num_virtual_tokens to {prompt.num_virtual_tokens}, or start from "
+            "another prompt."
         )
     parent = prompt.manifest.files or None
     if parent is None and prompt.manifest.provenance:  # trained: it may be saved later
@@ -196,8 +222,8 @@ def _as_prefix(base: BaseModel, start: Initialization, shape: PrefixShape) -> In
 
 def _instructions(base: BaseModel, task: Task) -> set[str]:
     """Return the text before the input in each hard template, without the task's own."""
-    own = re.split(r"\{\w+\}", task.template.text)[0]
-    texts = [re.split(r"\{\w+\}", hard.text)[0].removesuffix(own) for hard in task.hard_templates]
+    own = task.template.opening
+    texts = [hard.opening.removesuffix(own) for hard in task.hard_templates]
     return {text for text in texts if len(base.encoder.tokens(text)) >= _SHORTEST}
 
 
@@ -214,11 +240,11 @@ def dev_loss(
 
     Vectors are `[P, H]`, or `[P, width]` of a prefix.
 
-    Only the first `limit` rows are taken; None takes all of them.
+    Only `limit` rows are taken, the same whatever their order; None takes all of them.
     """
     words, weights = encoded.candidates, encoded.label_weights
     module = PromptTuningModule(base, vectors, words, weights, prefix).eval()
-    rows = [encoded.dev[index] for index in range(len(encoded.dev))[:limit]]
+    rows = sorted(map(encoded.dev.__getitem__, range(len(encoded.dev))), key=_digest)[:limit]
     rows.sort(key=lambda row: -len(row["input_ids"]))
     total, count = 0.0, 0
     with torch.no_grad():
@@ -228,6 +254,11 @@ def dev_loss(
             total += float(module(**batch)["losses"].sum())
             count += int(count_items(batch["labels"]).sum())
     return total / count
+
+
+def _digest(row: Mapping[str, Any]) -> bytes:
+    """Return what puts rows in a random order that depends on their content alone."""
+    return hashlib.sha256(repr((row["input_ids"], row["labels"])).encode()).digest()
 
 
 # --- vectors ---

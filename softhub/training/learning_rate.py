@@ -36,6 +36,11 @@ def check_learning_rate(rate: float | None) -> None:
         )
 
 
+def is_same_rate(one: float, other: float) -> bool:
+    """Return whether two rates are equal, but for how devices round the sum of embeddings."""
+    return math.isclose(one, other, rel_tol=1e-4)
+
+
 def scaled_rate(base: BaseModel, optim: object = None, *, prefix: bool = False) -> float:
     """Return the rate that suits most tasks on a base: a fraction of the size of what is trained.
 

@@ -19,8 +19,8 @@ import torch
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from softhub.adapter.manifest import PrefixShape
-from softhub.errors import TaskError, TrainingError
+from softhub.adapter.manifest import PrefixShape, check_task
+from softhub.errors import TaskError, TrainingError, require_type
 from softhub.model.assembly import PaddedBatch
 from softhub.model.base import BaseModel
 from softhub.model.prompt import SoftPrompt
@@ -31,10 +31,11 @@ from softhub.training.callbacks import HistoryCallback, collapse_warnings
 from softhub.training.checkpoints import check_writable, set_aside_checkpoints
 from softhub.training.data import EncodedExamples, EpochSampler, LengthBucketSampler, collate
 from softhub.training.encoded_task import EncodedTask, encode_task, truncation_warnings
-from softhub.training.initialization import choose_initialization, load_init
+from softhub.training.initialization import choose_initialization, init_settings, load_init
 from softhub.training.module import PromptTuningModule, weight_tensor
 from softhub.training.peft_config import PromptConfig, check_config, check_widths
 from softhub.training.provenance import dataset_record, manifest_of, provenance_of
+from softhub.training.restarts import run_state
 from softhub.training.rounding import round_prefix
 from softhub.training.running import FitResult, result_of, run_trainer
 from softhub.training.trainer import PromptTrainer
@@ -67,15 +68,20 @@ def fit_mixture(
         args: Training arguments.
         init: As in `fit`; `"labels"` takes those of the first task.
         mixture: `proportional`, `temperature` or `equal`; see `softhub.tasks.mixture`.
-        resume: Resume from the last checkpoint in `args.output_dir`.
+        resume: As in `fit`.
 
     Returns:
         The prompt, which has no task, and a summary of training.
 
     Raises:
-        TrainingError: The configuration cannot be trained, or the loss is NaN or infinite.
+        TrainingError: The configuration cannot be trained, the loss is NaN or infinite, or the run
+            that is resumed began with other settings or data.
         TrainingInterrupted: Ctrl-C was pressed; a checkpoint was saved.
         TaskError: Two tasks have the same name, one has no examples, or the mixture is unknown.
+        BaseModelError: A prefix is to be trained, and the base cannot run one, or not with texts
+            of this length.
+        IncompatiblePrompt: The prompt to start from was trained for another base.
+        InvalidAdapter: The folder of the prompt to start from is damaged.
     """
     args = args or PromptTrainingArguments()
     check_config(base, config, args)
@@ -90,10 +96,13 @@ def fit_mixture(
     ]
     check_widths(base, config, encoded)
     check_writable(args.output_dir)
+    others = {**init_settings(base, config, encoded, init), "mixture": shares}
+    state = run_state(base, config, encoded, splits, args, others, resume=resume)
     size = args.per_device_eval_batch_size
     start = choose_initialization(base, config, encoded, init, seed=args.seed, batch_size=size)
     if not resume:
         set_aside_checkpoints(args.output_dir)
+    state.write(args.output_dir)
     module = MixtureModule(base, start.vectors, encoded, start.prefix)
     trainer = MixtureTrainer(module, args, encoded, shares, HistoryCallback())
     seconds = run_trainer(trainer, resume=resume)
@@ -123,6 +132,9 @@ def to_all_splits(tasks: Sequence[Task], data: Sequence[SplitsLike]) -> list[Spl
         raise TrainingError(
             f"Found data for {len(data)} tasks; expected splits for each of the {len(tasks)} tasks."
         )
+    for task in tasks:
+        require_type("task", task, Task, "Read it with Task.from_file.")
+        check_task(task)  # before the first of them is trained
     return [task.to_splits(part) for task, part in zip(tasks, data, strict=True)]
 
 
@@ -191,7 +203,8 @@ def _collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
 class MixtureSampler(EpochSampler):
     """Batches of one task each, drawn by weight, of rows of similar length.
 
-    Each task uses all of its rows before any is repeated, regardless of its weight.
+    Each task goes through its rows in rounds, regardless of its weight: a round has each row at
+    most once, in another order, and leaves out the few that fill no batch.
 
     Args:
         lengths: For each task the tokens of its rows; row indices continue from task to task.

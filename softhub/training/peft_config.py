@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from accelerate.utils import parse_flag_from_env
-from peft import PeftType, PrefixTuningConfig, PromptTuningConfig
+from peft import PeftConfig, PeftType, PrefixTuningConfig, PromptTuningConfig
 
 from softhub.adapter.layout import MAX_BYTES, WEIGHTS
 from softhub.adapter.manifest import PrefixShape
-from softhub.errors import TrainingError, expected_instead
+from softhub.errors import TrainingError, expected_instead, require_type
 from softhub.model.base import BaseModel
 from softhub.model.prefix import prefix_shape, require_shared_keys
 from softhub.training.arguments import AUTO_ONLY, PromptTrainingArguments, defaults_of
@@ -24,9 +24,13 @@ def check_config(base: BaseModel, config: PromptConfig, args: PromptTrainingArgu
     """Check that this base can be trained with a PEFT configuration and these arguments.
 
     Raises:
+        ConfigError: An argument is of another type.
         TrainingError: Says what was found and what was expected.
         BaseModelError: A prefix is to be trained, and the base cannot run one.
     """
+    require_type("base", base, BaseModel, "Load it with load_base.")
+    require_type("config", config, PeftConfig, "Use PEFT's PromptTuningConfig.")
+    require_type("args", args, PromptTrainingArguments, "It takes all of TrainingArguments.")
     if config.peft_type not in (PeftType.PROMPT_TUNING, PeftType.PREFIX_TUNING):
         raise TrainingError(
             f"Found a PEFT configuration of type {config.peft_type}; expected PromptTuningConfig "

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from accelerate import PartialState
 from transformers import TrainerCallback, TrainerState
@@ -21,15 +21,17 @@ from transformers import TrainerCallback, TrainerState
 from softhub.errors import TrainingError
 from softhub.files import replace_file
 from softhub.model.base import BaseModel
+from softhub.tasks import Splits
 from softhub.training.arguments import PromptTrainingArguments
 from softhub.training.auto_steps import TYPICAL_STEPS
 from softhub.training.callbacks import HistoryCallback, Logs, NonFiniteLoss
 from softhub.training.checkpoints import is_complete, last_checkpoint
 from softhub.training.encoded_task import EncodedTask
+from softhub.training.identity import check_identity, identity_of
 from softhub.training.initialization import Initialization, choose_initialization, dev_loss
-from softhub.training.learning_rate import scaled_rate
+from softhub.training.learning_rate import is_same_rate, scaled_rate
 from softhub.training.module import PromptTuningModule
-from softhub.training.peft_config import PromptConfig, uses_fsdp
+from softhub.training.peft_config import PromptConfig, prefix_to_train, uses_fsdp
 from softhub.training.running import check_is_of_this_prompt, run_trainer
 from softhub.training.trainer import PromptTrainer
 
@@ -128,12 +130,11 @@ class RunState:
         learning_rate: The learning rate of the first attempt.
         failures: For each attempt that failed and was restarted: what it was, and why it failed.
         gave_up: Why the last attempt failed too, if it did.
-        about: What the run is of, for a list of runs that are not finished, and to resume no other:
-            task, base, virtual tokens, seed, hashes of train and dev, max_steps, and when it began.
+        about: What the run is of, for a list of runs that are not finished, and to resume no other;
+            see `softhub.training.identity`.
     """
 
     FILE = "run_state.json"
-    _SAME: ClassVar = ("task", "base_model", "seed", "train", "dev")
 
     learning_rate: float
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -170,23 +171,11 @@ class RunState:
         """Return the state of a run that goes on, for which a new run would have another.
 
         Raises:
-            TrainingError: The new run would have another task, seed, learning rate or data.
+            TrainingError: The new run would have other settings or data.
         """
-        names = [
-            name for name in self._SAME if self.about.get(name, new.about[name]) != new.about[name]
-        ]
-        other = [
-            f"other {name} examples" if name in ("train", "dev") else f"another {name}"
-            for name in names
-        ]
-        if not math.isclose(self.learning_rate, new.learning_rate, rel_tol=1e-4):
-            other.append(f"learning_rate {self.learning_rate:g} instead of {new.learning_rate:g}")
-        if other:
-            raise TrainingError(
-                f"Cannot resume a run that began with {', '.join(other)}: its checkpoints are not "
-                "of the run that was asked for. Use the settings and the data that it began with, "
-                "or start without resume."
-            )
+        rates = f"learning_rate {self.learning_rate:g} instead of {new.learning_rate:g}"
+        same = is_same_rate(self.learning_rate, new.learning_rate)
+        check_identity(self.about, new.about, [] if same else [rates])
         return replace(self, about={**new.about, "began": self.about.get("began")})
 
     def attempt_arguments(
@@ -223,6 +212,30 @@ class RunState:
             last = "The last attempt failed too" if self.failures else "Training failed"
             found.append(f"{last}: {self.gave_up}. Do not rely on this prompt.")
         return found
+
+
+def run_state(
+    base: BaseModel,
+    config: PromptConfig,
+    tasks: Sequence[EncodedTask],
+    splits: Sequence[Splits],
+    args: PromptTrainingArguments,
+    others: Mapping[str, Any],
+    *,
+    resume: bool,
+) -> RunState:
+    """Return the state of a new run, or that of the run in its folder, if that is resumed.
+
+    The parameters are those of `identity_of`.
+
+    Raises:
+        TrainingError: The run that is resumed began with other settings or data.
+    """
+    prefix = prefix_to_train(base, config) is not None
+    rate = float(args.resolved_for(base, prefix=prefix).learning_rate or 0.0)
+    new = RunState(rate, about=identity_of(base, config, tasks, splits, args, others))
+    state = RunState.read(args.output_dir) if resume else None
+    return new if state is None else state.resumed_as(new)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from transformers import EarlyStoppingCallback
@@ -28,10 +29,11 @@ class FitResult:
 
     Attributes:
         prompt: The soft prompt of the best checkpoint on dev.
-        history: Logged losses, learning rates and dev scores, each with its step.
+        history: Logged losses, learning rates and dev scores, each with its step; with
+            `max_steps="auto"` also why the run ended.
         best_score: The best checkpoint's value of the metric that it was chosen by (the dev loss),
             or None.
-        best_step: Its step.
+        best_step: Its step; without `load_best_model_at_end` the last one, whose prompt it is.
         steps: Optimizer steps in total, those of failed attempts included.
         seconds: Wall time of training with dev evaluations and restarts, in this process:
             the time before a resumed run was interrupted is not known.
@@ -44,7 +46,7 @@ class FitResult:
     """
 
     prompt: SoftPrompt
-    history: list[dict[str, float]]
+    history: list[dict[str, Any]]
     best_score: float | None
     best_step: int
     steps: int
@@ -153,12 +155,14 @@ def result_of(
     """Summarize a run, with what it logged before it was resumed, and issue its warnings."""
     for message in messages:
         warnings.warn(message, SoftHubWarning, stacklevel=3)
-    best = trainer.state.best_metric
+    chosen = trainer.args.load_best_model_at_end
+    best = trainer.state.best_metric if chosen else None
+    best_step = trainer.state.best_global_step if chosen else None
     return FitResult(
         prompt=prompt,
         history=trainer.state.log_history,
         best_score=best if best is not None and math.isfinite(best) else None,
-        best_step=trainer.state.best_global_step or trainer.state.global_step,
+        best_step=best_step or trainer.state.global_step,
         steps=trainer.state.global_step,
         seconds=seconds,
         examples_per_second=trainer.training_speed(seconds),

@@ -329,6 +329,15 @@ class PromptTrainer(Trainer):
         self._row_losses.append(self.accelerator.gather_for_metrics(counted))
         return (loss, None, None) if prediction_loss_only else (loss, *scores, labels)
 
+    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
+        """Save a checkpoint at each evaluation that is the best so far, whatever `save_steps` is.
+
+        Otherwise the best weights would be lost between two checkpoints.
+        """
+        is_best: bool = super()._determine_best_metric(*args, **kwargs)
+        self.control.should_save |= is_best and self.args.load_best_model_at_end
+        return is_best
+
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Save a checkpoint; torch and safetensors have errors of their own for a full disk."""
         try:

@@ -177,7 +177,7 @@ def test_a_resumed_run_takes_the_same_steps_bit_by_bit(at, toy_fit, tmp_path, ct
 def test_a_run_is_not_resumed_with_another_kind_of_steps(toy_fit, ctrl_c_at):
     with ctrl_c_at(3), pytest.raises(TrainingInterrupted):
         toy_fit(**AUTO)
-    with pytest.raises(TrainingError, match=r"max_steps auto; expected a prompt .* as a number"):
+    with pytest.raises(TrainingError, match=r"began with max_steps 'auto' instead of 12"):
         toy_fit(resume=True)
 
 
@@ -196,4 +196,16 @@ def test_a_run_that_a_limit_ended_goes_on_with_a_higher_one(toy_fit, tmp_path):
     _, further = toy_fit(**options, auto_max_steps=16, resume=True)
     assert (further.steps, further.ended) == (whole.steps, whole.ended)
     assert further.steps > 8
+    assert torch.equal(further.prompt.vectors, whole.prompt.vectors)
+
+
+def test_a_run_that_patience_ended_goes_on_with_more_of_it(toy_fit, tmp_path):
+    options = {**AUTO, "learning_rate": 1e-30, "auto_max_steps": 40}
+    _, whole = toy_fit(**options, auto_patience=5.0, output_dir=str(tmp_path / "whole"))
+    _, first = toy_fit(**options, auto_patience=1.0)
+    _, same = toy_fit(**options, auto_patience=2.0, resume=True)  # five evaluations are more
+    assert (first.steps, same.steps) == (12, 12)
+    _, further = toy_fit(**options, auto_patience=5.0, resume=True)
+    assert (further.steps, further.ended) == (whole.steps, whole.ended)
+    assert further.steps == 22
     assert torch.equal(further.prompt.vectors, whole.prompt.vectors)

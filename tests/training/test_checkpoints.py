@@ -9,6 +9,8 @@ import torch
 
 from softhub.errors import TrainingError, TrainingInterrupted
 from softhub.training.checkpoints import last_checkpoint
+from softhub.training.encoded_task import encode_task
+from softhub.training.initialization import dev_loss
 
 
 @pytest.mark.parametrize("left", [None, "", '{"global_st'])
@@ -49,13 +51,16 @@ def test_a_run_is_not_resumed_from_the_one_before_it(toy_fit, tmp_path, ctrl_c_a
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ({"seed": 7}, "another seed: "),
-        ({"task": "other"}, "another task: "),
+        ({"seed": 7}, "seed 42 instead of 7: "),
+        ({"task": "other"}, "task 'toy' instead of 'other': "),
         ({"data": (8, 40)}, "other train examples, other dev examples: "),
         ({"data": (24, 40)}, "other train examples, other dev examples: "),
         ({"learning_rate": 0.5}, r"learning_rate 0\.1 instead of 0\.5: "),
         ({"learning_rate": None}, r"learning_rate 0\.1 instead of 0\.0"),
-        ({"seed": 7, "learning_rate": 0.5}, r"another seed, learning_rate 0\.1 instead of 0\.5: "),
+        (
+            {"seed": 7, "learning_rate": 0.5},
+            r"seed 42 instead of 7, learning_rate 0\.1 instead of 0\.5: ",
+        ),
     ],
 )
 def test_a_run_is_not_resumed_as_another(
@@ -124,15 +129,34 @@ def test_a_complete_run_that_was_moved_has_its_best_weights(toy_fit, tmp_path, s
         shutil.rmtree(best, ignore_errors=True)
 
 
-def test_a_complete_run_whose_best_step_was_not_saved_is_taken_over(toy_fit):
-    """Of the saved checkpoints, transformers then takes the one before that step."""
-    options = {"max_steps": 8, "eval_steps": 2, "save_steps": 4, "save_total_limit": 4}
-    _, whole = toy_fit(**options)
-    assert whole.best_step == 8
-    options |= {"max_steps": 10, "save_steps": 8}
-    _, whole = toy_fit(**options)
-    _, again = toy_fit(**options, resume=True)
-    assert torch.equal(again.prompt.vectors, whole.prompt.vectors)
+@pytest.mark.parametrize("steps", [{"max_steps": 12}, {"max_steps": "auto", "auto_max_steps": 12}])
+def test_the_best_step_is_saved_whenever_others_are(steps, toy_fit, toy_task, toy_examples):
+    """Against the dev loss of the returned vectors; by accuracy, no step beats the first."""
+    options = {**steps, "metric_for_best_model": "accuracy", "eval_steps": 1, "save_steps": 4}
+    base, result = toy_fit(**options, save_total_limit=1)
+    assert result.best_step % 4
+    logged = {logs["step"]: logs["eval_loss"] for logs in result.history if "eval_loss" in logs}
+    train, dev = toy_examples[:32], toy_examples[32:]
+    encoded = encode_task(base, toy_task, train, dev, virtual_tokens=6)
+    found = dev_loss(base, encoded, result.prompt.vectors, limit=None)
+    assert found == pytest.approx(logged[result.best_step], rel=1e-5)
+    _, again = toy_fit(**options, save_total_limit=1, resume=True)
+    assert torch.equal(again.prompt.vectors, result.prompt.vectors)
+
+
+def test_without_a_choice_the_last_step_is_reported(toy_fit):
+    options = {"load_best_model_at_end": False, "metric_for_best_model": "accuracy"}
+    _, result = toy_fit(**options)
+    assert (result.best_step, result.best_score) == (12, None)
+
+
+def test_only_the_checkpoints_of_the_last_run_are_set_aside(toy_fit, tmp_path):
+    for steps in (2, 3, 5):
+        toy_fit(max_steps=steps, eval_steps=steps, save_steps=steps)
+    assert {path.name for path in (tmp_path / "run").glob("*checkpoint-*")} == {
+        "earlier-checkpoint-3",
+        "checkpoint-5",
+    }
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "rng_state.pth"])

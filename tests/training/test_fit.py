@@ -259,6 +259,11 @@ def test_other_peft_methods_and_bad_sizes_are_refused(toy_fit, tiny_base, toy_ta
         toy_fit(resume=True)
 
 
+def test_examples_per_step_are_those_of_an_optimizer_step(toy_fit):
+    _, result = toy_fit(max_steps=4, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    assert result.prompt.manifest.provenance["training"]["examples_per_step"] == 8
+
+
 def test_manifest_tells_how_the_prompt_was_made(toy_fit):
     base, result = toy_fit(seed=5)
     manifest = result.prompt.manifest

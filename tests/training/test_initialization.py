@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import PromptTuningConfig
 
-from softhub.errors import TrainingError
+from softhub.errors import IncompatiblePrompt, TrainingError
 from softhub.inference.engine import PromptModel
 from softhub.model.loading import load_base
 from softhub.model.prompt import SoftPrompt
@@ -229,3 +229,27 @@ def test_a_candidate_of_another_length_is_refused(encoded, toy_fit):
     other = toy_fit(tokens=3, max_steps=4)[1].prompt
     with pytest.raises(TrainingError, match=r"has shape \[3, "):
         choose_initialization(base, config(base), [task], "auto", [other], seed=0)
+
+
+def test_the_rows_that_initializations_are_compared_on_do_not_depend_on_their_order(
+    tiny_base, toy_task
+):
+    """Half of 128 rows, of which the first half has one label."""
+    base = load_base(tiny_base("llama"))
+    labels = ["good"] * 64 + ["bad"] * 64
+    rows = [Example({"text": f"the price is {n}"}, label=label) for n, label in enumerate(labels)]
+    both = [encode_task(base, toy_task, rows, dev, virtual_tokens=4) for dev in (rows, rows[::-1])]
+    vectors = torch.randn(4, base.hidden_size, generator=torch.Generator().manual_seed(0))
+    first, last = (dev_loss(base, one, vectors) for one in both)
+    assert first == pytest.approx(last, rel=1e-6)
+    assert first == pytest.approx(dev_loss(base, both[0], vectors, limit=None), rel=0.2)
+
+
+@pytest.mark.parametrize("given", ["init", "candidate"])
+def test_a_prompt_of_another_base_of_the_same_width_is_refused(given, encoded, toy_fit, tiny_base):
+    _, task = encoded
+    other = toy_fit(max_steps=4)[1].prompt
+    base = load_base(tiny_base("qwen2"))
+    init, candidates = (other, []) if given == "init" else ("labels", [other])
+    with pytest.raises(IncompatiblePrompt, match="was made for"):
+        choose_initialization(base, config(base), [task], init, candidates, seed=0)

@@ -1,6 +1,7 @@
 """Training prefixes: they start as a prompt, learn in each layer's unit, and are stored small."""
 
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -143,8 +144,7 @@ def test_a_run_that_was_interrupted_continues_bit_by_bit(prefix_fit, tmp_path, c
     with ctrl_c_at(5), pytest.raises(TrainingInterrupted, match="after step 6"):
         prefix_fit(output_dir=str(cut))
     assert set(load_file(cut / "checkpoint-6" / "model.safetensors")) == {"prompt", "unit"}
-    # Even from another start: a checkpoint is complete.
-    _, resumed = prefix_fit(output_dir=str(cut), resume=True, init="vocabulary")
+    _, resumed = prefix_fit(output_dir=str(cut), resume=True)
     assert torch.equal(resumed.prompt.vectors, whole.prompt.vectors)
 
 
@@ -235,8 +235,6 @@ def test_generation_tasks_are_trained_and_rounded(tiny_base, tmp_path):
 
 
 def test_a_mixture_and_the_tasks_that_start_from_it(tiny_base, toy_task, toy_examples, tmp_path):
-    from dataclasses import replace
-
     base = load_base(tiny_base("llama"))
     tasks = [replace(toy_task, name="one"), replace(toy_task, name="two", template=MOOD.template)]
     data = {"train": toy_examples[:32], "dev": toy_examples[32:]}
@@ -258,6 +256,7 @@ def test_a_mixture_and_the_tasks_that_start_from_it(tiny_base, toy_task, toy_exa
         assert result.prompt.prompt_type == "prefix"
         assert result.prompt.manifest.provenance["init"] == {"parent": shared.manifest.files}
     mixed = fit_mixture(base, tasks, config_of(base), [data, data], args=args)
+    assert torch.equal(mixed.prompt.vectors, mixed.prompt.vectors.bfloat16().float())
     model = PromptModel(base)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -311,30 +310,35 @@ def test_a_prefix_from_a_prompt_in_memory_names_its_parent(prefix_fit, tmp_path)
     assert parent == {name: saved.sha256[name] for name in (CONFIG, WEIGHTS)}
 
 
-def test_rounding_that_changes_a_label_is_not_done(loaded):
+@pytest.mark.parametrize("several", [False, True], ids=["one label", "several labels"])
+def test_rounding_that_changes_a_label_is_not_done(several, loaded):
     """Of two prefixes on either side of a decision, rounding changes the label of one."""
     base, dev = loaded("llama"), [Example({"text": "great value"}, label="good")]
-    encoded = encode_task(base, SHORT, dev, dev, virtual_tokens=3)
+    several_labels = {"multilabel": True, "metrics": (), "yes_no": (" good", " bad")}
+    task = replace(SHORT, **several_labels) if several else SHORT
+    encoded = encode_task(base, task, dev, dev, virtual_tokens=3)
     drawn = [random_prefix(base, 3, seed=seed) for seed in range(40)]
     manifest, shape = drawn[0].manifest, drawn[0].manifest.prefix
 
     def lead(vectors):
-        """How far the score of good is above that of bad."""
+        """How far the score of good is above what decides against it."""
         model = PromptModel(base)
         model.load_prompt(SoftPrompt(vectors, manifest), name="own")
-        scores = model.predict(dev[0].row, prompt="own", task=SHORT).scores
-        return scores["good"] - scores["bad"]
+        scores = model.predict(dev[0].row, prompt="own", task=task).scores
+        return scores["good"] - (0 if several else scores["bad"])
 
     ordered = sorted((each.vectors for each in drawn), key=lead)
     bad, good = ordered[0], ordered[-1]
-    for _ in range(10):  # further ones would be decided by float32 alone
-        middle = (good + bad) / 2
-        good, bad = (middle, bad) if lead(middle) > 0 else (good, middle)
+    assert lead(bad) < 0 < lead(good)
+    near = []
+    for _ in range(13):  # further ones would be decided by float32 alone
+        near.append((good + bad) / 2)
+        good, bad = (near[-1], bad) if lead(near[-1]) > 0 else (good, near[-1])
     kept = 0
-    for vectors in (good, bad):
+    for vectors in near[4:]:
         rounded = vectors.bfloat16().float()
         leads = lead(vectors), lead(rounded)
-        assert min(map(abs, leads)) > 1e-3
+        assert min(map(abs, leads)) > 2e-5
         found = round_prefix(base, [encoded], vectors, shape, 8)
         same = (leads[0] > 0) == (leads[1] > 0)
         assert torch.equal(found, rounded if same else vectors)

@@ -15,7 +15,7 @@ from softhub.tasks import Example, Task, Template
 from softhub.training import PromptTrainingArguments, fit
 from softhub.training.encoded_task import encode_task
 from softhub.training.learning_rate import scaled_rate
-from softhub.training.restarts import FailureCallback, RunState
+from softhub.training.restarts import Failure, FailureCallback, RunState
 
 WILD = {"lr_scheduler_type": "constant", "warmup_steps": 0}
 
@@ -41,6 +41,7 @@ def test_a_run_that_explodes_is_begun_again_at_a_lower_rate(even_fit, tmp_path):
     record = result.prompt.manifest.provenance
     assert [failure["reason"] for failure in record["restarts"]] == result.restarts
     assert record["training"]["learning_rate"] == pytest.approx(scaled_rate(base))
+    assert record["training"]["learning_rate_rule"] == "scaled"
     state = json.loads((tmp_path / "run" / "run_state.json").read_text())
     assert state["failures"] == record["restarts"]
     assert len(result.restarts) == 1
@@ -172,3 +173,30 @@ def test_a_failed_attempt_that_cannot_be_restored_keeps_no_run_from_being_resume
     with pytest.warns(SoftHubWarning, match="was restarted once"):
         _, result = even_fit(**settings, save_steps=2, resume=True)
     assert result.steps == 6  # those of the attempt that was stopped early included
+
+
+def test_a_rate_that_a_restart_corrected_is_not_recorded_as_scaled(even_fit, monkeypatch):
+    """The first attempt explodes, so that it is the second's prompt, at a quarter of the rate."""
+    monkeypatch.setattr(FailureCallback, "check_result", _explosion_of_the_first())
+    with pytest.warns(SoftHubWarning, match="was restarted once"):
+        base, result = even_fit(learning_rate=None, max_restarts=1, max_steps=4)
+    training = result.prompt.manifest.provenance["training"]
+    assert training["learning_rate"] == pytest.approx(scaled_rate(base) / 4)
+    assert training["learning_rate_rule"] is None
+
+
+def _explosion_of_the_first():
+    seen = []
+
+    def check_result(self, state):
+        self.failure = None if seen else Failure("its loss was NaN", fatal=True)
+        seen.append(state)
+
+    return check_result
+
+
+def test_a_dev_split_of_one_label_is_no_reason_to_restart(toy_fit, toy_examples):
+    """Always predicting its label has a loss of 0, which nothing can be better than."""
+    dev = [example for example in toy_examples[32:] if example.label == "good"]
+    _, result = toy_fit(data={"train": toy_examples[:32], "dev": dev}, max_restarts=2)
+    assert (result.restarts, result.warnings) == ([], [])

@@ -10,7 +10,7 @@ import torch
 from peft import PromptTuningConfig
 
 from softhub.config import parse_config
-from softhub.errors import TrainingError
+from softhub.errors import ConfigError, TrainingError
 from softhub.experiments.console import exit_code_of
 from softhub.model.loading import load_base
 from softhub.training import PromptTrainingArguments, fit
@@ -137,6 +137,27 @@ def test_the_number_of_virtual_tokens_is_a_whole_number(tokens, tiny_base, toy_t
     config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=tokens)
     with pytest.raises(TrainingError, match=r"num_virtual_tokens is .*; expected a whole number"):
         fit(base, toy_task, config, {"train": []})
+
+
+def test_arguments_in_another_form_are_refused_with_what_to_do(loaded, toy_task, toy_examples):
+    from transformers import TrainingArguments
+
+    base, data = loaded("llama"), {"train": toy_examples}
+    config = PromptTuningConfig(task_type=base.task_type, num_virtual_tokens=4)
+    plain = TrainingArguments(output_dir="runs")
+    for message, arguments, options in [
+        ("base is of type str; expected BaseModel. Load", ("llama", toy_task, config), {}),
+        ("task is of type str; expected Task. Read", (base, "task.yaml", config), {}),
+        ("config is of type dict; expected PeftConfig. Use", (base, toy_task, {}), {}),
+        (
+            "args is of type TrainingArg.*; expected Prompt",
+            (base, toy_task, config),
+            {"args": plain},
+        ),
+        ("init is of type int; expected str or Path or", (base, toy_task, config), {"init": 3}),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            fit(*arguments, data, **options)
 
 
 def test_a_metric_that_the_task_lacks_is_named(toy_fit):

@@ -63,13 +63,11 @@ def distill(
     # Soft labels have a weight of their own, and are matched at temperature 1.
     student = replace(task, class_weights=None, decision=replace(task.decision, temperature=1.0))
     answers = Splits(_answered(task, teacher, train), _answered(task, teacher, dev), [])
-    result = fit(base, student, config, answers, args=args, init=init, resume=resume)
+    result = fit(
+        base, student, config, answers, args=args, init=init, resume=resume, teacher=teacher.source
+    )
     manifest = result.prompt.manifest
-    provenance = {
-        **manifest.provenance,
-        "dataset": dataset_record(task, train, dev),
-        "distilled": teacher.source,
-    }
+    provenance = {**manifest.provenance, "dataset": dataset_record(task, train, dev)}
     prompt = replace(result.prompt, manifest=replace(manifest, provenance=provenance))
     return replace(result, prompt=prompt)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import count
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from softhub.model.encoding import Candidates, render_chat
 from softhub.model.prompt import SoftPrompt
 from softhub.tasks import Example, Task, Template, dataset_hash
 from softhub.tasks.decision import Decision
+from softhub.terminal import counted, phase
 
 _Answer = TypeVar("_Answer", Prediction, str)
 _NUMBERS = count(1)
@@ -84,6 +86,10 @@ def _cached(
     return [known[key] for key in keys]
 
 
+def _asking(examples: Sequence[Example]) -> AbstractContextManager[object]:
+    return phase(f"Asking the teacher about {counted(len(examples), 'text')}")
+
+
 def _key(example: Example) -> str:
     return dataset_hash([Example(example.row)])
 
@@ -124,9 +130,10 @@ class ModelTeacher(Teacher):
             self.task = model.task_of(self._name) or task
 
     def _classify(self, examples: Sequence[Example]) -> list[Prediction]:
-        return predict_examples(
-            self.model, self.task, examples, prompt=self._name, batch_size=self.batch_size
-        )
+        with _asking(examples):
+            return predict_examples(
+                self.model, self.task, examples, prompt=self._name, batch_size=self.batch_size
+            )
 
     def _write(self, examples: Sequence[Example]) -> list[str]:
         return self.model.generate(
@@ -187,7 +194,8 @@ class FewShotTeacher(Teacher):
 
     def _classify(self, examples: Sequence[Example]) -> list[Prediction]:
         shown = (self.model, self.task, self.template, self.shots)
-        return predict_few_shot(*shown, examples, batch_size=self.batch_size)
+        with _asking(examples):
+            return predict_few_shot(*shown, examples, batch_size=self.batch_size)
 
     def prompt_tokens(self, example: Example) -> int | None:
         """Return the number of tokens of the solved examples and the template."""

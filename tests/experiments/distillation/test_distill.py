@@ -123,3 +123,8 @@ def test_a_stopped_run_goes_on_to_the_same_student(model, teacher, run, tmp_path
         run(model, teacher, logging_steps=1)
     resumed = run(model, teacher, logging_steps=1, resume=True)
     assert torch.allclose(resumed.prompt.vectors, whole.prompt.vectors, atol=1e-6)
+    other = ModelTeacher(model, replace(TASK, template=Template("In a word, {text} is")))
+    with pytest.raises(
+        TrainingError, match=r"began with teacher .*good or not.*instead of .*In a word"
+    ):
+        run(model, other, logging_steps=1, resume=True)
