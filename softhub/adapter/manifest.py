@@ -6,12 +6,15 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from softhub.adapter import layout
 from softhub.adapter.portable import check_base_model
 from softhub.adapter.strict_json import check_value, parse_object, quoted
-from softhub.errors import InvalidAdapter
+from softhub.errors import InvalidAdapter, TaskError
+
+if TYPE_CHECKING:
+    from softhub.tasks import Task
 
 SCHEMA_VERSION = 2
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -25,8 +28,12 @@ MAX_HIDDEN_SIZE = 131_072
 MAX_LAYERS = 1_024
 PROMPT_TYPES = ("prompt", "prefix")
 """Kinds of soft prompts: input embeddings, or keys and values of every layer."""
+METHOD_OF_TYPE = {"prompt": "soft prompt", "prefix": "prefix"}
+"""The method's name in tables of results, by prompt type."""
 
 _MAX_LINE = 256
+_ROOM_BESIDE_TASK = 32_768
+"""Bytes for everything but the task: several times those of a usual fingerprint and provenance."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _ORIGIN = layout.MANIFEST
@@ -184,13 +191,11 @@ class Manifest:
         return width
 
     def _check_records(self) -> None:
-        for field in ("fingerprint", "task"):
-            if getattr(self, field) is not None:
-                _check_mapping(getattr(self, field), field)
+        if self.fingerprint is not None:
+            _check_mapping(self.fingerprint, "fingerprint")
+        if self.task is not None:
+            _check_task(self.task)
         _check_mapping(self.provenance, "provenance")
-        for field in ("name", "kind", "language"):
-            if (self.task or {}).get(field) is not None:
-                _check_line((self.task or {})[field], f"task.{field}")
         if not isinstance(self.metrics, tuple) or not all(
             isinstance(metric, RecordedMetric) for metric in self.metrics
         ):
@@ -203,9 +208,7 @@ class Manifest:
         Raises:
             InvalidAdapter: It is larger than a manifest may be.
         """
-        record = dataclasses.asdict(self)
-        text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        data = (text + "\n").encode()
+        data = _encoded(dataclasses.asdict(self))
         limit = layout.MAX_BYTES[layout.MANIFEST]
         if len(data) > limit:
             raise InvalidAdapter(
@@ -238,6 +241,45 @@ class Manifest:
             prefix = PrefixShape(**prefix)
         parts = {"metrics": tuple(_metric(entry) for entry in metrics), "prefix": prefix}
         return cls(**{**record, **parts})
+
+
+def check_task(task: "Task") -> None:
+    """Check that an adapter can hold a task, so that no prompt is trained that cannot be saved.
+
+    Args:
+        task: The task that a prompt is to be trained for.
+
+    Raises:
+        TaskError: A manifest would refuse its record, or have no room for it.
+    """
+    record = task.to_record()
+    if task.class_weights is not None and task.verbalizer is not None:
+        record["class_weights"] = dict.fromkeys(task.verbalizer.labels, 1 / 3)  # in provenance
+    try:
+        _check_task(record)
+    except InvalidAdapter as error:
+        raise TaskError(f"the task {task.name} cannot be saved in an adapter: {error}") from error
+    size = len(_encoded({"task": record}))
+    limit = layout.MAX_BYTES[layout.MANIFEST] - _ROOM_BESIDE_TASK
+    if size > limit:
+        raise TaskError(
+            f"the task {task.name} cannot be saved in an adapter: it would take {size} bytes of "
+            f"{_ORIGIN}, whose limit for a task is {limit}; shorten its labels, words or texts, or "
+            f"divide it into several tasks"
+        )
+
+
+def _encoded(record: Mapping[str, Any]) -> bytes:
+    """Return a record as canonical JSON."""
+    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
+
+
+def _check_task(record: Mapping[str, Any]) -> None:
+    _check_mapping(record, "task")
+    for field in ("name", "kind", "language"):
+        if record.get(field) is not None:
+            _check_line(record[field], f"task.{field}")
 
 
 def _migrated(record: dict[str, Any]) -> dict[str, Any]:

@@ -230,7 +230,7 @@ def _abstention(
     point = threshold_for_accuracy(*_answers(decided, references), accuracy)
     if point is None:
         raise TaskError(
-            f"No confidence threshold of {prompt or 'the base'} reaches an accuracy of {accuracy} "
-            "on dev; use a lower accuracy, or train longer."
+            f"At no confidence threshold does {prompt or 'the base'} have an accuracy of "
+            f"{accuracy} or more on dev; use a lower accuracy, or train longer."
         )
     return point.abstain_below

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from softhub.errors import ConfigError, DatasetError, TaskError
+from softhub.errors import ConfigError, DatasetError, TaskError, require_type
 from softhub.evaluation.sandbox.runner import Outcome, code_of, confinement, run_programs, tests_of
 from softhub.inference.engine import Prediction, PromptModel
 from softhub.metrics import Metric, find_metric
@@ -76,8 +76,11 @@ def evaluate(
 
     Raises:
         TaskError: The prompt was made for another kind of task, or for other labels.
-        ConfigError: There are generation options for a classification; or as in `select_metrics`.
+        ConfigError: `model` is not a PromptModel; there are generation options for a
+            classification; or as in `select_metrics`.
+        DatasetError: There are no examples, or one has no label or reference text.
     """
+    require_type("model", model, PromptModel, "Make one of a base model: PromptModel(base).")
     check_task(model, task, prompt)
     if options and task.kind != "generation":
         raise ConfigError(
@@ -245,7 +248,7 @@ def predict_examples(
     prompt: str | None = None,
     batch_size: int = 32,
 ) -> list[Prediction]:
-    """Predict examples, and say so; sets of labels are in the order of the task's references."""
+    """Predict examples with a progress bar; labels are in the order of the task's references."""
     found = model.predict(
         [example.row for example in examples],
         prompt=prompt,

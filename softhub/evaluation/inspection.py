@@ -267,8 +267,8 @@ def _starts(prompt: SoftPrompt, base: BaseModel) -> dict[int, Neighbor]:
     """Return the tokens with which vectors were initialized, by position, as far as known.
 
     The initialization `labels` begins with the tokens of the label words, and `task` ends with
-    those of the task's description. The other vectors come from training texts, which are not
-    available here.
+    those of the task's description and label words. The other vectors come from training texts,
+    which are not available here.
     """
     record, init = prompt.manifest.task, prompt.manifest.provenance.get("init")
     if init not in ("labels", "task") or record is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from softhub.adapter.manifest import check_task
 from softhub.errors import DatasetError, TaskError
 from softhub.inference.requests import LoadedPrompt, PreparedTask, Request, RequestEncoder
 from softhub.metrics import find_metric
@@ -21,7 +22,7 @@ _FRAME = 8
 def check_evaluation(
     base: BaseModel, task: Task, data: Splits, metrics: Sequence[str], *, virtual_tokens: int
 ) -> None:
-    """Check that a prompt and the hard prompts can answer all rows of dev and test.
+    """Check that a prompt can be saved, and like the hard prompts answer all rows of dev and test.
 
     Rows are encoded without their text, which may be truncated, so that few differ.
 
@@ -33,10 +34,12 @@ def check_evaluation(
         virtual_tokens: Number of virtual tokens of the prompt.
 
     Raises:
-        TaskError: A template or the generation options leave no room for a text; names the task.
+        TaskError: A template or the generation options leave no room for a text, or no adapter can
+            hold the task; names the task.
         DatasetError: A row does; names its place.
         ConfigError: The generation options exclude one another.
     """
+    check_task(task)
     requests, prompt = RequestEncoder(base), LoadedPrompt(torch.empty(virtual_tokens, 0), None)
     _check(requests, base, task, task.name, metrics, data.test, prompt)
     origin = f"{task.name}: hard_templates" if task.hard_templates else task.name

@@ -67,9 +67,13 @@ def training_weights(
     Returns:
         Label to weight, in the order of `labels`, with a mean of 1 over the examples; None
         without weights.
+
+    Raises:
+        TaskError: An example has soft labels.
     """
     if weights is None:
         return None
+    _refuse_soft_labels(examples)
     counts = Counter(example.label for example in examples)
     if isinstance(weights, str):
         weights = {label: 1 / max(counts[label], 1) for label in labels}
@@ -89,9 +93,22 @@ def positive_weights(
 
     Returns:
         Label to weight, in the order of `labels`.
+
+    Raises:
+        TaskError: An example has soft labels.
     """
+    _refuse_soft_labels(examples)
     if not isinstance(weights, str):
         return {label: float(weights[label]) for label in labels}
     counts = Counter(label for example in examples for label in split_labels(str(example.label)))
     size = len(examples)
     return {label: max(size - counts[label], 1) / max(counts[label], 1) for label in labels}
+
+
+def _refuse_soft_labels(examples: Sequence[Example]) -> None:
+    """Refuse examples whose loss, the divergence from probabilities, is not weighted by label."""
+    if any(example.soft_label is not None for example in examples):
+        raise TaskError(
+            "class_weights: do not apply to examples with soft labels, whose probabilities weight "
+            "the labels of each example; remove class_weights, or the soft labels"
+        )

@@ -8,7 +8,8 @@ types of its own (Parquet, Arrow, `save_to_disk`) by `datasets`, in `split_table
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ _USUAL = {".csv": ",", ".tsv": "\t"}
 _JSON = (".json", ".jsonl", ".ndjson")
 ENDINGS = (*_JSON, *_USUAL, ".xlsx", *TYPED)
 
+_SCHEME = re.compile("[a-z][a-z0-9+.-]+:")  # of a URL, as `Path` divides it; no drive of Windows
 _CHAT_KEYS = (("role", "content"), ("from", "value"))  # of OpenAI's form, and of ShareGPT's
 _ROLES = {"human": "user", "gpt": "assistant"}
 
@@ -65,6 +67,13 @@ def check_table(path: Path, *, fix: str, also: Sequence[str] = ()) -> None:
         fix: What to do if it is missing.
         also: Further endings that are allowed.
     """
+    scheme = next((part for part in path.parts if _SCHEME.fullmatch(part)), None)
+    if scheme is not None and not path.exists():
+        rest = path.parts[path.parts.index(scheme) + 1 :]
+        raise DatasetError(
+            f"{scheme}//{'/'.join(rest)}: is a URL; expected a local file, so download the file, "
+            f"or name a dataset on the Hub"
+        )
     if path.is_dir() and not is_saved_dataset(path):
         raise DatasetError(f"{path}: is a folder; expected a file, or a folder of save_to_disk")
     if not (is_table(path) or ending(path) in also):
@@ -226,18 +235,31 @@ def _csv_rows(file: TextFile, usual: str) -> Iterator[FileRow]:
     if header is None:
         return
     names = _named(file.path, header[1])
+    unnamed = _Unnamed(file.path, names)
     for line, row in rows:
         if len(row) != len(names):
             raise DatasetError(
                 f"{file.path}, line {line}: has {len(row)} fields and the header {len(names)}; the "
                 f"row is truncated, or a {DELIMITERS[delimiter]} or quote in it is not quoted"
             )
-        yield FileRow(f"line {line}", _values(names, row))
+        yield FileRow(f"line {line}", unnamed.left_out(row))
 
 
-def _values(names: Sequence[str], row: Iterable[str]) -> dict[str, str]:
-    """Return the values of the columns that have a name."""
-    return {name: value for name, value in zip(names, row, strict=True) if name}
+class _Unnamed:
+    """Leaves out the columns that have no name, and says so once if they have values."""
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        self._path, self._names = path, names
+        self._places = [place for place, name in enumerate(names) if not name]
+
+    def left_out(self, row: Sequence[str]) -> dict[str, str]:
+        """Return the values of the columns that have a name."""
+        if any(row[place].strip() for place in self._places):
+            listed = " and ".join(str(place + 1) for place in self._places)
+            which = f"{'columns' if len(self._places) > 1 else 'column'} {listed}"
+            note(self._path, f"a table without {which}, which have values and no name")
+            self._places = []
+        return {name: value for name, value in zip(self._names, row, strict=True) if name}
 
 
 def _csv_fields(file: TextFile, delimiter: str, spaced: bool) -> Iterator[tuple[int, list[str]]]:
@@ -274,14 +296,14 @@ def _excel_rows(path: Path) -> Iterator[FileRow]:
     filled = {name: sheet for name, sheet in book.items() if len(sheet) > 1}
     if len(filled) > 1:
         note(path, f"its first sheet, {next(iter(filled))!r}; it has {len(filled)} with rows")
-    header: list[str] = []
+    unnamed: _Unnamed | None = None
     for number, row in enumerate(next(iter(filled.values())).values.tolist() if filled else [], 1):
         if not any(row):
             continue
-        if header:
-            yield FileRow(f"row {number}", _values(header, row))
+        if unnamed is None:
+            unnamed = _Unnamed(path, _named(path, row))
         else:
-            header = _named(path, row)
+            yield FileRow(f"row {number}", unnamed.left_out(row))
 
 
 def _repeated(path: Path, place: str, error: KeyError) -> DatasetError:

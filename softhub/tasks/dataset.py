@@ -69,7 +69,9 @@ class DatasetSource:
         path: Id of a dataset on the Hub, e.g. `stanfordnlp/sst2`.
         name: Its configuration, if it has several.
         revision: Its commit, tag or branch.
-        data_files: In place of `path`: a json, jsonl, csv or parquet file for each split.
+        data_files: In place of `path`: for each split a text file (json, jsonl, ndjson, csv or tsv,
+            also compressed by gzip), a parquet, arrow, feather or xlsx file, or a folder that
+            `Dataset.save_to_disk` wrote.
         splits: For `path`: maps `train`, `dev` and `test` to the dataset's names of splits.
         drop_incomplete: Drop rows that lack a value which the task reads, and warn about their
             number. Otherwise such a row is an error.

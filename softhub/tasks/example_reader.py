@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from numbers import Number
 from typing import TYPE_CHECKING, Any
 
-from softhub.errors import DatasetError, did_you_mean
+from softhub.errors import DatasetError
 from softhub.metrics.label_sets import SEPARATOR, join_labels, split_labels
 from softhub.tasks.dataset import Example
 from softhub.tasks.plain_values import check_characters, is_nothing, plain
 from softhub.tasks.split_table import SplitTable
+from softhub.tasks.template import is_readable, listed, unreadable
 
 if TYPE_CHECKING:
     from softhub.tasks.task import Task
@@ -29,8 +30,8 @@ class ExampleReader:
         """Collect the columns and labels that the task reads."""
         self._task = task
         self._table = table
-        templates = (task.template, *task.hard_templates)
-        read = [column for template in templates for column in template.columns]
+        self._templates = (task.template, *task.hard_templates)
+        read = [column for template in self._templates for column in template.columns]
         code = [column for column in (task.code_column, task.test_column) if column is not None]
         self._shown = tuple(dict.fromkeys([task.text_column, *read, *code]))
         # A blank is valid in the template's other columns and as 'none of the labels', not here.
@@ -87,9 +88,13 @@ class ExampleReader:
         for column in (*self._needed, *self._shown, task.label_column):
             if column is not None and column not in present:
                 raise DatasetError(
-                    f"{origin}: has no column {column!r}, which the task {task.name} reads"
-                    f"{did_you_mean(column, present)}"
+                    f"{origin}: has no column {column!r}, which the task {task.name} reads; "
+                    f"its columns are {listed(present)}"
                 )
+        for column in present:
+            named = any(f"{{{column}}}" in template.text for template in self._templates)
+            if named and not is_readable(str(column)):
+                raise DatasetError(f"{origin}: {unreadable(column)}")
 
     def _is_missing(self, column: str, value: Any) -> bool:
         if column == self._labels and isinstance(value, list | tuple):

@@ -8,7 +8,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, cast
@@ -36,33 +36,38 @@ class TextFile:
         path: The file.
         encoding: UTF-8, or what its first bytes say: UTF-16 or UTF-32.
         is_compressed: Whether it is compressed by gzip, as its first bytes say.
+        content: Its bytes if they were read from stdin, whose name `path` then is.
     """
 
     path: Path
-    encoding: str
-    is_compressed: bool
+    encoding: str = "utf-8"
+    is_compressed: bool = False
+    content: bytes | None = None
 
     @classmethod
-    def open(cls, path: Path) -> "TextFile":
+    def open(cls, path: Path, content: bytes | None = None) -> "TextFile":
         """Look at a file's first bytes.
+
+        Args:
+            path: The file, or a name for messages.
+            content: What was read from stdin; None to read the file.
 
         Raises:
             DatasetError: It cannot be read, or is no text file.
         """
+        file = cls(path, content=content)
         with _explained(path):
-            with path.open("rb") as file:
-                start = file.read(16)
-            is_compressed = start.startswith(_GZIP)
-            if is_compressed:
-                with gzip.open(path) as unpacked:
-                    start = unpacked.read(16)
+            start = file._start()
+            if start.startswith(_GZIP):
+                file = replace(file, is_compressed=True)
+                start = file._start()
         for magic, kind in _NO_TEXT.items():
             if start.startswith(magic):
                 raise DatasetError(f"{path}: in spite of its name, this is {kind}")
         encoding = json.detect_encoding(start[:4])  # by the byte order mark, or zeros in ASCII
         if not encoding.startswith("utf-8"):
             note(path, encoding.upper())
-        return cls(path, encoding, is_compressed)
+        return replace(file, encoding=encoding)
 
     def lines(self) -> Iterator[tuple[int, str]]:
         r"""Yield the lines with their numbers; `\n`, `\r\n` and `\r` (old Macs) end a line.
@@ -79,8 +84,15 @@ class TextFile:
                     self._check(number, line)
                 yield number, line
 
+    def _start(self) -> bytes:
+        with self._binary() as binary:
+            return binary.read(16)
+
     def _binary(self) -> IO[bytes]:
-        return cast(IO[bytes], gzip.open(self.path)) if self.is_compressed else self.path.open("rb")
+        source = self.path if self.content is None else io.BytesIO(self.content)
+        if self.is_compressed:
+            return cast(IO[bytes], gzip.open(source))
+        return source.open("rb") if isinstance(source, Path) else source
 
     def _check(self, number: int, line: str) -> None:
         try:
@@ -88,10 +100,13 @@ class TextFile:
         except UnicodeEncodeError as error:
             shown = line.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
             around = shown[max(0, error.start - 20) :][:40].strip()
+            convert, name = "iconv -f CP1252 -t UTF-8", self.path.name
+            fix = f"save it as 'CSV UTF-8', or convert it with: {convert} {name} > new-{name}"
+            if self.content is not None:
+                fix = f"pipe it through: {convert}"
             raise DatasetError(
                 f"{self.path}, line {number}: is not UTF-8. If {around!r} is the right text, it is "
-                f"Windows-1252, as in CSV files of Excel: save it as 'CSV UTF-8', or convert it "
-                f"with: iconv -f CP1252 -t UTF-8 {self.path.name} > new-{self.path.name}"
+                f"Windows-1252, as in CSV files of Excel: {fix}"
             ) from None
 
 

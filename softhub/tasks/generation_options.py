@@ -21,6 +21,11 @@ _NUMBERS: Mapping[str, tuple[type, Callable[[float], bool], str]] = {
 }
 GENERATION_OPTIONS = (*_NUMBERS, "stop")
 
+MOST_STOPS = 16
+"""Maximum number of stop strings, all of which are looked for after every token."""
+LONGEST_STOP = 256
+"""Maximum number of characters of a stop string."""
+
 
 def check_option(option: str, value: Any) -> None:
     """Check the value of a generation option.
@@ -46,4 +51,15 @@ def _check_stop(stop: Any) -> None:
         raise TaskError(
             f"generation: stop is {stop!r:.80}; expected a list of the texts that end an answer, "
             r'e.g. ["\n"] (in double quotes)'
+        )
+    if len(stop) > MOST_STOPS:
+        raise TaskError(
+            f"generation: stop has {len(stop)} texts; expected at most {MOST_STOPS}. Keep those "
+            "that an answer ends with most often"
+        )
+    longest = max(map(len, stop), default=0)
+    if longest > LONGEST_STOP:
+        raise TaskError(
+            f"generation: stop has a text of {longest} characters; expected at most "
+            f"{LONGEST_STOP}. Keep its beginning"
         )

@@ -3,6 +3,7 @@
 import hashlib
 import heapq
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from softhub.tasks.dataset import (
     SplitsLike,
 )
 from softhub.tasks.example_reader import ExampleReader, join_lines
-from softhub.tasks.sampling import choose_shots
+from softhub.tasks.sampling import choose_per_label
 from softhub.tasks.split_table import SplitTable, read_split, read_table
 
 if TYPE_CHECKING:
@@ -65,12 +66,14 @@ def load_splits(
         )
     train, dev, test = (load_examples(task, split, limit=limits.get(split)) for split in SPLITS)
     _warn_of_absent_labels(task, train)
+    _warn_of_shared_texts(task, train, test)
     if per_label is None:
         return Splits(train, dev, test)
     if task.verbalizer is None:
         raise TaskError(f"per_label: the task {task.name} has no labels; use limits instead")
-    count = per_label * len(task.verbalizer.labels)
-    train, dev = (choose_shots(task, examples, count, seed) for examples in (train, dev))
+    train, dev = (choose_per_label(task, split, per_label, seed) for split in (train, dev))
+    _warn_of_rare_labels(task, "train", train, per_label)
+    _warn_of_rare_labels(task, "dev", dev, per_label)
     return Splits(train, dev, test)
 
 
@@ -173,14 +176,16 @@ def to_splits(task: "Task", data: SplitsLike) -> Splits:
         if found.get(split) == []:
             raise DatasetError(f"{split}: is empty; expected at least one row")
     train, test = found["train"], found.get("test", [])
-    _warn_of_absent_labels(task, train)
     if "dev" in found:
-        return Splits(train, found["dev"], test)
-    keys = [example.group or example.text for example in train]
-    held_out = _held_out(task, keys, "train")
-    dev = [example for example, key in zip(train, keys, strict=True) if key in held_out]
-    rest = [example for example, key in zip(train, keys, strict=True) if key not in held_out]
-    return Splits(rest, dev, test)
+        dev = found["dev"]
+    else:
+        keys = [example.group or example.text for example in train]
+        held_out = _held_out(task, keys, "train")
+        dev = [example for example, key in zip(train, keys, strict=True) if key in held_out]
+        train = [example for example, key in zip(train, keys, strict=True) if key not in held_out]
+    _warn_of_absent_labels(task, train)
+    _warn_of_shared_texts(task, train, test)
+    return Splits(train, dev, test)
 
 
 def _check_dicts(rows: Sequence[Any], origin: str) -> None:
@@ -244,6 +249,37 @@ def _warn_of_absent_labels(task: "Task", train: Sequence[Example]) -> None:
         )
 
 
+def _warn_of_shared_texts(task: "Task", train: Sequence[Example], test: Sequence[Example]) -> None:
+    """Warn if most of test is in train too, as when one file is named for both."""
+    seen, texts = ({task.template.render(e.row) for e in split} for split in (train, test))
+    shared = len(texts & seen)
+    if shared > len(texts) / 2:  # some tasks have short texts that recur
+        warnings.warn(
+            f"{shared} of the {len(texts)} different texts of test are in train too, so scores on "
+            "test are too high; remove them from one",
+            SoftHubWarning,
+            stacklevel=4,
+        )
+
+
+def _warn_of_rare_labels(
+    task: "Task", split: str, examples: Sequence[Example], per_label: int
+) -> None:
+    """Warn of labels that have fewer examples than were requested of each."""
+    assert task.verbalizer is not None
+    counts = Counter(example.label for example in examples)
+    rare = [label for label in task.verbalizer.labels if counts[label] < per_label]
+    if rare:
+        shown = ", ".join(f"{label!r} {counts[label]}" for label in rare[:_SHOWN])
+        warnings.warn(
+            f"{split}: {len(rare)} of the {len(task.verbalizer.labels)} labels of the task "
+            f"{task.name} have fewer than {per_label} rows, all of which are used "
+            f"({shown}{' and more' * (len(rare) > _SHOWN)}); add rows, or use fewer of each label",
+            SoftHubWarning,
+            stacklevel=4,
+        )
+
+
 def _stored_split(task: "Task", split: str) -> tuple[DatasetSource, str]:
     """Return the dataset, and its split that contains the requested one."""
     if task.dataset is None:
@@ -275,13 +311,15 @@ def _held_out(task: "Task", keys: Sequence[str], origin: str) -> set[str]:
             f"{origin}: there is no dev split, and train cannot be divided, because "
             f"{column!r} is the same in all rows; add a dev split"
         )
+    held_out = set(distinct[: max(1, round(DEV_SHARE * len(distinct)))])
+    rows = sum(key in held_out for key in keys)
     warnings.warn(
-        f"{origin}: the task {task.name} has no dev split, so {DEV_SHARE:.0%} of train is held "
-        f"out for it (whole groups by {column!r}, the same for every seed)",
+        f"{origin}: the task {task.name} has no dev split, so {rows} of {len(keys)} rows are held "
+        f"out for it (a tenth of the groups by {column!r}, the same for every seed)",
         SoftHubWarning,
         stacklevel=4,
     )
-    return set(distinct[: max(1, round(DEV_SHARE * len(distinct)))])
+    return held_out
 
 
 def _subset(members: Sequence[int], limit: int | None, seed: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Plain values: cells of data, and text in place of a `Template` as fields of a dataclass."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -54,7 +54,8 @@ def as_text(value: Any) -> str:
             f"booleans, so put them in quotes"
         )
     if not isinstance(value, str):
-        raise TaskError(f"found {value!r:.80}, expected text; put it in quotes")
+        fix = "" if isinstance(value, list | tuple | Mapping) else "; put it in quotes"
+        raise TaskError(f"found {value!r:.80}, expected text{fix}")
     return value
 
 

@@ -21,7 +21,7 @@ from softhub.tasks.decision import ALWAYS_ANSWER, Decision
 from softhub.tasks.generation_options import GENERATION_OPTIONS, check_option
 from softhub.tasks.plain_values import Converted
 from softhub.tasks.task_file import parse_task, read_yaml, resolve_data_files
-from softhub.tasks.template import Template
+from softhub.tasks.template import Template, is_readable, unreadable
 from softhub.tasks.verbalizer import Labels, Verbalizer
 
 KINDS = ("classification", "generation")
@@ -33,6 +33,7 @@ RECORD_KEYS = (
 # Written only if they are used, so that other manifests do not change.
 OPTIONAL_RECORD_KEYS = ("multilabel", "yes_no", "decision", "limitations")
 _CLASSIFICATION_KEYS = ("verbalizer", "label_column", "label_map", "class_weights")
+_FOR_MULTILABEL = "is for multi-label tasks; add multilabel: true, or remove it"
 _GENERATION_KEYS = ("target_column", "code_column", "test_column")
 
 
@@ -40,6 +41,12 @@ def _templates(values: Sequence[Template | str]) -> tuple[Template, ...]:
     if isinstance(values, str):
         raise TaskError(f"found {values!r:.80}; expected a list of templates")
     return tuple(Template.of(value) for value in values)
+
+
+def _names(values: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(values, str):
+        raise TaskError(f"found {values!r:.80}; expected a list of metrics")
+    return tuple(values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +88,8 @@ class Task:
         dataset: The dataset; `None` for a task from a manifest or for rows in memory.
         max_length: Maximum number of text tokens; the text column is truncated to fit. `None` is
             the model's.
-        system: System message of a chat; `None` means that the template is plain text.
+        system: System message of a chat, the same for all rows; `None` means that the template is
+            plain text.
         generation: Defaults for generation, such as `max_new_tokens`, or `stop`: strings of which
             the first to occur ends a text.
         description: A sentence that describes the task, for cards and for initialization.
@@ -104,7 +112,7 @@ class Task:
     target_column: str | None = None
     code_column: str | None = None
     test_column: str | None = None
-    metrics: tuple[str, ...] = ()
+    metrics: Converted[tuple[str, ...], Sequence[str]] = Converted(_names, ())  # noqa: RUF009
     hard_templates: Converted[tuple[Template, ...], Sequence[Template | str]] = Converted(  # noqa: RUF009
         _templates, ()
     )
@@ -138,6 +146,7 @@ class Task:
         self._check_answers()
         self._check_metrics()
         self._check_generation()
+        self._check_columns()
         self._check_template("template", self.template)
         for template in self.hard_templates:
             self._check_template("hard_templates", template)
@@ -226,7 +235,8 @@ class Task:
 
         Args:
             limits: Maximum number of examples of each split, as in `load`; None for all.
-            per_label: For few-shot training: number of examples of each label in train and dev.
+            per_label: For few-shot training: maximum number of examples of each label in train and
+                dev; a warning names the labels that have fewer.
             seed: Chooses the examples of each label.
 
         Raises:
@@ -257,7 +267,7 @@ class Task:
         Args:
             data: Splits, which are returned as they are, or rows (see `to_examples`) for `train`
                 and, optionally, `dev` (or `validation`) and `test`, such as a
-                `datasets.DatasetDict`. Without dev, a tenth of train is held out, in whole groups.
+                `datasets.DatasetDict`. Without dev, a tenth of train's groups is held out.
 
         Raises:
             DatasetError: If train is missing, a split is unknown, or a row is not sound.
@@ -342,7 +352,9 @@ class Task:
             check_separable(labels)
             check_yes_no(self.yes_no)
         elif self.yes_no != YES_NO:
-            raise TaskError("yes_no: is for multi-label tasks; add multilabel: true, or remove it")
+            raise TaskError(f"yes_no: {_FOR_MULTILABEL}")
+        elif self.decision.threshold != ALWAYS_ANSWER.threshold:
+            raise TaskError(f"decision: threshold {_FOR_MULTILABEL}")
 
     def _check_metrics(self) -> None:
         for name in self.metrics:
@@ -369,6 +381,15 @@ class Task:
                     f"{did_you_mean(str(option), GENERATION_OPTIONS)}"
                 )
             check_option(option, value)
+
+    def _check_columns(self) -> None:
+        if not is_readable(self.text_column):
+            raise TaskError(f"text_column: {unreadable(self.text_column)}")
+        for column in Template.of(self.system or "").columns:
+            raise TaskError(
+                f"system: contains {{{column}}}, but a system message is the same for all rows and "
+                f"reads no column; move it into the template, or write it without braces"
+            )
 
     def _check_template(self, key: str, template: Template) -> None:
         try:

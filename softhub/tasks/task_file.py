@@ -9,6 +9,7 @@ import yaml
 
 from softhub.config import expand_user, load_yaml
 from softhub.errors import TaskError, did_you_mean
+from softhub.tasks.class_weights import BALANCED
 from softhub.tasks.dataset import DatasetSource
 from softhub.tasks.decision import Decision
 from softhub.tasks.plain_values import as_text
@@ -28,8 +29,12 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
         content = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise TaskError("there is no such task file; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"the task file cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise TaskError(
+            "the task file is not UTF-8 text; check that it is a task in YAML, and save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise TaskError(f"the task file cannot be read: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise TaskError(f"line {line}: not valid YAML: {error.problem}") from error
@@ -118,8 +123,10 @@ def _label_map(value: Any) -> dict[str, str]:
 
 
 def _class_weights(value: Any) -> str | dict[str, float]:
+    if isinstance(value, str):
+        return value
     if not isinstance(value, Mapping):
-        return as_text(value)
+        raise TaskError(f"found {value!r:.80}, expected {BALANCED!r} or a weight for each label")
     for label, weight in value.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float):
             raise TaskError(f"{label!r} has {weight!r:.80}, expected a number")
@@ -127,6 +134,11 @@ def _class_weights(value: Any) -> str | dict[str, float]:
 
 
 def _verbalizer(value: Any) -> Verbalizer:
+    if isinstance(value, list) and value and not any(isinstance(e, Mapping) for e in value):
+        raise TaskError(
+            f"found {value!r:.80}, expected labels with their words, e.g. {{good: ' good'}}; for "
+            f"labels alone, write labels: […] in place of verbalizer"
+        )
     if isinstance(value, list):
         return Verbalizer.from_record(value)
     return Verbalizer.from_mapping(_mapping(value))

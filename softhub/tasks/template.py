@@ -7,15 +7,16 @@ format language, so `{{`, `{0}` and `{"a": 1}` are ordinary characters, and a re
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from softhub.errors import TaskError, did_you_mean
+from softhub.errors import TaskError
 from softhub.tasks.plain_values import as_text
 
 _NO_TEXT = (bytes, bytearray, list, tuple, set, frozenset, Mapping)
-_PLACEHOLDER = re.compile(r"\{([^\W\d][\w .\-]*)\}")
+_NAME = r"[^\W\d][\w .\-]*"
+_PLACEHOLDER = re.compile(rf"\{{({_NAME})\}}")
 
 
 class Segment(NamedTuple):
@@ -28,6 +29,24 @@ class Segment(NamedTuple):
 
     text: str
     column: str | None
+
+
+def is_readable(column: str) -> bool:
+    """Return whether a template can read a column: whether a placeholder can have its name."""
+    return re.fullmatch(_NAME, column) is not None
+
+
+def unreadable(column: str) -> str:
+    """Return the message about a column that no template can read."""
+    return (
+        f"a template cannot read the column {column!r}: its name must begin with a letter and "
+        f"contain letters, digits, spaces, '.', '-' or '_'; rename it in the data"
+    )
+
+
+def listed(columns: Iterable[Any]) -> str:
+    """Return the names of the columns that data has, for a message; a plain text has none."""
+    return ", ".join(map(str, filter(None, columns))) or "none"
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,11 @@ class Template:
             TaskError: If the value is neither.
         """
         return value if isinstance(value, cls) else cls(as_text(value))
+
+    @property
+    def opening(self) -> str:
+        """The template's own text before its first column."""
+        return _PLACEHOLDER.split(self.text, maxsplit=1)[0]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -89,7 +113,8 @@ class Template:
         """Split the template at the placeholder of a column.
 
         Args:
-            column: The column to split at, for instance the one that may be truncated.
+            column: The column to split at, for instance the one that may be truncated; a template
+                has to be able to read it.
 
         Returns:
             The template before the column and the template after it.
@@ -109,7 +134,7 @@ class Template:
         if column not in row:
             raise TaskError(
                 f"the template {self.text!r} reads {{{column}}}, which the row does not have"
-                f"{did_you_mean(column, row.keys())}"
+                f"; its columns are {listed(row)}"
             )
         value = row[column]
         if value is None or (isinstance(value, float) and math.isnan(value)):

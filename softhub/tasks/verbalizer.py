@@ -12,6 +12,7 @@ from typing import Any
 
 from softhub.errors import TaskError
 from softhub.tasks.plain_values import as_text
+from softhub.terminal import counted
 
 MAX_WORDS = 2_000
 """Maximum number of words of all labels: each is scored after every text."""
@@ -44,7 +45,7 @@ class Verbalizer:
             )
         if len(self.words) < 2:
             raise TaskError(
-                f"the verbalizer has {len(self.words)} labels; expected at least two, "
+                f"the verbalizer has {counted(len(self.words), 'label')}; expected at least two, "
                 f"each with its words"
             )
         labels = self.labels

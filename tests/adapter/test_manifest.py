@@ -5,14 +5,21 @@ from typing import Any
 import pytest
 
 from softhub.adapter import manifest as manifest_module
-from softhub.adapter.manifest import MIGRATIONS, Manifest, PrefixShape, RecordedMetric
+from softhub.adapter.manifest import (
+    MIGRATIONS,
+    Manifest,
+    PrefixShape,
+    RecordedMetric,
+    check_task,
+)
 from softhub.adapter.portable import (
     UNKNOWN_BASE,
     is_hub_name,
     portable_base_name,
     without_local_paths,
 )
-from softhub.errors import InvalidAdapter
+from softhub.errors import InvalidAdapter, TaskError
+from softhub.tasks import Task
 from tests.hostile.sound import manifest, metric_record
 
 
@@ -49,6 +56,38 @@ def test_the_order_of_labels_survives_sorted_keys() -> None:
 def test_too_large_a_manifest_is_not_written() -> None:
     with pytest.raises(InvalidAdapter, match="limit is 262144"):
         manifest(provenance={str(i): "x" * 60_000 for i in range(5)}).to_bytes()
+
+
+def with_labels(count: int, **fields: Any) -> Task:
+    labels = [f"abnormality of the {n:04d} nervous system and eye" for n in range(count)]
+    return Task(template="Finding: {text}\nOrgan:", labels=labels, **fields)
+
+
+def test_a_task_that_a_manifest_has_no_room_for_is_refused_before_training() -> None:
+    with pytest.raises(TaskError, match=r"cannot be saved .* bytes .*; shorten its labels"):
+        check_task(with_labels(1400))
+    with pytest.raises(TaskError, match=r"cannot be saved .* bytes .*; shorten its labels"):
+        check_task(with_labels(1300, class_weights="balanced"))
+
+
+@pytest.mark.parametrize(("labels", "weights"), [(1300, None), (900, "balanced")])
+def test_a_task_that_is_not_refused_fits_with_its_provenance(
+    labels: int, weights: str | None
+) -> None:
+    task = with_labels(labels, class_weights=weights)
+    check_task(task)
+    shares = dict.fromkeys(task.verbalizer.labels if task.verbalizer else (), 1 / 3)
+    training = {"class_weights": shares if weights else None, "log": "x" * 20_000}
+    data = manifest(task=task.to_record(), provenance={"training": training}).to_bytes()
+    assert len(data) > 230_000
+
+
+def test_a_task_whose_record_a_manifest_refuses_is_refused_before_training() -> None:
+    task = Task(template="Text: {text}\nAnswer:", labels=["yes", "don\x92t know"])
+    with pytest.raises(TaskError, match=r"cannot be saved .* control characters: 'don\\x92t"):
+        check_task(task)
+    with pytest.raises(InvalidAdapter, match=r"control characters: 'don\\x92t"):
+        manifest(task=task.to_record())
 
 
 def test_a_manifest_of_an_older_schema_is_migrated(monkeypatch: pytest.MonkeyPatch) -> None:

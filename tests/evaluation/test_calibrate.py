@@ -77,7 +77,7 @@ def test_abstaining_reaches_the_wanted_accuracy(mood):
     assert None not in [p.label for p in answered]
     wrong = [replace(e, label=p.best) for e, p in zip(dev, answered, strict=True)]
     flipped = [replace(e, label={"good": "bad", "bad": "good"}[e.label]) for e in wrong]
-    with pytest.raises(TaskError, match=r"threshold of mood reaches an accuracy of 0\.9"):
+    with pytest.raises(TaskError, match=r"threshold does mood have an accuracy of 0\.9"):
         calibrate(model, MOOD, flipped, prompt="mood", accuracy=0.9)
 
 

@@ -79,3 +79,8 @@ def test_rows_that_differ_in_their_text_only_are_encoded_once(check, loaded, mon
     rows = [{"premise": "a day", "text": f"fair {n}", "label": "yes"} for n in range(100)]
     check(PAIR, rows, rows)
     assert len(encoded) < 8
+
+
+def test_a_task_that_no_adapter_can_hold_is_refused(check):
+    with pytest.raises(TaskError, match=r"the task pair cannot be saved .* control characters"):
+        check(replace(PAIR, description="don\x92t know"))

@@ -67,7 +67,8 @@ def test_without_weights_there_are_none() -> None:
         ({"low": 1, "high": 2, "now": 0}, "the label 'now' has the weight 0"),
         ({"low": 1, "high": 2, "now": float("nan")}, "the weight nan"),
         ({"low": 1, "high": 2, "now": True}, "'now' has True, expected a number"),
-        (3, "class_weights: found 3, expected text"),
+        (3, "class_weights: found 3, expected 'balanced' or a weight for each label"),
+        ([1, 2], r"class_weights: found \[1, 2\], expected 'balanced' or a weight for each label"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(weights: object, problem: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,7 +14,10 @@ from typing import Any
 import pytest
 
 from softhub.errors import DatasetError, MissingDependency, SoftHubWarning
-from softhub.tasks.split_table import read_table
+from softhub.tasks import DatasetSource
+from softhub.tasks.row_source import RowSource
+from softhub.tasks.split_table import read_split, read_table
+from softhub.tasks.task_file import resolve_data_files
 
 ROWS = [
     {"text": 'Das Gerät, "neu"; ja | nein\tund', "label": "gut"},
@@ -107,7 +111,12 @@ def test_blanks_after_delimiters_and_columns_without_a_name(tmp_path: Path) -> N
     rows, said = read(tmp_path, "a.csv", 'text, label\n"so, so", gut\nx, bad\n')
     assert rows == [{"text": "so, so", "label": "gut"}, {"text": "x", "label": "bad"}]
     assert said == "a table with a blank after each comma"
-    assert read(tmp_path, "b.csv", "text;label;;\na,b;x;;\n")[0] == [{"text": "a,b", "label": "x"}]
+    semicolons = "a table whose columns are separated by semicolons"
+    rows, said = read(tmp_path, "b.csv", "text;label;;\na,b;x;;\n")
+    assert (rows, said) == ([{"text": "a,b", "label": "x"}], semicolons)
+    rows, said = read(tmp_path, "c.csv", ",label,\n,x,\nso,y,1\n")
+    assert rows == [{"label": "x"}, {"label": "y"}]
+    assert said == "a table without columns 1 and 3, which have values and no name"
 
 
 COLUMNS = {name: [row[name] for row in ROWS] for name in ("text", "label")}
@@ -239,3 +248,13 @@ def test_a_workbook_without_openpyxl_names_the_extra(
     (tmp_path / "a.xlsx").write_bytes(b"PK\x03\x04")
     with pytest.raises(MissingDependency, match=r'a\.xlsx: .*pip install "softhub\[excel\]"'):
         read_table(tmp_path / "a.xlsx")
+
+
+@pytest.mark.parametrize("url", ["https://example.com/x.csv", "s3://bucket/a/x.parquet?v=1"])
+def test_a_url_is_told_that_it_is_one(tmp_path: Path, url: str) -> None:
+    problem = f"{re.escape(url)}: is a URL; .*download the file.*dataset on the Hub"
+    source = resolve_data_files(DatasetSource(data_files={"train": url}), tmp_path)
+    with pytest.raises(DatasetError, match=f"^{problem}"):
+        read_split(source, "train")
+    with pytest.raises(DatasetError, match=f"^{problem}"):
+        RowSource.of_file(Path(url))

@@ -12,6 +12,7 @@ import pytest
 
 from softhub.errors import DatasetError, SoftHubWarning, TaskError
 from softhub.tasks import DatasetSource, Example, Splits, Task, Template, Verbalizer
+from softhub.tasks.sampling import choose_per_label
 
 TEMPLATE = "Review: {text}\nSentiment:"
 LABELS = ["negative", "positive"]
@@ -87,6 +88,7 @@ def test_a_task_with_another_verbalizer_or_template_is_still_sound(task: Task) -
          "labels: found together with a verbalizer.*only one of the two"),
         ({"template": 5}, "template: found 5, expected text"),
         ({"hard_templates": "{text}"}, "hard_templates: found '{text}'; expected a list"),
+        ({"labels": LABELS, "metrics": "accuracy"}, "metrics: found 'accuracy'; expected a list"),
         ({"template": "{text} of {author}\nMood:", "text_column": "review"}, "0 times"),
         ({"template": "{title}: {review}\nMood:"}, r"template: .*\{text\} 0 times.*'text'"),
         ({"kind": "clasification"}, "unknown kind .*did you mean 'classification'"),
@@ -162,7 +164,7 @@ def test_a_row_that_is_no_example_is_refused_with_its_place(
 
 
 def test_a_column_that_no_row_has_is_refused(task: Task) -> None:
-    with pytest.raises(DatasetError, match=r"rows: has no column 'label'.*mean 'lable'"):
+    with pytest.raises(DatasetError, match=r"rows: has no column 'label'.*are text, lable"):
         task.to_examples([{"text": "a", "lable": "positive"}])
 
 
@@ -190,7 +192,9 @@ def test_without_dev_train_is_divided_as_that_of_a_file_is(
     file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     task = replace(task, group_column="author" if column == "author" else None)
     on_file = replace(task, dataset=DatasetSource(data_files={"train": str(file)}))
-    with pytest.warns(SoftHubWarning, match=f"no dev split, so 10% of train .* by '{column}'"):
+    with pytest.warns(
+        SoftHubWarning, match=f"so 4 of 40 rows .*a tenth of the groups by '{column}'"
+    ):
         splits = task.to_splits({"train": ROWS})
     with pytest.warns(SoftHubWarning, match="no dev split"):
         assert splits == Splits(on_file.load("train"), on_file.load("dev"), [])
@@ -215,8 +219,8 @@ def test_splits_that_cannot_be_trained_on_are_refused(task: Task, data: Any, mes
 
 @pytest.fixture
 def filed(tmp_path: Path) -> Task:
-    files = {}
-    for split, rows in {"train": ROWS, "dev": ROWS[:20], "test": ROWS[:10]}.items():
+    files, unseen = {}, [{**row, "text": f"Unseen: {row['text']}"} for row in ROWS[:10]]
+    for split, rows in {"train": ROWS, "dev": ROWS[:20], "test": unseen}.items():
         files[split] = str(tmp_path / f"{split}.jsonl")
         Path(files[split]).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return Task(
@@ -242,6 +246,46 @@ def test_so_many_examples_of_each_label(filed: Task) -> None:
     assert set(map(str, few.train)) <= set(map(str, filed.load("train", limit=30)))
     assert few == filed.load_splits({"train": 30}, per_label=3, seed=1)
     assert few.train != filed.load_splits({"train": 30}, per_label=3, seed=2).train
+
+
+def test_at_most_so_many_of_each_label_and_the_others_are_named(task: Task) -> None:
+    rows = [{"text": f"review {n}", "label": LABELS[n < 2]} for n in range(40)]
+    splits = task.to_splits({"train": rows, "dev": rows[:9]})
+    chosen = choose_per_label(task, splits.train, 8, seed=0)
+    assert Counter(example.label for example in chosen) == {"negative": 8, "positive": 2}
+
+
+def test_a_label_with_fewer_rows_than_requested_is_named(filed: Task) -> None:
+    with pytest.warns(SoftHubWarning) as caught:
+        few = filed.load_splits(per_label=15)
+    assert Counter(example.label for example in few.train) == {"negative": 15, "positive": 15}
+    assert Counter(example.label for example in few.dev) == {"negative": 10, "positive": 10}
+    (message,) = map(str, (each.message for each in caught))
+    assert "dev: 2 of the 2 labels" in message and "fewer than 15" in message
+    assert "('negative' 10, 'positive' 10)" in message
+
+
+def test_a_label_whose_only_row_is_held_out_is_absent_from_train(task: Task) -> None:
+    """Labels are looked for in what is left of train."""
+    for index in range(40):
+        rows = [{**row, "label": LABELS[n == index]} for n, row in enumerate(ROWS)]
+        with pytest.warns(SoftHubWarning) as caught:
+            splits = task.to_splits({"train": rows})
+        absent = not any(example.label == "positive" for example in splits.train)
+        warned = any("train has no row of 1 of the 2" in str(each.message) for each in caught)
+        assert warned == absent
+        if absent:
+            return
+    raise AssertionError("no row was held out")
+
+
+def test_groups_of_unequal_size_are_held_out_and_their_rows_counted(task: Task) -> None:
+    sizes = [1, 30, 2, 3, 4, 5, 6, 7, 8, 9]
+    rows = [{**ROWS[n % 2], "author": f"a{n}"} for n, size in enumerate(sizes) for _ in range(size)]
+    with pytest.warns(SoftHubWarning) as caught:
+        dev = replace(task, group_column="author").to_splits({"train": rows}).dev
+    assert f"so {len(dev)} of 75 rows are held out" in str(caught[0].message)
+    assert len({example.group for example in dev}) == 1
 
 
 def test_limits_that_cannot_be_met_are_refused(filed: Task) -> None:

@@ -149,8 +149,8 @@ def test_a_file_without_a_last_line_end_is_sound(task_on: TaskOn) -> None:
         ("a.csv", "id,text,label\nx,good\n", "a.csv, line 2: has 2 fields and the header 3"),
         ("a.csv", "text,label\n1,x,good\n2,y,bad\n", "line 2: has 3 fields and the header 2"),
         ("a.csv", "text,text,label\na,b,good\n", "a.csv: repeats the column name 'text'"),
-        ("a.jsonl", _jsonl({"txt": "a", "label": "good"}), "no column 'text'.*did you mean 'txt'"),
-        ("a.csv", "text,lable\na,good\n", "no column 'label'.*did you mean 'lable'"),
+        ("a.jsonl", _jsonl({"txt": "a", "label": "good"}), "no column 'text'.*are txt, label"),
+        ("a.csv", "text,lable\na,good\n", "no column 'label'.*are text, lable"),
         ("a.jsonl", _jsonl(GOOD, {"text": "a"}), "a.jsonl, line 2: 'label' is missing"),
         (
             "a.jsonl",
@@ -263,7 +263,7 @@ def test_without_a_dev_split_whole_groups_of_train_are_held_out(
 ) -> None:
     task = task_on("a.jsonl", _jsonl(*MANY), group_column="review")
     task = replace(task, dataset=_files({"train": tmp_path / "a.jsonl"}))
-    with pytest.warns(SoftHubWarning, match=r"no dev split, so 10% of train .* by 'review'"):
+    with pytest.warns(SoftHubWarning, match=r"no dev split, so 20 of 200 rows .* by 'review'"):
         train, dev = task.load("train"), task.load("dev", seed=1)
     assert len(train) + len(dev) == len(MANY)
     assert len(dev) == 20
@@ -368,3 +368,16 @@ def test_a_file_of_inputs_that_cannot_be_read_is_one_line(tmp_path):
     (tmp_path / "rows.csv").symlink_to("/proc/self/mem")
     with pytest.raises(DatasetError, match=r"rows\.csv: cannot be read"):
         RowSource.of_file(tmp_path / "rows.csv")
+
+
+def test_a_file_that_is_named_for_two_splits_is_noticed(task_on: TaskOn, tmp_path: Path) -> None:
+    task = task_on("rows.jsonl", _jsonl(GOOD, BAD, {"text": "fine", "label": "good"}))
+    (tmp_path / "other.jsonl").write_text(_jsonl({"text": "new", "label": "bad"}, GOOD, GOOD))
+    rows, other = tmp_path / "rows.jsonl", tmp_path / "other.jsonl"
+    same = replace(task, dataset=_files({"train": rows, "dev": other, "test": rows}))
+    message = "3 of the 3 different texts of test are in train too, so scores on test are too high"
+    with pytest.warns(SoftHubWarning, match=message) as caught:
+        splits = same.load_splits()
+    assert len(caught) == 1
+    with pytest.warns(SoftHubWarning, match=message):
+        task.to_splits(splits._asdict())

@@ -115,6 +115,8 @@ def test_a_line_break_written_as_two_characters_is_warned_of(task_file: Path) ->
         ("name: sentiment", "name: 5", "name: found 5, expected text; put it in quotes"),
         ("kind: classification", "kind: clasification", "did you mean 'classification'"),
         ("kind: classification", "kind: generation", "does not belong to a task of kind gener"),
+        ("name: sentiment", "name: [a]", r"name: found \['a'\], expected text$"),
+        ("language: en", "language: {a: 1}", r"language: found \{'a': 1\}, expected text$"),
         ("language: en", "language: no", "language: found False.*put them in quotes"),
         ('Sentiment:"\nlabel', 'Sentiment: "\nlabel', r"template: .*end it with 'Sentiment:'"),
         ('Sentiment:"\nlabel', 'Sentiment:\\n"\nlabel', r"template: .*the words begin with it"),
@@ -131,6 +133,12 @@ def test_a_line_break_written_as_two_characters_is_warned_of(task_file: Path) ->
         ('" positive"', '" bad"', "verbalizer: .*is already used for 'positive'"),
         ('" positive"', '"positive"', "write all words the same way"),
         ("positive: ", "yes: ", "verbalizer: found True.*put them in quotes"),
+        (
+            'verbalizer:\n  positive: " positive"\n  negative: [" negative", " bad"]',
+            "verbalizer: [positive, negative]",
+            r"verbalizer: found \['positive', .*expected labels with their words.*labels: \[…\]",
+        ),
+        ("max_length: 128", "decision: {threshold: 0.7}", "decision: threshold is for multi-label"),
         ("[accuracy, macro_f1]", "[acuracy]", "unknown metric 'acuracy'; did you mean 'accuracy'"),
         ("[accuracy, macro_f1]", "accuracy", "metrics: found 'accuracy', expected a list"),
         ("[accuracy, macro_f1]", "[exact_match]", "exact_match does not support classification"),
@@ -203,6 +211,12 @@ def test_a_mistake_in_a_generation_task_is_refused(
 def test_a_file_that_is_no_task_is_refused(task_file: Path, content: bytes) -> None:
     task_file.write_bytes(content)
     with pytest.raises(TaskError, match=r"sentiment\.yaml: "):
+        Task.from_file(task_file)
+
+
+def test_a_file_of_another_encoding_is_told_what_to_do(task_file: Path) -> None:
+    task_file.write_bytes(SENTIMENT.replace("Good or bad", "Höflich").encode("cp1252"))
+    with pytest.raises(TaskError, match=r"sentiment\.yaml: .*not UTF-8 text; .*save it as UTF-8"):
         Task.from_file(task_file)
 
 

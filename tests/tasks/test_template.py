@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softhub.errors import TaskError
-from softhub.tasks import Segment, Template
+from softhub.errors import DatasetError, TaskError
+from softhub.tasks import Segment, Task, Template
 
 REVIEW = Template("Review: {text}\nSentiment:")
 
@@ -52,9 +52,15 @@ def test_numbers_are_rendered_as_they_print() -> None:
     assert Template("{n} of {m}").render({"n": 3, "m": 4.5}) == "3 of 4.5"
 
 
-def test_a_missing_column_is_named_with_what_may_have_been_meant() -> None:
-    with pytest.raises(TaskError, match=r"reads \{text\}.*did you mean 'txt'\?"):
-        REVIEW.render({"txt": "fine"})
+@pytest.mark.parametrize(
+    ("row", "columns"), [({"txt": "fine", "id": 1}, "txt, id"), ({"x": "fine"}, "x"), ({}, "none")]
+)
+def test_a_missing_column_is_named_with_those_that_are_there(
+    row: dict[str, object], columns: str
+) -> None:
+    there = rf"reads \{{text\}}, which the row does not have; its columns are {columns}$"
+    with pytest.raises(TaskError, match=there):
+        REVIEW.render(row)
 
 
 def test_none_is_refused_instead_of_rendered() -> None:
@@ -71,3 +77,34 @@ def test_split_gives_what_is_before_and_after_the_column() -> None:
 def test_split_refuses_a_column_that_is_not_there_once(text: str, times: str) -> None:
     with pytest.raises(TaskError, match=f"{times} times; expected exactly once"):
         Template(text).split("text")
+
+
+@pytest.mark.parametrize("name", ["Text (EN)", "text/body", "1st text", "comment?", "a:b"])
+def test_a_text_column_that_no_placeholder_can_name_is_refused(name: str) -> None:
+    with pytest.raises(TaskError, match=r"^text_column: a template cannot read the column"):
+        Task(template=f"Review: {{{name}}}\nMood:", text_column=name, labels=["good", "bad"])
+
+
+def test_another_column_that_no_placeholder_can_name_is_refused_with_the_data() -> None:
+    """Without the data, `{question?}` may be text of the template."""
+    task = Task(template="{text}\nQ: {question?}\nA:", target_column="answer")
+    row = {"text": "a", "question?": "b", "answer": "c"}
+    with pytest.raises(DatasetError, match=r"a template cannot read the column 'question[?]'"):
+        task.to_examples([row])
+    assert task.to_examples([{"text": "a", "answer": "c"}])[0].row == {"text": "a"}
+
+
+@pytest.mark.parametrize(
+    ("text", "opening"),
+    [("Input: {review.body}\n", "Input: "), ("a {b c} {d}", "a "), ("{0} {x}", "{0} "), ("", "")],
+)
+def test_the_opening_is_the_text_before_the_first_column(text: str, opening: str) -> None:
+    assert Template(text).opening == opening
+
+
+def test_a_system_text_has_no_columns() -> None:
+    words = {"good": "good", "bad": "bad"}
+    chat = {"template": "Review: {text}", "labels": words}
+    with pytest.raises(TaskError, match=r"^system: contains {sentiment}.*the same for all rows"):
+        Task(**chat, system="Reply with {sentiment} only.")
+    assert Task(**chat, system='Reply with {"sentiment": "…"}.').system

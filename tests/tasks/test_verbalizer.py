@@ -44,7 +44,7 @@ def test_a_word_may_begin_another_because_scores_end_in_a_terminator() -> None:
     ("mapping", "message"),
     [
         ({}, "0 labels; expected at least two"),
-        ({"a": " x"}, "1 labels; expected at least two"),
+        ({"a": " x"}, "1 label; expected at least two"),
         ({"a": " x", "b": " x"}, "is already used for 'a'"),
         ({"a": [" x", " x"], "b": " y"}, "is already used for 'a'"),
         ({"a": " x", "b": [" y", " x"]}, "is already used for 'a'"),

@@ -16,7 +16,7 @@ import jinja2
 from softhub.adapter.card.markdown import block, cell, code, line, model_link
 from softhub.adapter.card.metadata import dataset_of, front_matter
 from softhub.adapter.card.terms import terms_of
-from softhub.adapter.manifest import Manifest, RecordedMetric
+from softhub.adapter.manifest import METHOD_OF_TYPE, Manifest, RecordedMetric
 from softhub.adapter.portable import UNKNOWN_BASE
 from softhub.errors import TaskError
 from softhub.tasks import Task
@@ -139,7 +139,7 @@ def _task(manifest: Manifest) -> Task | None:
 def _title(manifest: Manifest, task_name: str | None) -> str:
     base = manifest.base_model.split("/")[-1]
     target = "an unnamed base model" if manifest.base_model == UNKNOWN_BASE else base
-    kind = "soft prompt" if manifest.prefix is None else "prefix"
+    kind = METHOD_OF_TYPE[manifest.prompt_type]
     if task_name:
         return f"{task_name}: a {kind} for {target}"
     return f"{kind.capitalize()} for {target}"

@@ -12,7 +12,7 @@ from softhub.tasks.data_files import is_chat
 from softhub.tasks.drafting.lengths import count_words
 from softhub.tasks.plain_values import is_nothing
 from softhub.tasks.split_table import SplitTable
-from softhub.tasks.template import Template
+from softhub.tasks.template import is_readable, unreadable
 
 # Common names, the most telling first. Only the order counts, and a name alone is never enough.
 _LABELS = (
@@ -49,7 +49,7 @@ class Column:
     @property
     def in_template(self) -> bool:
         """Whether a template can read the column."""
-        return Template(f"{{{self.name}}}").columns == (self.name,)
+        return is_readable(self.name)
 
     def rank(self, names: Sequence[str]) -> int:
         """Return how near the column's name is to the front of a list; 0 if it is not in it."""
@@ -96,6 +96,11 @@ def guess_roles(columns: Sequence[Column], choices: Choices) -> Roles:
     """Guess the role of each column."""
     by_name = {column.name: column for column in columns}
     _check_choices(choices, by_name)
+    if len(columns) == 1 and not columns[0].is_chat:
+        raise DatasetError(
+            f"the data has a single column, {columns[0].name!r}; expected texts and answers, so "
+            f"add a column with what is missing"
+        )
     choices = _with_chat(choices, by_name)
     answer = by_name[choices.target or choices.label or _guess_label(columns, choices)]
     free = [column for column in columns if column.name not in (answer.name, choices.group)]
@@ -144,10 +149,7 @@ def _check_choices(choices: Choices, columns: Mapping[str, Column]) -> None:
             raise DatasetError(f"the column {name!r} is given twice; give each column one role")
     for name in choices.texts:
         if not columns[name].in_template:
-            raise DatasetError(
-                f"a template cannot read the column {name!r}: its name must begin with a letter "
-                f"and contain letters, digits, spaces, '.', '-' or '_'; rename it in the data"
-            )
+            raise DatasetError(unreadable(name))
     if choices.target and (choices.label or choices.multilabel):
         raise DatasetError("labels are for classification, a target for generation; choose one")
 
@@ -186,8 +188,6 @@ def _why_no_label(columns: Sequence[Column], free: Sequence[Column]) -> str:
             f"{chat!r} contains chats of several turns; expected one text and one answer in a row. "
             f"Write a row for each answer, with the messages before it as a column of text"
         )
-    if len(columns) == 1:
-        return f"the data has a single column, {columns[0].name!r}; expected texts and answers"
     rows = max((column.filled for column in free), default=0)
     single = next((c for c in free if c.distinct == 1 and c.rank(_LABELS)), None)
     if single is not None:

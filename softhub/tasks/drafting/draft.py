@@ -186,7 +186,7 @@ def _labeled(source: Source, roles: Roles) -> _Data:
     if "test" not in tables and "dev" in tables:
         tables["test"], places["test"] = tables.pop("dev"), places.pop("dev")
         texts = texts or ["there is no test split"]
-        texts.append("dev serves as test, and a tenth of train as dev")
+        texts.append("dev serves as test, and a tenth of the groups of train as dev")
     if texts:
         changes: dict[str, Any] = {"splits" if dataset.path else "data_files": places}
         dataset = replace(dataset, **changes)

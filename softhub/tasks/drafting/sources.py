@@ -56,6 +56,10 @@ def find_source(
     Raises:
         DatasetError: If the data is missing, empty or damaged; names file and line.
     """
+    if not place.strip():
+        raise DatasetError(
+            "the name of the data is empty; name a file, a folder, or a dataset on the Hub"
+        )
     path = expand_user(place)
     is_local = path.exists() or is_table(path) or not _HUB_ID.fullmatch(place)
     is_folder = path.is_dir() and not is_saved_dataset(path)

@@ -273,7 +273,8 @@ def test_declared_classes_are_labels_by_name(tmp_path: Path) -> None:
         ("object.json", b"{}", "object.json: is empty"),
         ("objects.jsonl", b"{}\n{}\n", "objects.jsonl: is empty"),
         ("latin.csv", "text,label\ncaf\xe9,a\n".encode("latin-1"), "line 2: is not UTF-8"),
-        ("one.csv", b"text\nx\ny\n", "has a single column, 'text'"),
+        ("label.csv", b",label\nx,a\ny,b\n", "has a single column, 'label'; .*add a column[^;]*$"),
+        ("one.csv", b"text\nx\ny\n", r"has a single column, 'text'; .*add a column[^;]*$"),
         (
             "cut.jsonl",
             b'{"text": "a", "label": "b"}\n{"text": "c',

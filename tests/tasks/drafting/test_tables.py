@@ -196,5 +196,5 @@ def test_dev_serves_as_a_missing_test(tmp_path: Path) -> None:
     )
     made = draft_task(source, tmp_path / "task.yaml")
     assert dict(made.sizes) == {"train": 40, "test": 9}
-    said = "there is no test split; dev serves as test, and a tenth of train as dev"
+    said = "there is no test split; dev serves as test, and a tenth of the groups of train as dev"
     assert made.warnings[0] == said
