@@ -45,6 +45,11 @@ def is_quiet() -> bool:
     return os.environ.get(QUIET, "") not in ("", "0")
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: `1 row`, `2 rows`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 @contextmanager
 def phase(
     what: str | None, total: int | None = None, unit: str = "step"
@@ -75,7 +80,7 @@ def phase(
                 yield bar.update
         else:
             if outer is None:
-                count = "" if total is None else f": {total} {unit}{'' if total == 1 else 's'}"
+                count = "" if total is None else f": {counted(total, unit)}"
                 print(f"{what}{count} …", file=sys.stderr, flush=True)
             yield lambda _: None
     finally:

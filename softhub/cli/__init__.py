@@ -6,11 +6,14 @@ Exit codes: 0 success, 1 a known error (one line on stderr), 2 wrong usage, 130 
 import io
 import sys
 
-from softhub.experiments.console import FAILED, exit_code_of, route_warnings, silence_stdout
-
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    try:
+        from softhub.experiments.console import FAILED, exit_code_of, silence_stdout
+    except KeyboardInterrupt:  # whose handler is in this module
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an old console knows few characters
@@ -25,6 +28,7 @@ def main() -> None:
 
 def _run() -> None:
     from softhub.cli.app import app
+    from softhub.experiments.console import route_warnings
 
     route_warnings()
     app(prog_name="softhub")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,13 +21,15 @@ from softhub.cli.options import (
 from softhub.cli.output import emit_facts
 from softhub.cli.predict import read_inputs
 from softhub.errors import ConfigError, TaskError
-from softhub.terminal import phase
+from softhub.terminal import counted, phase
 
 if TYPE_CHECKING:
     from softhub.experiments.distillation import Teacher
     from softhub.inference.engine import PromptModel
-    from softhub.tasks import Splits, Task, Template
+    from softhub.model.prompt import SoftPrompt
+    from softhub.tasks import Example, Splits, Task, Template
     from softhub.training import FitResult
+    from softhub.training.peft_config import PromptConfig
 
 _DEV_SHARE = 5  # every fifth text of a file is a dev text
 
@@ -41,7 +44,22 @@ TextsOption = Annotated[
 StepsOption = Annotated[
     str, option("Optimizer steps; auto: until the loss on dev stops falling.", "STEPS")
 ]
-InitOption = Annotated[str, option("auto, task, text, labels, vocabulary or random.", "INIT")]
+InitOption = Annotated[
+    str,
+    option("auto, task, text, labels, vocabulary or random; or the folder of an adapter.", "INIT"),
+]
+
+
+class PromptType(str, Enum):
+    """What `--prompt-type` takes."""
+
+    PROMPT = "prompt"
+    PREFIX = "prefix"
+
+
+PromptTypeOption = Annotated[
+    PromptType, option("prompt, or prefix: keys and values in every layer.", "TYPE")
+]
 
 
 def distill(
@@ -62,6 +80,7 @@ def distill(
     ] = False,
     texts: TextsOption = None,
     tokens: Annotated[int, option("Virtual tokens.", "P", min=1)] = 20,
+    prompt_type: PromptTypeOption = PromptType.PROMPT,
     max_steps: StepsOption = "120",
     learning_rate: Annotated[float | None, option("Peak learning rate.", "RATE")] = None,
     init: InitOption = "auto",
@@ -103,21 +122,24 @@ def distill(
     data = _read(loaded_task, texts, max_train_examples, max_dev_examples, max_test_examples)
     if kind == "teacher":
         value = adapter_folder(value, hub=hub, revision=revision)
+    if kind == "shots":
+        value = _shots(loaded_task, value, seed)
+    from softhub.experiments.distillation import BiasCorrectedTeacher
+    from softhub.experiments.distillation import distill as fit
     from softhub.inference.engine import PromptModel
     from softhub.model.loading import load_base
-    from softhub.training.checkpoints import check_resumable
 
-    if resume:
-        check_resumable(output_dir)
+    start = _start(output_dir, init, resume)
     with phase(f"Loading {base}"):
         model = PromptModel(load_base(base, name=base_name, device_map=device))
-    imitated = _teacher(model, loaded_task, kind, value, seed)
+    imitated = _teacher(model, loaded_task, kind, value)
     if bias_corrected:
-        from softhub.experiments.distillation import BiasCorrectedTeacher
-
         imitated = BiasCorrectedTeacher(imitated, data.train)
     student = replace(loaded_task, system="") if system else loaded_task
-    result = _train(model, student, imitated, data, args, tokens, init, resume)
+    config = _config(model, imitated, prompt_type, tokens)
+    result = fit(
+        model.base, student, config, data, teacher=imitated, args=args, init=start, resume=resume
+    )
     _finish(model, student, imitated, data, result, output_dir)
 
 
@@ -173,18 +195,41 @@ def _read(
     chosen, rest = examples[::_DEV_SHARE], examples[:]
     del rest[::_DEV_SHARE]
     if not rest:
-        raise ConfigError(f"{texts} contains {len(rows)} text. Distillation needs two or more.")
+        raise ConfigError(
+            f"{texts} contains {counted(len(rows), 'text')}. Distillation needs two or more."
+        )
     return Splits(rest[:train], chosen[:dev], scored)
 
 
-def _teacher(model: "PromptModel", task: "Task", kind: str, value: Any, seed: int) -> "Teacher":
-    from softhub.experiments.distillation import FewShotTeacher, ModelTeacher
-    from softhub.model.prompt import SoftPrompt
+def _shots(task: "Task", count: int, seed: int) -> "list[Example]":
     from softhub.tasks.sampling import choose_shots
 
+    rows = task.load("train")
+    if count > len(rows):
+        raise ConfigError(
+            f"--shots is {count}, but the train split has {counted(len(rows), 'row')}. Give a "
+            "smaller number."
+        )
+    return choose_shots(task, rows, count, seed)
+
+
+def _start(folder: Path, init: str, resume: bool) -> "str | SoftPrompt | None":
+    """Return the initialization; training would find what is wrong only after the teacher."""
+    from softhub.training.checkpoints import check_resumable, check_writable
+    from softhub.training.initialization import load_init
+
+    if resume:
+        check_resumable(folder)
+    check_writable(folder)
+    return load_init(init)
+
+
+def _teacher(model: "PromptModel", task: "Task", kind: str, value: Any) -> "Teacher":
+    from softhub.experiments.distillation import FewShotTeacher, ModelTeacher
+    from softhub.model.prompt import SoftPrompt
+
     if kind == "shots":
-        examples = choose_shots(task, task.load("train"), value, seed)
-        return FewShotTeacher(model, task, task.template, examples)
+        return FewShotTeacher(model, task, task.template, value)
     if kind == "template":
         return ModelTeacher(model, replace(task, template=value))
     prompt = SoftPrompt.from_pretrained(value) if kind == "teacher" else None
@@ -208,26 +253,16 @@ def _arguments(
     )
 
 
-def _train(
-    model: "PromptModel",
-    task: "Task",
-    teacher: "Teacher",
-    data: "Splits",
-    args: Any,
-    tokens: int,
-    init: str,
-    resume: bool,
-) -> "FitResult":
-    from peft import PromptTuningConfig
+def _config(
+    model: "PromptModel", teacher: "Teacher", prompt_type: PromptType, tokens: int
+) -> "PromptConfig":
+    """Return PEFT's configuration of the student; only a prompt can start from a text."""
+    from peft import PrefixTuningConfig, PromptTuningConfig
 
-    from softhub.experiments.distillation import distill as fit
-
-    config = PromptTuningConfig(
-        task_type=model.base.task_type,
-        num_virtual_tokens=tokens,
-        prompt_tuning_init_text=teacher.instruction,
-    )
-    return fit(model.base, task, config, data, teacher=teacher, args=args, init=init, resume=resume)
+    options: dict[str, Any] = {"task_type": model.base.task_type, "num_virtual_tokens": tokens}
+    if prompt_type is PromptType.PREFIX:
+        return PrefixTuningConfig(**options)
+    return PromptTuningConfig(**options, prompt_tuning_init_text=teacher.instruction)
 
 
 def _finish(

@@ -9,7 +9,6 @@ import typer
 from softhub.adapter.layout import check_not_in_hub
 from softhub.cli.options import (
     PROMPT,
-    AdapterArgument,
     AdapterOnBase,
     BaseOption,
     BatchSizeOption,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from softhub.inference.engine import PromptModel
     from softhub.tasks import Example, Task
 
+FolderArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help="Adapter folder.")]
 PerClassOption = Annotated[bool, typer.Option("--per-class", help="Also print per-class metrics.")]
 RunCodeOption = Annotated[
     bool, typer.Option("--run-generated-code", help="Run generated code, for pass_at_1.")
@@ -84,7 +84,7 @@ def evaluate(
 
 
 def calibrate(
-    adapter: AdapterArgument,
+    adapter: FolderArgument,
     *,
     base: BaseOption,
     task: TaskOption,

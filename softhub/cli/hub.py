@@ -110,6 +110,7 @@ def pull(
 def list_(hub: HubOption = None, as_json: JsonOption = False) -> None:
     """List the adapters on a hub (alias: ls)."""
     from softhub.hub import Hub
+    from softhub.hub.names import HubAddress
 
     source = Hub(hub)
     found = source.list()
@@ -119,7 +120,11 @@ def list_(hub: HubOption = None, as_json: JsonOption = False) -> None:
         columns = (*ADAPTER_COLUMNS, "tags", "note")
         emit_columns(columns, [adapter_cells(info) for info in found])
     else:
-        note(f"hub {source.uri} is empty; push an adapter: softhub push FOLDER NAMESPACE/NAME")
+        root = HubAddress.parse(hub).root
+        missing = root is not None and not root.is_dir()
+        cause = f" (its folder {root} does not exist yet)" if missing else ""
+        command = f"softhub push FOLDER NAMESPACE/NAME{f' --hub {source.uri}' if hub else ''}"
+        note(f"hub {source.uri} is empty{cause}; push an adapter: {command}")
 
 
 def info(
@@ -142,7 +147,7 @@ def info(
     emit_facts(_facts(found))
     if found.metrics:
         emit("")
-        rows = [row for metric in found.metrics for row in _scores(metric)]
+        rows = [row for metric in found.metrics for row in _scores(found, metric)]
         emit_table(("split", "metric", "of", "value", "examples"), rows)
 
 
@@ -221,8 +226,10 @@ def _reuse(info: "AdapterInfo") -> str | None:
     return describe_reuse(info.num_virtual_tokens or 0) if is_prompt else None
 
 
-def _scores(metric: "RecordedMetric") -> Iterator[tuple[str, ...]]:
+def _scores(info: "AdapterInfo", metric: "RecordedMetric") -> Iterator[tuple[str, ...]]:
+    from softhub.adapter.manifest import METHOD_OF_TYPE
+
     name, examples = (metric.split, metric.name), str(metric.examples)
-    yield *name, "soft prompt", score(metric), examples
+    yield *name, METHOD_OF_TYPE[info.prompt_type or "prompt"], score(metric), examples
     for baseline, value in metric.baselines.items():
         yield *name, baseline, f"{value:.3f}", examples

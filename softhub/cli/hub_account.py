@@ -2,6 +2,7 @@
 
 from softhub.cli.options import HubOption
 from softhub.cli.output import emit
+from softhub.errors import HubError
 
 
 def login() -> None:
@@ -13,7 +14,16 @@ def login() -> None:
     """
     from huggingface_hub import login as log_in
 
-    log_in()
+    from softhub.hub.records import plain
+
+    try:
+        log_in()
+    except Exception as error:  # huggingface_hub raises many kinds
+        reason = plain(str(error) or type(error).__name__, most=300)
+        raise HubError(
+            f"The login at huggingface.co failed: {reason}. Check the network and run the command "
+            "again, or set HF_TOKEN to an access token."
+        ) from error
 
 
 def whoami(hub: HubOption = None) -> None:

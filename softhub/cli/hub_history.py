@@ -1,5 +1,6 @@
 """Verbs for versions: log, diff, tag, untag, verify, deprecate, delete and lock."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from softhub.cli.options import (
     option,
 )
 from softhub.cli.output import emit, emit_facts, emit_json, emit_table
+from softhub.errors import ConfigError
 from softhub.experiments.console import note
 
 if TYPE_CHECKING:
@@ -133,10 +135,19 @@ def delete(
 
     target = Hub(hub)
     if not yes:
-        question = f"Delete {repo_id} with its history from hub {target.uri}?"
-        typer.confirm(question, abort=True, err=True)
+        _confirm(f"Delete {repo_id} with its history from hub {target.uri}?")
     target.delete(repo_id)
     note(f"deleted {repo_id} from hub {target.uri}")
+
+
+def _confirm(question: str) -> None:
+    print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        print(file=sys.stderr)
+        raise ConfigError("stdin has no answer to the question; add --yes to answer it.")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise typer.Abort
 
 
 def lock(

@@ -82,7 +82,8 @@ def search(
         rows = [adapter_cells(info, metric) for info in found]
         emit_columns((*ADAPTER_COLUMNS, "date", "note"), rows)
     else:
-        note(f"no adapter on hub {source.uri} matches; use fewer filters, or run softhub list")
+        command = f"softhub list{f' --hub {source.uri}' if hub else ''}"
+        note(f"no adapter on hub {source.uri} matches; use fewer filters, or run {command}")
 
 
 def similar(

@@ -13,11 +13,13 @@ import typer
 from softhub.cli.output import check_output
 from softhub.config import expand_user
 from softhub.errors import ConfigError
+from softhub.experiments.console import say
 from softhub.terminal import QUIET, phase, quiet_libraries
 
 if TYPE_CHECKING:
     from softhub.inference.engine import PromptModel
     from softhub.inference.predictor import Predictor
+    from softhub.tasks import Task
 
 PROMPT = "prompt"  # the name of the adapter in the model
 
@@ -92,10 +94,12 @@ def is_folder(ref: str, *, revision: str | None) -> bool:
     Raises:
         ConfigError: It can only be a path, and there is no such folder.
         InvalidAdapter: Saving to it was interrupted; says where the earlier adapter is.
-        typer.BadParameter: It is a folder, and a revision was given.
+        typer.BadParameter: It is empty, or it is a folder and a revision was given.
     """
     from softhub.adapter.validation import check_interrupted_save
 
+    if not ref.strip():
+        raise typer.BadParameter("the name of the adapter is empty; give a folder or a repository")
     folder = expand_user(ref)
     if folder.is_dir():
         if revision is not None:
@@ -157,10 +161,9 @@ class AdapterOnBase:
         from softhub.inference.engine import PromptModel
         from softhub.model.loading import load_base
         from softhub.model.prompt import SoftPrompt
-        from softhub.tasks import Task
 
         prompt = SoftPrompt.from_pretrained(folder)
-        own_task = Task.from_file(task) if task else None
+        own_task = _task_of_file(task, folder)
         with phase(f"Loading {self.base}"):
             model = PromptModel(load_base(self.base, device_map=self.device))
         model.load_prompt(prompt, name=PROMPT, task=own_task, force=self.force)
@@ -174,17 +177,31 @@ class AdapterOnBase:
     ) -> "Predictor":
         """Return a `Predictor` with the adapter as its only prompt; see `load`."""
         from softhub.inference.predictor import Predictor
-        from softhub.tasks import Task
 
+        folder = self.folder()
         return Predictor(
             self.base,
-            self.folder(),
+            folder,
             method=method,
-            task=Task.from_file(task) if task else None,
+            task=_task_of_file(task, folder),
             load={"device_map": self.device},
             force=self.force,
             **options,
         )
+
+
+def _task_of_file(file: Path | None, folder: Path) -> "Task | None":
+    """Return the task of a file; a warning says if it replaces that of the adapter in a folder."""
+    from softhub.model.prompt import SoftPrompt
+    from softhub.tasks import Task
+
+    if file is None:
+        return None
+    own = SoftPrompt.from_pretrained(folder).manifest.task
+    if own is not None:
+        name = own.get("name")
+        say(f"warning: {file} replaces the adapter's own task, {name}, and its calibration")
+    return Task.from_file(file)
 
 
 def takes_adapter(verb: Callable[..., None]) -> Callable[..., None]:

@@ -12,6 +12,7 @@ from softhub.config import expand_user
 from softhub.errors import ConfigError
 from softhub.experiments.console import note, one_line, printable
 from softhub.files import replace_file
+from softhub.terminal import counted
 
 if TYPE_CHECKING:
     from pandas import Series
@@ -80,7 +81,7 @@ def check_output(path: Path | None) -> Path | None:
     """Check that results can be written to a file, before anything is computed.
 
     Raises:
-        typer.BadParameter: The name has another ending, its folder does not exist, or it is one.
+        typer.BadParameter: The name has another ending, or is that of a folder.
     """
     from softhub.tasks.table_writing import ENDINGS  # which loads numpy
 
@@ -90,8 +91,6 @@ def check_output(path: Path | None) -> Path | None:
             raise typer.BadParameter(f"{path} must end in {', '.join(ENDINGS)}")
         if path.is_dir():
             raise typer.BadParameter(f"{path} is a folder; expected the name of a file")
-        if not path.parent.is_dir():
-            raise typer.BadParameter(f"there is no folder {str(path.parent)!r}; create it first")
     return path
 
 
@@ -123,10 +122,11 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     else:
         table.apply(_storable).to_parquet(buffer, index=False)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, buffer.getvalue())
     except OSError as error:
         raise ConfigError(f"Cannot write {str(path)!r}: {error.strerror}.") from error
-    note(f"Wrote {len(records)} rows to {path}")
+    note(f"Wrote {counted(len(records), 'row')} to {path}")
 
 
 def _storable(column: "Series[Any]") -> "Series[Any]":

@@ -22,7 +22,7 @@ from softhub.cli.output import check_one_format, emit, emit_json, emit_table
 from softhub.config import expand_user
 from softhub.errors import DatasetError
 from softhub.experiments.console import note, say
-from softhub.terminal import phase
+from softhub.terminal import counted, phase
 
 if TYPE_CHECKING:
     from softhub.inference.engine import Prediction
@@ -160,6 +160,7 @@ def _write(
 
     predictor = source.predictor(task, method, options)
     check_file(predictor, rows, output)
+    output.parent.mkdir(parents=True, exist_ok=True)
     with phase(f"Loading {source.base}"):
         predictor.model  # noqa: B018  # loads it
     progress = "Classifying" if method == "predict" else "Generating"
@@ -167,10 +168,10 @@ def _write(
     report = predict_file(predictor, rows, output, chunk_size=chunk, progress=progress)
     if report.failed:
         say(
-            f"warning: {report.failed} of {report.rows} rows have no answer (see the column "
-            f"'error'); the first: {report.first_error}"
+            f"warning: {report.failed} of {counted(report.rows, 'row')} have no answer (see the "
+            f"column 'error'); the first: {report.first_error}"
         )
-    note(f"Wrote {report.rows} rows to {output}")
+    note(f"Wrote {counted(report.rows, 'row')} to {output}")
 
 
 def _rows(texts: list[str] | None, file: str | None) -> "RowSource":
@@ -206,18 +207,27 @@ def _given(texts: list[str] | None, file: str | None) -> list[str] | Path:
         )
     if file is not None and file != "-":
         return expand_user(file)
+    _check_arguments(texts or [])
     inputs = texts or _stdin_lines()
     if not inputs:
         raise DatasetError("stdin contains no text. Write one text per line.")
     return inputs
 
 
+def _check_arguments(texts: list[str]) -> None:
+    for place, text in enumerate(texts, 1):
+        which = f"text {place} of {len(texts)}"
+        if not text.strip():
+            raise typer.BadParameter(f"{which} is empty; expected a text to answer")
+        if any("\udc80" <= character <= "\udcff" for character in text):  # a byte that is not UTF-8
+            raise typer.BadParameter(f"{which} is not UTF-8; give texts in a file with --input")
+
+
 def _stdin_lines() -> list[str]:
-    try:
-        lines = sys.stdin.read().split("\n")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"stdin is not {error.encoding} text ({error.reason}).") from error
-    return [line.rstrip("\r") for line in lines if line.strip()]
+    from softhub.tasks.file_detection import TextFile
+
+    file = TextFile.open(Path("stdin"), sys.stdin.buffer.read())
+    return [line.rstrip("\r\n") for _, line in file.lines() if line.strip()]
 
 
 def check_inputs(

@@ -69,7 +69,7 @@ def serve(
     ] = None,
     pin: Annotated[
         list[str] | None,
-        option("Name of a prompt whose keys and values are never discarded.", "NAME"),
+        option("Name of a prompt whose keys and values are never discarded. Repeatable.", "NAME"),
     ] = None,
     hub: HubOption = None,
     allow: Annotated[
@@ -120,7 +120,11 @@ def serve(
     force: ForceOption = False,
     engine: Annotated[
         EngineName,
-        option("built-in, or vllm: start vLLM with softhub's plug-in instead.", "ENGINE"),
+        option(
+            "built-in, or vllm: start vLLM with softhub's plug-in instead, which takes --prompts "
+            "(folders or a lock file), --allow, --hub, --host and --port only.",
+            "ENGINE",
+        ),
     ] = EngineName.BUILT_IN,
 ) -> None:
     """Serve a base model and its prompts with OpenAI's HTTP API.
@@ -226,10 +230,15 @@ def bound_socket(host: str, port: int) -> socket.socket:
             found.close()
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"The server cannot listen on {host}:{port}: {reason}. Free the port, or "
+            f"The server cannot listen on {_authority(host, port)}: {reason}. Free the port, or "
             "pass another --port, or a --host of this machine."
         ) from error
     return found
+
+
+def _authority(host: str, port: int) -> str:
+    """Return an address as a URL has it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def prompt_folders(prompts: Sequence[str], hub: str | None) -> dict[str, Path]:
@@ -312,7 +321,7 @@ def _start_log(model: "PromptModel", host: str, port: int) -> None:
     fields = {
         "base": model.base.name,
         "prompts": memory.prompts,
-        "address": f"http://{host}:{port}",
+        "address": f"http://{_authority(host, port)}",
         "prefix_budget_mib": memory.prefix_budget // _MIB,
     }
     logging.getLogger("softhub.serving").info("starting", extra={"fields": fields})

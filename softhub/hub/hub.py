@@ -53,8 +53,8 @@ class Hub:
     """Push, pull and find soft prompts.
 
     >>> hub = Hub()                                   # the hub on this disk
-    >>> hub.push("runs/sentiment", "me/sentiment", tags=["v1"])     # doctest: +SKIP
-    >>> folder = hub.pull("me/sentiment", revision="v1")            # doctest: +SKIP
+    >>> hub.push("runs/sentiment/adapter", "me/sentiment", tags=["v1"])     # doctest: +SKIP
+    >>> folder = hub.pull("me/sentiment", revision="v1")                    # doctest: +SKIP
 
     Attributes:
         uri: The hub's address.
@@ -225,9 +225,9 @@ class Hub:
         """Return every adapter that matches the filters, sorted by name.
 
         Args:
-            **filters: Fields of `Query`: `task`, `task_kind`, `base_model`, `tag`, `author`,
-                `language`, `license`, `dataset`, `metric`, `min_score`, `fingerprint`, `text`,
-                `sort`, `limit`.
+            **filters: Fields of `Query`: `task`, `task_kind`, `prompt_type`, `base_model`, `tag`,
+                `author`, `language`, `license`, `dataset`, `metric`, `min_score`, `fingerprint`,
+                `text`, `sort`, `limit`.
 
         Raises:
             HubError: There is no such filter.
@@ -252,7 +252,7 @@ class Hub:
         return self._backend.info(repo_id_argument(repo_id), revision)
 
     def search(self, text: str | None = None, **filters: Any) -> Listing:
-        """Return the adapters whose name, task, base or tags contain all words, best score first.
+        """Return the adapters whose name, task, base or card contain all words, best score first.
 
         Args:
             text: Words, in any case and order; None for all adapters.

@@ -33,7 +33,8 @@ class Query:
     """Conditions that must all hold; None or empty means any.
 
     Attributes:
-        text: Words that must all occur in name, task, base, message, tags or languages.
+        text: Words that must all occur in repository, task, base, message or the card's tags,
+            datasets and languages.
         task: Name of the task, in any case.
         task_kind: `classification` or `generation`.
         prompt_type: `prompt` or `prefix`.

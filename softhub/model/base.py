@@ -198,7 +198,7 @@ class BaseModel:
     def capabilities(self) -> Capabilities:
         """What the model computes exactly, found out by asking it; see `softhub.model.probe`.
 
-        It is asked again after it was moved or cast.
+        It is tested again after it was moved or cast.
         """
         from softhub.model.probe import Capabilities
 

@@ -8,8 +8,8 @@ the norms changes some of them: equal norm digests with matrices within quantiza
 mean the same base with another quantization, and different norm digests mean another base.
 
 Equal weights compute something else with other settings, such as rotary factors. A file format or a
-release of transformers may lack some, so only settings that both sides have are compared, and other
-settings are no other base: they are a reason for a warning.
+release of transformers may lack some, so only settings that both sides have are compared. Different
+settings do not make it a different base; they cause a warning.
 """
 
 from __future__ import annotations

@@ -107,9 +107,9 @@ def _source(ref: str | Path, name: str | None) -> str:
     if path.suffix == ".gguf":
         with _explained_errors(str(path)):
             return str(convert_gguf(path, name))
-    if path.is_dir():
+    if source and path.is_dir():
         return str(path)
-    if path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
+    if not source or path.exists() or source[0] in "./~" or source.count("/") > 1:
         raise BaseModelError(
             f"No base model at {source!r}: expected a folder with config.json, a .gguf file, or a "
             "Hub repo id such as 'HuggingFaceTB/SmolLM2-135M-Instruct'."

@@ -71,6 +71,8 @@ def prefix_refusal(base: BaseModel) -> str | None:
         return "activation checkpointing is on, with which layers read no keys and values"
     if base.is_sharded:
         return "FSDP has sharded its layers"
+    if "past_key_values" not in base.forward_parameters:
+        return "it takes no keys and values, as recurrent models do not"
     layers = DynamicCache(config=base.model.config).layers
     others = sorted({type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer})
     if others:

@@ -6,7 +6,7 @@ and in a batch with pads, with shared keys and values, packed, continued from a 
 exact is used, and the fastest of it; what is exact in no way is refused with the reason.
 
 A window or a switch of rotary factors changes what is exact beyond a length. The base is therefore
-asked again, once, when the first row appears that is longer than a length that its config names;
+tested again, once, when the first row appears that is longer than a length that its config names;
 and so it is after it was moved to another device or cast.
 """
 
@@ -99,12 +99,12 @@ class Capabilities:
 
     @property
     def is_current(self) -> bool:
-        """Whether the base is where it was asked, or cannot be asked again."""
+        """Whether the base is where it was tested, or cannot be tested again."""
         return self._placement == self._base.placement or _is_divided(self._base)
 
     @cached_property
     def windows(self) -> tuple[int, ...]:
-        """Lengths, in order, beyond which the base is asked again."""
+        """Lengths, in order, beyond which the base is tested again."""
         return named_windows(self._base.model.config.get_text_config().to_dict())
 
     @cached_property
@@ -215,7 +215,7 @@ class Capabilities:
                 found[name] = _IN_WORDS[self.texts(0, 0, prompted=prompted).batching]
             except BaseModelError as refused:
                 found[name] = f"refused: {refused}"
-        found["asked again beyond"] = ", ".join(f"{each} tokens" for each in self.windows)
+        found["tested again beyond"] = ", ".join(f"{each} tokens" for each in self.windows)
         return {**found, **{f"not exact: {way}": why for way, why in rows.reasons.items()}}
 
     @property

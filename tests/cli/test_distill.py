@@ -25,6 +25,7 @@ hard_templates:
   - "Is it good or not? Answer with one word.\\n\\nReview: {text}\\nSentiment:"
 metrics: [accuracy]
 """
+NO_BASE = ("--base", "./nowhere")  # that what is wrong is found before the base is loaded
 WORDS = ("great", "easy", "love", "best", "value", "waste", "broke", "money", "nobody", "again")
 
 
@@ -69,6 +70,8 @@ def test_a_few_shot_prompt_becomes_an_adapter_and_a_report(
     done = softhub("distill", *options, "--shots", 4, "--bias-corrected", "--base-name", "my/tiny")
     assert done.code == 0, done.err
     assert "step 2/2" in done.err
+    assert "Asking the teacher about 20 texts …\n" in done.err
+    assert "Evaluating few-shot prompts" not in done.err
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     kept = report["distillation"]
     tokens = kept["tokens"]
@@ -134,6 +137,15 @@ def test_another_adapter_is_a_teacher(
     assert report["teacher"]["virtual_tokens"] == 5
 
 
+def test_a_student_may_be_a_prefix(softhub: Command, options: list[object], tmp_path: Path) -> None:
+    done = softhub("distill", *options, "--template", 2, "--prompt-type", "prefix")
+    assert done.code == 0, done.err
+    manifest = SoftPrompt.from_pretrained(tmp_path / "run" / "adapter").manifest
+    assert (manifest.prompt_type, manifest.num_virtual_tokens) == ("prefix", 4)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [row["name"] for row in report["rows"]][-1] == "prefix"
+
+
 def test_an_interrupted_run_exits_with_130_and_can_be_resumed(
     softhub: Command, options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +175,10 @@ def test_an_interrupted_run_exits_with_130_and_can_be_resumed(
         (["--template", 9], 1, "Found --template 9, but the task toy has 2 hard_templates"),
         (["--template", "No column"], 1, "contains {text} 0 times"),
         (["--system"], 1, "has no system text to distill"),
-        (["--shots", 2, "--init", "best"], 1, "Unknown init"),
+        (["--shots", 2, "--init", "best", *NO_BASE], 1, "Unknown init"),
+        (["--shots", 2, "--output-dir", __file__, *NO_BASE], 1, "cannot be written to"),
+        (["--shots", 21, *NO_BASE], 1, "--shots is 21, but the train split has 20 rows"),
+        (["--shots", 2, "--prompt-type", "lora"], 2, "'lora' is not one of 'prompt', 'prefix'"),
         (["--shots", 2, "--texts", "nowhere.txt"], 1, "nowhere.txt: there is no such file"),
         (["--shots", 2, "--resume"], 1, "Nothing to resume"),
         (["--teacher", "./nowhere"], 1, "no adapter folder"),

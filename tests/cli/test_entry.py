@@ -210,6 +210,21 @@ def test_interrupt_is_130_and_one_line() -> None:
     assert (process.returncode, out, err) == (130, "", "interrupted\n")
 
 
+def test_an_interrupt_while_modules_are_imported_is_130_and_one_line() -> None:
+    code = (
+        "import sys\n"
+        "class Press:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'softhub.experiments':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Press())\n"
+        "from softhub.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], **CAPTURED)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 def _wait_until_reading(process: "subprocess.Popen[str]") -> None:
     """Fill the pipe: once this much was taken out of it, the command is in its read."""
     assert process.stdin is not None

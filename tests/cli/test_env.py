@@ -29,7 +29,7 @@ def test_what_a_base_computes_exactly(softhub: Command, tiny_base: Callable[[str
     assert record["soft prompts"] == "exact"
     assert record["prompt in a batch"] == "shared"
     assert record["prefixes"].startswith("refused: it has sliding windows")
-    assert record["asked again beyond"] == f"{SLIDING_WINDOW} tokens"
+    assert record["tested again beyond"] == f"{SLIDING_WINDOW} tokens"
     assert "not packed" not in record.values()
     shown = softhub("env", "--base", base).out
     assert all(name in shown for name in record)

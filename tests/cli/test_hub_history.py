@@ -2,7 +2,9 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
@@ -10,6 +12,10 @@ import pytest
 from softhub.adapter.layout import WEIGHTS
 from tests.command import Command
 from tests.hub.adapters import adapter_files, write
+from tests.prompts import MOOD, prefix, soft_prompt
+
+if TYPE_CHECKING:
+    from softhub.model.base import BaseModel
 
 REPO = "me/sentiment"
 
@@ -48,13 +54,27 @@ def test_search_finds_and_filters(pushed: Command, folders: list[Path]) -> None:
     assert "expected one of: date, name, score, size" in wrong.err
 
 
+def test_search_by_prompt_type(
+    softhub: Command, loaded: Callable[[str], "BaseModel"], tmp_path: Path
+) -> None:
+    for make in (soft_prompt, prefix):
+        folder = make(loaded("llama"), 3, MOOD).save_pretrained(tmp_path / make.__name__)
+        assert softhub("push", folder, f"me/{folder.name}").code == 0
+    for prompt_type, name in [("prompt", "me/soft_prompt"), ("prefix", "me/prefix")]:
+        found = lines(softhub("search", "--prompt-type", prompt_type).out)
+        assert [row[0] for row in found[1:]] == [name]
+    wrong = softhub("search", "--prompt-type", "lora")
+    assert wrong.code == 1 and "expected one of: prefix, prompt" in wrong.err
+
+
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_what_a_search_finds_is_written_to_a_file(
     pushed: Command, tmp_path: Path, ending: str
 ) -> None:
-    file = tmp_path / f"found.{ending}"
+    file = tmp_path / "new" / f"found.{ending}"
     done = pushed("search", "sentiment", "--output", file)
     assert (done.code, done.out) == (0, ""), done.err
+    assert f"Wrote 1 row to {file}\n" in done.err
     if ending == "jsonl":
         (row,) = map(json.loads, file.read_text().splitlines())
     else:
@@ -119,12 +139,30 @@ def test_deprecate_warns_on_pull(pushed: Command) -> None:
     assert "warning: me/sentiment is deprecated: old; use me/new instead" in done.err
 
 
-def test_delete_asks_first(pushed: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delete_asks_first(
+    pushed: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     assert pushed("rm", REPO).code == 1
     assert pushed("info", REPO).code == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    unanswered = pushed("rm", REPO)
+    assert (unanswered.code, "add --yes" in unanswered.err) == (1, True)
+    assert pushed("info", REPO).code == 0
     assert pushed("delete", REPO, "--yes").code == 0
     assert pushed("info", REPO).code == 1
+    assert pushed("push", tmp_path / "0", REPO).code == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO("Y\n"))
+    assert pushed("rm", REPO).code == 0
+    assert pushed("info", REPO).code == 1
+
+
+def test_login_without_a_network_is_one_line(softhub: Command) -> None:
+    """The tests are offline."""
+    done = softhub("login")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("error: The login at huggingface.co failed: ")
+    assert "HF_TOKEN" in done.err and done.err.count("\n") == 1
 
 
 def test_lock_then_pull_what_is_locked(

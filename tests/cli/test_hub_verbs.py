@@ -74,12 +74,34 @@ def test_empty_hub_says_how_to_push(softhub: Command) -> None:
     assert json.loads(softhub("list", "--json").out) == []
 
 
+def test_a_hub_whose_folder_is_not_there_is_named(softhub: Command, tmp_path: Path) -> None:
+    hub = f"local:{tmp_path / 'nope'}"
+    done = softhub("list", "--hub", hub)
+    assert (done.code, done.out) == (0, "")
+    assert f"hub {hub} is empty (its folder {tmp_path / 'nope'} does not exist yet)" in done.err
+    assert done.err.endswith(f"softhub push FOLDER NAMESPACE/NAME --hub {hub}\n")
+    missing = softhub("info", "me/mood", "--hub", hub)
+    assert missing.code == 1
+    assert f"not on the hub at {tmp_path / 'nope'}, which does not exist" in missing.err
+    (tmp_path / "nope").mkdir()
+    assert f"`softhub list --hub {hub}` shows" in softhub("info", "me/mood", "--hub", hub).err
+    assert f"softhub list --hub {hub}" in softhub("search", "mood", "--hub", hub).err
+
+
+@pytest.mark.parametrize("verb", [("info",), ("predict", "text", "--base", "unused")])
+def test_an_adapter_without_a_name_is_refused(softhub: Command, verb: tuple[str, ...]) -> None:
+    done = softhub(verb[0], "", *verb[1:])
+    assert (done.code, done.out) == (2, "")
+    assert "the name of the adapter is empty" in done.err
+
+
 def test_info_of_a_repository(softhub: Command, adapter: Path) -> None:
     softhub("push", adapter, "me/sentiment", "--tag", "v1", "-m", "First")
     shown = softhub("info", "me/sentiment", "--revision", "v1").out
     for fact in ("me/sentiment", "sentiment (classification)", "5 x 32", "First", "apache-2.0"):
         assert fact in shown
-    assert "of 5 virtual tokens, reuses by block size: 0 at 16, 0 at 32" in shown
+    reuse = "reuses 0 of 5 virtual tokens with blocks of 16, 0 with blocks of 32, 0 with blocks of"
+    assert reuse in shown
     assert "test\taccuracy\tsoft prompt\t0.930 (0.900 to 0.960)\t300" in shown
     assert "test\taccuracy\tzero-shot\t0.880\t300" in shown
     record = json.loads(softhub("info", "me/sentiment", "--json").out)

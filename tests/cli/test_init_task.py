@@ -86,6 +86,7 @@ def test_json_has_what_the_page_has(softhub: Command, reviews: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
+        ([""], "the name of the data is empty"),
         (["missing.csv"], "missing.csv: there is no such file"),
         (["REVIEWS", "--label", "mod"], "there is no column 'mod'; did you mean 'mood'?"),
         (["REVIEWS", "--test", "REVIEWS"], "is given twice"),

@@ -20,6 +20,11 @@ SOFTHUB = [sys.executable, "-c", "from softhub.cli import main; main()"]
 TEXTS = ["It broke after two days.", "Great value, easy to use, and my children love it."]
 
 
+def pipe(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    """Have the command read these bytes from stdin."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
 def test_predict_from_the_hub_and_from_a_folder_agree_with_the_engine(
     softhub: Command, adapter: Path, base: Path
 ) -> None:
@@ -133,7 +138,7 @@ def test_standard_input_and_the_base_from_the_environment(
     monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(TEXTS)))
+    pipe(monkeypatch, "\n".join(TEXTS).encode())
     monkeypatch.setenv("SOFTHUB_BASE", str(base))
     done = softhub("predict", adapter, *arguments, "--json")
     assert [json.loads(line)["input"] for line in done.out.splitlines()] == TEXTS
@@ -142,10 +147,53 @@ def test_standard_input_and_the_base_from_the_environment(
 def test_empty_standard_input_is_told_as_such(
     softhub: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    pipe(monkeypatch, b"")
     done = softhub("predict", "me/sentiment", "--base", "unused")
     assert (done.code, done.out) == (1, "")
     assert "stdin contains no text" in done.err
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("fine\ncaf\xe9\n".encode("latin-1"), "stdin, line 2: is not UTF-8. If 'café' is the r"),
+        ("café\n".encode("utf-16")[:-1], "stdin: is not valid UTF-16"),
+        (b"PK\x03\x04...", "stdin: in spite of its name, this is an Excel workbook"),
+    ],
+)
+def test_standard_input_of_another_encoding_is_refused_as_a_file_is(
+    softhub: Command, monkeypatch: pytest.MonkeyPatch, content: bytes, reason: str
+) -> None:
+    pipe(monkeypatch, content)
+    done = softhub("predict", "me/sentiment", "--base", "unused")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.splitlines()[-1].startswith(f"error: {reason}")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_standard_input_is_read_by_its_byte_order_mark(
+    softhub: Command, adapter: Path, base: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    pipe(monkeypatch, "café\r\n".encode(encoding))
+    done = softhub("predict", adapter, "--base", base, "--json")
+    assert json.loads(done.out)["input"] == "café"
+
+
+@pytest.mark.parametrize("verb", ["predict", "generate"])
+@pytest.mark.parametrize(
+    ("texts", "reason"),
+    [
+        (["", "fine"], "text 1 of 2 is empty"),
+        (["fine", " \n"], "text 2 of 2 is empty"),
+        (["caf\udce9"], "text 1 of 1 is not UTF-8"),
+    ],
+)
+def test_an_argument_that_is_no_text_is_refused(
+    softhub: Command, verb: str, texts: list[str], reason: str
+) -> None:
+    done = softhub(verb, "me/sentiment", *texts, "--base", "unused")
+    assert (done.code, done.out) == (2, "")
+    assert reason in done.err
 
 
 @pytest.mark.parametrize(
@@ -206,8 +254,14 @@ def test_a_foreign_adapter_predicts_with_a_task(
         "name: mood\nkind: classification\ntemplate: 'Review: {text} Sentiment:'\n"
         "verbalizer: {positive: ' good', negative: ' bad'}\n"
     )
-    done = softhub("predict", foreign, "text", "--base", base, "--task", task, "--json")
+    ask = ("text", "--base", base, "--task", task, "--json")
+    done = softhub("predict", foreign, *ask)
     assert json.loads(done.out)["label"] in ("positive", "negative")
+    assert "warning" not in done.err
+    for output in ([], ["--output", tmp_path / "out.csv"]):
+        own = softhub("predict", make_adapter(), *(ask if not output else ask[:-1]), *output)
+        assert own.code == 0
+        assert own.err.count("replaces the adapter's own task, sentiment, and its calibration") == 1
 
 
 def test_a_missing_base_is_one_line(softhub: Command, adapter: Path) -> None:
@@ -281,6 +335,16 @@ def test_results_are_written_in_the_format_of_the_ending(
     )
 
 
+def test_a_single_result_in_a_new_folder(
+    softhub: Command, adapter: Path, base: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "new" / "labels.csv"
+    done = softhub("predict", adapter, TEXTS[0], "--base", base, "--output", file)
+    assert (done.code, done.out) == (0, ""), done.err
+    assert f"Wrote 1 row to {file}\n" in done.err
+    assert len(pd.read_csv(file)) == 1
+
+
 def test_generated_texts_and_rows_are_written_too(
     softhub: Command, make_adapter: MakeAdapter, base: Path, tmp_path: Path
 ) -> None:
@@ -298,7 +362,6 @@ def test_generated_texts_and_rows_are_written_too(
     ("file", "extra", "reason"),
     [
         ("labels.xls", [], "must end in .csv, .jsonl, .parquet"),
-        ("nowhere/labels.csv", [], "there is no folder"),
         ("labels.csv", ["--json"], "give one"),
     ],
 )

@@ -23,6 +23,17 @@ from softhub.inference.engine import PromptModel
 from tests.prompts import MOOD, SUMMARY, TEXTS, soft_prompt
 
 
+def _has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+HAS_IPV6 = _has_ipv6()
+
+
 @pytest.fixture
 def folders(tmp_path, loaded):
     base = loaded("llama")
@@ -79,6 +90,16 @@ def test_each_record_is_logged_once_as_json(softhub, tiny_base, monkeypatch):
     fields = json.loads(line)
     assert done.code == 0 and fields["message"] == "starting"
     assert not fields["address"].endswith(":0")
+
+
+@pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
+def test_the_address_that_is_logged_can_be_opened(softhub, tiny_base, monkeypatch):
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
+    for name in ("softhub", "uvicorn"):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+    done = softhub("serve", tiny_base("llama"), "--host", "::1", "--port", "0")
+    address = json.loads(done.err.strip().splitlines()[-1])["address"]
+    assert address.startswith("http://[::1]:") and httpx.URL(address).host == "::1"
 
 
 def test_warnings_of_a_server_are_lines_of_its_log_each_once(softhub, tiny_base, monkeypatch):

@@ -83,10 +83,16 @@ def test_keys_and_values_are_in_the_precision_of_the_base_under_autocast(folder_
     assert torch.equal(found, vectors_of_prompt(base, vectors))
 
 
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_plain_peft_gives_the_same_answers_alone_and_padded(kind, loaded, folder_of, tmp_path):
+def test_plain_peft_gives_the_same_answers_alone_and_padded(
+    kind, stored, loaded, folder_of, tmp_path
+):
     base = loaded(kind)
-    folder = prefix(base, 7, MOOD).save_pretrained(tmp_path / "adapter")
+    own = prefix(base, 7, MOOD)
+    own = SoftPrompt(own.vectors.to(stored).float(), own.manifest)
+    folder = own.save_pretrained(tmp_path / "adapter")
+    assert load_file(folder / "adapter_model.safetensors")["prompt_embeddings"].dtype == stored
     peft_model = plain_model(folder_of(kind), folder)
     tokenizer = AutoTokenizer.from_pretrained(folder_of(kind))
     model = PromptModel(base)
@@ -195,9 +201,16 @@ def test_a_base_that_cannot_run_prefixes_is_refused_with_the_reason(kind, reason
         prefix_shape(loaded(kind))
 
 
-@pytest.mark.parametrize("kind", ["mamba", "rwkv", "jamba"])
-def test_recurrent_bases_are_refused(kind):
-    with pytest.raises(BaseModelError, match=f"{kind} cannot run a prefix: .*prompt"):
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("mamba", "it takes no keys and values, as recurrent models do not"),
+        ("jamba", "it has .*recurrent states .LinearAttentionLayer"),
+        ("rwkv", "it takes no keys and values, as recurrent models do not"),
+    ],
+)
+def test_recurrent_bases_are_refused_with_the_reason(kind, reason):
+    with pytest.raises(BaseModelError, match=f"{kind} cannot run a prefix: {reason}.*prompt"):
         prefix_shape(family_base(kind))
 
 

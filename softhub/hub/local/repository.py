@@ -122,10 +122,11 @@ class Repository:
             raise self._without_record(commit)
         refs = self.refs()
         if not refs:
-            raise RepositoryNotFound(
-                f"{self.repo_id} is not on the hub at {self.store.root}; "
-                "`softhub list` shows what is"
-            )
+            root = self.store.root
+            hint = f"; `softhub list --hub local:{root}` shows what is"
+            if not root.is_dir():
+                hint = ", which does not exist; check the address of the hub"
+            raise RepositoryNotFound(f"{self.repo_id} is not on the hub at {root}{hint}")
         raise RevisionNotFound(
             f"{self.repo_id} has no revision {revision!r}; it has {', '.join(sorted(refs))} "
             f"and the commits that `softhub log {self.repo_id}` shows"
