@@ -118,7 +118,7 @@ class MultitaskConfig(RunConfig):
     steps: list[int] = option([], "Optimizer steps of each task; max_steps if empty.")
     shared_steps: int = option(0, "Optimizer steps of a prompt for all tasks to start from.")
     mixture: str = option("temperature", "Task sampling: temperature, proportional or equal.")
-    hub: str | None = option(None, "Hub to push to: local, hf, or hf+https://host.")
+    hub: str | None = option(None, "Hub to push to: local, local:FOLDER, hf or hf+https://HOST.")
     namespace: str = option("me", "Namespace of the adapters on the hub.")
 
     # See `softhub.config.parse_config`.

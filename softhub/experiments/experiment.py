@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
 
+from softhub.adapter.manifest import METHOD_OF_TYPE
 from softhub.evaluation.calibrate import calibrate
 from softhub.evaluation.evaluate import Evaluation, evaluate
 from softhub.evaluation.hard_prompts import (
@@ -18,7 +19,6 @@ from softhub.evaluation.hard_prompts import (
 )
 from softhub.evaluation.label_report import report_labels
 from softhub.experiments.report import (
-    SOFT_PROMPT,
     Row,
     folder_bytes,
     print_files,
@@ -84,7 +84,8 @@ class RunReport:
             trained, stored = self.prompt.vectors.numel(), 0
             if self.adapter is not None:
                 stored = folder_bytes(self.adapter)
-            rows.append(Row(SOFT_PROMPT, self.evaluation, trained, stored, self.result.seconds))
+            name = METHOD_OF_TYPE[self.prompt.prompt_type]
+            rows.append(Row(name, self.evaluation, trained, stored, self.result.seconds))
         return rows
 
     def save(self, folder: str | Path, config: Any = None) -> Path:
@@ -114,7 +115,7 @@ class RunReport:
             return
         if self.evaluation is not None:
             manifest = self.prompt.manifest
-            task = (manifest.task or {}).get("name", SOFT_PROMPT)
+            task = (manifest.task or {}).get("name", METHOD_OF_TYPE[manifest.prompt_type])
             examples = len(self.evaluation.references)
             title = f"{task} on {manifest.base_model}: {examples} test examples"
             print_table(self.rows, title=title)
@@ -141,7 +142,8 @@ class RunReport:
         if self.model is None or self.task is None:
             return
         answer = self.model.generate if self.task.kind == "generation" else self.model.predict
-        for name, prompt in (("base model", None), (SOFT_PROMPT, SOFT_PROMPT)):
+        trained = METHOD_OF_TYPE[self.prompt.prompt_type]
+        for name, prompt in (("base model", None), (trained, trained)):
             (found,) = answer([text], prompt=prompt, task=self.task)
             print(f"{name}: {text!r} -> {getattr(found, 'label', found)!r}")
 
@@ -191,18 +193,18 @@ def evaluate_run(
     if not (PartialState().is_main_process or base.is_sharded):
         return RunReport(result)
     model, data = PromptModel(base), task.to_splits(data)
-    model.load_prompt(result.prompt, name=SOFT_PROMPT)
+    name = model.load_prompt(result.prompt, name=METHOD_OF_TYPE[result.prompt.prompt_type])
     if task.kind == "classification":
         with phase("Calibrating on dev"):
-            calibration = calibrate(model, task, data.dev, prompt=SOFT_PROMPT)
+            calibration = calibrate(model, task, data.dev, prompt=name)
         result = replace(result, prompt=calibration.applied_to(result.prompt))
-        model.load_prompt(result.prompt, name=SOFT_PROMPT)
+        model.load_prompt(result.prompt, name=name)
     hard_prompts = choose_hard_prompts(model, task, data.dev, run_code=run_code)
     baselines = trivial_baselines(task, data.train, data.test)
     with phase("Evaluating hard prompts on test"):
         baselines |= evaluate_hard_prompts(model, task, hard_prompts, data.test, run_code=run_code)
-    with phase(f"Evaluating the {SOFT_PROMPT} on test"):
-        evaluation = evaluate(model, task, data.test, prompt=SOFT_PROMPT, run_code=run_code)
+    with phase(f"Evaluating the {name} on test"):
+        evaluation = evaluate(model, task, data.test, prompt=name, run_code=run_code)
     details: dict[str, Any] = {"hard_prompts": list(map(asdict, hard_prompts))}
     if task.kind == "classification":
         labels = report_labels(task, data.test, evaluation, calibration.decision)

@@ -26,7 +26,6 @@ from softhub.training.curve import CURVE
 if TYPE_CHECKING:
     from softhub.training.running import FitResult
 
-SOFT_PROMPT = "soft prompt"
 _SCORES_BESIDE_COSTS, _SCORES_ALONE = 2, 3  # columns that fit a terminal of 80 characters
 _COSTS = ("trained\nnumbers", "bytes", "time to\ntrain", "texts\n/s")
 _CURVE = f"{CURVE}.png"

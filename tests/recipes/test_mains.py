@@ -113,9 +113,20 @@ def test_a_prefix_in_place_of_a_prompt(name, settings, args, tmp_path):
     task = "repeat" if name == "generation" else "mood"
     run(name, args, **settings(task), prompt_type="prefix")
     _, examples = report_of(tmp_path / "run")
-    assert examples["soft prompt"] == 5
+    assert examples["prefix"] == 5 and "soft prompt" not in examples
     adapter = SoftPrompt.from_pretrained(tmp_path / "run" / "adapter")
     assert (adapter.prompt_type, adapter.num_virtual_tokens) == ("prefix", 4)
+
+
+def test_a_prefix_for_each_task_and_one_for_all(settings, args, tmp_path):
+    task = settings("repeat")
+    config = {**task, "task": [task["task"]], "prompt_type": "prefix", "shared_steps": 1}
+    run("multitask", args, **config, namespace="lab")
+    _, examples = report_of(tmp_path / "run" / "repeat")
+    assert examples["prefix"] == 5
+    shared = SoftPrompt.from_pretrained(tmp_path / "run" / "shared" / "adapter")
+    assert (shared.prompt_type, shared.num_virtual_tokens) == ("prefix", 4)
+    assert Hub().info("lab/repeat").prompt_type == "prefix"
 
 
 def test_compare(settings, args, tmp_path, capsys):

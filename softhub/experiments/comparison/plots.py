@@ -68,7 +68,7 @@ def _cost_dots(axes: Axes, lines: Sequence[Line]) -> None:
 def storage(summary: Summary) -> Figure | None:
     """Plot scores with their intervals against the bytes of each task; None without any bytes.
 
-    Settings of one method are connected, and named where they are lengths.
+    Lengths of one method are connected and named; markers of searched learning rates are hollow.
     """
     stored = [line for line in summary.table if line.mean("bytes")]
     if not stored:
@@ -77,14 +77,15 @@ def storage(summary: Summary) -> Figure | None:
         figure = _figure(7.6, 4.2)
         axes = figure.subplots()
         axes.set_xscale("log")
-        for family, lines in _by_family(stored).items():
+        for label, lines in _series(stored).items():
             sizes = [line.mean("bytes") for line in lines]
             scores = [_shown(summary, line) for line in lines]
+            hollow = {"markerfacecolor": "white"} if RATE_SEARCHED in label else {}
             axes.plot(
                 sizes,
                 [score.value for score in scores],
-                label=family,
-                **{**_marker(lines[0]), "linewidth": 1.0},
+                label=label,
+                **{**_marker(lines[0]), **hollow, "linewidth": 1.0},
             )
             for line, size, score in zip(lines, sizes, scores, strict=True):
                 axes.vlines(size, score.low, score.high, color=_style(line.method).color, alpha=0.4)
@@ -104,15 +105,15 @@ def storage(summary: Summary) -> Figure | None:
     return figure
 
 
-def _by_family(lines: Sequence[Line]) -> dict[str, list[Line]]:
-    """Return the lines of each method by bytes; of a searched rate, if there is one."""
-    families: dict[str, list[Line]] = {}
-    for line in sorted(lines, key=lambda line: line.mean("bytes")):
-        families.setdefault(method_family(line.method), []).append(line)
-    for family, found in families.items():
-        searched = [line for line in found if RATE_SEARCHED in line.setting]
-        families[family] = searched or found
-    return {family: families[family] for family in METHODS if family in families}
+def _series(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    """Return the lines of each method by bytes, those of a searched learning rate separately."""
+    series: dict[str, list[Line]] = {}
+    for family in METHODS:
+        of_method = [line for line in lines if method_family(line.method) == family]
+        for line in sorted(of_method, key=lambda line: line.mean("bytes")):
+            searched = f", {RATE_SEARCHED}" if RATE_SEARCHED in line.setting else ""
+            series.setdefault(family + searched, []).append(line)
+    return series
 
 
 def learning_curves(summary: Summary) -> Figure | None:

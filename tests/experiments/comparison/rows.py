@@ -52,6 +52,8 @@ def trained(seed: int) -> list[ComparedRow]:
             predict_seconds=0.05,
             **fields,
         ),
+        row("prefix", answers(0.9, seed), setting="P = 5", bytes=125_000, **fields),
+        row("IA3", answers(0.88, seed), setting="rate searched", bytes=230_000, **fields),
         row(
             "full fine-tuning",
             answers(0.92, seed),
@@ -69,6 +71,7 @@ def rows() -> list[ComparedRow]:
     return [
         row("majority label", ["good"] * SIZE),
         row("zero-shot", answers(0.7), prompt_tokens=7, details={"template": "<b>{text}"}),
+        *(row("optimized hard prompt", answers(0.75, s), bytes=180, seed=s) for s in (0, 1, 2)),
         *(row(f"{k}-shot", answers(0.6, s), seed=s) for k in (8, 4) for s in (0, 1, 2)),
         *(row for seed in (2, 0, 1) for row in trained(seed)),
     ]
