@@ -140,7 +140,7 @@ ROWS = (
     *(
         Row(
             "page",
-            f"From the engine's first {what} to its painting in Chromium",
+            f"Delay from the engine's first {what} until Chromium shows it",
             "150 ms",
             lambda f, key=key: f"at most {f[key]['most']:.0f} ms, median {f[key]['median']:.0f} ms",
             lambda f, key=key: f[key]["most"] <= 150,
@@ -190,8 +190,8 @@ VLLM_ROWS = (
     ),
     Row(
         "vllm reload under load",
-        "Loads of two prompts in turn under one name, with four clients that ask for it: are "
-        "answers another prompt's, or the old one's after the load?",
+        "Two prompts are loaded alternately under one name while four clients query it: does any "
+        "answer come from the wrong prompt?",
         "none of 200 loads",
         lambda f: (
             f"{f['reloads']} loads: {f[AFTER]} answers of the old prompt; {f['answers under way']} "

@@ -27,7 +27,7 @@ Exit codes: 0 success, 1 known error (one line on stderr), 2 wrong usage, 130 in
 | `SOFTHUB_HUB` | default of `--hub`; `local` if it is not set |
 | `SOFTHUB_BASE` | default of `--base` (except in `env`), and of `base_model` in recipes |
 | `SOFTHUB_HOME` | folder of the local hub and of converted base models; `~/.softhub` by default |
-| `SOFTHUB_OFFLINE` | `1` disables network access, like `HF_HUB_OFFLINE` |
+| `SOFTHUB_OFFLINE` | `1` contacts no remote hub; for base models and data set `HF_HUB_OFFLINE=1` |
 | `SOFTHUB_TOKEN` | access token, sent only to the remote hub that `SOFTHUB_HUB` names |
 | `SOFTHUB_QUIET` | `1` is `--quiet` for everything |
 | `SOFTHUB_USER` | author of pushes to a local hub; the name of the user account by default |

@@ -144,7 +144,7 @@ def test_the_other_differences_that_concepts_quotes_are_those_of_the_results():
     assert all(difference in results for difference in quoted)
 
 
-@pytest.mark.parametrize("name", ["sentiment", "medical"])
+@pytest.mark.parametrize("name", ["sentiment", "medical", "attack"])
 def test_the_tables_of_comparisons_are_those_of_the_committed_rows(name, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     comparisons = importlib.import_module("comparisons")
