@@ -94,6 +94,12 @@ PRIVATE = [
     ),
     Private(
         "training/trainer.py",
+        "_determine_best_metric",
+        "transformers:Trainer",
+        "says whether an evaluation is the best so far, whose checkpoint is saved",
+    ),
+    Private(
+        "training/trainer.py",
         "_get_train_sampler",
         "transformers:Trainer",
         "Trainer's hook for another sampler",
