@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
+import anyio
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from starlette.responses import JSONResponse, Response
@@ -42,8 +42,8 @@ class EventStream(StreamingResponse):
         """Send the events."""
         left = max(self._deadline - time.monotonic(), 0.001)
         async with aclosing(self._events):
-            with suppress(asyncio.TimeoutError):  # uvicorn then closes the connection
-                await asyncio.wait_for(super().stream_response(send), left)
+            with anyio.move_on_after(left):  # uvicorn then closes the connection
+                await super().stream_response(send)
 
 
 def generation_routes(context: Context) -> APIRouter:

@@ -389,11 +389,11 @@ def test_log_lines_are_json_without_texts(serve, caplog):
         answer = server.http.post(
             "/v1/classify", json={"model": "mood", "input": secret}, headers=bearer(KEY)
         )
-    # The line is written after the answer was sent.
-    deadline, found = time.monotonic() + 30, []
-    while not found and time.monotonic() < deadline:
-        time.sleep(0.01)
-        found = [record for record in caplog.records if record.name == "softhub.serving"]
+        # The line is written after the answer was sent.
+        deadline, found = time.monotonic() + 30, []
+        while not found and time.monotonic() < deadline:
+            time.sleep(0.01)
+            found = [record for record in caplog.records if record.name == "softhub.serving"]
     line = JsonFormatter().format(found[-1])
     fields = json.loads(line)
     assert fields["route"] == "/v1/classify" and fields["status"] == 200
