@@ -5,6 +5,7 @@ Each error is also the builtin that a caller would expect, so `except ValueError
     SoftHubError
     ├── ConfigError            (ValueError)   a recipe's config or a command-line option
     ├── TaskError              (ValueError)   a task: template, verbalizer, columns, metrics
+    │   └── TextTooLong                       a text that may not be truncated and does not fit
     ├── DatasetError           (ValueError)   rows of a data file, with file and line
     ├── BaseModelError         (ValueError)   a base model that cannot be found, read or used
     ├── IncompatiblePrompt     (ValueError)   a prompt that was trained on another base model
@@ -103,6 +104,10 @@ class ConfigError(SoftHubError, ValueError):
 
 class TaskError(SoftHubError, ValueError):
     """A task definition is wrong; the message names the file, the key and the fix."""
+
+
+class TextTooLong(TaskError):
+    """A conversation, or a text that may not be truncated, has more tokens than fit."""
 
 
 class DatasetError(SoftHubError, ValueError):

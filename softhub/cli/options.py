@@ -19,6 +19,7 @@ from softhub.terminal import QUIET, phase, quiet_libraries
 if TYPE_CHECKING:
     from softhub.inference.engine import PromptModel
     from softhub.inference.predictor import Predictor
+    from softhub.model.prompt import SoftPrompt
     from softhub.tasks import Task
 
 PROMPT = "prompt"  # the name of the adapter in the model
@@ -163,7 +164,7 @@ class AdapterOnBase:
         from softhub.model.prompt import SoftPrompt
 
         prompt = SoftPrompt.from_pretrained(folder)
-        own_task = _task_of_file(task, folder)
+        own_task = _task_of_file(task, prompt)
         with phase(f"Loading {self.base}"):
             model = PromptModel(load_base(self.base, device_map=self.device))
         model.load_prompt(prompt, name=PROMPT, task=own_task, force=self.force)
@@ -177,27 +178,28 @@ class AdapterOnBase:
     ) -> "Predictor":
         """Return a `Predictor` with the adapter as its only prompt; see `load`."""
         from softhub.inference.predictor import Predictor
+        from softhub.model.prompt import SoftPrompt
 
         folder = self.folder()
+        replacing = SoftPrompt.from_pretrained(folder) if task else None
         return Predictor(
             self.base,
             folder,
             method=method,
-            task=_task_of_file(task, folder),
+            task=_task_of_file(task, replacing),
             load={"device_map": self.device},
             force=self.force,
             **options,
         )
 
 
-def _task_of_file(file: Path | None, folder: Path) -> "Task | None":
-    """Return the task of a file; a warning says if it replaces that of the adapter in a folder."""
-    from softhub.model.prompt import SoftPrompt
+def _task_of_file(file: Path | None, prompt: "SoftPrompt | None") -> "Task | None":
+    """Return the task of a file; a warning says if it replaces that of the adapter."""
     from softhub.tasks import Task
 
-    if file is None:
+    if file is None or prompt is None:
         return None
-    own = SoftPrompt.from_pretrained(folder).manifest.task
+    own = prompt.manifest.task
     if own is not None:
         name = own.get("name")
         say(f"warning: {file} replaces the adapter's own task, {name}, and its calibration")

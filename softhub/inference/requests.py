@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 import torch
 
-from softhub.errors import ConfigError, TaskError, expected_instead
+from softhub.errors import ConfigError, TaskError, TextTooLong, expected_instead
 from softhub.inference.options import Options, resolve_options
 from softhub.inference.prefix_cache import PrefixCache, PrefixUse
 from softhub.model.base import BaseModel, Placement
@@ -28,10 +28,6 @@ Text = str | Mapping[str, Any]
 
 Conversation = list[dict[str, Any]]
 """Messages with `role` and `content`, to which an answer is generated."""
-
-
-class TextTooLong(TaskError):
-    """A conversation, or a text that may not be truncated, has more tokens than fit."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,14 +22,13 @@ from softhub.errors import ConfigError
 from softhub.inference.continuous_batch import ContinuousBatch
 from softhub.inference.engine import PromptModel
 from softhub.inference.options import resolve_options
-from softhub.inference.requests import Request, TextTooLong, with_seeds
+from softhub.inference.requests import Request, with_seeds
 from softhub.inference.scheduling import PassCost, choose_batch
 from softhub.inference.scored_batches import computed_tokens
 from softhub.inference.streaming import StreamedText
 from softhub.model.prompt import SoftPrompt
 from softhub.serving.protocol import (
     Classified,
-    ContextLengthExceeded,
     EngineState,
     QueueFull,
     Row,
@@ -228,17 +227,14 @@ class BuiltInEngine:
         With `n` answers for each row, text `i * n + j` is answer j of row i.
 
         Raises:
-            ContextLengthExceeded: A text does not fit with its prompt and its answer.
+            TextTooLong: A text does not fit with its prompt and its answer.
         """
-        try:
-            encoded = await self._tokenized(
-                lambda pair: self.model.requests.generation(
-                    pair[0].text, pair[0].prompt.handle, None, pair[1], truncate=False
-                ),
-                list(zip(rows, options, strict=True)),
-            )
-        except TextTooLong as error:
-            raise ContextLengthExceeded(str(error)) from error
+        encoded = await self._tokenized(
+            lambda pair: self.model.requests.generation(
+                pair[0].text, pair[0].prompt.handle, None, pair[1], truncate=False
+            ),
+            list(zip(rows, options, strict=True)),
+        )
         requests = with_seeds([request for request in encoded for _ in range(n)], seed)
         keys = [next(self._keys) for _ in requests]
         generation = BuiltInGeneration(self, keys, sum(request.length for request in encoded))

@@ -22,8 +22,9 @@ from softhub.errors import (
     RevisionNotFound,
     SoftHubError,
     TaskError,
+    TextTooLong,
 )
-from softhub.serving.protocol import ContextLengthExceeded, QueueFull
+from softhub.serving.protocol import QueueFull
 
 
 class ApiError(HTTPException):
@@ -86,7 +87,7 @@ _STATUS: tuple[tuple[type[SoftHubError], int, str | None], ...] = (
     (HubError, 400, "hub_error"),
     (IncompatiblePrompt, 400, "incompatible_prompt"),
     (InvalidAdapter, 400, "invalid_adapter"),
-    (ContextLengthExceeded, 400, "context_length_exceeded"),
+    (TextTooLong, 400, "context_length_exceeded"),
     (ConfigError, 400, None),
     (TaskError, 400, None),
     (BaseModelError, 400, None),

@@ -30,10 +30,6 @@ class QueueFull(SoftHubError):
         self.retry_after = retry_after
 
 
-class ContextLengthExceeded(SoftHubError):
-    """A text to continue has more tokens than fit with its prompt and its answer."""
-
-
 @dataclass(frozen=True)
 class ServedPrompt:
     """A prompt as it was when a request was accepted; later loads do not change it.
@@ -121,7 +117,7 @@ class Engine(Protocol):
     """One base model with any number of prompts.
 
     Methods raise `TaskError` or `ConfigError` for a row that cannot be answered,
-    `ContextLengthExceeded` for one that is too long to be continued, and `QueueFull`.
+    `TextTooLong` for one that is too long to be continued, and `QueueFull`.
     """
 
     @property

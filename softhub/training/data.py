@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from softhub.adapter.manifest import check_task
 from softhub.errors import DatasetError, TaskError, TrainingError, did_you_mean
 from softhub.metrics.label_sets import split_labels
 from softhub.model.assembly import pad_rows
@@ -56,6 +57,16 @@ class EncodedExamples(Dataset[Mapping[str, Any]]):
             for ids, answer in zip(self.inputs, self.answers, strict=True)
         ]
 
+    @cached_property
+    def shuffled(self) -> list[int]:
+        """Indices of the rows in a random order that depends on their content alone."""
+
+        def digest(index: int) -> bytes:
+            row = repr((self.inputs[index], self.answers[index]))
+            return hashlib.sha256(row.encode()).digest()
+
+        return sorted(range(len(self)), key=digest)
+
     def by_length(self) -> EncodedExamples:
         """Return the rows longest first: little padding, and a batch too large fails early."""
         lengths = self.lengths
@@ -86,13 +97,11 @@ def encode_examples(
 
     Raises:
         TrainingError: There is no example.
-        TaskError: No adapter can hold the task, or a row lacks a column or does not fit even
-            without its text; names the row.
+        TaskError: A row lacks a column, or does not fit even without its text; names the row.
         DatasetError: An example has no answer, or one that the task does not know; names it.
     """
     if not examples:
         raise TrainingError("There are no examples to train or evaluate on; check the task's data.")
-    check_task(task)
     answers, texts = list[Answer](), list[EncodedText]()
     soft = examples[0].soft_label is not None
     for index, example in enumerate(examples):

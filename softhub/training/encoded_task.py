@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from softhub.adapter.manifest import check_task
 from softhub.model.base import BaseModel
 from softhub.model.encoding import Candidates, render_chat
 from softhub.tasks import Example, Task
@@ -86,11 +87,12 @@ def encode_task(
         The encoded task.
 
     Raises:
-        TaskError: The template, the label words and the tokenizer do not fit together, or an
-            answer is longer than the base's decoder reads.
+        TaskError: The template, the label words and the tokenizer do not fit together, an answer is
+            longer than the base's decoder reads, or no adapter can hold the task.
         TrainingError: A split is empty.
     """
     task = render_chat(task, base.tokenizer)
+    check_task(task)
     encoder = base.encoder
     candidates = encoder.candidates_of(task)
     room = None if base.max_positions is None else base.max_positions - virtual_tokens

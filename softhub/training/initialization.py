@@ -9,7 +9,6 @@ random. A sentence that says what the task is does better on some tasks and not 
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -244,7 +243,8 @@ def dev_loss(
     """
     words, weights = encoded.candidates, encoded.label_weights
     module = PromptTuningModule(base, vectors, words, weights, prefix).eval()
-    rows = sorted(map(encoded.dev.__getitem__, range(len(encoded.dev))), key=_digest)[:limit]
+    chosen = range(len(encoded.dev)) if limit is None else encoded.dev.shuffled[:limit]
+    rows = [encoded.dev[index] for index in chosen]
     rows.sort(key=lambda row: -len(row["input_ids"]))
     total, count = 0.0, 0
     with torch.no_grad():
@@ -254,11 +254,6 @@ def dev_loss(
             total += float(module(**batch)["losses"].sum())
             count += int(count_items(batch["labels"]).sum())
     return total / count
-
-
-def _digest(row: Mapping[str, Any]) -> bytes:
-    """Return what puts rows in a random order that depends on their content alone."""
-    return hashlib.sha256(repr((row["input_ids"], row["labels"])).encode()).digest()
 
 
 # --- vectors ---
